@@ -1,0 +1,3 @@
+//! Whimbrel: a push service. (tour to be written once the rooms stand)
+pub mod model;
+pub mod store;

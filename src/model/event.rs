@@ -1,0 +1,148 @@
+//! Events: what is published and what is delivered.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+use super::{EventId, StreamName};
+
+const MAX_TYPE: usize = 128;
+
+/// The type of an event, `message` unless the producer says otherwise. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct EventType(Option<Arc<str>>);
+
+impl EventType {
+    /// The type of an event that names none. Over SSE it has no `event:` line.
+    pub const MESSAGE: EventType = EventType(None);
+
+    /// The type's text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or("message")
+    }
+
+    /// Whether this is the default type.
+    pub fn is_message(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Default for EventType {
+    fn default() -> Self {
+        EventType::MESSAGE
+    }
+}
+
+/// Why a text can't be an event type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' can't be an event type; allowed are 1 to {MAX_TYPE} characters out of A-Z a-z 0-9 . _ : / -, \
+     not 'open' or 'error', not beginning with 'whimbrel:'"
+)]
+pub struct EventTypeError(String);
+
+impl FromStr for EventType {
+    type Err = EventTypeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let sound = (1..=MAX_TYPE).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b))
+            // EventSource uses these two names for its own events.
+            && text != "open"
+            && text != "error"
+            && !text.starts_with("whimbrel:");
+        match (sound, text) {
+            (false, _) => Err(EventTypeError(text.chars().take(64).collect())),
+            (true, "message") => Ok(EventType::MESSAGE),
+            (true, text) => Ok(EventType(Some(text.into()))),
+        }
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for EventType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One entry of a stream's log, as every reader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Where it stands.
+    pub id: EventId,
+    /// The id of the event before it in the same stream: what makes a loss visible.
+    pub prev: EventId,
+    /// Its type.
+    pub kind: EventType,
+    /// Its data: JSON text, byte for byte as published.
+    pub data: Bytes,
+}
+
+impl Event {
+    /// When the store took it, as RFC 3339 text in UTC.
+    pub fn time(&self) -> impl fmt::Display {
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.id.ms.min(MAX_TIME_MS)))
+    }
+}
+
+/// The last millisecond that RFC 3339 can write (year 9999).
+const MAX_TIME_MS: u64 = 253_402_300_799_999;
+
+/// What a producer hands in: an event that has no place yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Its type.
+    pub kind: EventType,
+    /// Its data: valid JSON text.
+    pub data: Bytes,
+    /// Idempotency key: a repeat with the same key stores nothing and answers with the first id.
+    pub key: Option<String>,
+}
+
+/// The store's answer to a publish: it has the event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The id the event got, or had already.
+    pub id: EventId,
+    /// Where it was published.
+    pub stream: StreamName,
+    /// Nodes told.
+    pub nodes: u32,
+    /// Whether an earlier publish with the same idempotency key had stored it.
+    pub duplicate: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_type_is_refused_with_what_is_allowed() {
+        let long = "x".repeat(129);
+        for text in ["", "open", "error", "whimbrel:gap", "a b", "a\nb", "é", &long] {
+            assert!(text.parse::<EventType>().unwrap_err().to_string().contains("allowed are"), "{text:?}");
+        }
+        assert_eq!("a.b_c:d/e-f".parse::<EventType>().unwrap().as_str(), "a.b_c:d/e-f");
+    }
+
+    #[test]
+    fn message_and_no_type_are_the_same() {
+        assert_eq!("message".parse::<EventType>().unwrap(), EventType::default());
+    }
+}

@@ -1,0 +1,17 @@
+//! The vocabulary, without I/O: what a stream, an event, an id, a cursor and a gap are.
+//!
+//! Everything else speaks in these words; nothing here knows of Redis, HTTP or time.
+
+mod cursor;
+mod event;
+mod gap;
+mod id;
+mod page;
+mod stream;
+
+pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
+pub use event::{Draft, Event, EventType, EventTypeError, Published};
+pub use gap::{Gap, GapReason};
+pub use id::{EventId, EventIdError};
+pub use page::{Fork, Page, Start};
+pub use stream::{NameError, StreamKind, StreamName};

@@ -1,0 +1,51 @@
+//! Pages: what one atomic read of a stream's log answers.
+
+use std::sync::Arc;
+
+use super::{Event, EventId};
+
+/// Where a read begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// Right after this id.
+    After(EventId),
+    /// At the oldest event kept.
+    Earliest,
+    /// At the newest events, at most so many.
+    Last(u32),
+}
+
+/// A failover lost the end of a stream after it had been shown: the log goes on from `ancestor`,
+/// while readers exist that had seen up to `head`. Kept with the stream, so that every reader on every
+/// node can tell on which side of the split its own position lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The newest event that both histories share.
+    pub ancestor: EventId,
+    /// The newest id that was shown of the history that is gone.
+    pub head: EventId,
+    /// The id that the stream was raised to when the split was found. No event has it, so the first
+    /// event after it breaks the chain for everyone who was not told.
+    pub mark: EventId,
+}
+
+/// What one atomic read answers: some events, and what is needed to judge whether any is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Where reading really began: the id asked for or, on the far side of a fork, its ancestor.
+    pub from: EventId,
+    /// Events after `from`, oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// Whether the log holds more after the last of `events`.
+    pub more: bool,
+    /// The newest id ever shown of this stream. Outlives the log.
+    pub last: EventId,
+    /// The oldest event kept.
+    pub first: Option<EventId>,
+    /// The id that the stream was born with: nothing before it is known to the store.
+    pub born: EventId,
+    /// The last fork, if there was one.
+    pub fork: Option<Fork>,
+    /// The store's clock, milliseconds since 1970.
+    pub now_ms: u64,
+}

@@ -1,0 +1,205 @@
+//! What a region's store does for us, as three small traits, and its two implementations.
+//!
+//! - [`EventLog`]: the streams' logs with the routes that say which nodes follow them;
+//! - [`Channels`]: the way from a publish to the nodes that follow the stream, at most once;
+//! - [`Leases`]: which nodes are alive.
+//!
+//! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
+//! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
+//! behaviour.
+
+pub mod memory;
+pub mod redis;
+mod retention;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::{Draft, Event, EventId, Page, Published, Start, StreamName};
+
+pub use retention::{Retention, RetentionError, RetentionRules};
+
+/// Most events in one page.
+pub const PAGE_EVENTS: usize = 128;
+
+/// A page ends early once its data has this many bytes, so that one read holds up neither the store nor
+/// the memory of a node. The event that crosses the line is still in the page.
+pub const PAGE_BYTES: usize = 256 * 1024;
+
+/// The name of one running process, new at every start.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// A name that no node ever had.
+    pub fn random() -> Self {
+        NodeId(uuid::Uuid::new_v4().simple().to_string())
+    }
+
+    /// As it stands in keys, channels and answers.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(text: String) -> Self {
+        NodeId(text)
+    }
+}
+
+/// A node's entry in a stream's routes: publishes to the stream are told to this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Whom to tell.
+    pub node: NodeId,
+    /// Which attach of that node this is. A detach removes the route only if it is still this one's, so
+    /// that a late one can't undo the attach that came after it.
+    pub registration: u64,
+    /// For how long the route holds unless it is asserted again, on the store's clock.
+    pub ttl: Duration,
+}
+
+/// The logs of all streams, and the routes to the nodes that follow them.
+///
+/// All operations of one stream take effect in the order in which they were called.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Stores an event and tells it to every node that has a route.
+    async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError>;
+
+    /// Publishes many at once, in order, each for itself. The answers are in the same order.
+    async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>>;
+
+    /// Asserts the route, then reads what is newer than `head`, in one step: attach (no head yet),
+    /// resume, reconnect and repair are all this operation.
+    ///
+    /// Without a head the page has no events, and `last` is where the stream stands now. On a stream that
+    /// is touched for the first time, that is the id it is born with.
+    async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError>;
+
+    /// Finds out what became of a history that was seen up to `head` and no longer continues from there.
+    ///
+    /// `seen` are ids known to have been events of it, newest first, and `born` is the stream's birth id
+    /// when it was followed. If the log still has `head`, or lost only what is older than all it keeps,
+    /// this is a plain read after `head`. Otherwise history was lost that had been shown: the newest of
+    /// `seen` that the log still has becomes the [`Fork`](crate::model::Fork)'s ancestor (after a flush,
+    /// the new birth id; when nothing of `seen` is left, the stream's newest id), the stream is raised
+    /// above both `last` and `head` by `step`, and the page is read from the ancestor on. A second node
+    /// that reports the same fork changes nothing but the fork's `head`, if it saw further.
+    async fn recover(
+        &self,
+        stream: &StreamName,
+        head: EventId,
+        born: EventId,
+        seen: &[EventId],
+    ) -> Result<Page, StoreError>;
+
+    /// Removes the route if it is still the one of this registration, or whatever registration the node
+    /// has when `registration` is `None`.
+    async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError>;
+
+    /// Reads a page of at most `limit` events, without any route.
+    ///
+    /// When the log no longer has the id that `Start::After` names and the id lies on the lost side of
+    /// the stream's fork (above its ancestor, not above its head), reading begins at the ancestor.
+    async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError>;
+
+    /// Reads the newest events before an id, at most `limit`, oldest first. `more` says that older ones
+    /// are kept.
+    async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError>;
+}
+
+/// What a node's channel brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelMessage {
+    /// An event of a stream to which this node has, or had, a route.
+    Event(StreamName, Event),
+    /// The node's own beat came back: the channel is not deaf.
+    Beat,
+}
+
+/// A node's own channel.
+#[async_trait]
+pub trait Channels: Send + Sync {
+    /// Subscribes to the channel of `node`; the subscription is confirmed when this returns.
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError>;
+
+    /// Sends a beat to the channel of `node`.
+    async fn beat(&self, node: &NodeId) -> Result<(), StoreError>;
+}
+
+/// The receiving end of a node's channel.
+#[async_trait]
+pub trait Subscription: Send {
+    /// Waits for messages and takes what has arrived, at most `limit`, in order. `None`: the subscription
+    /// ended, or overflowed and lost messages; subscribe again, then sync. Cancel safe.
+    async fn next(&mut self, limit: usize) -> Option<Vec<ChannelMessage>>;
+}
+
+/// What a node tells of itself with its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeInfo {
+    /// The region it calls home.
+    pub region: String,
+    /// Where its HTTP listener is reached.
+    pub address: String,
+    /// The program's version.
+    pub version: String,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease holds for another term; so many nodes are known.
+    Held { nodes: u32 },
+    /// There was no lease to renew: it lapsed, or the store lost it. The node has to take a new id.
+    Gone,
+}
+
+/// Which nodes are alive, on the store's clock.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Takes a lease for a new node.
+    async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError>;
+    /// Renews it, only if it still exists.
+    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError>;
+    /// Gives it back; the node has no routes any more.
+    async fn release(&self, node: &NodeId) -> Result<(), StoreError>;
+    /// Nodes whose lease holds.
+    async fn alive(&self) -> Result<Vec<NodeId>, StoreError>;
+}
+
+/// A region's store.
+pub trait Store: EventLog + Channels + Leases {
+    /// What it is, for people: `embedded` or a Redis address without its password.
+    fn describe(&self) -> String;
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It did not take effect: the store can't be reached, or refused.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// It may or may not have taken effect: the connection broke, or no answer came in time.
+    #[error("the store gave no answer: {0}")]
+    Unknown(String),
+    /// The store has no room for more. It did not take effect.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// The idempotency key was used for another event. Nothing was stored.
+    #[error("the idempotency key was used within the last 5 minutes for an event with another body or type")]
+    KeyReused,
+    /// What the store answered makes no sense to this version of the program.
+    #[error("the store answered what this version does not understand: {0}")]
+    Protocol(String),
+}
