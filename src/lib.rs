@@ -1,3 +1,9 @@
 //! Whimbrel: a push service. (tour to be written once the rooms stand)
+#![forbid(unsafe_code)]
+mod backoff;
+pub mod dispatch;
+pub mod hub;
+pub mod metrics;
 pub mod model;
 pub mod store;
+pub mod transport;

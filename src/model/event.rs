@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -82,7 +82,7 @@ impl Serialize for EventType {
 }
 
 /// One entry of a stream's log, as every reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// Where it stands.
     pub id: EventId,
@@ -92,9 +92,47 @@ pub struct Event {
     pub kind: EventType,
     /// Its data: JSON text, byte for byte as published.
     pub data: Bytes,
+    encoded: [OnceLock<Bytes>; Encoding::COUNT],
 }
 
+/// The forms in which events go out. Each is made at most once an event and node, and then shared by all
+/// connections that want it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// An SSE block with the id as its cursor: connections of one stream.
+    Sse,
+    /// An SSE block with an envelope and the id as its cursor: one stream, `envelope=1`.
+    SseEnvelope,
+    /// An SSE block with an envelope and no id line: each connection of several streams puts its own
+    /// cursor in front.
+    SseShared,
+    /// A WebSocket text frame.
+    WebSocket,
+}
+
+impl Encoding {
+    const COUNT: usize = 4;
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, self.prev, &self.kind, &self.data) == (other.id, other.prev, &other.kind, &other.data)
+    }
+}
+
+impl Eq for Event {}
+
 impl Event {
+    /// An event as the store has it.
+    pub fn new(id: EventId, prev: EventId, kind: EventType, data: Bytes) -> Self {
+        Event { id, prev, kind, data, encoded: Default::default() }
+    }
+
+    /// This event in the form of `encoding`, made by `encode` unless it was made before.
+    pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(&Event) -> Bytes) -> Bytes {
+        self.encoded[encoding as usize].get_or_init(|| encode(self)).clone()
+    }
+
     /// When the store took it, as RFC 3339 text in UTC.
     pub fn time(&self) -> impl fmt::Display {
         humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.id.ms.min(MAX_TIME_MS)))

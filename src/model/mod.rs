@@ -10,7 +10,7 @@ mod page;
 mod stream;
 
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
-pub use event::{Draft, Event, EventType, EventTypeError, Published};
+pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published};
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
 pub use page::{Fork, Page, Start};

@@ -52,6 +52,11 @@ impl StreamName {
         &self.0[self.kind().as_str().len() + 1..]
     }
 
+    /// The device whose inbox this is.
+    pub fn device(&self) -> Option<&str> {
+        (self.kind() == StreamKind::Device).then(|| self.name())
+    }
+
     /// As it is written everywhere: `device:42`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,0 +1,141 @@
+//! The temporary dispatcher: it feeds one connection with one stream from a position on, at the pace at
+//! which the connection takes it, and is gone once the connection has joined the live end.
+//!
+//! It is made when a connection resumes behind the ring, and when a live connection's outbox overflows:
+//! resume and slowness are the same thing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chain::{Chain, Delivery};
+use super::dispatcher::{Dispatcher, Joining, Subscriber};
+use super::registry::{Attached, Registry};
+use super::sink::Offer;
+use crate::model::{EventId, Page};
+
+/// The first wait after a failed page read; doubled up to [`LONGEST_WAIT`], with jitter.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// What a temporary dispatcher knows: its place, and what it has read but not handed over.
+#[derive(Debug)]
+pub struct Reader {
+    /// The place up to which everything was handed over or is pending.
+    chain: Chain,
+    pending: VecDeque<Delivery>,
+    /// The last page brought nothing, so reading the same one again would not either.
+    stalled: bool,
+}
+
+impl Reader {
+    /// A reader at a position of a stream.
+    pub fn new(chain: Chain) -> Self {
+        Reader { chain, pending: VecDeque::new(), stalled: false }
+    }
+
+    /// The position of what was read so far.
+    pub fn position(&self) -> EventId {
+        self.chain.position()
+    }
+
+    /// Whether the next page must be newer than the last.
+    pub fn needs_fresh_page(&self) -> bool {
+        self.stalled
+    }
+
+    /// A page that was read after [`Reader::position`].
+    pub fn page(&mut self, page: &Page) {
+        let deliveries = self.chain.read(page);
+        self.stalled = deliveries.is_empty();
+        self.pending.extend(deliveries);
+    }
+
+    /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
+    pub fn next(&self) -> Option<&Delivery> {
+        self.pending.front()
+    }
+
+    /// The connection took the delivery that [`Reader::next`] gave.
+    pub fn taken(&mut self) {
+        self.pending.pop_front();
+    }
+
+    /// The live end handed over everything up to `position`.
+    fn moved_to(&mut self, position: EventId) {
+        self.chain = self.chain.moved_to(position);
+        self.stalled = false;
+    }
+}
+
+/// Runs a temporary dispatcher until the connection has joined, left or ended. `attached` keeps the
+/// stream's dispatcher here for as long.
+pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: Subscriber, chain: Chain) {
+    let _counted = registry.metrics().count_temporary();
+    let dispatcher = attached.dispatcher();
+    let mut reader = Reader::new(chain);
+    let mut wait = FIRST_WAIT;
+    let mut synced = false;
+    loop {
+        if !hand_over(&mut reader, dispatcher, &subscriber).await {
+            return;
+        }
+        match dispatcher.join(&subscriber, reader.position()) {
+            Joining::Joined | Joining::Closed => {
+                subscriber.sink.flush();
+                return;
+            }
+            Joining::Partly(position) => {
+                reader.moved_to(position);
+                subscriber.sink.flush();
+                subscriber.sink.room().await;
+                continue;
+            }
+            // Another node was faster. After a sync it is either here too, or the store says why not.
+            Joining::Ahead if !synced => {
+                registry.sync_and_wait(dispatcher).await;
+                synced = true;
+                continue;
+            }
+            Joining::Ahead | Joining::Behind => synced = false,
+        }
+        match registry.pages().after(dispatcher.stream(), reader.position(), reader.needs_fresh_page()).await {
+            Ok(page) => {
+                wait = FIRST_WAIT;
+                reader.page(&page);
+                registry.hand_on(dispatcher, &page);
+            }
+            Err(error) => {
+                tracing::debug!(stream = %dispatcher.stream(), %error, "catching up waits for the store");
+                tokio::select! {
+                    () = tokio::time::sleep(crate::backoff::jittered(wait)) => {}
+                    () = subscriber.ended() => return,
+                }
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+}
+
+/// Hands over what is pending. False when the connection no longer wants it.
+async fn hand_over(reader: &mut Reader, dispatcher: &Dispatcher, subscriber: &Subscriber) -> bool {
+    let mut flush = false;
+    while let Some(delivery) = reader.next() {
+        match subscriber.sink.offer(subscriber.slot, dispatcher.stream(), delivery) {
+            Offer::Taken { flush: first } => {
+                flush |= first;
+                reader.taken();
+            }
+            Offer::Full => {
+                subscriber.sink.flush();
+                flush = false;
+                subscriber.sink.room().await;
+            }
+            Offer::Closed => return false,
+        }
+    }
+    if flush {
+        subscriber.sink.flush();
+    }
+    true
+}

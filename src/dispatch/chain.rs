@@ -1,0 +1,225 @@
+//! The chain rule: how a reader knows that nothing is missing between two events.
+//!
+//! Every event carries the id of the one before it in its stream. **The next event's `prev` equals the
+//! position, or there is no next event and the stream's `last` equals the position; otherwise something
+//! is missing.** The same rule judges live messages, sync answers, pages and rings.
+
+use std::sync::Arc;
+
+use crate::model::{Event, EventId, Gap, GapReason, Page};
+
+/// What a connection gets of one stream, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// The next event.
+    Event(Arc<Event>),
+    /// Events are missing here.
+    Gap(Gap),
+    /// The position moved without an event: no event has this id, and the stream goes on after it.
+    Position(EventId),
+}
+
+/// A reader's place in one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chain {
+    position: EventId,
+    /// The mark of a fork for which this reader has been told a gap already: the break of the chain
+    /// that the mark makes on purpose is no news to it.
+    told: Option<EventId>,
+}
+
+impl Chain {
+    /// A reader that has seen everything up to and including `position`.
+    pub fn at(position: EventId) -> Self {
+        Chain { position, told: None }
+    }
+
+    /// The id of the last event seen, or the id at which the stream was joined.
+    pub fn position(&self) -> EventId {
+        self.position
+    }
+
+    /// Whether an event with this `prev` is the next one.
+    pub fn continues_with(&self, prev: EventId) -> bool {
+        prev == self.position || (self.told == Some(prev) && prev > self.position)
+    }
+
+    /// The same knowledge at an earlier or later position.
+    pub fn moved_to(self, position: EventId) -> Self {
+        Chain { position, ..self }
+    }
+
+    /// Moves over `event`, which has to be the next one.
+    pub fn advance(&mut self, event: &Event) {
+        debug_assert!(self.continues_with(event.prev));
+        self.position = event.id;
+    }
+
+    /// Whether `page`, read after this position, shows that something is missing right here.
+    pub fn is_broken_by(&self, page: &Page) -> bool {
+        match page.events.first() {
+            Some(event) => !self.continues_with(event.prev),
+            None => !page.more && page.last != self.position && self.told != Some(page.last),
+        }
+    }
+
+    /// Reads on through a page that was asked for after this position: what to deliver, with a gap
+    /// notice before whatever the chain does not connect.
+    ///
+    /// When the page is the log's end, the position afterwards is the stream's `last`.
+    pub fn read(&mut self, page: &Page) -> Vec<Delivery> {
+        let mut deliveries = Vec::with_capacity(page.events.len() + 2);
+        for event in &page.events {
+            if !self.continues_with(event.prev) {
+                deliveries.push(self.gap(event.id, page));
+            }
+            self.position = event.id;
+            deliveries.push(Delivery::Event(event.clone()));
+        }
+        if !page.more && page.last != self.position {
+            if self.told != Some(page.last) {
+                deliveries.push(self.gap(page.last, page));
+            }
+            self.position = page.last;
+            deliveries.push(Delivery::Position(page.last));
+        }
+        deliveries
+    }
+
+    fn gap(&mut self, next: EventId, page: &Page) -> Delivery {
+        self.told = page.fork.map(|fork| fork.mark);
+        Delivery::Gap(Gap { after: self.position, next, reason: self.reason(page) })
+    }
+
+    /// Why `page` does not connect to the position.
+    fn reason(&self, page: &Page) -> GapReason {
+        let position = self.position;
+        if position > page.last || page.from != position || position < page.born {
+            // The store knows less than the reader, or began anew after it. A position that is merely
+            // older than positions are kept for (`born` anew, long after) can't be told from a flush.
+            GapReason::Lost
+        } else if page.first.is_none() {
+            // The position outlives the log: its time was up.
+            GapReason::Expired
+        } else if page.first.is_some_and(|first| first > position) && !self.crosses_mark(page) {
+            GapReason::Trimmed
+        } else {
+            GapReason::Lost
+        }
+    }
+
+    /// Whether the hole after the position is the one that a fork left behind.
+    fn crosses_mark(&self, page: &Page) -> bool {
+        let Some(fork) = page.fork else { return false };
+        page.events.first().map_or(page.last, |event| event.prev) == fork.mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EventType, Fork};
+
+    pub fn id(n: u64) -> EventId {
+        EventId::new(n, 1)
+    }
+
+    fn event(at: u64, prev: u64) -> Arc<Event> {
+        Arc::new(Event::new(id(at), id(prev), EventType::MESSAGE, "1".into()))
+    }
+
+    fn page(from: u64, events: &[(u64, u64)], last: u64, first: Option<u64>) -> Page {
+        Page {
+            from: id(from),
+            events: events.iter().map(|(at, prev)| event(*at, *prev)).collect(),
+            more: false,
+            last: id(last),
+            first: first.map(id),
+            born: id(1),
+            fork: None,
+            now_ms: 0,
+        }
+    }
+
+    fn gap(after: u64, next: u64, reason: GapReason) -> Delivery {
+        Delivery::Gap(Gap { after: id(after), next: id(next), reason })
+    }
+
+    #[test]
+    fn a_page_that_connects_is_delivered_without_notice() {
+        let mut chain = Chain::at(id(5));
+        let page = page(5, &[(6, 5), (8, 6)], 8, Some(2));
+        assert!(!chain.is_broken_by(&page));
+        assert_eq!(chain.read(&page), [Delivery::Event(event(6, 5)), Delivery::Event(event(8, 6))]);
+        assert_eq!(chain.position(), id(8));
+    }
+
+    #[test]
+    fn an_up_to_date_reader_is_told_nothing_even_when_the_log_is_gone() {
+        let mut chain = Chain::at(id(8));
+        let page = page(8, &[], 8, None);
+        assert!(!chain.is_broken_by(&page));
+        assert_eq!(chain.read(&page), []);
+    }
+
+    #[test]
+    fn trimmed_history_is_a_gap_up_to_the_first_kept_event() {
+        let mut chain = Chain::at(id(5));
+        let page = page(5, &[(20, 19), (21, 20)], 21, Some(20));
+        assert!(chain.is_broken_by(&page));
+        let told = chain.read(&page);
+        assert_eq!(told[0], gap(5, 20, GapReason::Trimmed));
+        assert_eq!(told.len(), 3);
+    }
+
+    #[test]
+    fn an_expired_log_is_a_gap_up_to_the_newest_id() {
+        let mut chain = Chain::at(id(5));
+        let told = chain.read(&page(5, &[], 9, None));
+        assert_eq!(told, [gap(5, 9, GapReason::Expired), Delivery::Position(id(9))]);
+        assert_eq!(chain.position(), id(9));
+    }
+
+    #[test]
+    fn a_position_above_the_newest_id_is_a_lost_tail() {
+        let mut chain = Chain::at(id(50));
+        let told = chain.read(&page(50, &[], 9, Some(2)));
+        assert_eq!(told, [gap(50, 9, GapReason::Lost), Delivery::Position(id(9))]);
+    }
+
+    #[test]
+    fn a_flush_is_told_to_a_reader_that_waited_on_an_empty_stream() {
+        let mut chain = Chain::at(id(5));
+        let mut flushed = page(5, &[], 9, None);
+        flushed.born = id(9);
+        assert_eq!(chain.read(&flushed)[0], gap(5, 9, GapReason::Lost));
+    }
+
+    #[test]
+    fn the_mark_of_a_fork_breaks_the_chain_only_for_those_who_were_not_told() {
+        let fork = Some(Fork { ancestor: id(5), head: id(9), mark: id(12) });
+        // This one had seen the lost tail up to 9: one gap, then the new history without a second.
+        let mut chain = Chain::at(id(9));
+        let mut new_history = page(5, &[(11, 5), (13, 12)], 13, Some(2));
+        new_history.fork = fork;
+        assert_eq!(
+            chain.read(&new_history),
+            [gap(9, 11, GapReason::Lost), Delivery::Event(event(11, 5)), Delivery::Event(event(13, 12))]
+        );
+        // This one had not seen the tail: what it missed shows at the mark.
+        let mut chain = Chain::at(id(5));
+        assert_eq!(
+            chain.read(&new_history),
+            [Delivery::Event(event(11, 5)), gap(11, 13, GapReason::Lost), Delivery::Event(event(13, 12))]
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_page_is_judged_only_when_the_log_ends_there() {
+        let mut chain = Chain::at(id(5));
+        let mut first = page(5, &[(6, 5)], 30, Some(2));
+        first.more = true;
+        assert_eq!(chain.read(&first), [Delivery::Event(event(6, 5))]);
+        assert_eq!(chain.position(), id(6));
+    }
+}

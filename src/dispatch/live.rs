@@ -1,0 +1,253 @@
+//! The live end of one stream on one node, as a value: messages and answers in, deliveries out.
+//!
+//! Pub/sub delivers at most once, so a message alone proves nothing about the one before it; the chain
+//! does. What the chain can't connect is asked of the store. While an answer is awaited, messages queue
+//! (bounded); the answer is judged against the head it was asked with, then the queue is gone through.
+//!
+//! ```text
+//!            next event                     hole: wait a few ms
+//!   Following ----------> Following          Following ---> Hole ---> Syncing
+//!   Following --sync due / anything odd-->   Syncing --connects--> Following
+//!   Syncing --does not connect--> Recovering --> Following
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::chain::{Chain, Delivery};
+use super::ring::{Ring, RingBudget};
+use crate::model::{Event, EventId, Page};
+
+/// Most messages that wait while an answer is awaited. Beyond that they are dropped and read again from
+/// the store, which has them all: a bound on memory, not on what is delivered.
+const MAX_EARLY: usize = 1024;
+
+/// Ids named to the store to find the newest event that a forked history still shares with ours. A
+/// failover loses a second or so of writes; what lies further back is told as a gap without an ancestor.
+const FORK_SEARCH: usize = 512;
+
+/// What the state machine wants to be done next. At most one is under way at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Call [`Live::hole_is_old`] in a few milliseconds.
+    Wait,
+    /// Sync after `head`, then call [`Live::answered`] or [`Live::failed`].
+    Sync { head: EventId },
+    /// Ask the store what became of the history, then call [`Live::answered`] or [`Live::failed`].
+    Recover { head: EventId, born: EventId, seen: Vec<EventId> },
+}
+
+/// Where a connection at some position stands to the live end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Join {
+    /// These events, perhaps none, and then it is at the head.
+    Events(Vec<Arc<Event>>),
+    /// It has to read pages first.
+    Behind,
+    /// It has seen more than this node: sync, then look again.
+    Ahead,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Following,
+    /// Events between the head and the oldest queued message are on their way, or lost.
+    Hole,
+    Syncing,
+    Recovering,
+}
+
+/// The live end of a stream: head, ring and what is being asked of the store.
+#[derive(Debug)]
+pub struct Live {
+    chain: Chain,
+    born: EventId,
+    ring: Ring,
+    state: State,
+    early: VecDeque<Arc<Event>>,
+    /// A sync that was wanted while another answer was awaited, or messages were dropped meanwhile.
+    sync_again: bool,
+}
+
+impl Live {
+    /// The live end of a stream that was just attached: everything up to `page.last` is history.
+    pub fn attached(page: &Page, budget: Arc<RingBudget>) -> Self {
+        Live {
+            chain: Chain::at(page.last),
+            born: page.born,
+            ring: Ring::new(budget),
+            state: State::Following,
+            early: VecDeque::new(),
+            sync_again: false,
+        }
+    }
+
+    /// The id of the newest event dispatched.
+    pub fn head(&self) -> EventId {
+        self.chain.position()
+    }
+
+    /// The head, with what is known of a fork before it.
+    pub fn chain(&self) -> Chain {
+        self.chain
+    }
+
+    /// Whether an answer of the store is awaited.
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::Syncing | State::Recovering)
+    }
+
+    /// Gives up the ring's memory: nobody is likely to need it soon.
+    pub fn forget_ring(&mut self) {
+        self.ring.clear();
+    }
+
+    /// A message came in over the channel.
+    pub fn message(&mut self, event: Arc<Event>, out: &mut Vec<Delivery>) -> Option<Ask> {
+        match self.state {
+            State::Following => self.judge(event, out),
+            State::Hole => {
+                self.queue(event);
+                self.drain(out)
+            }
+            State::Syncing | State::Recovering => {
+                self.queue(event);
+                None
+            }
+        }
+    }
+
+    /// A sync is due: an interval is over, or the channel was interrupted. `None` when one is awaited
+    /// already; another will follow it.
+    pub fn sync(&mut self) -> Option<Ask> {
+        if self.is_asking() {
+            self.sync_again = true;
+            return None;
+        }
+        Some(self.ask_sync())
+    }
+
+    /// The few milliseconds of [`Ask::Wait`] are over.
+    pub fn hole_is_old(&mut self) -> Option<Ask> {
+        (self.state == State::Hole).then(|| self.ask_sync())
+    }
+
+    /// The store answered.
+    pub fn answered(&mut self, page: &Page, out: &mut Vec<Delivery>) -> Option<Ask> {
+        let asked = self.chain.position();
+        let unexplained = page.from == asked && self.chain.is_broken_by(page);
+        if self.state == State::Syncing && unexplained {
+            self.state = State::Recovering;
+            self.early.clear();
+            return Some(Ask::Recover { head: asked, born: self.born, seen: self.ring.newest(FORK_SEARCH) });
+        }
+        self.born = page.born;
+        for delivery in self.chain.read(page) {
+            match &delivery {
+                Delivery::Event(event) => self.ring.push(event.clone()),
+                // The ring is a run without a break.
+                Delivery::Gap(_) | Delivery::Position(_) => self.ring.clear(),
+            }
+            out.push(delivery);
+        }
+        if page.more {
+            return Some(self.ask_sync());
+        }
+        // What the answer brought needs no second look, even where the ring had no room for it.
+        self.early.retain(|early| !page.events.iter().any(|read| read.id == early.id && read.prev == early.prev));
+        self.resume(out)
+    }
+
+    /// The store gave no answer. The caller asks again after a while; until then messages that connect
+    /// are dispatched.
+    pub fn failed(&mut self, out: &mut Vec<Delivery>) -> Option<Ask> {
+        self.resume(out)
+    }
+
+    /// Where a connection at `position` stands.
+    pub fn join(&self, position: EventId) -> Join {
+        if position == self.head() {
+            Join::Events(Vec::new())
+        } else if let Some(events) = self.ring.after(position) {
+            Join::Events(events.cloned().collect())
+        } else if position > self.head() {
+            Join::Ahead
+        } else {
+            Join::Behind
+        }
+    }
+
+    /// A message arrived while nothing is asked: the next event, a duplicate, a hole or a fork.
+    fn judge(&mut self, event: Arc<Event>, out: &mut Vec<Delivery>) -> Option<Ask> {
+        if self.chain.continues_with(event.prev) {
+            if event.prev != self.chain.position() {
+                self.ring.clear();
+            }
+            self.chain.advance(&event);
+            self.ring.push(event.clone());
+            out.push(Delivery::Event(event));
+            None
+        } else if event.id == self.head() || self.ring.contains(event.id, event.prev) {
+            None
+        } else if event.prev > self.head() {
+            self.queue(event);
+            self.state = State::Hole;
+            Some(Ask::Wait)
+        } else {
+            // A duplicate too old for the ring, or a history that is not ours. Either way the store has
+            // it, so the message itself is not needed any more.
+            Some(self.ask_sync())
+        }
+    }
+
+    fn queue(&mut self, event: Arc<Event>) {
+        if self.early.len() >= MAX_EARLY {
+            self.early.clear();
+            self.sync_again = true;
+        }
+        self.early.push_back(event);
+    }
+
+    /// Everything queued so far was in the store before its message was sent, so the answer to a read
+    /// that starts now will hold it.
+    fn ask_sync(&mut self) -> Ask {
+        self.state = State::Syncing;
+        self.early.clear();
+        self.sync_again = false;
+        Ask::Sync { head: self.head() }
+    }
+
+    fn resume(&mut self, out: &mut Vec<Delivery>) -> Option<Ask> {
+        self.state = State::Following;
+        if self.sync_again {
+            return Some(self.ask_sync());
+        }
+        self.drain(out)
+    }
+
+    /// Goes through the queue as if its messages came in now.
+    fn drain(&mut self, out: &mut Vec<Delivery>) -> Option<Ask> {
+        let waited = self.state == State::Hole;
+        self.state = State::Following;
+        // Links and channels may overtake each other, so the queue is not in order.
+        self.early.make_contiguous().sort_by_key(|event| event.id);
+        let mut queued = std::mem::take(&mut self.early);
+        while let Some(event) = queued.pop_front() {
+            match self.judge(event, out) {
+                None => {}
+                Some(Ask::Wait) => {
+                    // The rest of the queue lies behind the same hole.
+                    self.early.append(&mut queued);
+                    // The wait that was asked for when the hole opened is still running.
+                    return (!waited).then_some(Ask::Wait);
+                }
+                Some(ask) => return Some(ask),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,0 +1,442 @@
+//! All dispatchers of this node, and the store operations that they ask for.
+//!
+//! Attach, sync, recover and detach of one stream go one after another, because a dispatcher asks for one
+//! thing at a time and stays in the map until its route is gone. Operations run in tasks of their own, so
+//! that a client that leaves does not cut them short.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use tokio::sync::Semaphore;
+
+use super::catch_up::catch_up;
+use super::chain::Chain;
+use super::dispatcher::{Detach, Dispatcher, Joining, Readiness, Step, Subscriber};
+use super::live::Ask;
+use super::pages::Pages;
+use super::ring::RingBudget;
+use super::sink::{Flush, Sink, Slot};
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::model::{Event, EventId, Page, StreamName};
+use crate::store::{NodeId, Route, Store, StoreError};
+
+/// How long a hole in the chain may be open before the store is asked. Messages that overtake each other
+/// are a network's jitter apart; a read costs the store more than this wait costs the client.
+const HOLE_WAIT: Duration = Duration::from_millis(5);
+
+/// Store operations of dispatchers under way at once. They are pipelined, so this is about fairness to
+/// publishes, not about throughput.
+const MAX_OPERATIONS: usize = 256;
+
+/// Longest wait for a sync that a temporary dispatcher wants before it reads on.
+const SYNC_WAIT: Duration = Duration::from_secs(2);
+
+/// A dispatcher stays this long after its last subscriber: a page reload should find it, ring and all.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// When memory for rings is tight, streams that were quiet for this long give theirs up.
+const QUIET_RING: Duration = Duration::from_secs(5);
+
+/// And in any case after this long: a connection that comes back later reads pages.
+const OLD_RING: Duration = Duration::from_secs(120);
+
+/// Syncs a second that all nodes together may cost the store: about 5% of what one Redis core does.
+const SYNC_BUDGET: f64 = 5_000.0;
+
+/// What the registry needs to know.
+#[derive(Debug, Clone)]
+pub struct RegistrySettings {
+    /// Interval of the repair read of each stream.
+    pub sync: Duration,
+    /// The node's lease time, a part of how long routes hold.
+    pub lease: Duration,
+    /// Bytes for the rings of all streams.
+    pub ring_bytes: usize,
+}
+
+/// All dispatchers of this node.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    settings: RegistrySettings,
+    node: ArcSwap<NodeId>,
+    /// Nodes that share the store, for the sync budget.
+    nodes: AtomicU64,
+    dispatchers: Mutex<HashMap<StreamName, Arc<Dispatcher>>>,
+    lingering: Mutex<VecDeque<(Instant, StreamName)>>,
+    registrations: AtomicU64,
+    budget: Arc<RingBudget>,
+    pages: Pages,
+    operations: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+/// A stream that is attached and stays so while this lives.
+pub struct Attached {
+    registry: Arc<Registry>,
+    dispatcher: Arc<Dispatcher>,
+    head: EventId,
+}
+
+impl Attached {
+    /// The stream's dispatcher.
+    pub fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
+    }
+
+    /// Where the live end stood when this was attached.
+    pub fn head(&self) -> EventId {
+        self.head
+    }
+
+    /// Lets a connection follow the stream from right after `position`.
+    pub fn follow(self, sink: Arc<dyn Sink>, slot: Slot, position: EventId) {
+        let subscriber = Subscriber { sink, slot };
+        match self.dispatcher.join(&subscriber, position) {
+            Joining::Joined | Joining::Closed => {}
+            Joining::Partly(reached) => self.catch_up(subscriber, Chain::at(reached)),
+            Joining::Behind | Joining::Ahead => self.catch_up(subscriber, Chain::at(position)),
+        }
+    }
+
+    fn catch_up(self, subscriber: Subscriber, chain: Chain) {
+        tokio::spawn(catch_up(self.registry.clone(), self, subscriber, chain));
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if self.dispatcher.unpin() {
+            self.registry.linger(self.dispatcher.stream());
+        }
+    }
+}
+
+impl Registry {
+    /// A registry without dispatchers, for a node with this id.
+    pub fn new(store: Arc<dyn Store>, node: NodeId, settings: RegistrySettings, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Registry {
+            pages: Pages::new(store.clone(), metrics.clone()),
+            store,
+            node: ArcSwap::from_pointee(node),
+            nodes: AtomicU64::new(1),
+            dispatchers: Mutex::default(),
+            lingering: Mutex::default(),
+            registrations: AtomicU64::new(0),
+            budget: RingBudget::new(settings.ring_bytes),
+            operations: Semaphore::new(MAX_OPERATIONS),
+            settings,
+            metrics,
+        })
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> Arc<NodeId> {
+        self.node.load_full()
+    }
+
+    /// The node got a new id. Routes are written under it from now on; sync all streams next.
+    pub fn rename(&self, node: NodeId) {
+        self.node.store(Arc::new(node));
+    }
+
+    /// How many nodes share the store.
+    pub fn set_nodes(&self, nodes: u32) {
+        self.nodes.store(u64::from(nodes.max(1)), Ordering::Relaxed);
+    }
+
+    /// The node's figures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    pub(super) fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Streams that are followed here, lingering ones included.
+    pub fn streams(&self) -> usize {
+        self.dispatchers.lock().len()
+    }
+
+    /// Bytes that the rings hold.
+    pub fn ring_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Attaches `stream` if it is not, and keeps it attached.
+    pub async fn attach(self: &Arc<Self>, stream: &StreamName) -> Result<Attached, StoreError> {
+        loop {
+            let (dispatcher, fresh) = self.dispatcher(stream);
+            let changed = dispatcher.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if fresh {
+                tokio::spawn(self.clone().run_attach(dispatcher.clone()));
+            }
+            match dispatcher.pin() {
+                Readiness::Ready(head) => {
+                    return Ok(Attached { registry: self.clone(), dispatcher: dispatcher.clone(), head });
+                }
+                Readiness::Gone(Some(error)) => return Err(error),
+                Readiness::Gone(None) => tokio::task::yield_now().await,
+                Readiness::Pending => {
+                    changed.await;
+                    if let Readiness::Gone(Some(error)) = dispatcher.readiness() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a connection out of a stream. Its sink has to have stopped wanting it before.
+    pub fn leave(&self, stream: &StreamName, sink_number: u64, slot: Slot) {
+        let dispatcher = self.dispatchers.lock().get(stream).cloned();
+        if dispatcher.is_some_and(|dispatcher| dispatcher.leave(sink_number, slot)) {
+            self.linger(stream);
+        }
+    }
+
+    /// An event came in over the channel.
+    pub fn message(self: &Arc<Self>, stream: &StreamName, event: Event, flush: &mut Flush) {
+        let dispatcher = self.dispatchers.lock().get(stream).cloned();
+        match dispatcher {
+            Some(dispatcher) => {
+                let step = dispatcher.message(Arc::new(event), flush);
+                self.carry_out(&dispatcher, step);
+            }
+            None => self.detach_stray(stream),
+        }
+    }
+
+    /// Something may have been missed on every stream: reads them all again, and asserts their routes.
+    pub fn sync_all(self: &Arc<Self>) {
+        let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
+        for dispatcher in dispatchers {
+            self.start(&dispatcher, dispatcher.sync());
+        }
+    }
+
+    /// Syncs every stream once in a while, evenly spread; runs until it is dropped.
+    pub async fn sync_for_ever(self: Arc<Self>) {
+        loop {
+            let round = Instant::now();
+            let dispatchers: Vec<_> = self.dispatchers.lock().values().map(Arc::downgrade).collect();
+            let interval = self.sync_interval(dispatchers.len());
+            // A step is a few streams at most a tenth of a second apart.
+            let steps = (interval.as_millis() as usize / 100).clamp(1, dispatchers.len().max(1));
+            for (done, chunk) in dispatchers.chunks(dispatchers.len().div_ceil(steps).max(1)).enumerate() {
+                tokio::time::sleep_until((round + interval.mul_f64(done as f64 / steps as f64)).into()).await;
+                for dispatcher in chunk.iter().filter_map(std::sync::Weak::upgrade) {
+                    self.start(&dispatcher, dispatcher.sync());
+                }
+            }
+            // Nodes that started together do not stay together.
+            let until = round + interval.mul_f64(rand::rng().random_range(0.9..1.1));
+            tokio::time::sleep_until((until.max(round + Duration::from_millis(100))).into()).await;
+        }
+    }
+
+    /// Ends what nobody needs any more; runs until it is dropped.
+    pub async fn tidy_for_ever(self: Arc<Self>) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            seconds.tick().await;
+            self.pages.forget_old();
+            self.end_lingering(Instant::now());
+            self.forget_quiet_rings();
+        }
+    }
+
+    /// Syncs a stream and waits for what comes of it, for a while.
+    pub(super) async fn sync_and_wait(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>) {
+        let wait = async {
+            loop {
+                let changed = dispatcher.changed().notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if !dispatcher.is_asking() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        self.start(dispatcher, dispatcher.sync());
+        // When the store is away, the temporary dispatcher has its own way of waiting for it.
+        let _ = tokio::time::timeout(SYNC_WAIT, wait).await;
+    }
+
+    /// A temporary dispatcher read a page that may be newer than what came over the channel.
+    pub(super) fn hand_on(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, page: &Page) {
+        let mut flush = Flush::default();
+        let step = dispatcher.hand_on(page, &mut flush);
+        self.carry_out(dispatcher, step);
+        flush.run();
+    }
+
+    fn dispatcher(&self, stream: &StreamName) -> (Arc<Dispatcher>, bool) {
+        match self.dispatchers.lock().entry(stream.clone()) {
+            Entry::Occupied(entry) => (entry.get().clone(), false),
+            Entry::Vacant(entry) => {
+                let registration = self.registrations.fetch_add(1, Ordering::Relaxed) + 1;
+                let dispatcher = Dispatcher::attaching(stream.clone(), registration, self.metrics.clone());
+                (entry.insert(Arc::new(dispatcher)).clone(), true)
+            }
+        }
+    }
+
+    async fn run_attach(self: Arc<Self>, dispatcher: Arc<Dispatcher>) {
+        self.metrics.attaches.inc();
+        let answer = {
+            let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
+            self.store.sync(dispatcher.stream(), &self.route(&dispatcher), None).await
+        };
+        if let Err(error) = &answer {
+            tracing::debug!(stream = %dispatcher.stream(), %error, "attach failed");
+            // Out of the map first: who is told of the failure may try again at once.
+            self.dispatchers.lock().remove(dispatcher.stream());
+        }
+        let ask = dispatcher.attached(answer, &self.budget);
+        self.start(&dispatcher, ask);
+        if dispatcher.is_unused() {
+            self.linger(dispatcher.stream());
+        }
+    }
+
+    /// A route that nobody here wants: left by an attach whose answer was lost, or not yet lapsed.
+    fn detach_stray(self: &Arc<Self>, stream: &StreamName) {
+        let dispatcher = match self.dispatchers.lock().entry(stream.clone()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::new(Dispatcher::detaching(stream.clone(), self.metrics.clone()))).clone()
+            }
+        };
+        tokio::spawn(self.clone().run_detach(dispatcher, None));
+    }
+
+    async fn run_detach(self: Arc<Self>, dispatcher: Arc<Dispatcher>, registration: Option<u64>) {
+        let answer = {
+            let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
+            self.store.detach(dispatcher.stream(), &self.node(), registration).await
+        };
+        if let Err(error) = answer {
+            // The route lapses by itself.
+            tracing::debug!(stream = %dispatcher.stream(), %error, "detach failed");
+        }
+        self.dispatchers.lock().remove(dispatcher.stream());
+        dispatcher.detached();
+    }
+
+    fn carry_out(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, step: Step) {
+        for (subscriber, chain) in step.overflowed {
+            self.metrics.outbox_overflows.inc();
+            let attached = Attached { registry: self.clone(), dispatcher: dispatcher.clone(), head: chain.position() };
+            attached.catch_up(subscriber, chain);
+        }
+        self.start(dispatcher, step.ask);
+    }
+
+    fn start(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, ask: Option<Ask>) {
+        if let Some(ask) = ask {
+            tokio::spawn(self.clone().run(dispatcher.clone(), ask));
+        }
+    }
+
+    /// Does what a dispatcher asks for, and what it asks for next, until it is content.
+    async fn run(self: Arc<Self>, dispatcher: Arc<Dispatcher>, ask: Ask) {
+        let mut next = Some(ask);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        while let Some(ask) = next {
+            if ask == Ask::Wait {
+                self.metrics.holes.inc();
+                tokio::time::sleep(HOLE_WAIT).await;
+                next = dispatcher.hole_is_old();
+                continue;
+            }
+            let answer = self.ask_store(&dispatcher, ask).await;
+            let mut flush = Flush::default();
+            let step = dispatcher.answered(answer.as_ref(), &mut flush);
+            next = step.ask.clone();
+            self.carry_out(&dispatcher, Step { ask: None, ..step });
+            flush.run();
+            match answer {
+                Ok(_) => backoff.reset(),
+                Err(error) => {
+                    tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
+                    tokio::time::sleep(backoff.next_wait()).await;
+                    next = dispatcher.sync();
+                }
+            }
+        }
+    }
+
+    async fn ask_store(&self, dispatcher: &Dispatcher, ask: Ask) -> Result<Page, StoreError> {
+        let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
+        let stream = dispatcher.stream();
+        match ask {
+            Ask::Recover { head, born, seen } => {
+                self.metrics.recoveries.inc();
+                self.store.recover(stream, head, born, &seen).await
+            }
+            Ask::Sync { head } => {
+                self.metrics.syncs.inc();
+                self.store.sync(stream, &self.route(dispatcher), Some(head)).await
+            }
+            Ask::Wait => unreachable!("a wait is not for the store"),
+        }
+    }
+
+    fn route(&self, dispatcher: &Dispatcher) -> Route {
+        // Two syncs may fail before a route lapses.
+        let ttl = self.sync_interval(self.streams()) * 3 + self.settings.lease;
+        Route { node: (*self.node()).clone(), registration: dispatcher.registration(), ttl }
+    }
+
+    /// The time between two syncs of a stream: as set, unless so many streams would cost the store more
+    /// than its budget.
+    fn sync_interval(&self, streams: usize) -> Duration {
+        let nodes = self.nodes.load(Ordering::Relaxed) as f64;
+        let affordable = Duration::from_secs_f64(streams as f64 * nodes / SYNC_BUDGET);
+        self.settings.sync.max(affordable)
+    }
+
+    fn linger(&self, stream: &StreamName) {
+        self.lingering.lock().push_back((Instant::now() + LINGER, stream.clone()));
+    }
+
+    fn end_lingering(self: &Arc<Self>, now: Instant) {
+        loop {
+            let stream = {
+                let mut lingering = self.lingering.lock();
+                match lingering.front() {
+                    Some((until, _)) if *until <= now => lingering.pop_front().map(|(_, stream)| stream),
+                    _ => None,
+                }
+            };
+            let Some(stream) = stream else { return };
+            let Some(dispatcher) = self.dispatchers.lock().get(&stream).cloned() else { continue };
+            match dispatcher.start_detach() {
+                Some(Detach::Now) => {
+                    tokio::spawn(self.clone().run_detach(dispatcher.clone(), Some(dispatcher.registration())));
+                }
+                Some(Detach::Later) => self.linger(&stream),
+                None => {}
+            }
+        }
+    }
+
+    fn forget_quiet_rings(&self) {
+        let quiet = if self.budget.is_tight() { QUIET_RING } else { OLD_RING };
+        let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
+        for dispatcher in dispatchers {
+            dispatcher.forget_ring_if_quiet(quiet);
+        }
+    }
+}

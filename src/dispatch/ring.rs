@@ -1,0 +1,161 @@
+//! The ring: a dispatcher's newest events, so that a connection that comes back at once needs no read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::model::{Event, EventId};
+
+/// What an event in a ring takes besides its data: the event, its shared encodings' bookkeeping and the
+/// ring's own pointer. Its encodings, once made, are about as large as the data again.
+const EVENT_OVERHEAD: usize = 320;
+
+/// The bytes that all rings of a node may hold together.
+#[derive(Debug)]
+pub struct RingBudget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl RingBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(RingBudget { used: AtomicUsize::new(0), limit })
+    }
+
+    /// Bytes held by all rings.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether rings that nobody needs now had better make room.
+    pub fn is_tight(&self) -> bool {
+        self.used() > self.limit / 10 * 9
+    }
+}
+
+/// A run of events without a break: each one's `prev` is the one before.
+#[derive(Debug)]
+pub struct Ring {
+    events: VecDeque<Arc<Event>>,
+    budget: Arc<RingBudget>,
+}
+
+impl Ring {
+    /// An empty ring that takes its room from `budget`.
+    pub fn new(budget: Arc<RingBudget>) -> Self {
+        Ring { events: VecDeque::new(), budget }
+    }
+
+    /// Adds the stream's next event. Over the budget the ring gives up its own oldest ones; the event
+    /// just added stays out too when there is no room at all.
+    pub fn push(&mut self, event: Arc<Event>) {
+        self.budget.used.fetch_add(weight(&event), Ordering::Relaxed);
+        self.events.push_back(event);
+        while self.budget.used() > self.budget.limit && !self.events.is_empty() {
+            self.drop_oldest();
+        }
+    }
+
+    /// Forgets everything: the next event will not continue from what is here.
+    pub fn clear(&mut self) {
+        while !self.events.is_empty() {
+            self.drop_oldest();
+        }
+        self.events.shrink_to_fit();
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(event) = self.events.pop_front() {
+            self.budget.used.fetch_sub(weight(&event), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether just this event was dispatched from here.
+    pub fn contains(&self, id: EventId, prev: EventId) -> bool {
+        self.index_of(id).is_ok_and(|at| self.events[at].prev == prev)
+    }
+
+    /// The events after `position`, if the ring reaches back that far.
+    pub fn after(&self, position: EventId) -> Option<impl Iterator<Item = &Arc<Event>> + use<'_>> {
+        let start = match self.index_of(position) {
+            Ok(at) => at + 1,
+            Err(0) if self.events.front().is_some_and(|oldest| oldest.prev == position) => 0,
+            Err(_) => return None,
+        };
+        Some(self.events.range(start..))
+    }
+
+    /// Ids, newest first, at most `limit`.
+    pub fn newest(&self, limit: usize) -> Vec<EventId> {
+        self.events.iter().rev().take(limit).map(|event| event.id).collect()
+    }
+
+    /// A ring never spans a fork, so its ids ascend.
+    fn index_of(&self, id: EventId) -> Result<usize, usize> {
+        self.events.binary_search_by(|event| event.id.cmp(&id))
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    event.data.len() * 2 + EVENT_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventType;
+
+    fn ring(limit: usize, ids: std::ops::Range<u64>) -> Ring {
+        let mut ring = Ring::new(RingBudget::new(limit));
+        for n in ids {
+            let (id, prev) = (EventId::new(n, 0), EventId::new(n - 1, 0));
+            ring.push(Arc::new(Event::new(id, prev, EventType::MESSAGE, "1".into())));
+        }
+        ring
+    }
+
+    fn after(ring: &Ring, position: u64) -> Option<Vec<u64>> {
+        ring.after(EventId::new(position, 0)).map(|events| events.map(|event| event.id.ms).collect())
+    }
+
+    #[test]
+    fn a_ring_serves_what_follows_any_position_it_reaches_back_to() {
+        let ring = ring(1 << 20, 5..9);
+        assert_eq!(after(&ring, 4), Some(vec![5, 6, 7, 8]), "the prev of the oldest");
+        assert_eq!(after(&ring, 6), Some(vec![7, 8]));
+        assert_eq!(after(&ring, 8), Some(vec![]));
+        assert_eq!(after(&ring, 3), None);
+        assert_eq!(after(&ring, 9), None);
+    }
+
+    #[test]
+    fn a_ring_over_its_budget_keeps_the_newest() {
+        let ring = ring(3 * (EVENT_OVERHEAD + 2), 1..100);
+        assert_eq!(after(&ring, 96), Some(vec![97, 98, 99]));
+        assert_eq!(after(&ring, 95), None);
+    }
+
+    #[test]
+    fn a_dropped_ring_gives_its_room_back() {
+        let budget = RingBudget::new(1 << 20);
+        let mut ring = Ring::new(budget.clone());
+        ring.push(Arc::new(Event::new(EventId::new(1, 0), EventId::ZERO, EventType::MESSAGE, "1".into())));
+        assert!(budget.used() > 0);
+        drop(ring);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_duplicate_is_known_by_id_and_prev() {
+        let ring = ring(1 << 20, 5..9);
+        assert!(ring.contains(EventId::new(6, 0), EventId::new(5, 0)));
+        assert!(!ring.contains(EventId::new(6, 0), EventId::new(4, 0)));
+    }
+}

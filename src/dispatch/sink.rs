@@ -1,0 +1,62 @@
+//! What dispatch sees of a connection.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Delivery;
+use crate::model::StreamName;
+
+/// Which of a connection's streams; never used again within the connection once it is left.
+pub type Slot = u32;
+
+/// What became of a delivery that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// It is in the outbox, or the connection filters it out.
+    Taken {
+        /// It is the first since the last flush: flush when the batch is through.
+        flush: bool,
+    },
+    /// The outbox is full.
+    Full,
+    /// The connection has ended or left this stream.
+    Closed,
+}
+
+/// The receiving side of a connection. Its methods never wait for the client.
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Tells connections of a node apart.
+    fn number(&self) -> u64;
+
+    /// Whether the connection still wants what `slot` brings. Once false, false for ever.
+    fn wants(&self, slot: Slot) -> bool;
+
+    /// Puts a delivery into the outbox if there is room.
+    fn offer(&self, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Offer;
+
+    /// Writes what the socket takes right now.
+    fn flush(&self);
+
+    /// Waits until the outbox has room again, or the connection has ended.
+    async fn room(&self);
+}
+
+/// Sinks that took something and wait to be flushed: several deliveries share one write.
+#[derive(Default)]
+pub struct Flush(Vec<Arc<dyn Sink>>);
+
+impl Flush {
+    /// Remembers `sink` for the flush.
+    pub fn add(&mut self, sink: &Arc<dyn Sink>) {
+        self.0.push(sink.clone());
+    }
+
+    /// Flushes all and forgets them.
+    pub fn run(&mut self) {
+        for sink in self.0.drain(..) {
+            sink.flush();
+        }
+    }
+}

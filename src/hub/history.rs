@@ -1,0 +1,65 @@
+//! Reading history.
+
+use std::sync::Arc;
+
+use super::Hub;
+use crate::dispatch::{Delivery, chain::Chain};
+use crate::model::{Event, EventId, Gap, Page, Start, StreamName};
+use crate::store::{PAGE_EVENTS, StoreError};
+
+/// A part of a stream's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// What is missing between the id that was asked for and the first of `events`.
+    pub gap: Option<Gap>,
+    /// The newest id ever shown of the stream.
+    pub last: EventId,
+}
+
+impl Hub {
+    /// Events after `after` (from the oldest kept on when `None`) and before `before`, at most `limit`:
+    /// the ones next to `after` or, with `before` alone, the ones next to `before`.
+    pub async fn history(
+        &self,
+        stream: &StreamName,
+        after: Option<EventId>,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> Result<History, StoreError> {
+        if let (None, Some(before)) = (after, before) {
+            let page = self.store.read_before(stream, before, limit).await?;
+            return Ok(History { events: page.events, gap: None, last: page.last });
+        }
+        let mut history = match after.filter(|id| *id != EventId::ZERO) {
+            Some(id) => after_id(id, &self.store.read(stream, Start::After(id), limit).await?),
+            None => {
+                let page = self.store.read(stream, Start::Earliest, limit).await?;
+                History { events: page.events, gap: None, last: page.last }
+            }
+        };
+        if let Some(before) = before {
+            history.events.retain(|event| event.id < before);
+        }
+        Ok(history)
+    }
+
+    /// One event, if it is kept.
+    pub async fn event(&self, stream: &StreamName, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
+        let next = EventId::new(id.ms, id.seq.saturating_add(1));
+        let page = self.store.read_before(stream, next, 1).await?;
+        Ok(page.events.into_iter().find(|event| event.id == id))
+    }
+
+    /// Most events that one read of history may ask for.
+    pub const MAX_HISTORY: usize = PAGE_EVENTS;
+}
+
+fn after_id(id: EventId, page: &Page) -> History {
+    let gap = Chain::at(id).read(page).into_iter().find_map(|delivery| match delivery {
+        Delivery::Gap(gap) => Some(gap),
+        _ => None,
+    });
+    History { events: page.events.clone(), gap, last: page.last }
+}

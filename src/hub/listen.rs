@@ -1,0 +1,133 @@
+//! Listening: from what a client asks for to attached streams and positions in them.
+
+use std::str::FromStr;
+
+use futures_util::future::try_join_all;
+
+use super::Hub;
+use crate::dispatch::Attached;
+use crate::model::{EventId, EventIdError, Page, Start, StreamName};
+use crate::store::{PAGE_EVENTS, StoreError};
+
+/// Where a client wants to begin in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// With what is published from now on.
+    Now,
+    /// With the oldest event that is kept.
+    Earliest,
+    /// With so many of the newest events.
+    Last(u32),
+    /// With what follows this event.
+    Id(EventId),
+}
+
+/// Why a text names no place to begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AfterError {
+    /// It is none of the words, so it was read as an id.
+    #[error("{0}; or 'now', 'earliest', 'last:N'")]
+    Id(#[from] EventIdError),
+    /// `last:` with something else than a number that makes sense.
+    #[error("'{0}' is not last:N with N from 1 to {PAGE_EVENTS}")]
+    Last(String),
+    /// Not in this version.
+    #[error("'ack' is not supported by this version: there is no acknowledged position yet")]
+    Ack,
+}
+
+impl FromStr for After {
+    type Err = AfterError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "now" => Ok(After::Now),
+            "earliest" => Ok(After::Earliest),
+            "ack" => Err(AfterError::Ack),
+            _ => match text.strip_prefix("last:") {
+                Some(count) => count
+                    .parse()
+                    .ok()
+                    .filter(|count| (1..=PAGE_EVENTS as u32).contains(count))
+                    .map(After::Last)
+                    .ok_or_else(|| AfterError::Last(text.chars().take(64).collect())),
+                None => Ok(After::Id(text.parse()?)),
+            },
+        }
+    }
+}
+
+/// A stream that is attached for a connection, and the position from which the connection goes on.
+pub struct Listening {
+    /// Keeps the stream attached until the connection follows it.
+    pub attached: Attached,
+    /// The connection has seen everything up to here.
+    pub position: EventId,
+}
+
+impl Listening {
+    /// The stream.
+    pub fn stream(&self) -> &StreamName {
+        self.attached.dispatcher().stream()
+    }
+}
+
+/// Why streams can't be listened to now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListenError {
+    /// The store can't be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node is being stopped.
+    #[error("this node is being stopped")]
+    Draining,
+}
+
+impl Hub {
+    /// Attaches all streams and finds the positions to begin at.
+    pub async fn listen(&self, streams: Vec<(StreamName, After)>) -> Result<Vec<Listening>, ListenError> {
+        if self.is_draining() {
+            return Err(ListenError::Draining);
+        }
+        try_join_all(streams.into_iter().map(|(stream, after)| self.listen_to(stream, after))).await
+    }
+
+    async fn listen_to(&self, stream: StreamName, after: After) -> Result<Listening, ListenError> {
+        let attached = self.registry.attach(&stream).await?;
+        let position = match after {
+            After::Now => attached.head(),
+            // Reading after nothing is reading from the beginning, and no gap.
+            After::Earliest | After::Id(EventId::ZERO) => {
+                before_first(&self.store.read(&stream, Start::Earliest, 1).await?)
+            }
+            After::Last(count) => before_first(&self.store.read(&stream, Start::Last(count), count as usize).await?),
+            After::Id(id) => id,
+        };
+        Ok(Listening { attached, position })
+    }
+}
+
+/// The position right before a page: its first event connects to it.
+fn before_first(page: &Page) -> EventId {
+    page.events.first().map_or(page.last, |event| event.prev)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_after_is_understood() {
+        assert_eq!("now".parse(), Ok(After::Now));
+        assert_eq!("earliest".parse(), Ok(After::Earliest));
+        assert_eq!("last:5".parse(), Ok(After::Last(5)));
+        assert_eq!("5-1".parse(), Ok(After::Id(EventId::new(5, 1))));
+    }
+
+    #[test]
+    fn what_after_does_not_mean_is_refused_by_name() {
+        for text in ["last:0", "last:x", "last:-1", "last:100000", "", "5", "ack", "since:5"] {
+            assert!(text.parse::<After>().is_err(), "{text:?}");
+        }
+    }
+}

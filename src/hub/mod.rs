@@ -1,0 +1,66 @@
+//! What can be done with the service, whatever the way in: publish, listen, read.
+//!
+//! `api` and `transport` call it; neither calls the other.
+
+mod history;
+mod listen;
+mod publish;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::dispatch::Registry;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+pub use history::History;
+pub use listen::{After, AfterError, ListenError, Listening};
+pub use publish::PublishError;
+
+/// Limits on what producers hand in.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most bytes of one event's data.
+    pub event_bytes: usize,
+}
+
+/// What can be done with the service.
+pub struct Hub {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    draining: AtomicBool,
+}
+
+impl Hub {
+    /// A hub on a store, with the dispatchers of this node.
+    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, limits: Limits) -> Arc<Self> {
+        let metrics = registry.metrics().clone();
+        Arc::new(Hub { store, registry, metrics, limits, draining: AtomicBool::new(false) })
+    }
+
+    /// The dispatchers of this node.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The node's figures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What producers are held to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// No more listeners are accepted: they are told to go elsewhere.
+    pub fn stop_listening(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

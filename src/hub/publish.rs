@@ -1,0 +1,110 @@
+//! Publishing.
+
+use serde_json::value::RawValue;
+
+use super::Hub;
+use crate::metrics::ByProblem;
+use crate::model::{Draft, Published, StreamName};
+use crate::store::StoreError;
+
+/// Longest idempotency key, in ASCII characters.
+const MAX_KEY: usize = 128;
+
+/// Why an event was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The data is not JSON.
+    #[error("the data is not JSON: {0}")]
+    Json(String),
+    /// The data is larger than an event may be.
+    #[error("the event's data has {size} bytes; allowed are {limit}")]
+    TooLarge { size: usize, limit: usize },
+    /// The idempotency key is not one.
+    #[error("the idempotency key must be 1 to {MAX_KEY} visible ASCII characters")]
+    Key,
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PublishError {
+    /// The problem's name in every answer.
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            PublishError::Json(_) => "invalid-json",
+            PublishError::TooLarge { .. } => "too-large",
+            PublishError::Key => "invalid-key",
+            PublishError::Store(StoreError::KeyReused) => "key-reused",
+            PublishError::Store(StoreError::Unknown(_) | StoreError::Protocol(_)) => "outcome-unknown",
+            PublishError::Store(StoreError::Full(_)) => "store-full",
+            PublishError::Store(StoreError::Unavailable(_)) => "unavailable",
+        }
+    }
+}
+
+impl Hub {
+    /// Publishes an event. When this returns an id, the store has it.
+    pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
+        let published = match self.check(draft) {
+            Ok(()) => self.store.publish(stream, draft).await.map_err(PublishError::from),
+            Err(error) => Err(error),
+        };
+        self.count(&published);
+        published
+    }
+
+    /// Publishes a batch in order, each event for itself.
+    pub async fn publish_all(
+        &self,
+        batch: Vec<Result<(StreamName, Draft), PublishError>>,
+    ) -> Vec<Result<Published, PublishError>> {
+        let mut sound = Vec::with_capacity(batch.len());
+        let mut answers: Vec<Option<PublishError>> = Vec::with_capacity(batch.len());
+        for entry in batch {
+            match entry.and_then(|(stream, draft)| self.check(&draft).map(|()| (stream, draft))) {
+                Ok(entry) => {
+                    sound.push(entry);
+                    answers.push(None);
+                }
+                Err(error) => answers.push(Some(error)),
+            }
+        }
+        let mut stored = self.store.publish_all(&sound).await.into_iter();
+        answers
+            .into_iter()
+            .map(|refused| match refused {
+                Some(error) => Err(error),
+                None => stored
+                    .next()
+                    .unwrap_or_else(|| Err(StoreError::Protocol("fewer answers than events".into())))
+                    .map_err(PublishError::from),
+            })
+            .inspect(|answer| self.count(answer))
+            .collect()
+    }
+
+    fn check(&self, draft: &Draft) -> Result<(), PublishError> {
+        let (size, limit) = (draft.data.len(), self.limits.event_bytes);
+        if size > limit {
+            return Err(PublishError::TooLarge { size, limit });
+        }
+        serde_json::from_slice::<&RawValue>(&draft.data).map_err(|error| PublishError::Json(error.to_string()))?;
+        match &draft.key {
+            Some(key) if !(1..=MAX_KEY).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) => {
+                Err(PublishError::Key)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&self, answer: &Result<Published, PublishError>) {
+        match answer {
+            Ok(_) => {
+                self.metrics.published.inc();
+            }
+            Err(error) => {
+                self.metrics.publish_errors.get_or_create(&ByProblem { problem: error.slug() }).inc();
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The figures of this node, as Prometheus reads them. Never a device or topic as a label.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::dispatch::Delivery;
+use crate::model::GapReason;
+
+/// All figures of a node. Cheap to update from anywhere.
+pub struct Metrics {
+    registry: Registry,
+    /// Events acknowledged to producers.
+    pub published: Counter,
+    /// Publishes refused or failed, by problem.
+    pub publish_errors: Family<ByProblem, Counter>,
+    /// Events dispatched by live dispatchers.
+    pub dispatched: Counter,
+    /// Deliveries that live dispatchers offered to connections.
+    pub deliveries: Counter,
+    /// Frames handed to sockets.
+    pub frames_written: Counter,
+    /// Writes to sockets; frames that go out together share one.
+    pub writes: Counter,
+    /// Gap notices of live dispatchers, by reason.
+    pub gaps: Family<ByReason, Counter>,
+    /// Streams attached.
+    pub attaches: Counter,
+    /// Syncs sent.
+    pub syncs: Counter,
+    /// Histories that did not continue and were looked into.
+    pub recoveries: Counter,
+    /// Holes in the chain of live messages.
+    pub holes: Counter,
+    /// Pages read for temporary dispatchers.
+    pub page_reads: Counter,
+    /// Connections that fell back to reading from the stream.
+    pub outbox_overflows: Counter,
+    /// Temporary dispatchers at work.
+    pub temporary_dispatchers: Gauge,
+    /// Streams followed here.
+    pub streams: Gauge,
+    /// Bytes in rings.
+    pub ring_bytes: Gauge,
+    /// Open connections, by transport.
+    pub connections: Family<ByTransport, Gauge>,
+    /// Connections ended, by reason.
+    pub closed: Family<ByClose, Counter>,
+    /// Times the channel's subscription was interrupted.
+    pub channel_interruptions: Counter,
+    /// Messages that came in over the channel.
+    pub channel_messages: Counter,
+    /// Times the lease was lost.
+    pub leases_lost: Counter,
+    /// Whether the store answers: 1 or 0.
+    pub store_up: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByProblem {
+    pub problem: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByClose {
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
+pub enum Reason {
+    trimmed,
+    expired,
+    lost,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByTransport {
+    pub transport: &'static str,
+}
+
+impl Metrics {
+    /// All figures at nought.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("whimbrel");
+        // The crate appends `_total` to counters.
+        macro_rules! figure {
+            ($name:literal, $help:literal) => {{
+                let metric = Default::default();
+                registry.register($name, $help, Clone::clone(&metric));
+                metric
+            }};
+        }
+        fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+            let counter = Counter::<u64, AtomicU64>::default();
+            registry.register(name, help, counter.clone());
+            counter
+        }
+        fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+            let gauge = Gauge::<i64, AtomicI64>::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        }
+        let publish_errors: Family<ByProblem, Counter> = figure!("publish_errors", "Publishes refused or failed");
+        let gaps: Family<ByReason, Counter> = figure!("gaps", "Gap notices of live dispatchers");
+        let connections: Family<ByTransport, Gauge> = figure!("connections", "Open connections");
+        let closed: Family<ByClose, Counter> = figure!("connections_closed", "Connections ended");
+        let r = &mut registry;
+        Arc::new(Metrics {
+            published: counter(r, "published", "Events acknowledged to producers"),
+            publish_errors,
+            dispatched: counter(r, "dispatched", "Events dispatched by live dispatchers"),
+            deliveries: counter(r, "deliveries", "Deliveries offered to connections by live dispatchers"),
+            frames_written: counter(r, "frames_written", "Frames handed to sockets"),
+            writes: counter(r, "socket_writes", "Writes to sockets"),
+            gaps,
+            attaches: counter(r, "attaches", "Streams attached"),
+            syncs: counter(r, "syncs", "Syncs sent to the store"),
+            recoveries: counter(r, "recoveries", "Histories that did not continue and were looked into"),
+            holes: counter(r, "holes", "Holes in the chain of live messages"),
+            page_reads: counter(r, "page_reads", "Pages read for temporary dispatchers"),
+            outbox_overflows: counter(r, "outbox_overflows", "Connections that fell back to reading from the stream"),
+            temporary_dispatchers: gauge(r, "temporary_dispatchers", "Temporary dispatchers at work"),
+            streams: gauge(r, "streams", "Streams followed on this node"),
+            ring_bytes: gauge(r, "ring_bytes", "Bytes of newest events kept in memory"),
+            connections,
+            closed,
+            channel_interruptions: counter(r, "channel_interruptions", "Times the channel was interrupted"),
+            channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
+            leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
+            store_up: gauge(r, "store_up", "Whether the store answers"),
+            registry,
+        })
+    }
+
+    /// What Prometheus reads.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// A temporary dispatcher is at work while the guard lives.
+    pub fn count_temporary(self: &Arc<Self>) -> TemporaryGuard {
+        self.temporary_dispatchers.inc();
+        TemporaryGuard(self.clone())
+    }
+
+    /// A live dispatcher offered a delivery to so many connections.
+    pub fn delivered_to(&self, delivery: &Delivery, connections: usize) {
+        match delivery {
+            Delivery::Event(_) => {
+                self.dispatched.inc();
+                self.deliveries.inc_by(connections as u64);
+            }
+            Delivery::Gap(gap) => {
+                let reason = match gap.reason {
+                    GapReason::Trimmed => Reason::trimmed,
+                    GapReason::Expired => Reason::expired,
+                    GapReason::Lost => Reason::lost,
+                };
+                self.gaps.get_or_create(&ByReason { reason }).inc();
+            }
+            Delivery::Position(_) => {}
+        }
+    }
+}
+
+/// Counts a temporary dispatcher until it is dropped.
+pub struct TemporaryGuard(Arc<Metrics>);
+
+impl Drop for TemporaryGuard {
+    fn drop(&mut self) {
+        self.0.temporary_dispatchers.dec();
+    }
+}

@@ -1,0 +1,437 @@
+//! One client: its socket, its outbox and what it follows.
+//!
+//! Dispatchers write to the socket themselves, right where they dispatch, and only when it is full is the
+//! connection's task woken to wait for it. Life cycle: `Open`, then `Closing` once the server has said
+//! why it ends the connection (what waits is still written), then `Ended`.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::outbox::{Following, Frame, Outbox};
+use super::{CloseReason, sse, websocket};
+use crate::dispatch::{Delivery, Offer, Sink, Slot};
+use crate::metrics::Metrics;
+use crate::model::{Encoding, EventId, EventType, StreamName};
+
+/// Slices in one vectored write.
+const SLICES: usize = 64;
+
+/// Ping intervals without any byte taken, or any pong, after which a client counts as gone.
+const SILENT_INTERVALS: u8 = 2;
+
+/// How a client is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Server-Sent Events.
+    Sse {
+        /// How its events are written; fixed when it connects.
+        encoding: Encoding,
+        /// Pings are events, not comments.
+        heartbeat: bool,
+    },
+    /// WebSocket.
+    WebSocket,
+}
+
+impl Protocol {
+    /// The name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Sse { .. } => "sse",
+            Protocol::WebSocket => "websocket",
+        }
+    }
+}
+
+/// One client's connection.
+pub struct Connection {
+    number: u64,
+    id: Uuid,
+    protocol: Protocol,
+    /// The event types that the client wants; all when `None`.
+    types: Option<Box<[EventType]>>,
+    socket: TcpStream,
+    inner: Mutex<Inner>,
+    /// Wakes the task: the socket is full, or the connection is closing.
+    wake: Notify,
+    /// Wakes temporary dispatchers: the outbox has room, or the connection is over.
+    room: Notify,
+    metrics: Arc<Metrics>,
+}
+
+struct Inner {
+    outbox: Outbox,
+    next_slot: Slot,
+    phase: Phase,
+    /// The socket took no more; the task waits for it.
+    blocked: bool,
+    /// Someone is going to flush.
+    dirty: bool,
+    /// The socket took something since the last ping.
+    took: bool,
+    /// Ping intervals in a row with frames waiting and none taken.
+    stalled: u8,
+    /// Pings without a pong.
+    unanswered: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing(CloseReason),
+    Ended(Option<CloseReason>),
+}
+
+/// What the connection's task has to wait for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The socket; `None` when nothing is wanted of it until the task is woken.
+    Socket(Option<Interest>),
+    /// The socket, but not for long: the connection is closing, and this is still to be written.
+    Rest(Option<Interest>),
+    /// Nothing: it is over.
+    Nothing,
+}
+
+impl Connection {
+    /// A connection that follows these streams from these positions on. Nothing is written yet.
+    pub fn new(
+        number: u64,
+        protocol: Protocol,
+        types: Option<Box<[EventType]>>,
+        socket: TcpStream,
+        outbox_bytes: usize,
+        streams: Vec<(StreamName, EventId)>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let following: Vec<_> =
+            (0..).zip(streams).map(|(slot, (stream, position))| Following { slot, stream, position }).collect();
+        let next_slot = following.len() as Slot;
+        Connection {
+            number,
+            id: Uuid::new_v4(),
+            protocol,
+            types,
+            socket,
+            inner: Mutex::new(Inner {
+                outbox: Outbox::new(outbox_bytes, following),
+                next_slot,
+                phase: Phase::Open,
+                blocked: false,
+                dirty: false,
+                took: true,
+                stalled: 0,
+                unanswered: 0,
+            }),
+            wake: Notify::new(),
+            room: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// The connection's public id.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// How the client is spoken to.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Queues bytes that belong to no stream: heads, answers, control frames.
+    pub(super) fn push(&self, bytes: impl Into<Bytes>) {
+        let mut inner = self.inner.lock();
+        if inner.phase == Phase::Open {
+            inner.outbox.push(Frame::Bare(bytes.into()));
+        }
+    }
+
+    /// Queues the connection's cursor, as a position notice.
+    pub(super) fn push_position(&self) {
+        let mut inner = self.inner.lock();
+        let notice = position_notice(&inner.outbox);
+        inner.outbox.push(notice);
+    }
+
+    /// The streams that are followed, with their slots and positions.
+    pub(super) fn following(&self) -> Vec<Following> {
+        self.inner.lock().outbox.following().to_vec()
+    }
+
+    /// Follows one more stream, unless `limit` are followed already.
+    pub(super) fn follow(&self, stream: StreamName, position: EventId, limit: usize) -> Option<Slot> {
+        let mut inner = self.inner.lock();
+        if inner.outbox.following().len() >= limit {
+            return None;
+        }
+        let slot = inner.next_slot;
+        inner.next_slot += 1;
+        inner.outbox.follow(Following { slot, stream, position });
+        Some(slot)
+    }
+
+    /// Stops following a stream.
+    pub(super) fn unfollow(&self, stream: &StreamName) -> Option<Slot> {
+        let slot = {
+            let mut inner = self.inner.lock();
+            let slot = inner.outbox.following().iter().find(|f| f.stream == *stream)?.slot;
+            inner.outbox.unfollow(slot);
+            slot
+        };
+        self.room.notify_waiters();
+        Some(slot)
+    }
+
+    /// Tells the client why the connection ends and when to come back, and ends it once that is written.
+    pub fn close(&self, reason: CloseReason, retry_ms: u64) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.phase != Phase::Open {
+                return;
+            }
+            match self.protocol {
+                Protocol::Sse { .. } => inner.outbox.push(Frame::Bare(sse::close(reason, retry_ms))),
+                Protocol::WebSocket => {
+                    websocket::close(reason, retry_ms).map(|frame| inner.outbox.push(Frame::Bare(frame)));
+                }
+            }
+            inner.phase = Phase::Closing(reason);
+            self.write_out(&mut inner);
+        }
+        self.wake.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// Ends the connection without a word: the socket is of no use any more.
+    pub(super) fn end(&self, reason: Option<CloseReason>) {
+        {
+            let mut inner = self.inner.lock();
+            if let Phase::Ended(_) = inner.phase {
+                return;
+            }
+            inner.phase = Phase::Ended(match inner.phase {
+                Phase::Closing(reason) => Some(reason),
+                _ => reason,
+            });
+        }
+        self.wake.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// Why it ended; `None` while it has not, or when the client left.
+    pub(super) fn reason(&self) -> Option<CloseReason> {
+        match self.inner.lock().phase {
+            Phase::Open => None,
+            Phase::Closing(reason) => Some(reason),
+            Phase::Ended(reason) => reason,
+        }
+    }
+
+    /// A ping interval is over: pings the client, or gives it up.
+    pub(super) fn ping(&self) {
+        let mut inner = self.inner.lock();
+        if inner.phase != Phase::Open {
+            return;
+        }
+        inner.stalled = if inner.took || inner.outbox.is_empty() { 0 } else { inner.stalled + 1 };
+        inner.took = false;
+        if inner.stalled >= SILENT_INTERVALS || inner.unanswered >= SILENT_INTERVALS {
+            drop(inner);
+            self.end(Some(CloseReason::Slow));
+            return;
+        }
+        // A client that still has frames to take needs no ping on top of them.
+        if inner.stalled > 0 {
+            return;
+        }
+        match self.protocol {
+            Protocol::Sse { heartbeat, .. } => {
+                if inner.outbox.take_silent_run() {
+                    let notice = position_notice(&inner.outbox);
+                    inner.outbox.push(notice);
+                }
+                let ping = if heartbeat { sse::HEARTBEAT } else { sse::PING };
+                inner.outbox.push(Frame::Bare(Bytes::from_static(ping)));
+            }
+            Protocol::WebSocket => {
+                inner.unanswered += 1;
+                inner.outbox.push(Frame::Bare(websocket::ping()));
+            }
+        }
+        self.write_out(&mut inner);
+    }
+
+    /// The client showed that it is alive.
+    pub(super) fn is_alive(&self) {
+        self.inner.lock().unanswered = 0;
+    }
+
+    /// The socket that was full has room again.
+    pub(super) fn unblock(&self) {
+        let mut inner = self.inner.lock();
+        inner.blocked = false;
+        self.write_out(&mut inner);
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What to wait for next.
+    pub(super) fn wanted(&self) -> Wanted {
+        let inner = self.inner.lock();
+        // A client that does not take what is waiting can't ask for more.
+        let readable = (!inner.outbox.is_full()).then_some(Interest::READABLE);
+        let writable = inner.blocked.then_some(Interest::WRITABLE);
+        let interest = match (readable, writable) {
+            (Some(readable), Some(writable)) => Some(readable | writable),
+            (readable, writable) => readable.or(writable),
+        };
+        match inner.phase {
+            Phase::Open => Wanted::Socket(interest),
+            Phase::Closing(_) if !inner.outbox.is_empty() => Wanted::Rest(interest),
+            Phase::Closing(_) | Phase::Ended(_) => Wanted::Nothing,
+        }
+    }
+
+    fn frame(&self, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Frame {
+        match (delivery, self.protocol) {
+            (Delivery::Event(event), _) if !self.wants_type(&event.kind) => Frame::Silent { slot, id: event.id },
+            (Delivery::Event(event), Protocol::WebSocket) => Frame::Event {
+                slot,
+                id: event.id,
+                body: event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)),
+            },
+            (Delivery::Event(event), Protocol::Sse { encoding, .. }) => {
+                let body = event.encoded(encoding, |event| sse::event(stream, event, encoding));
+                if encoding == Encoding::SseShared {
+                    Frame::WithCursor { slot, id: event.id, body }
+                } else {
+                    Frame::Event { slot, id: event.id, body }
+                }
+            }
+            (Delivery::Gap(gap), Protocol::Sse { .. }) => Frame::Bare(sse::gap(stream, gap)),
+            (Delivery::Gap(gap), Protocol::WebSocket) => Frame::Bare(websocket::gap(stream, gap)),
+            (Delivery::Position(id), Protocol::Sse { .. }) => {
+                Frame::WithCursor { slot, id: *id, body: Bytes::from_static(sse::POSITION) }
+            }
+            (Delivery::Position(id), Protocol::WebSocket) => {
+                Frame::Event { slot, id: *id, body: websocket::position(stream, *id) }
+            }
+        }
+    }
+
+    fn wants_type(&self, kind: &EventType) -> bool {
+        self.types.as_ref().is_none_or(|types| types.contains(kind))
+    }
+
+    /// Writes until nothing waits or the socket takes no more.
+    fn write_out(&self, inner: &mut Inner) {
+        if inner.blocked || matches!(inner.phase, Phase::Ended(_)) {
+            return;
+        }
+        loop {
+            if inner.outbox.stage() && matches!(self.protocol, Protocol::Sse { .. }) {
+                inner.outbox.take_silent_run();
+                let notice = position_notice(&inner.outbox);
+                inner.outbox.push(notice);
+                continue;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = inner.outbox.slices(&mut slices);
+            if count == 0 {
+                break;
+            }
+            match self.socket.try_write_vectored(&slices[..count]) {
+                Ok(written) => {
+                    inner.took = true;
+                    let frames = inner.outbox.advance(written);
+                    self.metrics.writes.inc();
+                    self.metrics.frames_written.inc_by(frames as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    inner.blocked = true;
+                    self.wake.notify_one();
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(connection = %self.id, %error, "the client is gone");
+                    inner.phase = Phase::Ended(None);
+                    self.wake.notify_one();
+                    self.room.notify_waiters();
+                    return;
+                }
+            }
+        }
+        if inner.outbox.has_room() {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+/// A position notice with the connection's cursor.
+fn position_notice(outbox: &Outbox) -> Frame {
+    let mut notice = format!("id: {}\n", outbox.cursor()).into_bytes();
+    notice.extend_from_slice(sse::POSITION);
+    Frame::Bare(notice.into())
+}
+
+#[async_trait]
+impl Sink for Connection {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn wants(&self, slot: Slot) -> bool {
+        let inner = self.inner.lock();
+        inner.phase == Phase::Open && inner.outbox.follows(slot)
+    }
+
+    fn offer(&self, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Offer {
+        let mut inner = self.inner.lock();
+        if inner.phase != Phase::Open || !inner.outbox.follows(slot) {
+            return Offer::Closed;
+        }
+        if !inner.outbox.offer(self.frame(slot, stream, delivery)) {
+            return Offer::Full;
+        }
+        let flush = !inner.dirty && !inner.blocked;
+        inner.dirty |= flush;
+        Offer::Taken { flush }
+    }
+
+    fn flush(&self) {
+        let mut inner = self.inner.lock();
+        inner.dirty = false;
+        self.write_out(&mut inner);
+    }
+
+    async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            {
+                let inner = self.inner.lock();
+                if inner.phase != Phase::Open || inner.outbox.has_room() {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+}

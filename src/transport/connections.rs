@@ -1,0 +1,120 @@
+//! All connections of a node: how many there may be, their pings, and letting them go.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::RngExt as _;
+
+use super::{CloseReason, Connection};
+use crate::dispatch::Sink as _;
+
+/// Connections are spread over so many buckets, and one bucket is pinged at a time, so that pings are a
+/// steady trickle and one timer serves them all.
+const BUCKETS: usize = 64;
+
+/// All connections of a node.
+pub struct Connections {
+    buckets: [Mutex<HashMap<u64, Arc<Connection>>>; BUCKETS],
+    next_number: AtomicU64,
+    admitted: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// A connection's place among those that the node may have.
+pub struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connections {
+    /// Room for `limit` connections.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Connections {
+            buckets: std::array::from_fn(|_| Mutex::default()),
+            next_number: AtomicU64::new(0),
+            admitted: Arc::default(),
+            limit,
+        })
+    }
+
+    /// A place for one more, if there is one.
+    pub fn admit(&self) -> Option<Permit> {
+        self.admitted
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < self.limit).then_some(count + 1))
+            .ok()
+            .map(|_| Permit(self.admitted.clone()))
+    }
+
+    /// Connections that are open or being set up.
+    pub fn count(&self) -> usize {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn insert(&self, connection: Arc<Connection>) {
+        self.bucket(connection.number()).lock().insert(connection.number(), connection);
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        let mut bucket = self.bucket(number).lock();
+        bucket.remove(&number);
+        if bucket.is_empty() {
+            bucket.shrink_to_fit();
+        }
+    }
+
+    fn bucket(&self, number: u64) -> &Mutex<HashMap<u64, Arc<Connection>>> {
+        &self.buckets[number as usize % BUCKETS]
+    }
+
+    /// Pings every connection once an interval; runs until it is dropped.
+    pub async fn ping_for_ever(self: Arc<Self>, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval / BUCKETS as u32);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            for bucket in &self.buckets {
+                ticks.tick().await;
+                let connections: Vec<_> = bucket.lock().values().cloned().collect();
+                for connection in connections {
+                    connection.ping();
+                }
+            }
+        }
+    }
+
+    /// Lets all connections go, spread over `time`, each told to come back after a moment of its own.
+    pub async fn drain(&self, time: Duration) {
+        let all: Vec<_> =
+            self.buckets.iter().flat_map(|bucket| bucket.lock().values().cloned().collect::<Vec<_>>()).collect();
+        let start = tokio::time::Instant::now();
+        let count = all.len().max(1) as f64;
+        for (done, connection) in all.into_iter().enumerate() {
+            let due = start + time.mul_f64(done as f64 / count);
+            if due > tokio::time::Instant::now() {
+                tokio::time::sleep_until(due).await;
+            }
+            connection.close(CloseReason::Drain, retry_ms());
+        }
+    }
+
+    /// Waits until no connection is left.
+    pub async fn wait_until_empty(&self) {
+        while self.count() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// When a client had better come back: soon, but not all together.
+pub fn retry_ms() -> u64 {
+    rand::rng().random_range(500..2500)
+}

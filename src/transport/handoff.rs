@@ -1,0 +1,58 @@
+//! Taking a socket back from the HTTP server once a request on it was accepted as a listener's.
+//!
+//! The request's handler leaves what it accepted here and its response is never written; the connection's
+//! owner sees that, takes the socket out of the HTTP server and speaks for itself from then on. An idle
+//! listener then costs no HTTP state.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{CloseReason, Permit, Protocol};
+use crate::hub::Listening;
+use crate::model::EventType;
+
+/// A listener's request that was accepted.
+pub struct Accepted {
+    /// How the client is spoken to.
+    pub protocol: Protocol,
+    /// The whole head of the answer.
+    pub head: String,
+    /// The event types that the client wants; all when `None`.
+    pub types: Option<Box<[EventType]>>,
+    /// The streams, attached, with the positions to go on from. Or why there are none: the client is told
+    /// and let go.
+    pub streams: Result<Vec<Listening>, CloseReason>,
+    /// Its place among the node's connections.
+    pub permit: Option<Permit>,
+}
+
+/// Where a request's handler leaves what it accepted, for the owner of its connection.
+#[derive(Clone, Default)]
+pub struct Handoff(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    accepted: Mutex<Option<Accepted>>,
+    left: Notify,
+}
+
+impl Handoff {
+    /// Leaves an accepted request, and never returns: there is no response for the HTTP server to write.
+    pub async fn leave<T>(&self, accepted: Accepted) -> T {
+        *self.0.accepted.lock() = Some(accepted);
+        self.0.left.notify_one();
+        std::future::pending().await
+    }
+
+    /// Waits for an accepted request.
+    pub async fn taken(&self) -> Accepted {
+        loop {
+            self.0.left.notified().await;
+            if let Some(accepted) = self.0.accepted.lock().take() {
+                return accepted;
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The accept loop: sockets in, HTTP until a request is accepted as a listener's, then a connection.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::{Connections, Handoff, socket, task};
+use crate::hub::Hub;
+
+/// A client that has not sent a request's head by then is let go. It also ends idle keep-alive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Accepting fails when descriptors run out; trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What connections are held to.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// Interval of pings; twice that without acknowledgement ends a connection.
+    pub ping: Duration,
+    /// Bytes that may wait for a connection.
+    pub outbox_bytes: usize,
+    /// Largest message that a WebSocket client may send, in bytes.
+    pub max_message_bytes: usize,
+    /// Streams that a connection may follow.
+    pub max_streams: usize,
+}
+
+/// What connections need.
+pub struct Context {
+    pub settings: ListenerSettings,
+    pub hub: Arc<Hub>,
+    pub connections: Arc<Connections>,
+}
+
+/// Accepts connections until `stop` turns true, and then no more. Those that are open go on.
+pub async fn listen<S, B>(
+    listener: TcpListener,
+    service: S,
+    settings: ListenerSettings,
+    hub: Arc<Hub>,
+    connections: Arc<Connections>,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Unpin + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let context = Arc::new(Context { settings, hub, connections });
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                tokio::spawn(serve(socket, service.clone(), context.clone(), stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve<S, B>(tcp: TcpStream, service: S, context: Arc<Context>, mut stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if let Err(error) = socket::prepare(&tcp, context.settings.ping * 2) {
+        tracing::debug!(%error, "the client is gone");
+        return;
+    }
+    let handoff = Handoff::default();
+    let handed = {
+        let handoff = handoff.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(handoff.clone());
+            service.call(request)
+        })
+    };
+    // Boxed: the HTTP state is large, and a listener's connection must not keep room for it.
+    let mut http = Box::new(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(tcp), handed),
+    );
+    let mut stopping = false;
+    let accepted = loop {
+        tokio::select! {
+            biased;
+            accepted = handoff.taken() => break accepted,
+            ended = &mut *http => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "an HTTP connection ended");
+                }
+                return;
+            }
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                std::pin::Pin::new(&mut *http).graceful_shutdown();
+            }
+        }
+    };
+    let parts = http.into_parts();
+    tokio::spawn(task::run(parts.io.into_inner(), parts.read_buf, accepted, context));
+}

@@ -1,0 +1,23 @@
+//! The socket path: SSE and WebSocket framing, outboxes, sockets and timers.
+//!
+//! A connection arrives here as a bare socket, once the HTTP request on it was accepted as a listener's
+//! ([`listener`], [`handoff`]). From then on it is a [`Connection`]: its outbox is filled by dispatchers
+//! and written by whoever filled it last; its task only sleeps until the client says something or the
+//! socket that was full has room again.
+
+mod close;
+mod connection;
+mod connections;
+mod handoff;
+mod listener;
+mod outbox;
+mod socket;
+pub mod sse;
+mod task;
+pub mod websocket;
+
+pub use close::CloseReason;
+pub use connection::{Connection, Protocol};
+pub use connections::{Connections, Permit};
+pub use handoff::{Accepted, Handoff};
+pub use listener::{ListenerSettings, listen};

@@ -1,0 +1,307 @@
+//! What waits to be written to one connection.
+//!
+//! Frames wait in `waiting`, shared with all connections that get the same event. Shortly before they are
+//! written they are staged: only then is it certain which frames precede them, so only then can the
+//! cursor of a connection with several streams be composed.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+use crate::dispatch::Slot;
+use crate::model::{Cursor, EventId, StreamName};
+
+/// Most frames that go out in one vectored write. Linux takes up to 1024 slices; what is gained beyond
+/// some dozens is nothing against the size of the socket's buffer.
+const STAGED: usize = 64;
+
+/// After so many events that the client's filter left out, the cursor is told, so that a resume need not
+/// read over them again.
+const SILENT_RUN: u32 = 500;
+
+/// A stream that a connection follows.
+#[derive(Debug, Clone)]
+pub struct Following {
+    pub slot: Slot,
+    pub stream: StreamName,
+    /// The id of the newest frame that was staged.
+    pub position: EventId,
+}
+
+/// Something to be written.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// Bytes that need nothing added and move no position: pings, notices, answers.
+    Bare(Bytes),
+    /// A frame that moves a stream's position and carries its own cursor, if it has one.
+    Event { slot: Slot, id: EventId, body: Bytes },
+    /// The same, but the connection's cursor has to be put in front.
+    WithCursor { slot: Slot, id: EventId, body: Bytes },
+    /// Moves the position and writes nothing: an event that the client's filter leaves out.
+    Silent { slot: Slot, id: EventId },
+}
+
+impl Frame {
+    fn len(&self) -> usize {
+        match self {
+            Frame::Bare(body) | Frame::Event { body, .. } | Frame::WithCursor { body, .. } => body.len(),
+            Frame::Silent { .. } => 0,
+        }
+    }
+}
+
+/// The bounded queue of one connection.
+#[derive(Debug)]
+pub struct Outbox {
+    following: Vec<Following>,
+    waiting: VecDeque<Frame>,
+    staged: VecDeque<Bytes>,
+    /// Bytes of the first staged frame that are written already.
+    written: usize,
+    /// Bytes that wait, staged ones included.
+    bytes: usize,
+    limit: usize,
+    /// Silent frames staged since a cursor was last written.
+    silent: u32,
+}
+
+impl Outbox {
+    /// An empty outbox that takes frames until `limit` bytes wait.
+    pub fn new(limit: usize, following: Vec<Following>) -> Self {
+        Outbox { following, waiting: VecDeque::new(), staged: VecDeque::new(), written: 0, bytes: 0, limit, silent: 0 }
+    }
+
+    /// Takes a frame if there is room. An empty outbox takes one frame of any size, or an event larger
+    /// than the limit could never be delivered.
+    pub fn offer(&mut self, frame: Frame) -> bool {
+        if self.bytes > 0 && self.bytes + frame.len() > self.limit {
+            return false;
+        }
+        self.push(frame);
+        true
+    }
+
+    /// Takes a frame in any case: notices that must not be lost, and are few.
+    pub fn push(&mut self, frame: Frame) {
+        self.bytes += frame.len();
+        if let (Frame::Silent { slot, id }, Some(Frame::Silent { slot: last_slot, id: last_id })) =
+            (&frame, self.waiting.back_mut())
+            && slot == last_slot
+        {
+            *last_id = *id;
+            self.silent += 1;
+            return;
+        }
+        self.waiting.push_back(frame);
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.waiting.is_empty()
+    }
+
+    /// Whether temporary dispatchers that were refused had better try again.
+    pub fn has_room(&self) -> bool {
+        self.bytes <= self.limit / 2
+    }
+
+    /// Whether so much waits that the client's own requests had better wait too.
+    pub fn is_full(&self) -> bool {
+        self.bytes > self.limit
+    }
+
+    /// The streams and their positions.
+    pub fn following(&self) -> &[Following] {
+        &self.following
+    }
+
+    /// Follows one more stream.
+    pub fn follow(&mut self, following: Following) {
+        self.following.push(following);
+    }
+
+    /// Stops following `slot`. What waits of it is still written.
+    pub fn unfollow(&mut self, slot: Slot) -> Option<Following> {
+        let at = self.following.iter().position(|following| following.slot == slot)?;
+        Some(self.following.swap_remove(at))
+    }
+
+    /// Whether `slot` is followed.
+    pub fn follows(&self, slot: Slot) -> bool {
+        self.following.iter().any(|following| following.slot == slot)
+    }
+
+    /// Whether the client's cursor lags far behind because its filter left so much out; resets the count.
+    pub fn take_silent_run(&mut self) -> bool {
+        std::mem::take(&mut self.silent) > 0
+    }
+
+    /// The connection's cursor: positions of what was staged.
+    pub fn cursor(&self) -> Cursor {
+        match self.following.as_slice() {
+            [only] => Cursor::Single(only.position),
+            several => Cursor::several(several.iter().map(|f| (&f.stream, f.position))),
+        }
+    }
+
+    /// Stages what fits into one write. Returns true when the cursor had better be told.
+    pub fn stage(&mut self) -> bool {
+        while self.staged.len() < STAGED
+            && let Some(frame) = self.waiting.pop_front()
+        {
+            match frame {
+                Frame::Bare(body) => self.staged.push_back(body),
+                Frame::Event { slot, id, body } => {
+                    self.moved(slot, id);
+                    self.silent = 0;
+                    self.staged.push_back(body);
+                }
+                Frame::WithCursor { slot, id, body } => {
+                    self.moved(slot, id);
+                    self.silent = 0;
+                    let mut line = String::with_capacity(64);
+                    let _ = writeln!(line, "id: {}", self.cursor());
+                    self.bytes += line.len();
+                    self.staged.push_back(line.into());
+                    self.staged.push_back(body);
+                }
+                Frame::Silent { slot, id } => {
+                    self.moved(slot, id);
+                    self.silent += 1;
+                }
+            }
+        }
+        self.waiting.is_empty() && self.silent >= SILENT_RUN
+    }
+
+    fn moved(&mut self, slot: Slot, id: EventId) {
+        if let Some(following) = self.following.iter_mut().find(|following| following.slot == slot) {
+            following.position = id;
+        }
+    }
+
+    /// What is staged, for a vectored write.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.staged) {
+            *slice = IoSlice::new(if count == 0 { &bytes[self.written..] } else { bytes });
+            count += 1;
+        }
+        count
+    }
+
+    /// So many bytes of what was staged are written. Returns how many frames that completes.
+    pub fn advance(&mut self, mut count: usize) -> usize {
+        self.bytes -= count;
+        let mut frames = 0;
+        while let Some(first) = self.staged.front() {
+            let rest = first.len() - self.written;
+            if count < rest {
+                self.written += count;
+                break;
+            }
+            count -= rest;
+            self.written = 0;
+            self.staged.pop_front();
+            frames += 1;
+        }
+        if self.bytes == 0 && self.waiting.is_empty() {
+            // An idle connection holds no queue.
+            self.waiting = VecDeque::new();
+            self.staged = VecDeque::new();
+        }
+        frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn following(names: &[&str]) -> Vec<Following> {
+        let stream = |name: &&str| name.parse().unwrap();
+        (0..).zip(names).map(|(slot, name)| Following { slot, stream: stream(name), position: EventId::new(1, 0) }).collect()
+    }
+
+    fn event(slot: Slot, ms: u64, body: &'static str) -> Frame {
+        Frame::Event { slot, id: EventId::new(ms, 0), body: body.into() }
+    }
+
+    /// Writes everything, `step` bytes at a time.
+    fn write_all(outbox: &mut Outbox, step: usize) -> String {
+        let mut written = Vec::new();
+        loop {
+            outbox.stage();
+            let mut slices = [IoSlice::new(&[]); 8];
+            let count = outbox.slices(&mut slices);
+            if count == 0 {
+                return String::from_utf8(written).unwrap();
+            }
+            let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+            let taken = all.len().min(step);
+            written.extend_from_slice(&all[..taken]);
+            outbox.advance(taken);
+        }
+    }
+
+    #[test]
+    fn an_empty_outbox_takes_one_frame_of_any_size_and_then_no_more() {
+        let mut outbox = Outbox::new(4, following(&["topic:a"]));
+        assert!(outbox.offer(event(0, 2, "longer than the limit")));
+        assert!(!outbox.offer(event(0, 3, "x")));
+        assert!(!outbox.has_room());
+        write_all(&mut outbox, 5);
+        assert!(outbox.has_room() && outbox.is_empty());
+        assert!(outbox.offer(event(0, 3, "x")));
+    }
+
+    #[test]
+    fn partial_writes_lose_and_repeat_nothing() {
+        for step in 1..12 {
+            let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+            for (ms, body) in [(2, "first."), (3, "second."), (4, "third.")] {
+                outbox.offer(event(0, ms, body));
+            }
+            assert_eq!(write_all(&mut outbox, step), "first.second.third.");
+            assert_eq!(outbox.bytes, 0);
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_several_streams_names_only_what_goes_out_before_it() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        for (slot, ms) in [(0, 5), (1, 7), (0, 9)] {
+            outbox.offer(Frame::WithCursor { slot, id: EventId::new(ms, 0), body: "body\n".into() });
+        }
+        let written = write_all(&mut outbox, 7);
+        let cursors: Vec<Cursor> =
+            written.lines().filter_map(|line| line.strip_prefix("id: ")).map(|text| text.parse().unwrap()).collect();
+        let (a, b) = ("topic:a".parse().unwrap(), "topic:b".parse().unwrap());
+        let positions: Vec<_> =
+            cursors.iter().map(|c| (c.position(&a).unwrap().ms, c.position(&b).unwrap().ms)).collect();
+        assert_eq!(positions, [(5, 1), (5, 7), (9, 7)]);
+    }
+
+    #[test]
+    fn a_long_run_of_filtered_events_takes_no_room_and_moves_the_cursor() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+        for ms in 2..10_000 {
+            assert!(outbox.offer(Frame::Silent { slot: 0, id: EventId::new(ms, 0) }));
+        }
+        assert!(outbox.waiting.len() <= 1);
+        assert!(outbox.stage(), "the cursor is to be told");
+        assert_eq!(outbox.cursor(), Cursor::Single(EventId::new(9_999, 0)));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_waits_of_a_stream_that_was_left_is_still_written() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        outbox.offer(event(1, 2, "b"));
+        assert!(outbox.unfollow(1).is_some());
+        assert!(!outbox.follows(1) && outbox.follows(0));
+        assert_eq!(write_all(&mut outbox, 10), "b");
+    }
+}

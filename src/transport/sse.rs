@@ -1,0 +1,131 @@
+//! Server-Sent Events: how events and notices are written.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use super::CloseReason;
+use crate::model::{Encoding, Event, Gap, StreamName};
+
+/// A comment line. It has no empty line after it: some clients would make an empty event of that.
+pub const PING: &[u8] = b":\n";
+
+/// The ping as an event, for clients that can't see comments.
+pub const HEARTBEAT: &[u8] = b"event: whimbrel:ping\ndata: {}\n\n";
+
+/// A position notice without its id line.
+pub const POSITION: &[u8] = b"event: whimbrel:position\ndata: {}\n\n";
+
+/// The answer's head. The connection speaks for itself from here on, so there is no length and no
+/// keep-alive: the stream ends with the connection.
+pub fn head(extra_headers: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-store\r\n\
+         x-accel-buffering: no\r\nvary: Accept\r\nconnection: close\r\n{extra_headers}\r\n"
+    )
+}
+
+/// The time after which a client that loses the connection comes back.
+pub fn retry(ms: u64) -> String {
+    format!("retry: {ms}\n\n")
+}
+
+/// An event in one of the SSE encodings.
+pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
+    let mut block = Vec::with_capacity(event.data.len() + 160);
+    if encoding != Encoding::SseShared {
+        block.extend_from_slice(format!("id: {}\n", event.id).as_bytes());
+    }
+    if !event.kind.is_message() {
+        block.extend_from_slice(format!("event: {}\n", event.kind).as_bytes());
+    }
+    block.extend_from_slice(b"data: ");
+    if encoding == Encoding::Sse {
+        put_lines(&mut block, &event.data);
+    } else {
+        // Stream names and types hold nothing that JSON would escape.
+        let head = format!(
+            r#"{{"stream":"{stream}","id":"{}","type":"{}","time":"{}","data":"#,
+            event.id,
+            event.kind,
+            event.time()
+        );
+        block.extend_from_slice(head.as_bytes());
+        put_lines(&mut block, &event.data);
+        block.push(b'}');
+    }
+    block.extend_from_slice(b"\n\n");
+    block.into()
+}
+
+/// JSON may hold line ends in its white space, nowhere else. Each begins a new `data:` line; a CR counts
+/// as a line end in SSE and becomes LF.
+fn put_lines(block: &mut Vec<u8>, data: &[u8]) {
+    for (count, line) in data.split(|byte| matches!(byte, b'\n' | b'\r')).enumerate() {
+        if count > 0 {
+            block.extend_from_slice(b"\ndata: ");
+        }
+        block.extend_from_slice(line);
+    }
+}
+
+/// A gap notice. It has no id line: the cursor moves with what comes after it.
+pub fn gap(stream: &StreamName, gap: &Gap) -> Bytes {
+    format!("event: whimbrel:gap\ndata: {}\n\n", gap.to_json(stream, None)).into()
+}
+
+/// The notice that the server ends the stream, and when to come back.
+pub fn close(reason: CloseReason, retry_ms: u64) -> Bytes {
+    let mut block = format!("retry: {retry_ms}\n");
+    let _ = write!(
+        block,
+        "event: whimbrel:close\ndata: {{\"reason\":\"{}\",\"retry\":{retry_ms}}}\n\n",
+        reason.as_str()
+    );
+    block.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EventId, EventType};
+
+    fn encoded(kind: &str, data: &'static str, encoding: Encoding) -> String {
+        let made = Event::new(
+            EventId::new(1_763_795_000_000, 2731),
+            EventId::ZERO,
+            kind.parse::<EventType>().unwrap(),
+            data.into(),
+        );
+        String::from_utf8(event(&"topic:news".parse().unwrap(), &made, encoding).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_single_streams_event_is_its_data_with_the_id_as_cursor() {
+        assert_eq!(encoded("message", r#"{"a":1}"#, Encoding::Sse), "id: 1763795000000-2731\ndata: {\"a\":1}\n\n");
+        assert_eq!(
+            encoded("price", "5", Encoding::Sse),
+            "id: 1763795000000-2731\nevent: price\ndata: 5\n\n"
+        );
+    }
+
+    #[test]
+    fn line_ends_in_white_space_become_data_lines() {
+        assert_eq!(
+            encoded("message", "{\n\"a\":\r1}", Encoding::Sse),
+            "id: 1763795000000-2731\ndata: {\ndata: \"a\":\ndata: 1}\n\n"
+        );
+    }
+
+    #[test]
+    fn an_envelope_names_stream_id_type_and_time() {
+        let block = encoded("price", "5", Encoding::SseShared);
+        let data = block.strip_prefix("event: price\ndata: ").unwrap().trim_end();
+        let value: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"stream": "topic:news", "id": "1763795000000-2731", "type": "price",
+                "time": "2025-11-22T07:03:20.000Z", "data": 5})
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! A connection's task: it reads what the client says, and waits for a socket that was full.
+//!
+//! ```text
+//!   wait for: bytes to read | room in a full socket | being woken (full, closing, over)
+//!   until:    the client leaves, or the server has said why it ends the connection
+//! ```
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::connection::Wanted;
+use super::connections::retry_ms;
+use super::handoff::Accepted;
+use super::listener::Context;
+use super::websocket::{self, Codec, Incoming};
+use super::{CloseReason, Connection, Protocol, sse};
+use crate::dispatch::Sink as _;
+use crate::metrics::{ByClose, ByTransport};
+
+mod operations;
+
+/// What waits when the server ends a connection has this long to be taken.
+const REST_TIME: Duration = Duration::from_secs(5);
+
+/// After the last byte the client may close first: closing on unread input would reset the connection,
+/// and take away what the client has not read yet.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes read from a socket at a time, on the stack.
+const READ_BYTES: usize = 4096;
+
+/// Runs a connection from its answer's head to its end. `early` are bytes that the client sent after its
+/// request.
+pub(super) async fn run(socket: TcpStream, early: Bytes, accepted: Accepted, context: Arc<Context>) {
+    let Accepted { protocol, head, types, streams, permit } = accepted;
+    let (streams, refused) = match streams {
+        Ok(streams) => (streams, None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let hub = &context.hub;
+    let connection = Arc::new(Connection::new(
+        context.connections.next_number(),
+        protocol,
+        types,
+        socket,
+        context.settings.outbox_bytes,
+        streams.iter().map(|listening| (listening.stream().clone(), listening.position)).collect(),
+        hub.metrics().clone(),
+    ));
+    connection.push(head);
+    if let Some(reason) = refused {
+        connection.close(reason, retry_ms());
+    } else {
+        greet(&connection, &context);
+    }
+    let by_transport = ByTransport { transport: protocol.as_str() };
+    hub.metrics().connections.get_or_create(&by_transport).inc();
+    context.connections.insert(connection.clone());
+    tracing::debug!(connection = %connection.id(), transport = protocol.as_str(), "connected");
+    for (slot, listening) in (0..).zip(streams) {
+        listening.attached.follow(connection.clone(), slot, listening.position);
+    }
+    connection.flush();
+
+    let mut client = Client {
+        codec: (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes)),
+        connection,
+        context,
+    };
+    client.live(early).await;
+    client.finish(by_transport).await;
+    drop(permit);
+}
+
+/// The first frames: when to come back, and the positions to come back at.
+fn greet(connection: &Connection, context: &Context) {
+    match connection.protocol() {
+        Protocol::Sse { .. } => {
+            connection.push(sse::retry(retry_ms()));
+            connection.push_position();
+        }
+        Protocol::WebSocket => connection.push(websocket::text(operations::ready(connection, &context.hub))),
+    }
+}
+
+struct Client {
+    connection: Arc<Connection>,
+    /// Of a WebSocket client.
+    codec: Option<Codec>,
+    context: Arc<Context>,
+}
+
+impl Client {
+    async fn live(&mut self, early: Bytes) {
+        if !early.is_empty() {
+            self.received(&early).await;
+        }
+        let mut rest_until = None;
+        loop {
+            let interest = match self.connection.wanted() {
+                Wanted::Nothing => return,
+                Wanted::Socket(interest) => interest,
+                Wanted::Rest(interest) => {
+                    rest_until.get_or_insert_with(|| Instant::now() + REST_TIME);
+                    interest
+                }
+            };
+            let ready = async {
+                match interest {
+                    Some(interest) => self.connection.socket().ready(interest).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let step = async {
+                tokio::select! {
+                    ready = ready => Some(ready),
+                    () = self.connection.woken() => None,
+                }
+            };
+            let stepped = match rest_until {
+                None => step.await,
+                Some(until) => match timeout_at(until, step).await {
+                    Ok(stepped) => stepped,
+                    Err(_) => return,
+                },
+            };
+            match stepped {
+                None => {}
+                Some(Err(_)) => return,
+                Some(Ok(ready)) => {
+                    if ready.is_writable() {
+                        self.connection.unblock();
+                    }
+                    if ready.is_readable() && !self.read().await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is there. False when the client has left.
+    async fn read(&mut self) -> bool {
+        let received = {
+            let mut buffer = [0; READ_BYTES];
+            match self.connection.socket().try_read(&mut buffer) {
+                Ok(0) => return false,
+                // What an SSE client says after its request means nothing.
+                Ok(_) if self.codec.is_none() => return true,
+                Ok(count) => Bytes::copy_from_slice(&buffer[..count]),
+                Err(error) => return matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+            }
+        };
+        self.received(&received).await
+    }
+
+    /// Deals with bytes from a WebSocket client. False when it has left.
+    async fn received(&mut self, bytes: &[u8]) -> bool {
+        let Some(codec) = &mut self.codec else { return true };
+        let mut answer = Vec::new();
+        let incoming = codec.read(bytes, &mut answer);
+        if !answer.is_empty() {
+            self.connection.push(answer);
+            self.connection.flush();
+        }
+        match incoming {
+            Ok(messages) => {
+                self.connection.is_alive();
+                for message in messages {
+                    match message {
+                        // Boxed: an operation's state is large, and most clients never send one.
+                        Incoming::Text(text) => {
+                            Box::pin(operations::run(&self.connection, &self.context, &text)).await;
+                        }
+                        Incoming::Alive => {}
+                        Incoming::Close => return false,
+                    }
+                }
+                true
+            }
+            Err(error) => {
+                tracing::debug!(connection = %self.connection.id(), detail = error.detail, "the client is not understood");
+                self.connection.close(CloseReason::Protocol(error.code), retry_ms());
+                true
+            }
+        }
+    }
+
+    async fn finish(self, by_transport: ByTransport) {
+        let Client { connection, context, .. } = self;
+        let reason = connection.reason();
+        connection.end(None);
+        for following in connection.following() {
+            context.hub.registry().leave(&following.stream, connection.number(), following.slot);
+        }
+        context.connections.remove(connection.number());
+        let metrics = context.hub.metrics();
+        metrics.connections.get_or_create(&by_transport).dec();
+        let reason = reason.map_or("client", CloseReason::as_str);
+        metrics.closed.get_or_create(&ByClose { reason }).inc();
+        tracing::debug!(connection = %connection.id(), reason, "disconnected");
+        let _ = timeout(LINGER_TIME, linger(connection.socket())).await;
+    }
+}
+
+/// Says that nothing more will come, and waits for the client to say the same.
+async fn linger(socket: &TcpStream) {
+    if SockRef::from(socket).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    loop {
+        if socket.readable().await.is_err() {
+            return;
+        }
+        let mut buffer = [0; READ_BYTES];
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}

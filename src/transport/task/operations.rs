@@ -1,0 +1,172 @@
+//! What WebSocket clients can ask for, and the answers.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::dispatch::Sink as _;
+use crate::hub::{After, Hub, ListenError};
+use crate::model::{Draft, StreamName};
+use crate::transport::listener::Context;
+use crate::transport::{Connection, websocket};
+
+/// The first message: who is connected to whom, and where.
+pub fn ready(connection: &Connection, hub: &Hub) -> String {
+    let following = connection.following();
+    let positions: serde_json::Map<_, _> =
+        following.iter().map(|f| (f.stream.to_string(), f.position.to_string().into())).collect();
+    let device = following.iter().find_map(|f| f.stream.device().map(str::to_owned));
+    serde_json::json!({
+        "op": "ready",
+        "connection": connection.id(),
+        "node": hub.registry().node().as_str(),
+        "device": device,
+        "positions": positions,
+    })
+    .to_string()
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+enum Operation<'a> {
+    Ping,
+    Subscribe {
+        stream: String,
+        after: Option<String>,
+    },
+    Unsubscribe {
+        stream: String,
+    },
+    Publish {
+        stream: String,
+        #[serde(borrow)]
+        data: &'a RawValue,
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        key: Option<String>,
+    },
+}
+
+/// What every operation may carry: it comes back with the answer.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'a RawValue>,
+    op: Option<String>,
+}
+
+/// The operations of api.md that this version answers.
+const OPERATIONS: [&str; 4] = ["ping", "publish", "subscribe", "unsubscribe"];
+
+#[derive(Serialize)]
+struct Answer<'a, T: Serialize> {
+    op: &'a str,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a RawValue>,
+    #[serde(flatten)]
+    content: T,
+}
+
+#[derive(Serialize)]
+struct Fault {
+    code: &'static str,
+    detail: String,
+}
+
+impl Fault {
+    fn bad(detail: impl ToString) -> Self {
+        Fault { code: "bad-request", detail: detail.to_string() }
+    }
+}
+
+/// Carries out one message of a client.
+pub async fn run(connection: &Arc<Connection>, context: &Context, text: &str) {
+    let head: Head<'_> = match serde_json::from_str(text) {
+        Ok(head) => head,
+        Err(error) => return answer(connection, None, "error", Fault::bad(format!("not an operation: {error}"))),
+    };
+    let reference = head.reference;
+    match head.op.as_deref() {
+        Some(op) if OPERATIONS.contains(&op) => {}
+        op => {
+            let fault = format!("op is {op:?}; known are {}", OPERATIONS.join(", "));
+            return answer(connection, reference, "error", Fault::bad(fault));
+        }
+    }
+    let outcome = match serde_json::from_str(text) {
+        Err(error) => Err(Fault::bad(error)),
+        Ok(Operation::Ping) => return answer(connection, reference, "pong", serde_json::json!({})),
+        Ok(Operation::Subscribe { stream, after }) => {
+            subscribe(connection, context, reference, &stream, after.as_deref()).await
+        }
+        Ok(Operation::Unsubscribe { stream }) => unsubscribe(connection, context, &stream),
+        Ok(Operation::Publish { stream, data, kind, key }) => {
+            publish(context, &stream, data.get(), kind.as_deref(), key).await
+        }
+    };
+    match outcome {
+        Ok(Some(content)) => answer(connection, reference, "ok", content),
+        Ok(None) => {}
+        Err(fault) => answer(connection, reference, "error", fault),
+    }
+}
+
+fn answer(connection: &Connection, reference: Option<&RawValue>, op: &str, content: impl Serialize) {
+    let json = serde_json::to_string(&Answer { op, reference, content }).expect("answers hold only strings");
+    connection.push(websocket::text(json));
+    connection.flush();
+}
+
+type Outcome = Result<Option<serde_json::Value>, Fault>;
+
+/// The answer goes out before the stream's first event, so it is written here.
+async fn subscribe(
+    connection: &Arc<Connection>,
+    context: &Context,
+    reference: Option<&RawValue>,
+    stream: &str,
+    after: Option<&str>,
+) -> Outcome {
+    let stream: StreamName = stream.parse().map_err(Fault::bad)?;
+    let after: After = after.unwrap_or("now").parse().map_err(Fault::bad)?;
+    if connection.following().iter().any(|following| following.stream == stream) {
+        return Err(Fault::bad(format!("{stream} is followed already")));
+    }
+    let listening = context.hub.listen(vec![(stream.clone(), after)]).await.map_err(|error| match error {
+        ListenError::Store(error) => Fault { code: "unavailable", detail: error.to_string() },
+        ListenError::Draining => Fault { code: "drain", detail: "this node is being stopped".into() },
+    })?;
+    for listening in listening {
+        let position = listening.position;
+        let Some(slot) = connection.follow(stream.clone(), position, context.settings.max_streams) else {
+            let detail = format!("a connection may follow {} streams", context.settings.max_streams);
+            return Err(Fault { code: "too-many-streams", detail });
+        };
+        answer(connection, reference, "ok", serde_json::json!({"stream": stream, "position": position}));
+        listening.attached.follow(connection.clone(), slot, position);
+    }
+    connection.flush();
+    Ok(None)
+}
+
+fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outcome {
+    let stream: StreamName = stream.parse().map_err(Fault::bad)?;
+    let Some(slot) = connection.unfollow(&stream) else {
+        return Err(Fault::bad(format!("{stream} is not followed")));
+    };
+    context.hub.registry().leave(&stream, connection.number(), slot);
+    Ok(Some(serde_json::json!({"stream": stream})))
+}
+
+async fn publish(context: &Context, stream: &str, data: &str, kind: Option<&str>, key: Option<String>) -> Outcome {
+    let stream: StreamName = stream.parse().map_err(Fault::bad)?;
+    let kind = kind.map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
+    let draft = Draft { kind, data: data.to_owned().into(), key };
+    match context.hub.publish(&stream, &draft).await {
+        Ok(published) => Ok(Some(serde_json::json!({
+            "id": published.id, "stream": published.stream, "duplicate": published.duplicate,
+        }))),
+        Err(error) => Err(Fault { code: error.slug(), detail: error.to_string() }),
+    }
+}

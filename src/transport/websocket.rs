@@ -1,0 +1,250 @@
+//! WebSocket: how frames are written, and the codec for what clients send.
+//!
+//! Frames that go out are built here, once, and shared by all connections: a server's frames carry no
+//! mask, so the same bytes serve everyone. What comes in is read by tungstenite, fed from memory.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Message, error::CapacityError};
+
+use super::CloseReason;
+use crate::model::{Event, EventId, Gap, StreamName};
+
+/// The subprotocol that clients may ask for.
+pub const SUBPROTOCOL: &str = "whimbrel.v1";
+
+/// The codec's read buffer, held by every connection. Client messages are short and rare.
+const READ_BUFFER: usize = 512;
+
+/// The answer to the handshake.
+pub fn head(key: &str, subprotocol: bool, extra_headers: &str) -> String {
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let protocol =
+        if subprotocol { format!("sec-websocket-protocol: {SUBPROTOCOL}\r\n") } else { String::new() };
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: {accept}\r\n{protocol}{extra_headers}\r\n"
+    )
+}
+
+/// A text frame.
+pub fn text(payload: impl Into<Bytes>) -> Bytes {
+    encode(Frame::message(payload, OpCode::Data(Data::Text), true))
+}
+
+/// A ping frame.
+pub fn ping() -> Bytes {
+    encode(Frame::message(Bytes::new(), OpCode::Control(Control::Ping), true))
+}
+
+/// A close frame.
+pub fn close_frame(code: u16, reason: &str) -> Bytes {
+    encode(Frame::close(Some(CloseFrame { code: CloseCode::from(code), reason: reason.into() })))
+}
+
+fn encode(frame: Frame) -> Bytes {
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.format(&mut bytes).expect("writing to memory does not fail");
+    bytes.into()
+}
+
+/// An event.
+pub fn event(stream: &StreamName, event: &Event) -> Bytes {
+    let mut json = Vec::with_capacity(event.data.len() + 160);
+    // Stream names and types hold nothing that JSON would escape.
+    let head = format!(r#"{{"op":"event","stream":"{stream}","id":"{}","type":"{}","data":"#, event.id, event.kind);
+    json.extend_from_slice(head.as_bytes());
+    json.extend_from_slice(&event.data);
+    json.push(b'}');
+    text(json)
+}
+
+/// A gap notice.
+pub fn gap(stream: &StreamName, gap: &Gap) -> Bytes {
+    text(gap.to_json(stream, Some("gap")))
+}
+
+/// The position moved without an event.
+pub fn position(stream: &StreamName, id: EventId) -> Bytes {
+    text(format!(r#"{{"op":"position","stream":"{stream}","id":"{id}"}}"#))
+}
+
+/// The notice that the server ends the connection, then the close frame.
+pub fn close(reason: CloseReason, retry_ms: u64) -> [Bytes; 2] {
+    let name = reason.as_str();
+    [
+        text(format!(r#"{{"op":"close","reason":"{name}","retry":{retry_ms}}}"#)),
+        close_frame(reason.code(), name),
+    ]
+}
+
+/// What a client sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A text message, whole.
+    Text(String),
+    /// Some other frame that shows the client to be alive.
+    Alive,
+    /// The client closes.
+    Close,
+}
+
+/// Reads what one client sends.
+pub struct Codec {
+    context: WebSocketContext,
+}
+
+/// Why a client's bytes can't be read on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CodecError {
+    /// The close code that says so.
+    pub code: u16,
+    /// In words.
+    pub detail: String,
+}
+
+impl Codec {
+    /// A codec for messages of at most `max_message` bytes.
+    pub fn new(max_message: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        Codec { context: WebSocketContext::new(Role::Server, Some(config)) }
+    }
+
+    /// Takes bytes as they came from the socket, whole messages or parts. `answer` gets what the protocol
+    /// itself wants sent: pongs and close replies.
+    pub fn read(&mut self, bytes: &[u8], answer: &mut Vec<u8>) -> Result<Vec<Incoming>, CodecError> {
+        let mut memory = Memory { input: bytes, output: answer };
+        let mut incoming = Vec::new();
+        loop {
+            match self.context.read(&mut memory) {
+                Ok(Message::Text(text)) => incoming.push(Incoming::Text(text.as_str().to_owned())),
+                Ok(Message::Close(_)) => {
+                    // The close reply is in the codec's hands; this sends it.
+                    let _ = self.context.flush(&mut memory);
+                    incoming.push(Incoming::Close);
+                    return Ok(incoming);
+                }
+                Ok(Message::Binary(_)) => {
+                    return Err(CodecError { code: 1003, detail: "binary messages are not spoken here".into() });
+                }
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => incoming.push(Incoming::Alive),
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let _ = self.context.flush(&mut memory);
+                    return Ok(incoming);
+                }
+                Err(error) => return Err(CodecError::from(error)),
+            }
+        }
+    }
+}
+
+impl From<tungstenite::Error> for CodecError {
+    fn from(error: tungstenite::Error) -> Self {
+        use tungstenite::Error;
+        let code = match &error {
+            Error::Capacity(CapacityError::MessageTooLong { .. }) => 1009,
+            Error::Utf8(_) => 1007,
+            _ => 1002,
+        };
+        CodecError { code, detail: error.to_string() }
+    }
+}
+
+/// A stream in memory: reads end with "would block" where a socket would have no more bytes yet.
+struct Memory<'a> {
+    input: &'a [u8],
+    output: &'a mut Vec<u8>,
+}
+
+impl Read for Memory<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Memory<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn masked(payload: &str, opcode: OpCode) -> Vec<u8> {
+        let mut frame = Frame::message(payload.to_owned(), opcode, true);
+        frame.header_mut().mask = Some([1, 2, 3, 4]);
+        let mut bytes = Vec::new();
+        frame.format(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn masked_text(payload: &str) -> Vec<u8> {
+        masked(payload, OpCode::Data(Data::Text))
+    }
+
+    #[test]
+    fn an_event_frame_is_one_text_frame_without_mask() {
+        let made = Event::new(EventId::new(5, 1), EventId::ZERO, Default::default(), "{\"a\":1}".into());
+        let frame = event(&"topic:news".parse().unwrap(), &made);
+        assert_eq!(frame[0], 0x81);
+        assert_eq!(frame[1] as usize, frame.len() - 2);
+        assert_eq!(&frame[2..], br#"{"op":"event","stream":"topic:news","id":"5-1","type":"message","data":{"a":1}}"#);
+    }
+
+    #[test]
+    fn a_ping_is_answered_with_its_payload() {
+        let mut answer = Vec::new();
+        let incoming = Codec::new(100).read(&masked("hi", OpCode::Control(Control::Ping)), &mut answer).unwrap();
+        assert_eq!(incoming, [Incoming::Alive]);
+        assert_eq!(answer, [0x8a, 2, b'h', b'i']);
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_with_1009() {
+        let refusal = Codec::new(100).read(&masked_text(&"x".repeat(101)), &mut Vec::new()).unwrap_err();
+        assert_eq!(refusal.code, 1009);
+    }
+
+    #[test]
+    fn an_unmasked_frame_is_a_protocol_error() {
+        let refusal = Codec::new(100).read(&text("hi"), &mut Vec::new()).unwrap_err();
+        assert_eq!(refusal.code, 1002);
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_read_whole_however_they_are_cut(texts in prop::collection::vec("\\PC{0,40}", 1..6), step in 1usize..50) {
+            let bytes: Vec<u8> = texts.iter().flat_map(|text| masked_text(text)).collect();
+            let mut codec = Codec::new(1000);
+            let mut read = Vec::new();
+            for part in bytes.chunks(step) {
+                read.extend(codec.read(part, &mut Vec::new()).unwrap());
+            }
+            prop_assert_eq!(read, texts.into_iter().map(Incoming::Text).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_bytes_panic_the_codec(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Codec::new(100).read(&bytes, &mut Vec::new());
+        }
+    }
+}
