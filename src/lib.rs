@@ -1,6 +1,8 @@
 //! Whimbrel: a push service. (tour to be written once the rooms stand)
 #![forbid(unsafe_code)]
 mod backoff;
+pub mod client;
+pub mod config;
 pub mod dispatch;
 pub mod hub;
 pub mod metrics;

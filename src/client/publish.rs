@@ -1,0 +1,347 @@
+//! Publishing: one event, or batches in order.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use reqwest::{RequestBuilder, StatusCode, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::backoff::Backoff;
+use crate::model::{EventType, StreamKind, StreamName};
+
+use super::{ClientError, Failure, address, below, body, http, place};
+
+/// Most events that callers should put into one batch.
+pub const BATCH_EVENTS: usize = 500;
+
+/// A batch should end before it has more bytes than this, unless its only entry does.
+pub const BATCH_BYTES: usize = 256 * 1024;
+
+/// How long one request may take. A batch needs a few milliseconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Codes of batch entries that may pass: the store was away, full or too slow, or this client too fast.
+/// Every other code means that the entry will never be taken.
+const PASSING: &[&str] =
+    &["unavailable", "unknown", "timeout", "full", "overload", "rate-limited", "too-many-requests"];
+
+/// One event of a batch.
+#[derive(Debug, Clone)]
+pub struct Entry(String);
+
+impl Entry {
+    /// An event for `stream`. The key makes a repeat safe, so it must be this event's alone: a UUID and a
+    /// number, say.
+    pub fn new(stream: &StreamName, data: &RawValue, kind: Option<&EventType>, key: &str) -> Self {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            device: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            topic: Option<&'a str>,
+            #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+            kind: Option<&'a EventType>,
+            key: &'a str,
+            data: &'a RawValue,
+        }
+        let (device, topic) = match stream.kind() {
+            StreamKind::Device => (Some(stream.name()), None),
+            StreamKind::Topic => (None, Some(stream.name())),
+        };
+        let line = serde_json::to_string(&Line { device, topic, kind, key, data });
+        let mut line = line.expect("strings and raw JSON always serialize");
+        // Entries are told apart by line feeds. In JSON one can only be white space.
+        if line.contains('\n') {
+            line = line.replace('\n', " ");
+        }
+        line.push('\n');
+        Entry(line)
+    }
+
+    /// What it takes of a batch.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A batch that ended early. Everything before `entries` is stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct BatchError {
+    /// Which entries it is about: one, or all that the refused request held.
+    pub entries: Range<usize>,
+    /// What is wrong with them.
+    pub error: ClientError,
+}
+
+/// Publishes events to one server.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    http: reqwest::Client,
+    base: Url,
+    patience: Duration,
+}
+
+impl Publisher {
+    /// A publisher to the server at `url`.
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        Ok(Publisher { http: http()?, base: address(url)?, patience: Duration::from_secs(60) })
+    }
+
+    /// For how long what may pass (the server is away, overloaded or draining) is tried again before it
+    /// becomes an error; a minute unless said otherwise. Counted anew with each success.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Publishes one event and answers its id. Without a `key` it gets a random one, so that it is
+    /// stored once, however often the request has to be repeated.
+    pub async fn publish(
+        &self,
+        stream: &StreamName,
+        data: &RawValue,
+        kind: Option<&EventType>,
+        key: Option<&str>,
+    ) -> Result<String, ClientError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            id: String,
+        }
+        let kinds = match stream.kind() {
+            StreamKind::Device => "devices",
+            StreamKind::Topic => "topics",
+        };
+        let mut url = below(&self.base, &["v1", kinds, stream.name(), "events"]);
+        if let Some(kind) = kind {
+            url.query_pairs_mut().append_pair("type", kind.as_str());
+        }
+        let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+        let mut tries = Tries::new(self.patience);
+        loop {
+            let request = self.http.post(url.clone()).header("content-type", "application/json");
+            let request = request.header("idempotency-key", &key).body(data.get().to_owned());
+            match self.send(request).await {
+                Ok(answer) => return self.read::<Answer>(&answer).map(|answer| answer.id),
+                Err(failure) => tries.wait(failure).await?,
+            }
+        }
+    }
+
+    /// Publishes a batch and answers the ids, in order. What fails in passing is repeated from the first
+    /// entry that failed on; the keys see to it that nothing is stored twice.
+    pub async fn publish_batch(&self, entries: &[Entry]) -> Result<Vec<String>, BatchError> {
+        let mut ids: Vec<String> = Vec::with_capacity(entries.len());
+        let mut most = entries.len();
+        let mut tries = Tries::new(self.patience);
+        while ids.len() < entries.len() {
+            let first = ids.len();
+            let end = entries.len().min(first + most);
+            let stop = |entries: Range<usize>| move |error| BatchError { entries, error };
+            match self.send_batch(&entries[first..end]).await {
+                // The server takes less at once than we thought; an entry that is too long by itself is
+                // found this way too.
+                Err(failure) if failure.is_too_large() && end - first > 1 => most = (end - first) / 2,
+                Err(failure) => tries.wait(failure).await.map_err(stop(first..end))?,
+                Ok(answers) => {
+                    let failed = answers.iter().position(Result::is_err);
+                    ids.extend(answers.iter().take(failed.unwrap_or(usize::MAX)).flatten().cloned());
+                    if ids.len() > first {
+                        tries = Tries::new(self.patience);
+                    }
+                    if let Some(Err(entry)) = failed.map(|at| answers[at].clone()) {
+                        let at = ids.len();
+                        let failure = match &entry {
+                            ClientError::Entry { slug, .. } if PASSING.contains(&slug.as_str()) => {
+                                Failure::passing(entry)
+                            }
+                            _ => Failure::lasting(entry),
+                        };
+                        tries.wait(failure).await.map_err(stop(at..at + 1))?;
+                    }
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// One request; the outcome of each entry.
+    async fn send_batch(&self, entries: &[Entry]) -> Result<Vec<Result<String, ClientError>>, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            results: Vec<Outcome>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Outcome {
+            Failed {
+                error: String,
+                #[serde(default)]
+                detail: String,
+            },
+            Stored {
+                id: String,
+            },
+        }
+        let body: String = entries.iter().map(|entry| entry.0.as_str()).collect();
+        let request = self.http.post(below(&self.base, &["v1", "events"]));
+        let request = request.header("content-type", "application/x-ndjson").body(body);
+        let answer: Answer = self.read(&self.send(request).await?).map_err(Failure::lasting)?;
+        if answer.results.len() != entries.len() {
+            let reason = format!("{} results for {} events", answer.results.len(), entries.len());
+            return Err(Failure::lasting(ClientError::Answer { place: place(&self.base), reason }));
+        }
+        let outcomes = answer.results.into_iter().map(|outcome| match outcome {
+            Outcome::Stored { id } => Ok(id),
+            Outcome::Failed { error, detail } => Err(ClientError::Entry { slug: error, detail }),
+        });
+        Ok(outcomes.collect())
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+        let response = request.timeout(REQUEST_TIMEOUT).send().await;
+        let response = response.map_err(|e| Failure::transport(&self.base, &e))?;
+        if !response.status().is_success() {
+            return Err(Failure::refused(&self.base, response).await);
+        }
+        body(&self.base, response).await
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(answer)
+            .map_err(|e| ClientError::Answer { place: place(&self.base), reason: e.to_string() })
+    }
+}
+
+impl Failure {
+    fn is_too_large(&self) -> bool {
+        matches!(self.error, ClientError::Refused { status, .. } if status == StatusCode::PAYLOAD_TOO_LARGE.as_u16())
+    }
+}
+
+/// The tries of one request.
+struct Tries {
+    patience: Duration,
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl Tries {
+    fn new(patience: Duration) -> Self {
+        Tries { patience, since: Instant::now(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT) }
+    }
+
+    /// Waits for the next try, or says that there is none.
+    async fn wait(&mut self, failure: Failure) -> Result<(), ClientError> {
+        if !failure.passing {
+            return Err(failure.error);
+        }
+        let wait = self.backoff.next_wait().max(failure.wait.unwrap_or_default());
+        if self.since.elapsed() + wait > self.patience {
+            return Err(ClientError::GivenUp {
+                seconds: self.since.elapsed().as_secs(),
+                last: Box::new(failure.error),
+            });
+        }
+        tracing::debug!("{}; next try in {wait:?}", failure.error);
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fake::{Server, answer, problem};
+
+    fn entries(data: &[&str]) -> Vec<Entry> {
+        let stream = "topic:news".parse().unwrap();
+        let entry = |(n, text): (usize, &&str)| {
+            Entry::new(&stream, &RawValue::from_string((*text).to_owned()).unwrap(), None, &format!("k-{n}"))
+        };
+        data.iter().enumerate().map(entry).collect()
+    }
+
+    fn results(results: &str) -> String {
+        answer("200 OK", "application/json", &format!("{{\"results\":[{results}]}}"))
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_repeated_with_the_same_keys_when_the_server_was_away() {
+        let server = Server::start(vec![
+            problem("503 Service Unavailable", "the store is away"),
+            results(r#"{"id":"1-1"},{"id":"1-2"}"#),
+        ])
+        .await;
+        let publisher = Publisher::new(&server.url()).unwrap();
+        let ids = publisher.publish_batch(&entries(&["1", r#"{"a":[1, 2]}"#])).await.unwrap();
+        assert_eq!(ids, ["1-1", "1-2"]);
+        let requests = server.requests();
+        assert!(requests[0].starts_with("POST /v1/events HTTP/1.1\r\n"));
+        assert!(requests[0].contains("content-type: application/x-ndjson"));
+        assert!(requests[0].ends_with(
+            "{\"topic\":\"news\",\"key\":\"k-0\",\"data\":1}\n{\"topic\":\"news\",\"key\":\"k-1\",\"data\":{\"a\":[1, 2]}}\n"
+        ));
+        assert_eq!(requests[0], requests[1]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_goes_on_at_the_first_entry_that_failed_in_passing() {
+        let server = Server::start(vec![
+            results(r#"{"id":"1-1"},{"error":"unavailable","detail":"away"},{"id":"1-3"}"#),
+            results(r#"{"id":"1-4"},{"id":"1-3"}"#),
+        ])
+        .await;
+        let publisher = Publisher::new(&server.url()).unwrap();
+        assert_eq!(publisher.publish_batch(&entries(&["1", "2", "3"])).await.unwrap(), ["1-1", "1-4", "1-3"]);
+        let second = &server.requests()[1];
+        assert!(!second.contains("k-0") && second.contains("k-1") && second.contains("k-2"));
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_can_never_pass_ends_the_batch_by_name() {
+        let server = Server::start(vec![results(r#"{"id":"1-1"},{"error":"bad-request","detail":"no good"}"#)]).await;
+        let error = Publisher::new(&server.url()).unwrap().publish_batch(&entries(&["1", "2"])).await.unwrap_err();
+        assert_eq!((error.entries.clone(), error.to_string()), (1..2, "no good (bad-request)".into()));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_large_is_halved_until_the_one_to_blame_stands_alone() {
+        let large = || problem("413 Payload Too Large", "too long");
+        let server = Server::start(vec![large(), large(), results(r#"{"id":"1-1"}"#), large()]).await;
+        let error =
+            Publisher::new(&server.url()).unwrap().publish_batch(&entries(&["1", "2", "3", "4"])).await.unwrap_err();
+        assert_eq!(error.entries, 1..2);
+        assert!(error.to_string().contains("too long"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn patience_has_an_end_and_honours_what_the_server_asks() {
+        let refusal = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n";
+        let server = Server::start(vec![refusal.into()]).await;
+        let error = Publisher::new(&server.url()).unwrap().publish_batch(&entries(&["1"])).await.unwrap_err();
+        assert!(matches!(error.error, ClientError::GivenUp { .. }), "an hour is more than the patience: {error}");
+
+        let nobody = Publisher::new("http://127.0.0.1:1").unwrap().patience(Duration::ZERO);
+        let error = nobody.publish_batch(&entries(&["1"])).await.unwrap_err().to_string();
+        assert!(error.contains("http://127.0.0.1:1 can't be reached: Connection refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_event_goes_to_its_own_address_with_a_key() {
+        let server = Server::start(vec![answer("201 Created", "application/json", r#"{"id":"7-1"}"#)]).await;
+        let data = RawValue::from_string("{\"a\" :1}".into()).unwrap();
+        let kind = "a/b".parse().unwrap();
+        let publisher = Publisher::new(&server.url()).unwrap();
+        let id = publisher.publish(&"device:a|b".parse().unwrap(), &data, Some(&kind), Some("once")).await.unwrap();
+        assert_eq!(id, "7-1");
+        let request = &server.requests()[0];
+        assert!(request.starts_with("POST /v1/devices/a|b/events?type=a%2Fb HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("idempotency-key: once\r\n") && request.ends_with("{\"a\" :1}"), "{request}");
+    }
+}

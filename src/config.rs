@@ -1,0 +1,357 @@
+//! Settings: what an operator can set, where it is read from, and what is refused.
+//!
+//! Every setting is an environment variable `WHIMBREL_X` and a flag `--x`; the flag wins, and a variable
+//! that is set but empty counts as not set. Reading has two steps: [`Flags`] takes texts from the command
+//! line, [`Flags::validate`] joins them with the environment and turns them into [`Settings`], or refuses
+//! with one line that names the setting. Nothing that was set is ever quietly ignored: what this version
+//! can't do yet is refused by name, and variables nobody knows are told as warnings.
+
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches};
+
+use crate::store::RetentionRules;
+
+pub use value::RedisUrl;
+
+/// One setting, as the help and `.env.example` show it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name in [`Settings`], from which [`Setting::variable`] and [`Setting::flag`] follow.
+    pub field: &'static str,
+    /// What holds when it is not set; empty for none.
+    pub default: &'static str,
+    /// What its value is called in the help.
+    pub value: &'static str,
+    /// What it means, line by line.
+    pub help: &'static [&'static str],
+}
+
+impl Setting {
+    /// Its environment variable: `WHIMBREL_LEASE_SECONDS`.
+    pub fn variable(&self) -> String {
+        variable(self.field)
+    }
+
+    /// Its flag, without the dashes in front: `lease-seconds`.
+    pub fn flag(&self) -> String {
+        flag(self.field)
+    }
+}
+
+fn variable(field: &str) -> String {
+    format!("{VARIABLE}{}", field.to_uppercase())
+}
+
+fn flag(field: &str) -> String {
+    field.replace('_', "-")
+}
+
+/// What the names of all variables begin with.
+const VARIABLE: &str = "WHIMBREL_";
+
+/// Declares each setting once: the field with its documentation, type, default, the name of its value and
+/// how a text becomes one. The struct, the list behind the help and the reader all come from here, so
+/// that none can miss a setting.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident: $kind:ty = $default:literal, $value:literal, $parse:expr;)+) => {
+        /// Everything that can be set, in working order.
+        #[derive(Debug, Clone)]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $field: $kind,)+
+        }
+
+        /// All settings, in the order in which the help shows them.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { field: stringify!($field), default: $default, value: $value, help: &[$($doc),+] },)+
+        ];
+
+        fn read(given: &BTreeMap<&'static str, String>) -> Result<Settings, SettingError> {
+            Ok(Settings {
+                $($field: {
+                    let text = given.get(stringify!($field)).map_or($default, String::as_str);
+                    ($parse)(text).map_err(|reason| SettingError::new(stringify!($field), reason))?
+                },)+
+            })
+        }
+    };
+}
+
+settings! {
+    /// Address of the HTTP listener. Access is open in this version, so anything but
+    /// loopback needs WHIMBREL_INSECURE=true.
+    listen: SocketAddr = "127.0.0.1:8080", "ADDRESS", value::address;
+    /// The Redis (7.0 or newer) or Valkey that all nodes share: redis://, rediss:// (TLS),
+    /// unix:// or redis+unix://. Without one this is a single node that keeps events in its
+    /// own memory.
+    redis_url: Option<RedisUrl> = "", "URL", value::optional(value::redis_url);
+    /// A file that holds the Redis URL, so that its password stands neither in the
+    /// environment nor on the command line.
+    redis_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// What all keys and channels in Redis begin with.
+    prefix: String = "whimbrel", "TEXT", value::prefix;
+    /// How much history streams keep: PATTERN=EVENTS/SECONDS, space-separated, the first
+    /// match wins: 'topic:llm:*=50000/3600 *=1000/86400'. Never fewer events than said.
+    retention: RetentionRules = "*=1000/86400", "RULES", value::retention;
+    /// How long a stream's position outlives its last event, in seconds.
+    position_seconds: u64 = "2592000", "SECONDS", value::seconds(1);
+    /// How long a node counts as alive after its last sign of life, in seconds.
+    lease_seconds: u64 = "15", "SECONDS", value::seconds(1);
+    /// How often each live stream is compared with the store, in seconds: the repair of
+    /// whatever was lost on the way.
+    sync_seconds: u64 = "30", "SECONDS", value::seconds(1);
+    /// What may wait for one slow connection, in bytes, before it falls back to reading
+    /// from the stream at its own pace.
+    outbox_bytes: usize = "65536", "BYTES", value::bytes(1);
+    /// Memory for the newest events of all streams on this node, in bytes.
+    ring_bytes: usize = "67108864", "BYTES", value::bytes(0);
+    /// How often an idle connection gets a sign of life (SSE comment, WebSocket ping), in
+    /// seconds.
+    ping_seconds: u64 = "25", "SECONDS", value::seconds(1);
+    /// On SIGTERM: how long the node is already unready but still accepts, in seconds, so
+    /// that load balancers notice first.
+    drain_delay_seconds: u64 = "5", "SECONDS", value::seconds(0);
+    /// Then: over how many seconds its clients are let go.
+    drain_seconds: u64 = "10", "SECONDS", value::seconds(0);
+    /// Most event connections open at once; probes and metrics are not counted. When not
+    /// set, 90% of the descriptor limit.
+    max_connections: Option<usize> = "", "COUNT", value::optional(value::count(1, usize::MAX));
+    /// Most data of one event, in bytes.
+    max_event_bytes: usize = "65536", "BYTES", value::event_bytes;
+    /// Most streams that one connection may follow, at most 64.
+    max_streams: usize = "64", "COUNT", value::count(1, 64);
+    /// Allow a listener that other machines reach although access is open.
+    insecure: bool = "false", "BOOL", value::switch;
+    /// Report unready (503) while the store is away. Otherwise a node that once reached its
+    /// store stays ready and keeps its clients.
+    ready_strict: bool = "false", "BOOL", value::switch;
+    /// Memory that events may take in the embedded store, in bytes. Unused with a Redis.
+    embedded_bytes: usize = "268435456", "BYTES", value::bytes(1);
+    /// What is logged: error, warn, info, debug, trace, or a filter such as
+    /// 'info,whimbrel=debug'.
+    log: String = "info", "FILTER", value::log_filter;
+    /// Log one JSON object a line instead of text.
+    log_json: bool = "false", "BOOL", value::switch;
+}
+
+impl Settings {
+    /// How long a stream's position outlives its last event.
+    pub fn position(&self) -> Duration {
+        Duration::from_secs(self.position_seconds)
+    }
+
+    /// The term of a node's lease.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// The interval of the repair read.
+    pub fn sync(&self) -> Duration {
+        Duration::from_secs(self.sync_seconds)
+    }
+
+    /// The interval of signs of life on idle connections.
+    pub fn ping(&self) -> Duration {
+        Duration::from_secs(self.ping_seconds)
+    }
+
+    /// How long a draining node still accepts.
+    pub fn drain_delay(&self) -> Duration {
+        Duration::from_secs(self.drain_delay_seconds)
+    }
+
+    /// Over how long a draining node lets its clients go.
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// What can only be judged with several settings in view.
+    fn settle(mut self) -> Result<Self, SettingError> {
+        if let Some(path) = &self.redis_url_file {
+            let refuse = |reason| SettingError::new("redis_url_file", reason);
+            if self.redis_url.is_some() {
+                return Err(refuse("WHIMBREL_REDIS_URL is set too; give only one of them".into()));
+            }
+            // The path is not told: a URL with its password ends up here by mistake.
+            let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
+            self.redis_url = Some(value::redis_url(text.trim()).map_err(|e| refuse(format!("in the file: {e}")))?);
+        }
+        // An IPv4 address may come as IPv6: ::ffff:127.0.0.1 is loopback as well.
+        if !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+            let reason = format!(
+                "{} can be reached from other machines while access is open to everyone; \
+                 use a loopback address, or allow it with WHIMBREL_INSECURE=true (--insecure)",
+                self.listen
+            );
+            return Err(SettingError::new("listen", reason));
+        }
+        Ok(self)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        read(&BTreeMap::new()).expect("the defaults are checked by a test")
+    }
+}
+
+/// Settings of the contract that this version does not have. Nobody who sets one may believe that it
+/// works: most of them guard access.
+const NOT_YET: &[&str] = &[
+    "region",
+    "regions",
+    "directory_url",
+    "connections_per_device",
+    "device_overflow",
+    "jwt_secret",
+    "jwt_public_key",
+    "jwks_url",
+    "api_keys",
+    "anonymous",
+    "origins",
+    "trusted_proxies",
+    "link_listen",
+    "webhook_url",
+];
+
+/// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
+fn not_yet(field: &str) -> bool {
+    NOT_YET.contains(&field.strip_suffix("_file").unwrap_or(field))
+}
+
+fn refuse_not_yet(field: &str, text: &str) -> Result<(), SettingError> {
+    let reason = match (field, text) {
+        ("region", "local" | "") => return Ok(()),
+        ("region", _) => "this version knows only the region 'local'",
+        _ => "this version does not support it yet",
+    };
+    Err(SettingError::new(field, reason.into()))
+}
+
+/// Whether Kubernetes sets this variable in every pod beside a service named `whimbrel`. Such a variable is
+/// never a setting.
+fn from_kubernetes(variable: &str) -> bool {
+    let name = variable.strip_prefix(VARIABLE).unwrap_or_default();
+    name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
+}
+
+/// A setting that can't work, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingError {
+    field: String,
+    reason: String,
+}
+
+impl SettingError {
+    fn new(field: &str, reason: String) -> Self {
+        SettingError { field: field.to_owned(), reason }
+    }
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line, whatever the value held.
+        let reason = self.reason.replace(['\n', '\r'], " ");
+        write!(f, "{} (--{}): {reason}", variable(&self.field), flag(&self.field))
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+/// The settings of the command line: texts that nobody has judged yet. No `Debug`, because a Redis URL
+/// holds a password.
+#[derive(Clone, Default)]
+pub struct Flags(BTreeMap<String, String>);
+
+impl Flags {
+    /// Joins the flags with the environment and judges everything. The second part of the answer are
+    /// warnings for the log, one line each.
+    pub fn validate(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Settings, Vec<String>), SettingError> {
+        let mut given: BTreeMap<&'static str, String> = BTreeMap::new();
+        let mut warnings = Vec::new();
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE) && !from_kubernetes(name)) else {
+                continue;
+            };
+            let field = name[VARIABLE.len()..].to_lowercase();
+            let known = SETTINGS.iter().find(|setting| setting.field == field);
+            if name != variable(&field) || (known.is_none() && !not_yet(&field)) {
+                warnings.push(format!("{name} is set, but there is no such setting"));
+                continue;
+            }
+            let text = value.into_string().map_err(|_| SettingError::new(&field, "is not UTF-8 text".into()))?;
+            match known {
+                Some(setting) if !text.is_empty() => _ = given.insert(setting.field, text),
+                Some(_) => {}
+                None => refuse_not_yet(&field, &text)?,
+            }
+        }
+        for (field, text) in self.0 {
+            match SETTINGS.iter().find(|setting| setting.field == field) {
+                Some(setting) => _ = given.insert(setting.field, text),
+                None => refuse_not_yet(&field, &text)?,
+            }
+        }
+        warnings.sort();
+        Ok((read(&given)?.settle()?, warnings))
+    }
+}
+
+impl clap::Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let known = SETTINGS.iter().map(|setting| {
+            let default = if setting.default.is_empty() { "none" } else { setting.default };
+            let meaning: String = setting.help.iter().map(|line| line.trim_start()).collect::<Vec<_>>().join(" ");
+            let arg = Arg::new(setting.field)
+                .long(setting.flag())
+                .value_name(setting.value)
+                .allow_negative_numbers(true)
+                .help(format!("{meaning} [env: {}] [default: {default}]", setting.variable()));
+            if setting.value == "BOOL" {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                arg
+            }
+        });
+        let refused = NOT_YET.iter().flat_map(|field| [(*field).to_owned(), format!("{field}_file")]).map(|field| {
+            let long = flag(&field);
+            Arg::new(field).long(long).hide(true).num_args(0..=1).default_missing_value("true")
+        });
+        command.args(known.chain(refused))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Flags::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for id in matches.ids() {
+            // Groups have an id too, but no text.
+            if let Ok(Some(text)) = matches.try_get_one::<String>(id.as_str()) {
+                self.0.insert(id.to_string(), text.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! How the text of a setting becomes its value. A refusal says what was given and what would do; the
+//! caller puts the setting's name in front.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use redis::IntoConnectionInfo as _;
+
+use crate::store::RetentionRules;
+
+/// Ten years. More is a mistake, and sums with the clock could overflow.
+const MAX_SECONDS: u64 = 10 * 365 * 86_400;
+
+/// 64 MiB: an event is held whole in memory, and sent whole through Redis, so one may not be a large
+/// part of either.
+const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
+
+/// The address of a Redis. Shown without its password: only [`RedisUrl::expose`] tells that.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// The whole URL, password included: for connecting, never for a log.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password stands before the last '@', or in the query of unix://.
+        let shown = self.0.split(['?', '#']).next().unwrap_or_default();
+        match (shown.split_once("://"), shown.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, place))) => write!(f, "{scheme}://***@{place}"),
+            _ => f.write_str(shown),
+        }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads a Redis URL. No refusal repeats it, since it may hold a password.
+pub fn redis_url(text: &str) -> Result<RedisUrl, String> {
+    match text.split_once("://").map(|(scheme, _)| scheme) {
+        Some("redis" | "rediss" | "unix" | "redis+unix") => {}
+        Some(scheme @ ("redis+sentinel" | "redis+cluster")) => {
+            return Err(format!("{scheme}:// is not supported by this version yet"));
+        }
+        _ => return Err("is not a URL that begins with redis://, rediss://, unix:// or redis+unix://".into()),
+    }
+    match text.into_connection_info() {
+        Ok(_) => Ok(RedisUrl(text.to_owned())),
+        Err(e) => Err(format!("is not a Redis URL such as redis://:PASSWORD@HOST:6379/0 ({})", e.category())),
+    }
+}
+
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{} is not an IP address with a port, such as 127.0.0.1:8080", quoted(text)))
+}
+
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+/// Braces would move the hash tag that keeps a stream's keys together, and wildcards or spaces make keys
+/// that are hard to handle by hand.
+pub fn prefix(text: &str) -> Result<String, String> {
+    let sound = (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+    sound.then(|| text.to_owned()).ok_or_else(|| {
+        format!("{} can't be a prefix; allowed are 1 to 64 characters out of A-Z a-z 0-9 - _ . :", quoted(text))
+    })
+}
+
+pub fn retention(text: &str) -> Result<RetentionRules, String> {
+    text.parse::<RetentionRules>().map_err(|e| e.to_string())
+}
+
+pub fn seconds(least: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| {
+        whole(text, least, MAX_SECONDS).ok_or_else(|| {
+            format!("{} is not a whole number of seconds, at least {least} and at most {MAX_SECONDS}", quoted(text))
+        })
+    }
+}
+
+pub fn bytes(least: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| {
+        whole(text, least, usize::MAX)
+            .ok_or_else(|| format!("{} is not a whole number of bytes, at least {least}", quoted(text)))
+    }
+}
+
+pub fn event_bytes(text: &str) -> Result<usize, String> {
+    whole(text, 1, MAX_EVENT_BYTES)
+        .ok_or_else(|| format!("{} is not a whole number of bytes from 1 to {MAX_EVENT_BYTES}", quoted(text)))
+}
+
+pub fn count(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| {
+        whole(text, least, most).ok_or_else(|| match most {
+            usize::MAX => format!("{} is not a whole number, at least {least}", quoted(text)),
+            _ => format!("{} is not a whole number from {least} to {most}", quoted(text)),
+        })
+    }
+}
+
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{} is neither true nor false", quoted(text))),
+    }
+}
+
+pub fn log_filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("{} is not a log filter, such as info or info,whimbrel=debug", quoted(text))),
+    }
+}
+
+/// A setting that may be left out: the empty text is none.
+pub fn optional<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// A number in plain digits: `parse` alone would take "+5" too.
+fn whole<T: std::str::FromStr + PartialOrd>(text: &str, least: T, most: T) -> Option<T> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten().filter(|number| *number >= least && *number <= most)
+}
+
+/// What was given, cut short, and on one line whatever it holds.
+fn quoted(text: &str) -> String {
+    let start: String = text.chars().take(64).collect();
+    format!("'{}'", start.escape_debug())
+}
