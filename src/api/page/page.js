@@ -88,6 +88,7 @@ function follow(nextTopic, nextStart) {
   received = duplicates = gaps = 0;
   $("publish-to").textContent = $("wire-stream").textContent = `topic:${topic}`;
   sayVerdict(VERDICT_START);
+  problem("publish-problem", null);
   clearRows();
   connect(start);
 }
@@ -161,7 +162,7 @@ async function newestId() {
 function failed(mine) {
   // The browser counts the frames that wait as received, and will not ask for them again.
   if (held) release(null);
-  beginOutage("The connection was lost");
+  beginOutage(cursor === null ? "No connection could be made" : "The connection was lost");
   if (mine.readyState === EventSource.CONNECTING) {
     setState("lost", "Connection lost: the browser reconnects by itself");
     return;
