@@ -1,9 +1,11 @@
 //! Whimbrel: a push service. (tour to be written once the rooms stand)
 #![forbid(unsafe_code)]
+pub mod api;
 mod backoff;
 pub mod client;
 pub mod config;
 pub mod dispatch;
+mod health;
 pub mod hub;
 pub mod metrics;
 pub mod model;

@@ -53,31 +53,19 @@ impl Hub {
         published
     }
 
-    /// Publishes a batch in order, each event for itself.
-    pub async fn publish_all(
-        &self,
-        batch: Vec<Result<(StreamName, Draft), PublishError>>,
-    ) -> Vec<Result<Published, PublishError>> {
-        let mut sound = Vec::with_capacity(batch.len());
-        let mut answers: Vec<Option<PublishError>> = Vec::with_capacity(batch.len());
-        for entry in batch {
-            match entry.and_then(|(stream, draft)| self.check(&draft).map(|()| (stream, draft))) {
-                Ok(entry) => {
-                    sound.push(entry);
-                    answers.push(None);
-                }
-                Err(error) => answers.push(Some(error)),
-            }
-        }
+    /// Publishes a batch in order, each event for itself. The answers are in the same order.
+    pub async fn publish_all(&self, batch: Vec<(StreamName, Draft)>) -> Vec<Result<Published, PublishError>> {
+        let refusals: Vec<_> = batch.iter().map(|(_, draft)| self.check(draft).err()).collect();
+        let sound: Vec<_> =
+            batch.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(entry, _)| entry).collect();
         let mut stored = self.store.publish_all(&sound).await.into_iter();
-        answers
+        let mut next_stored =
+            || stored.next().unwrap_or_else(|| Err(StoreError::Protocol("fewer answers than events".into())));
+        refusals
             .into_iter()
-            .map(|refused| match refused {
+            .map(|refusal| match refusal {
                 Some(error) => Err(error),
-                None => stored
-                    .next()
-                    .unwrap_or_else(|| Err(StoreError::Protocol("fewer answers than events".into())))
-                    .map_err(PublishError::from),
+                None => next_stored().map_err(PublishError::from),
             })
             .inspect(|answer| self.count(answer))
             .collect()

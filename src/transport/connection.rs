@@ -205,7 +205,9 @@ impl Connection {
             match self.protocol {
                 Protocol::Sse { .. } => inner.outbox.push(Frame::Bare(sse::close(reason, retry_ms))),
                 Protocol::WebSocket => {
-                    websocket::close(reason, retry_ms).map(|frame| inner.outbox.push(Frame::Bare(frame)));
+                    for frame in websocket::close(reason, retry_ms) {
+                        inner.outbox.push(Frame::Bare(frame));
+                    }
                 }
             }
             inner.phase = Phase::Closing(reason);

@@ -1,0 +1,126 @@
+//! Request bodies: what kinds are taken, and how much.
+
+use std::pin::Pin;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use hyper::{HeaderMap, header};
+use warp::Filter;
+
+use super::Problem;
+
+/// A body as it comes in.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// What a body holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON text; also whatever names no other kind, so that plain `curl -d` works.
+    Json,
+    /// Text that becomes a JSON string.
+    Text,
+    /// One JSON value a line.
+    Lines,
+}
+
+/// The body of a request, for warp.
+pub fn stream() -> impl Filter<Extract = (BodyStream,), Error = warp::Rejection> + Clone {
+    warp::body::stream().map(|body| {
+        let chunks = futures_util::StreamExt::map(body, |chunk: Result<_, warp::Error>| {
+            chunk.map(|mut chunk| Buf::copy_to_bytes(&mut chunk, chunk.remaining()))
+        });
+        Box::pin(chunks) as BodyStream
+    })
+}
+
+/// What the body holds, or why it is not taken.
+pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Problem::unsupported_media("a Content-Encoding is not taken; send the body as it is"));
+    }
+    let content_type = match headers.get(header::CONTENT_TYPE) {
+        None => return Ok(Kind::Json),
+        Some(value) => value.to_str().map_err(|_| Problem::unsupported_media("the Content-Type is not text"))?,
+    };
+    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let essence = essence.trim().to_ascii_lowercase();
+    if essence.starts_with("multipart/") || essence.starts_with("application/cloudevents") {
+        let detail = format!("'{essence}' is not taken; send application/json, text/plain or application/x-ndjson");
+        return Err(Problem::unsupported_media(detail));
+    }
+    let charset = parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).find_map(
+        |(name, value)| name.eq_ignore_ascii_case("charset").then(|| value.trim_matches('"').to_ascii_lowercase()),
+    );
+    if let Some(charset) = charset.filter(|charset| !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii")) {
+        return Err(Problem::unsupported_media(format!("the charset '{charset}' is not taken; send UTF-8")));
+    }
+    Ok(match essence.as_str() {
+        "text/plain" => Kind::Text,
+        "application/x-ndjson" => Kind::Lines,
+        _ => Kind::Json,
+    })
+}
+
+/// Reads a body of at most `limit` bytes.
+pub async fn read(headers: &HeaderMap, mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = |size| Problem::too_large(format!("the body has {size} bytes or more; allowed are {limit}"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if let Some(size) = announced.filter(|size| *size > limit) {
+        return Err(too_large(size));
+    }
+    let mut read = BytesMut::with_capacity(announced.unwrap_or(0));
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| Problem::bad_request("the body was cut short"))?;
+        if read.len() + chunk.len() > limit {
+            return Err(too_large(read.len() + chunk.len()));
+        }
+        // A body that came in one piece is not copied.
+        if read.is_empty() && announced == Some(chunk.len()) {
+            return Ok(chunk);
+        }
+        read.extend_from_slice(&chunk);
+    }
+    Ok(read.freeze())
+}
+
+/// The body as JSON data: text becomes a JSON string.
+pub fn data(kind: Kind, body: Bytes) -> Result<Bytes, Problem> {
+    if kind != Kind::Text {
+        return Ok(body);
+    }
+    let text = std::str::from_utf8(&body)
+        .map_err(|error| Problem::bad_request(format!("the text is not UTF-8 at byte {}", error.valid_up_to())))?;
+    Ok(serde_json::to_vec(text).expect("a string is always JSON").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(content_type: &str) -> Result<Kind, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+        kind(&headers)
+    }
+
+    #[test]
+    fn what_names_no_other_kind_is_json() {
+        for content_type in ["application/json", "application/x-www-form-urlencoded", "x/y", "application/JSON; a=b"] {
+            assert_eq!(kind_of(content_type).ok(), Some(Kind::Json), "{content_type}");
+        }
+        assert_eq!(kind_of("text/plain; charset=UTF-8").ok(), Some(Kind::Text));
+        assert_eq!(kind_of("application/x-ndjson").ok(), Some(Kind::Lines));
+    }
+
+    #[test]
+    fn kinds_that_would_be_misread_are_refused() {
+        for content_type in
+            ["multipart/form-data; boundary=x", "application/cloudevents+json", "text/plain; charset=latin1"]
+        {
+            assert_eq!(kind_of(content_type).unwrap_err().status(), 415, "{content_type}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+        assert_eq!(kind(&headers).unwrap_err().status(), 415);
+    }
+}

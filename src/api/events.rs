@@ -1,0 +1,221 @@
+//! Publishing and reading events.
+
+use bytes::Bytes;
+use hyper::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use warp::reply::Response;
+
+use super::body::{self, Kind};
+use super::parameters::Parameters;
+use super::{Api, Problem, Request, json};
+use crate::hub::{History, PublishError};
+use crate::model::{Draft, Event, EventId, EventType, Gap, Published, StreamKind, StreamName};
+
+/// Most bytes of a batch's body.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most events of a batch; an entry with many devices counts as many.
+const BATCH_EVENTS: usize = 10_000;
+
+/// Events in an answer of history, unless the reader wants another number.
+const HISTORY: usize = 100;
+
+/// Most events in an answer of history.
+const MAX_HISTORY: usize = 1000;
+
+/// `POST …/events`
+pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&request.query, &["type"])?;
+    let event_type = parameters.parsed::<EventType>("type")?.unwrap_or_default();
+    let key = idempotency_key(&request.headers)?;
+    let kind = body::kind(&request.headers)?;
+    let body = body::read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
+    let draft = Draft { kind: event_type, data: body::data(kind, body)?, key };
+    let published = api.hub.publish(&stream, &draft).await?;
+    let status = if published.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+    let mut response = json(status, &published);
+    // Names hold no character that a path or a header could not.
+    if let Ok(location) = location(&published).parse() {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+fn location(published: &Published) -> String {
+    let kind = match published.stream.kind() {
+        StreamKind::Device => "devices",
+        StreamKind::Topic => "topics",
+    };
+    // '|' is the one character of names that a URL has to encode.
+    format!("/v1/{kind}/{}/events/{}", published.stream.name().replace('|', "%7C"), published.id)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Problem::from(PublishError::Key))?;
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    Ok(Some(bare.to_owned()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    device: Option<String>,
+    devices: Option<Vec<String>>,
+    topic: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    key: Option<String>,
+    ttl: Option<&'a RawValue>,
+    collapse: Option<&'a RawValue>,
+}
+
+/// What became of an event of a batch.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Stored { id: EventId, stream: StreamName, nodes: u32, duplicate: bool },
+    Refused { error: &'static str, detail: String },
+}
+
+/// `POST /v1/events`
+pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Problem> {
+    Parameters::read(&request.query, &[])?;
+    if request.headers.contains_key("idempotency-key") {
+        let detail = "a batch has no Idempotency-Key of its own; give each entry a \"key\"";
+        return Err(Problem::bad_request(detail));
+    }
+    let kind = body::kind(&request.headers)?;
+    let body = body::read(&request.headers, request.body, BATCH_BYTES).await?;
+    let entries = match kind {
+        Kind::Lines => body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).collect(),
+        Kind::Json => serde_json::from_slice::<Vec<&RawValue>>(&body)
+            .map_err(|error| Problem::bad_request(format!("the body is not a JSON array: {error}")))?
+            .into_iter()
+            .map(|raw| raw.get().as_bytes())
+            .collect::<Vec<_>>(),
+        Kind::Text => {
+            let detail = "a batch is a JSON array or, with application/x-ndjson, one JSON object a line";
+            return Err(Problem::unsupported_media(detail));
+        }
+    };
+    let mut batch = Vec::with_capacity(entries.len());
+    for entry in entries {
+        // The data of an entry is a part of the body, not a copy.
+        drafts(entry, &body, &mut batch);
+        if batch.len() > BATCH_EVENTS {
+            return Err(Problem::too_large(format!("a batch may hold {BATCH_EVENTS} events")));
+        }
+    }
+    let outcomes = publish_sound(api, batch).await;
+    Ok(json(StatusCode::OK, &serde_json::json!({ "results": outcomes })))
+}
+
+/// A draft of a batch, or what is wrong with it.
+type Read = Result<(StreamName, Draft), (&'static str, String)>;
+
+async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
+    let mut sound = Vec::with_capacity(batch.len());
+    let mut refusals = Vec::with_capacity(batch.len());
+    for entry in batch {
+        match entry {
+            Ok(entry) => {
+                sound.push(entry);
+                refusals.push(None);
+            }
+            Err(refusal) => refusals.push(Some(refusal)),
+        }
+    }
+    let mut published = api.hub.publish_all(sound).await.into_iter();
+    let outcome = |refusal| match refusal {
+        Some((error, detail)) => Some(Outcome::Refused { error, detail }),
+        None => published.next().map(|answer| match answer {
+            Ok(Published { id, stream, nodes, duplicate }) => Outcome::Stored { id, stream, nodes, duplicate },
+            Err(error) => Outcome::Refused { error: error.slug(), detail: error.to_string() },
+        }),
+    };
+    refusals.into_iter().filter_map(outcome).collect()
+}
+
+/// Reads an entry of a batch: one draft, or one for each of its devices.
+fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) {
+    let entry: Entry<'_> = match serde_json::from_slice(entry) {
+        Ok(entry) => entry,
+        Err(error) => return batch.push(Err(("invalid-entry", format!("not an entry of a batch: {error}")))),
+    };
+    let later = entry.ttl.map(|_| "ttl").or(entry.collapse.map(|_| "collapse"));
+    if let Some(name) = later {
+        return batch.push(Err(("unsupported", format!("\"{name}\" is not supported by this version"))));
+    }
+    let Some(data) = entry.data else {
+        return batch.push(Err(("invalid-entry", "\"data\" is missing".into())));
+    };
+    let kind = match entry.kind.as_deref().map(str::parse::<EventType>).transpose() {
+        Ok(kind) => kind.unwrap_or_default(),
+        Err(error) => return batch.push(Err(("invalid-type", error.to_string()))),
+    };
+    let draft = Draft { kind, data: body.slice_ref(data.get().as_bytes()), key: entry.key };
+    let named = |kind, name: String| match StreamName::new(kind, &name) {
+        Ok(stream) => Ok((stream, draft.clone())),
+        Err(error) => Err(("invalid-name", error.to_string())),
+    };
+    match (entry.device, entry.topic, entry.devices) {
+        (Some(device), None, None) => batch.push(named(StreamKind::Device, device)),
+        (None, Some(topic), None) => batch.push(named(StreamKind::Topic, topic)),
+        (None, None, Some(devices)) => {
+            batch.extend(devices.into_iter().map(|device| named(StreamKind::Device, device)));
+        }
+        _ => batch.push(Err(("invalid-entry", "give one of \"device\", \"topic\" and \"devices\"".into()))),
+    }
+}
+
+#[derive(Serialize)]
+struct ShownEvent<'a> {
+    id: EventId,
+    r#type: &'a EventType,
+    time: String,
+    data: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct ShownHistory<'a> {
+    events: Vec<ShownEvent<'a>>,
+    gap: Option<&'a Gap>,
+    last: EventId,
+}
+
+fn shown(event: &Event) -> Result<ShownEvent<'_>, Problem> {
+    let data = serde_json::from_slice(&event.data).map_err(|error| {
+        tracing::error!(id = %event.id, %error, "an event in the store is not JSON");
+        Problem::internal()
+    })?;
+    Ok(ShownEvent { id: event.id, r#type: &event.kind, time: event.time().to_string(), data })
+}
+
+/// `GET …/events`
+pub async fn history(api: &Api, stream: StreamName, query: &str) -> Result<Response, Problem> {
+    let parameters = Parameters::read(query, &["after", "before", "limit"])?;
+    let limit = match parameters.parsed::<usize>("limit")? {
+        None => HISTORY,
+        Some(limit @ 1..=MAX_HISTORY) => limit,
+        Some(limit) => {
+            return Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {MAX_HISTORY}")));
+        }
+    };
+    let (after, before) = (parameters.parsed("after")?, parameters.parsed("before")?);
+    let History { events, gap, last } = api.hub.history(&stream, after, before, limit).await?;
+    let events = events.iter().map(|event| shown(event)).collect::<Result<_, _>>()?;
+    Ok(json(StatusCode::OK, &ShownHistory { events, gap: gap.as_ref(), last }))
+}
+
+/// `GET …/events/{id}`
+pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> Result<Response, Problem> {
+    Parameters::read(query, &[])?;
+    match api.hub.event(stream, id).await? {
+        Some(event) => Ok(json(StatusCode::OK, &shown(&event)?)),
+        None => Err(Problem::no_such_event(format!("{stream} has no event {id}, or keeps it no longer"))),
+    }
+}

@@ -1,0 +1,272 @@
+//! Accepting listeners: from a request to streams with positions, and the socket's handoff.
+
+use std::collections::HashMap;
+
+use hyper::{HeaderMap, Method, StatusCode, header};
+use warp::reply::Response;
+
+use super::parameters::Parameters;
+use super::{Api, Problem, Request, reply};
+use crate::hub::{After, ListenError, Listening};
+use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
+use crate::transport::{Accepted, CloseReason, Handoff, Protocol, sse, websocket};
+
+const PARAMETERS: [&str; 6] = ["device", "topic", "after", "types", "envelope", "heartbeat"];
+
+/// Whether a client of `…/events` wants the live stream.
+pub fn wants_stream(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().any(|accept| {
+        accept.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
+    })
+}
+
+/// What a client asks to hear.
+struct Asked {
+    streams: Vec<(StreamName, After)>,
+    types: Option<Box<[EventType]>>,
+    envelope: bool,
+    heartbeat: bool,
+}
+
+/// `GET /v1/sse`
+pub async fn sse(api: &Api, request: Request) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&request.query, &PARAMETERS)?;
+    let streams = named_streams(&parameters)?;
+    if streams.is_empty() {
+        return Err(Problem::bad_request("nothing to listen to: give device=NAME or topic=NAME, or several"));
+    }
+    listen_sse(api, request, &parameters, streams).await
+}
+
+/// `GET …/events` for an event stream
+pub async fn sse_of(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&request.query, &PARAMETERS[2..])?;
+    listen_sse(api, request, &parameters, vec![stream]).await
+}
+
+async fn listen_sse(
+    api: &Api,
+    request: Request,
+    parameters: &Parameters,
+    streams: Vec<StreamName>,
+) -> Result<Response, Problem> {
+    let asked = asked(api, parameters, &request.headers, streams)?;
+    let encoding = match (asked.streams.len(), asked.envelope) {
+        (1, false) => Encoding::Sse,
+        (1, true) => Encoding::SseEnvelope,
+        _ => Encoding::SseShared,
+    };
+    if request.method == Method::HEAD {
+        return Ok(reply(StatusCode::OK, &[(header::CONTENT_TYPE, "text/event-stream")], ""));
+    }
+    let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat };
+    accept(api, request.handoff, protocol, sse::head(""), asked).await
+}
+
+/// `GET /v1/ws`
+pub async fn websocket(api: &Api, request: Request) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&request.query, &PARAMETERS)?;
+    let key = handshake_key(&request.headers)?;
+    let streams = named_streams(&parameters)?;
+    let asked = asked(api, &parameters, &request.headers, streams)?;
+    let head = websocket::head(key, offers_subprotocol(&request.headers), "");
+    accept(api, request.handoff, Protocol::WebSocket, head, asked).await
+}
+
+/// Attaches the streams and hands the socket over. What passes by itself (overload, the store away, a
+/// drain) is told over the accepted connection: an EventSource gives up for good at any other answer.
+async fn accept(
+    api: &Api,
+    handoff: Option<Handoff>,
+    protocol: Protocol,
+    head: String,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let handoff = handoff.ok_or_else(Problem::internal)?;
+    let permit = api.connections.admit();
+    let streams = match permit {
+        Some(_) => attach(api, asked.streams).await,
+        None => Err(CloseReason::Overload),
+    };
+    handoff.leave(Accepted { protocol, head, types: asked.types, streams, permit }).await
+}
+
+async fn attach(api: &Api, streams: Vec<(StreamName, After)>) -> Result<Vec<Listening>, CloseReason> {
+    api.hub.listen(streams).await.map_err(|error| match error {
+        ListenError::Draining => CloseReason::Drain,
+        ListenError::Store(error) => {
+            tracing::debug!(%error, "a listener is turned away");
+            CloseReason::Unavailable
+        }
+    })
+}
+
+fn named_streams(parameters: &Parameters) -> Result<Vec<StreamName>, Problem> {
+    let mut streams = Vec::new();
+    for (parameter, kind) in [("device", StreamKind::Device), ("topic", StreamKind::Topic)] {
+        for name in parameters.all(parameter) {
+            let stream = StreamName::new(kind, name).map_err(|error| Problem::invalid_name(&error))?;
+            if !streams.contains(&stream) {
+                streams.push(stream);
+            }
+        }
+    }
+    Ok(streams)
+}
+
+fn asked(
+    api: &Api,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+    streams: Vec<StreamName>,
+) -> Result<Asked, Problem> {
+    if streams.len() > api.max_streams {
+        let (count, limit) = (streams.len(), api.max_streams);
+        return Err(Problem::bad_request(format!("{count} streams are asked for; a connection may follow {limit}")));
+    }
+    let types = parameters
+        .all("types")
+        .flat_map(|list| list.split(','))
+        .map(str::parse)
+        .collect::<Result<Vec<EventType>, _>>()
+        .map_err(|error| Problem::bad_request(format!("the parameter 'types': {error}")))?;
+    let after: Vec<&str> = match last_event_id(headers)? {
+        Some(cursor) => vec![cursor],
+        None => parameters.all("after").collect(),
+    };
+    Ok(Asked {
+        streams: positions(streams, &after)?,
+        types: (!types.is_empty()).then(|| types.into()),
+        envelope: parameters.switch("envelope")?,
+        heartbeat: parameters.switch("heartbeat")?,
+    })
+}
+
+/// What an EventSource sends by itself when it comes back.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    value.to_str().map(Some).map_err(|_| Problem::bad_request("the Last-Event-ID is not a cursor"))
+}
+
+/// Where to begin in each stream.
+fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName, After)>, Problem> {
+    let bad = |error: &dyn std::fmt::Display| Problem::bad_request(format!("the position: {error}"));
+    let everywhere = |after: After| streams.iter().map(|stream| (stream.clone(), after)).collect();
+    match after {
+        [] => Ok(everywhere(After::Now)),
+        [only] if !only.contains('/') => match only.parse::<After>() {
+            Ok(After::Id(id)) if streams.len() > 1 => Err(bad(&format!(
+                "'{id}' is the id of one event, but {} streams are asked for; give the cursor, or STREAM/ID pairs",
+                streams.len()
+            ))),
+            Ok(after) => Ok(everywhere(after)),
+            // None of the words, nor an id: a cursor of several streams, or nothing at all.
+            Err(error) => match only.parse::<Cursor>() {
+                Ok(cursor) => Ok(streams
+                    .into_iter()
+                    .map(|stream| {
+                        let after = cursor.position(&stream).map_or(After::Now, After::Id);
+                        (stream, after)
+                    })
+                    .collect()),
+                Err(damaged @ crate::model::CursorError::Damaged) => Err(bad(&damaged)),
+                Err(_) => Err(bad(&error)),
+            },
+        },
+        pairs => {
+            let mut given = HashMap::new();
+            for pair in pairs {
+                let (stream, after) = pair.split_once('/').ok_or_else(|| {
+                    bad(&format!("'{pair}' is not STREAM/ID, and only such pairs can be given more than once"))
+                })?;
+                let stream: StreamName = stream.parse().map_err(|error| bad(&error))?;
+                let after: After = after.parse().map_err(|error| bad(&error))?;
+                given.insert(stream, after);
+            }
+            Ok(streams
+                .into_iter()
+                .map(|stream| {
+                    let after = given.get(&stream).copied().unwrap_or(After::Now);
+                    (stream, after)
+                })
+                .collect())
+        }
+    }
+}
+
+/// The key of a WebSocket handshake.
+fn handshake_key(headers: &HeaderMap) -> Result<&str, Problem> {
+    let has = |name: header::HeaderName, token: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+        return Err(Problem::bad_request("this path speaks WebSocket: the request has to ask for that upgrade"));
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(Problem::bad_request("Sec-WebSocket-Version has to be 13"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    // 16 bytes in base64.
+    key.filter(|key| key.len() == 24).ok_or_else(|| Problem::bad_request("Sec-WebSocket-Key is missing or malformed"))
+}
+
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|offered| offered.split(',').any(|protocol| protocol.trim() == websocket::SUBPROTOCOL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventId;
+
+    fn streams(names: &[&str]) -> Vec<StreamName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn afters(names: &[&str], after: &[&str]) -> Result<Vec<After>, String> {
+        positions(streams(names), after)
+            .map(|found| found.into_iter().map(|(_, after)| after).collect())
+            .map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn a_bare_event_id_with_several_streams_is_refused() {
+        assert_eq!(afters(&["topic:a"], &["5-1"]), Ok(vec![After::Id(EventId::new(5, 1))]));
+        assert!(afters(&["topic:a", "topic:b"], &["5-1"]).unwrap_err().contains("one event"));
+        assert!(afters(&["topic:a", "topic:b"], &["5-1"]).is_err());
+    }
+
+    #[test]
+    fn a_cursor_places_the_streams_it_knows_and_the_others_at_now() {
+        let known = streams(&["topic:a", "topic:gone"]);
+        let cursor = Cursor::several(known.iter().map(|stream| (stream, EventId::new(7, 2)))).to_string();
+        assert_eq!(
+            afters(&["topic:a", "topic:b"], &[&cursor]),
+            Ok(vec![After::Id(EventId::new(7, 2)), After::Now])
+        );
+        let cut = &cursor[..cursor.len() - 2];
+        assert!(afters(&["topic:a"], &[cut]).unwrap_err().contains("damaged"));
+    }
+
+    #[test]
+    fn pairs_place_each_stream_on_its_own() {
+        assert_eq!(
+            afters(&["topic:a", "topic:b", "topic:c"], &["topic:b/5-1", "topic:a/earliest"]),
+            Ok(vec![After::Earliest, After::Id(EventId::new(5, 1)), After::Now])
+        );
+        assert!(afters(&["topic:a"], &["topic:a/5-1", "now"]).is_err());
+        assert!(afters(&["topic:a"], &["news/5-1"]).is_err());
+    }
+
+    #[test]
+    fn words_hold_for_every_stream() {
+        assert_eq!(afters(&["topic:a", "topic:b"], &["last:3"]), Ok(vec![After::Last(3); 2]));
+        assert!(afters(&["topic:a"], &["yesterday"]).unwrap_err().contains("earliest"));
+    }
+}

@@ -1,0 +1,131 @@
+//! The HTTP side: from requests to what the hub can do, and back to answers.
+//!
+//! warp carries requests in and replies out. Which request means what is one table ([`route`]): names are
+//! decoded once, a wrong method is told with the right ones, and an unknown path is a JSON 404.
+
+mod body;
+mod events;
+mod host;
+mod listen;
+mod page;
+mod parameters;
+mod problem;
+mod route;
+mod status;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::{HeaderMap, Method, StatusCode, header};
+use warp::Filter;
+use warp::filters::path::FullPath;
+use warp::reply::Response;
+
+use crate::health::Health;
+use crate::hub::Hub;
+use crate::transport::{Connections, Handoff};
+
+pub use problem::Problem;
+
+use body::BodyStream;
+use route::Route;
+
+/// What requests are answered from.
+pub struct Api {
+    /// What can be done.
+    pub hub: Arc<Hub>,
+    /// The state of the node, for probes.
+    pub health: Arc<Health>,
+    /// Who listens.
+    pub connections: Arc<Connections>,
+    /// Where the node listens: decides which `Host` a request may name.
+    pub listen: SocketAddr,
+    /// The node reports unready while its store is away.
+    pub ready_strict: bool,
+    /// Streams that a connection may follow.
+    pub max_streams: usize,
+}
+
+/// A request, taken apart.
+struct Request {
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    handoff: Option<Handoff>,
+    body: BodyStream,
+}
+
+/// All routes as one warp filter, for [`warp::service`].
+pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Handoff>())
+        .and(body::stream())
+        .then(move |method, path: FullPath, query, headers, handoff, body| {
+            let api = api.clone();
+            let path = path.as_str().to_owned();
+            async move { answer(&api, Request { method, path, query, headers, handoff, body }).await }
+        })
+        // None of the filters above rejects; were one to, that would be our fault.
+        .recover(|rejection| async move {
+            tracing::error!(?rejection, "a request was rejected before it was routed");
+            Ok::<_, Infallible>(Problem::internal().into_response())
+        })
+        .unify()
+}
+
+async fn answer(api: &Api, request: Request) -> Response {
+    let head_only = request.method == Method::HEAD;
+    let answered = match host::check(&request.headers, api.listen) {
+        Ok(()) => dispatch(api, request).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = answered.unwrap_or_else(Problem::into_response);
+    if head_only {
+        // The length stays: it is that of the answer to GET.
+        *response.body_mut() = Default::default();
+    }
+    response
+}
+
+async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
+    match route::find(&request.method, &request.path)? {
+        Route::Publish(stream) => events::publish(api, stream, request).await,
+        Route::PublishBatch => events::publish_batch(api, request).await,
+        Route::Stream(stream) if listen::wants_stream(&request.headers) => {
+            listen::sse_of(api, stream, request).await
+        }
+        Route::Stream(stream) => events::history(api, stream, &request.query).await,
+        Route::Event(stream, id) => events::event(api, &stream, id, &request.query).await,
+        Route::Sse => listen::sse(api, request).await,
+        Route::WebSocket => listen::websocket(api, request).await,
+        Route::Live => Ok(status::live()),
+        Route::Ready => Ok(status::ready(api)),
+        Route::Metrics => Ok(status::metrics(api)),
+        Route::Page(file) => Ok(page::file(file)),
+        Route::Options(allow) => Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
+    }
+}
+
+/// A response with these headers.
+fn reply(status: StatusCode, headers: &[(header::HeaderName, &str)], body: impl Into<bytes::Bytes>) -> Response {
+    let body: bytes::Bytes = body.into();
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        let value = header::HeaderValue::from_str(value).expect("header values are made here, of plain ASCII");
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// A JSON response.
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("answers hold only strings, numbers and JSON");
+    reply(status, &[(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body)
+}

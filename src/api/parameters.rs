@@ -1,0 +1,82 @@
+//! Query parameters: read once, each one known, or refused by name.
+
+use std::str::FromStr;
+
+use super::Problem;
+
+/// The parameters of a request.
+pub struct Parameters(Vec<(String, String)>);
+
+/// Parameters of api.md that this version does not support yet.
+const LATER: [&str; 6] = ["ttl", "collapse", "ephemeral", "durable", "token", "wait"];
+
+/// Some EventSource replacements add this on their own.
+const HARMLESS: &str = "lastEventId";
+
+impl Parameters {
+    /// Reads a query, whose parameters have to be among `known`.
+    pub fn read(query: &str, known: &[&str]) -> Result<Self, Problem> {
+        let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        for (name, _) in &pairs {
+            if known.contains(&name.as_str()) || name == HARMLESS || name.starts_with('_') {
+                continue;
+            }
+            if LATER.contains(&name.as_str()) {
+                return Err(Problem::unsupported(&format!("the parameter '{name}'")));
+            }
+            let name: String = name.chars().take(64).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Problem::bad_request(format!("the parameter '{name}' is not known here; known: {known}")));
+        }
+        Ok(Parameters(pairs))
+    }
+
+    /// Every value given for `name`.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The only value given for `name`.
+    pub fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.all(name);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(Problem::bad_request(format!("the parameter '{name}' is given more than once"))),
+        }
+    }
+
+    /// The only value given for `name`, understood.
+    pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let parse = |value: &str| {
+            value.parse().map_err(|error| Problem::bad_request(format!("the parameter '{name}': {error}")))
+        };
+        self.one(name)?.map(parse).transpose()
+    }
+
+    /// Whether a switch is on: `1` or `true`, `0` or `false`.
+    pub fn switch(&self, name: &str) -> Result<bool, Problem> {
+        match self.one(name)? {
+            None | Some("0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(_) => Err(Problem::bad_request(format!("the parameter '{name}' must be 1 or 0"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_of_a_later_version_is_refused_by_name() {
+        let problem = Parameters::read("type=a&ttl=5", &["type"]).err().unwrap();
+        assert!(problem.to_string().contains("'ttl' is not supported"), "{problem}");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_refused_with_those_that_are_known() {
+        let problem = Parameters::read("typ=a", &["type"]).err().unwrap();
+        assert!(problem.to_string().contains("'typ'") && problem.to_string().contains("known: type"), "{problem}");
+        assert!(Parameters::read("_=123&lastEventId=4-0", &[]).is_ok());
+    }
+}

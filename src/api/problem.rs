@@ -1,0 +1,173 @@
+//! Problems: every error answer, as RFC 9457 has it.
+
+use std::fmt;
+
+use hyper::{Method, StatusCode, header};
+use serde::Serialize;
+use warp::reply::Response;
+
+use super::reply;
+use crate::hub::{ListenError, PublishError};
+use crate::model::NameError;
+use crate::store::StoreError;
+
+/// Seconds after which a refused client had better try again.
+const RETRY_SECONDS: u32 = 1;
+
+/// An error answer.
+#[derive(Debug)]
+pub struct Problem {
+    slug: &'static str,
+    title: &'static str,
+    status: StatusCode,
+    detail: String,
+    allow: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    fn new(slug: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
+        Problem { slug, title, status, detail: detail.into(), allow: None }
+    }
+
+    /// Something in the request makes no sense.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Problem::new("bad-request", "The request makes no sense", StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// A device or topic can't be called so.
+    pub fn invalid_name(error: &NameError) -> Self {
+        Problem::new("invalid-name", "The name is not allowed", StatusCode::BAD_REQUEST, error.to_string())
+    }
+
+    /// A parameter or header that this version does not support yet.
+    pub fn unsupported(what: &str) -> Self {
+        let detail = format!("{what} is not supported by this version");
+        Problem::new("unsupported", "Not supported by this version", StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// A page of another origin, or a request for another host.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Problem::new("forbidden", "Not allowed", StatusCode::FORBIDDEN, detail)
+    }
+
+    /// Nothing is there.
+    pub fn not_found(path: &str) -> Self {
+        let path: String = path.chars().take(200).collect();
+        let detail = format!("nothing is at {path}; the paths are described at /");
+        Problem::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
+    }
+
+    /// The event is not kept, or never was.
+    pub fn no_such_event(detail: impl Into<String>) -> Self {
+        Problem::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
+    }
+
+    /// The path does not take this method.
+    pub fn method_not_allowed(method: &Method, allow: &'static str) -> Self {
+        let detail = format!("{method} is not allowed here; allowed are {allow}");
+        let problem =
+            Problem::new("method-not-allowed", "The method is not allowed", StatusCode::METHOD_NOT_ALLOWED, detail);
+        Problem { allow: Some(allow), ..problem }
+    }
+
+    /// The body is larger than it may be.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Problem::new("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// The body is of a kind that is not taken.
+    pub fn unsupported_media(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Problem::new("unsupported-media-type", "The body is of a kind that is not taken", status, detail)
+    }
+
+    /// Our own fault.
+    pub fn internal() -> Self {
+        let detail = "something went wrong here; the log says what";
+        Problem::new("internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// The methods allowed, of a 405.
+    pub fn allow(&self) -> Option<&'static str> {
+        self.allow
+    }
+
+    /// The answer.
+    pub fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("urn:whimbrel:problem:{}", self.slug),
+            title: self.title,
+            status: self.status(),
+            detail: &self.detail,
+        };
+        let body = serde_json::to_vec(&body).expect("a problem holds only strings and numbers");
+        let retry = RETRY_SECONDS.to_string();
+        let mut headers =
+            vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
+        headers.extend(self.allow.map(|allow| (header::ALLOW, allow)));
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.push((header::RETRY_AFTER, &retry));
+        }
+        reply(self.status, &headers, body)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        let (title, status) = match &error {
+            PublishError::Json(_) => ("The data is not JSON", StatusCode::BAD_REQUEST),
+            PublishError::TooLarge { .. } => ("Too large", StatusCode::PAYLOAD_TOO_LARGE),
+            PublishError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),
+            PublishError::Store(error) => of_store(error),
+        };
+        Problem::new(error.slug(), title, status, error.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        PublishError::Store(error).into()
+    }
+}
+
+impl From<ListenError> for Problem {
+    fn from(error: ListenError) -> Self {
+        match error {
+            ListenError::Store(error) => error.into(),
+            ListenError::Draining => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Problem::new("drain", "This node is being stopped", status, error.to_string())
+            }
+        }
+    }
+}
+
+fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
+    match error {
+        StoreError::Unavailable(_) => ("The store is away; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::Full(_) => ("The store is full; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::KeyReused => ("The idempotency key was used", StatusCode::UNPROCESSABLE_ENTITY),
+        StoreError::Unknown(_) | StoreError::Protocol(_) => {
+            ("Whether it was stored is not known", StatusCode::GATEWAY_TIMEOUT)
+        }
+    }
+}

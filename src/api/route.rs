@@ -1,0 +1,123 @@
+//! Which request means what: the one table of paths and methods.
+
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+
+use super::Problem;
+use super::page::File;
+use crate::model::{EventId, StreamKind, StreamName};
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `POST …/events`
+    Publish(StreamName),
+    /// `POST /v1/events`
+    PublishBatch,
+    /// `GET …/events`: history, or a live stream where the client accepts one.
+    Stream(StreamName),
+    /// `GET …/events/{id}`
+    Event(StreamName, EventId),
+    /// `GET /v1/sse`
+    Sse,
+    /// `GET /v1/ws`
+    WebSocket,
+    /// `GET /health/live`
+    Live,
+    /// `GET /health/ready`
+    Ready,
+    /// `GET /metrics`
+    Metrics,
+    /// `GET /` and what the page needs.
+    Page(File),
+    /// `OPTIONS` of a path, with what it allows.
+    Options(&'static str),
+}
+
+/// A path that exists: what it means by method.
+enum Known {
+    Events(StreamName),
+    Event(StreamName, EventId),
+    Batch,
+    Get(Route),
+}
+
+/// Finds what a request asks for.
+pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
+    let known = known(path)?;
+    let allow = match known {
+        Known::Events(_) => "GET, HEAD, POST, OPTIONS",
+        Known::Batch => "POST, OPTIONS",
+        Known::Event(..) | Known::Get(_) => "GET, HEAD, OPTIONS",
+    };
+    let reading = method == Method::GET || method == Method::HEAD;
+    match known {
+        _ if method == Method::OPTIONS => Ok(Route::Options(allow)),
+        Known::Events(stream) if reading => Ok(Route::Stream(stream)),
+        Known::Events(stream) if method == Method::POST => Ok(Route::Publish(stream)),
+        Known::Batch if method == Method::POST => Ok(Route::PublishBatch),
+        Known::Event(stream, id) if reading => Ok(Route::Event(stream, id)),
+        Known::Get(route) if reading => Ok(route),
+        _ => Err(Problem::method_not_allowed(method, allow)),
+    }
+}
+
+fn known(path: &str) -> Result<Known, Problem> {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    Ok(match segments.as_slice() {
+        ["v1", kind @ ("devices" | "topics"), name, "events"] => Known::Events(stream(kind, name)?),
+        ["v1", kind @ ("devices" | "topics"), name, "events", id] => {
+            let id = decode(id)?.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
+            Known::Event(stream(kind, name)?, id)
+        }
+        ["v1", "events"] => Known::Batch,
+        ["v1", "sse"] => Known::Get(Route::Sse),
+        ["v1", "ws"] => Known::Get(Route::WebSocket),
+        ["health", "live"] => Known::Get(Route::Live),
+        ["health", "ready"] => Known::Get(Route::Ready),
+        ["metrics"] => Known::Get(Route::Metrics),
+        [file] => Known::Get(Route::Page(File::named(file).ok_or_else(|| Problem::not_found(path))?)),
+        _ => return Err(Problem::not_found(path)),
+    })
+}
+
+fn stream(kind: &str, name: &str) -> Result<StreamName, Problem> {
+    let kind = if kind == "devices" { StreamKind::Device } else { StreamKind::Topic };
+    StreamName::new(kind, &decode(name)?).map_err(|error| Problem::invalid_name(&error))
+}
+
+fn decode(segment: &str) -> Result<String, Problem> {
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map(|text| text.into_owned())
+        .map_err(|_| Problem::bad_request(format!("'{segment}' in the path is not percent-encoded UTF-8")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_path_is_decoded_once() {
+        let found = find(&Method::POST, "/v1/devices/a%3Ab%40c/events").ok();
+        assert_eq!(found, Some(Route::Publish("device:a:b@c".parse().unwrap())));
+        assert!(find(&Method::POST, "/v1/devices/a%2541/events").is_err(), "'a%41' is no name");
+        assert!(find(&Method::GET, "/v1/topics/%FF/events").is_err());
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_with_the_right_ones() {
+        for (path, allowed) in [("/v1/topics/a/events", "POST"), ("/v1/events", "POST"), ("/metrics", "GET")] {
+            let problem = find(&Method::PATCH, path).unwrap_err();
+            assert_eq!(problem.status(), 405);
+            assert!(problem.allow().is_some_and(|allow| allow.contains(allowed)), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_is_not_found() {
+        for path in ["/v1", "/v1/", "/v2/events", "/v1/topics//", "/v1/topics/a", "/nothing", "//", "/v1/events/"] {
+            assert_eq!(find(&Method::GET, path).unwrap_err().status(), 404, "{path}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Probes and figures.
+
+use hyper::{StatusCode, header};
+use warp::reply::Response;
+
+use super::{Api, json, reply};
+
+/// The process answers.
+pub fn live() -> Response {
+    json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
+}
+
+/// Whether clients had better come here. A node that merely lost its store keeps its clients, and is no
+/// worse than its neighbours, so that alone does not make it unready.
+pub fn ready(api: &Api) -> Response {
+    let health = api.health.report();
+    let ready = !health.draining && health.reached_once && (health.store_error.is_none() || !api.ready_strict);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({
+        "status": if ready { "ok" } else { "unready" },
+        "node": api.hub.registry().node().as_str(),
+        "draining": health.draining,
+        "store": {
+            "kind": health.store,
+            "up": health.store_error.is_none(),
+            "error": health.store_error,
+            "down_seconds": health.down_for.map(|time| time.as_secs()),
+        },
+        "connections": api.connections.count(),
+        "streams": api.hub.registry().streams(),
+    });
+    json(status, &body)
+}
+
+/// What Prometheus reads.
+pub fn metrics(api: &Api) -> Response {
+    let registry = api.hub.registry();
+    let metrics = api.hub.metrics();
+    metrics.streams.set(registry.streams() as i64);
+    metrics.ring_bytes.set(registry.ring_bytes() as i64);
+    metrics.store_up.set(i64::from(api.health.report().store_error.is_none()));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    reply(StatusCode::OK, &[(header::CONTENT_TYPE, kind)], metrics.text())
+}
