@@ -1,5 +1,6 @@
 //! Whimbrel: a push service. (tour to be written once the rooms stand)
 mod backoff;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod model;
