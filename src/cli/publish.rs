@@ -96,7 +96,8 @@ async fn publish_lines(publisher: &Publisher, arguments: &Arguments) -> Result<(
     };
     progress.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
-    say(&format!("published {published} events to {} in {seconds:.1} s", arguments.stream));
+    let events = if published == 1 { "event" } else { "events" };
+    say(&format!("published {published} {events} to {} in {seconds:.1} s", arguments.stream));
     outcome
 }
 
@@ -300,7 +301,7 @@ mod tests {
     async fn each_line_is_one_text_kept_exactly() {
         let (batches, failure) = read(lines(b"a \"b\"\n\n c\r\nend", false)).await;
         assert_eq!((data(&batches).len(), failure), (4, None), "an empty line is an empty text");
-        assert!(data(&batches)[2].contains("\" crn".trim_end_matches('n')), "{:?}", data(&batches));
+        assert!(data(&batches)[2].contains("\" cr\""), "the carriage return, escaped, is kept: {:?}", data(&batches));
     }
 
     #[tokio::test]

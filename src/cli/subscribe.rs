@@ -234,9 +234,9 @@ impl<W: AsyncWrite + Unpin> Printer<W> {
         match notice {
             Notice::Gap(gap) => say(&gap_line(gap)),
             Notice::Close { reason } => say(&format!("the server closes the connection: {reason}")),
-            Notice::Disconnected { place, reason, .. } if !self.away => {
+            Notice::Disconnected { reason, .. } if !self.away => {
                 self.away = true;
-                say(&format!("no connection to {place}: {reason}; trying again until there is one"));
+                say(&format!("{reason}; trying again until there is a connection"));
             }
             Notice::Connected { place } if self.away => {
                 self.away = false;

@@ -95,8 +95,8 @@ pub enum Notice {
     Gap(GapNotice),
     /// The server is about to end the connection, and says why.
     Close { reason: String },
-    /// The connection ended, or none came about. The subscriber goes on by itself after `wait`.
-    Disconnected { place: String, reason: String, wait: Duration },
+    /// The connection ended, or none came about, and why. The subscriber goes on by itself after `wait`.
+    Disconnected { reason: String, wait: Duration },
 }
 
 /// Follows streams across connections and servers.
@@ -184,14 +184,21 @@ impl Subscriber {
             }
             let reason = match timeout(self.silence, connection.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => match connection.decoder.feed(&chunk) {
-                    Ok(()) => continue,
-                    Err(e) => return Err(ClientError::Answer { place: self.place(), reason: e.to_string() }),
+                    Ok(()) => {
+                        // Before the frames: what a close says about the wait is newer.
+                        self.retry = connection.decoder.take_retry().unwrap_or(self.retry);
+                        continue;
+                    }
+                    Err(e) => {
+                        return Err(ClientError::Answer { place: place(&self.urls[self.at]), reason: e.to_string() });
+                    }
                 },
-                Ok(Ok(None)) => "the server ended the connection".into(),
-                Ok(Err(e)) => cause(&e),
-                Err(_) => format!("no sign of life for {} s", self.silence.as_secs()),
+                Ok(Ok(None)) => format!("{} ended the connection", place(&self.urls[self.at])),
+                Ok(Err(e)) => format!("the connection to {} broke: {}", place(&self.urls[self.at]), cause(&e)),
+                Err(_) => {
+                    format!("no sign of life from {} for {} s", place(&self.urls[self.at]), self.silence.as_secs())
+                }
             };
-            self.retry = connection.decoder.retry().unwrap_or(self.retry);
             return Ok(Some(self.disconnected(reason, Duration::ZERO)));
         }
     }
@@ -233,11 +240,10 @@ impl Subscriber {
 
     /// The connection is over: the next try goes to the next server.
     fn disconnected(&mut self, reason: String, asked: Duration) -> Notice {
-        let place = self.place();
         self.connection = None;
         self.at = (self.at + 1) % self.urls.len();
         self.wait = self.backoff.next_wait().max(self.retry).max(asked).min(LONGEST_RETRY);
-        Notice::Disconnected { place, reason, wait: self.wait }
+        Notice::Disconnected { reason, wait: self.wait }
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Notice>, ClientError> {

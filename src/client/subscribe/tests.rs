@@ -61,7 +61,7 @@ async fn a_subscriber_resumes_at_the_next_server_after_the_last_whole_event() {
 
 #[tokio::test]
 async fn gaps_closes_and_unknown_frames_of_the_service_are_told_apart() {
-    let frames = "event: whimbrel:gap\nid: 8-0\n\
+    let frames = "retry: 60000\n\nevent: whimbrel:gap\nid: 8-0\n\
          data: {\"stream\":\"topic:news\",\"after\":\"5-1\",\"next\":\"8-1\",\"reason\":\"trimmed\"}\n\n\
          event: whimbrel:later\ndata: ?\n\n\
          event: whimbrel:close\ndata: {\"reason\":\"drain\",\"retry\":1}\nid: 8-0.stop\n\n";
