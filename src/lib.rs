@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 pub mod api;
 mod backoff;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dispatch;

@@ -16,7 +16,7 @@
 //! let mut subscriber = Subscriber::new(&["http://127.0.0.1:8080"], wanted)?;
 //! while let Some(notice) = subscriber.next().await? {
 //!     if let Notice::Event(event) = notice {
-//!         println!("{} {}", event.id, event.data);
+//!         println!("{} {}", event.stream, event.data);
 //!     }
 //! }
 //! # Ok(()) }

@@ -69,9 +69,9 @@ impl Decoder {
         self.frames.pop_front()
     }
 
-    /// The newest `retry:`, wherever it stood.
-    pub fn retry(&self) -> Option<Duration> {
-        self.retry
+    /// The newest `retry:` since the last call, wherever it stood.
+    pub fn take_retry(&mut self) -> Option<Duration> {
+        self.retry.take()
     }
 
     fn take_line(&mut self, line: &[u8]) {
@@ -126,7 +126,7 @@ mod tests {
             decoder.feed(chunk).unwrap();
             frames.extend(std::iter::from_fn(|| decoder.next()));
         }
-        (frames, decoder.retry())
+        (frames, decoder.take_retry())
     }
 
     #[test]

@@ -1,0 +1,206 @@
+//! `whimbrel check`: would a node start with this configuration, and is its Redis fit for it?
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config::{Flags, RedisUrl};
+
+use super::{Failure, print};
+
+pub const NOTES: &str = "\
+Takes the same settings as `whimbrel serve` and prints one line for each finding, beginning with ok, \
+warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.";
+
+/// The oldest Redis that has functions and everything else the scripts use.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// What Redis has unless told otherwise, in bytes.
+const NODE_MAX_BYTES: u64 = 4096;
+
+/// What the Redis says of itself. `None` where it doesn't say: managed services often block CONFIG.
+#[derive(Debug, Clone)]
+struct Inspection {
+    version: String,
+    valkey: bool,
+    eviction: Option<String>,
+    aof: Option<bool>,
+    rdb: Option<bool>,
+    stream_node_max_bytes: Option<u64>,
+    round_trip: Duration,
+}
+
+pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
+    let (settings, warnings) = flags.validate(std::env::vars_os())?;
+    let mut findings = vec![Finding::ok(format!("the settings are sound; a node would listen on {}", settings.listen))];
+    findings.extend(warnings.into_iter().map(Finding::warning));
+    match &settings.redis_url {
+        None => findings.push(Finding::ok("no Redis is set: a single node that keeps its events in memory")),
+        Some(url) => match inspect(url).await {
+            Ok(inspection) => findings.extend(judge(&inspection)),
+            Err(reason) => findings.push(Finding::error(format!("{url}: {reason}"))),
+        },
+    }
+    for finding in &findings {
+        print(finding)?;
+    }
+    let sound = findings.iter().all(|finding| finding.level != Level::Error);
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn inspect(_url: &RedisUrl) -> Result<Inspection, String> {
+    Err("the Redis store is not built yet".into())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warning,
+    Error,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    level: Level,
+    text: String,
+}
+
+impl Finding {
+    fn ok(text: impl Into<String>) -> Self {
+        Finding { level: Level::Ok, text: text.into() }
+    }
+
+    fn warning(text: impl Into<String>) -> Self {
+        Finding { level: Level::Warning, text: text.into() }
+    }
+
+    fn error(text: impl Into<String>) -> Self {
+        Finding { level: Level::Error, text: text.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "ok",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        write!(f, "{level:<8} {}", self.text)
+    }
+}
+
+fn judge(inspection: &Inspection) -> Vec<Finding> {
+    vec![
+        version(inspection),
+        eviction(inspection.eviction.as_deref()),
+        persistence(inspection.aof, inspection.rdb),
+        node_size(inspection.stream_node_max_bytes),
+        Finding::ok(format!("round trip {:.1} ms", inspection.round_trip.as_secs_f64() * 1000.0)),
+    ]
+}
+
+fn version(inspection: &Inspection) -> Finding {
+    let Inspection { version, valkey, .. } = inspection;
+    if *valkey {
+        return Finding::ok(format!("Valkey {version}"));
+    }
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST => Finding::ok(format!("Redis {version}")),
+        (Some(_), Some(_)) => Finding::error(format!("Redis {version} is too old: 7.0 or newer, or Valkey, is needed")),
+        _ => Finding::warning(format!("the version '{version}' is unknown: Redis 7.0 or newer, or Valkey, is needed")),
+    }
+}
+
+fn eviction(policy: Option<&str>) -> Finding {
+    match policy {
+        Some("noeviction") => Finding::ok("maxmemory-policy is noeviction"),
+        Some(policy) => Finding::error(format!(
+            "maxmemory-policy is {policy}, so events and routes vanish when memory is short: set it to noeviction"
+        )),
+        None => Finding::warning("maxmemory-policy can't be read (CONFIG is blocked): it has to be noeviction"),
+    }
+}
+
+fn persistence(aof: Option<bool>, rdb: Option<bool>) -> Finding {
+    match (aof, rdb) {
+        (Some(true), Some(true)) => Finding::ok("persistence: append-only file and snapshots"),
+        (Some(true), _) => Finding::ok("persistence: append-only file"),
+        (_, Some(true)) => Finding::ok("persistence: snapshots; a crash loses what came after the last one"),
+        (Some(false), Some(false)) => {
+            Finding::warning("persistence is off: a restart of Redis loses all events; set appendonly yes")
+        }
+        _ => Finding::warning("persistence can't be read (CONFIG is blocked): without it a restart loses all events"),
+    }
+}
+
+fn node_size(bytes: Option<u64>) -> Finding {
+    match bytes {
+        // 0 is no limit.
+        Some(bytes) if bytes == 0 || bytes >= NODE_MAX_BYTES => Finding::warning(format!(
+            "stream-node-max-bytes is {bytes}: a short stream takes some 4 KB of memory; with 512 it takes 0.8 KB"
+        )),
+        Some(bytes) => Finding::ok(format!("stream-node-max-bytes is {bytes}")),
+        None => Finding::warning("stream-node-max-bytes can't be read (CONFIG is blocked): 512 saves memory"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Inspection {
+        Inspection {
+            version: "7.2.5".into(),
+            valkey: false,
+            eviction: Some("noeviction".into()),
+            aof: Some(true),
+            rdb: Some(false),
+            stream_node_max_bytes: Some(512),
+            round_trip: Duration::from_micros(420),
+        }
+    }
+
+    fn told(inspection: &Inspection) -> String {
+        judge(inspection).iter().map(|finding| format!("{finding}\n")).collect()
+    }
+
+    #[test]
+    fn a_redis_as_it_should_be_is_ok_throughout() {
+        assert_eq!(
+            told(&healthy()),
+            "ok       Redis 7.2.5\n\
+             ok       maxmemory-policy is noeviction\n\
+             ok       persistence: append-only file\n\
+             ok       stream-node-max-bytes is 512\n\
+             ok       round trip 0.4 ms\n"
+        );
+    }
+
+    #[test]
+    fn what_loses_events_silently_is_an_error() {
+        let evicting = Inspection { eviction: Some("allkeys-lru".into()), ..healthy() };
+        assert!(told(&evicting).contains("error    maxmemory-policy is allkeys-lru"));
+        let old = Inspection { version: "6.2.14".into(), ..healthy() };
+        assert!(told(&old).contains("error    Redis 6.2.14 is too old"));
+        let valkey = Inspection { version: "8.0.1".into(), valkey: true, ..healthy() };
+        assert!(told(&valkey).contains("ok       Valkey 8.0.1"));
+    }
+
+    #[test]
+    fn what_costs_is_a_warning_with_the_remedy() {
+        let bare = Inspection { aof: Some(false), stream_node_max_bytes: Some(4096), ..healthy() };
+        assert!(told(&bare).contains("warning  persistence is off"));
+        assert!(told(&bare).contains("warning  stream-node-max-bytes is 4096"));
+        assert!(told(&bare).contains("with 512"));
+    }
+
+    #[test]
+    fn a_blocked_config_is_told_and_no_error() {
+        let blocked = Inspection { eviction: None, aof: None, rdb: None, stream_node_max_bytes: None, ..healthy() };
+        assert_eq!(told(&blocked).matches("CONFIG is blocked").count(), 3);
+        assert!(judge(&blocked).iter().all(|finding| finding.level != Level::Error));
+    }
+}

@@ -1,0 +1,18 @@
+//! The log: to standard error, so that standard output holds nothing but results.
+
+use std::io::{IsTerminal as _, stderr};
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Starts it. `filter` was checked with the settings.
+pub fn start(filter: &str, json: bool) {
+    let log = fmt().with_env_filter(EnvFilter::new(filter)).with_writer(stderr);
+    // A second start in the same process is a test's; the first one stays.
+    let _ = if json { log.json().try_init() } else { log.with_ansi(stderr().is_terminal()).try_init() };
+}
+
+/// Starts it for commands without settings: only what goes wrong, unless `WHIMBREL_LOG` says otherwise.
+pub fn start_quiet() {
+    let asked = std::env::var("WHIMBREL_LOG").ok().filter(|filter| EnvFilter::try_new(filter).is_ok());
+    start(asked.as_deref().unwrap_or("warn"), false);
+}
