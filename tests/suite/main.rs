@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod conformance;
+mod forks;
 mod redis_store;
 mod support;
