@@ -266,3 +266,66 @@ impl Store for MemoryStore {
         "embedded".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventType;
+
+    fn stream(name: &str) -> StreamName {
+        name.parse().unwrap()
+    }
+
+    fn draft(bytes: usize) -> Draft {
+        Draft { kind: EventType::MESSAGE, data: vec![b'1'; bytes].into(), key: None }
+    }
+
+    #[tokio::test]
+    async fn a_full_store_refuses_publishes_and_new_streams_but_still_reads() {
+        let store = MemoryStore::new(RetentionRules::default(), Duration::from_secs(60), 10_000);
+        let kept = stream("device:1");
+        let mut stored = 0;
+        let refusal = loop {
+            match store.publish(&kept, &draft(1000)).await {
+                Ok(_) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refusal, StoreError::Full(_)));
+        assert_eq!(store.read(&kept, Start::Earliest, 100).await.unwrap().events.len(), stored);
+        // Otherwise made-up names would fill the memory.
+        let mut made_up = 0;
+        let refusal = loop {
+            made_up += 1;
+            assert!(made_up < 100);
+            if let Err(error) = store.read(&stream(&format!("topic:{made_up}")), Start::Earliest, 1).await {
+                break error;
+            }
+        };
+        assert!(matches!(refusal, StoreError::Full(_)));
+    }
+
+    #[tokio::test]
+    async fn what_outlived_its_time_takes_no_memory() {
+        let rules: RetentionRules = "*=10/1".parse().unwrap();
+        let store = MemoryStore::new(rules, Duration::from_secs(1), 1 << 20);
+        let node = NodeId::random();
+        drop(store.subscribe(&node).await.unwrap());
+        store.register(&node, &NodeInfo::default(), Duration::from_secs(1)).await.unwrap();
+        let route = Route { node, registration: 1, ttl: Duration::from_secs(1) };
+        store.sync(&stream("topic:1"), &route, None).await.unwrap();
+        store.publish(&stream("device:1"), &Draft { key: Some("k".to_owned()), ..draft(100) }).await.unwrap();
+        let mut state = store.state.lock();
+        state.sweep(now_ms() + 400_000);
+        assert!(state.streams.is_empty() && state.channels.is_empty() && state.leases.is_empty());
+        assert_eq!(state.bytes, 0);
+    }
+
+    #[test]
+    fn a_log_goes_on_above_its_last_id_when_the_clock_is_set_back() {
+        let mut log = StreamLog::new(RetentionRules::default().of(&stream("topic:1")), Duration::from_secs(60));
+        let before = log.publish(&draft(1), 5_000_000, 7).unwrap().id;
+        let after = log.publish(&draft(1), 1_000_000, 7).unwrap().event.unwrap();
+        assert_eq!((after.prev, after.id), (before, EventId::new(5_000_000, before.seq + 7)));
+    }
+}
