@@ -8,6 +8,7 @@
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
 //! behaviour.
 
+mod mailbox;
 pub mod memory;
 pub mod redis;
 mod retention;
@@ -27,6 +28,20 @@ pub const PAGE_EVENTS: usize = 128;
 /// A page ends early once its data has this many bytes, so that one read holds up neither the store nor
 /// the memory of a node. The event that crosses the line is still in the page.
 pub const PAGE_BYTES: usize = 256 * 1024;
+
+/// For how long an idempotency key is remembered.
+pub const ONCE_TIME: Duration = Duration::from_secs(300);
+
+/// A duration as whole milliseconds, the unit of all store times.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// By how much ids step, see [`EventId::next`]. Small enough that 2^53 is never reached, where Lua's
+/// numbers end.
+fn random_step() -> u64 {
+    rand::random_range(1..=65_535)
+}
 
 /// The name of one running process, new at every start.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,1 +1,224 @@
+//! The Redis store: a region of any number of nodes.
+//!
+//! Every operation on a stream is one script, so that it is atomic and one round trip: [`scripts`] holds
+//! them and turns arguments and answers, `keys` names what they touch. `connections` owns the sockets:
+//! a few multiplexed ones for what must be fast and in order, a pool for the rest. `subscription` is the
+//! receiving end of a node's channel. `inspection` asks the server what it is and how it is set up.
 
+mod connections;
+mod errors;
+mod inspection;
+mod keys;
+mod leases;
+mod scripts;
+mod subscription;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::Value;
+
+use self::connections::{Address, Lanes, Pool};
+use self::keys::Keys;
+use self::scripts::Call;
+use super::{
+    Channels, EventLog, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
+    Subscription, millis, random_step,
+};
+use crate::model::{Draft, EventId, Page, Published, Start, StreamName};
+
+pub use errors::ConnectError;
+pub use inspection::Inspection;
+
+/// A region's store in one Redis.
+pub struct RedisStore {
+    rules: RetentionRules,
+    position_time: Duration,
+    keys: Keys,
+    address: Address,
+    /// For the operations that must be fast and, within a stream, in order.
+    lanes: Lanes,
+    /// For everything that may wait.
+    pool: Pool,
+}
+
+impl RedisStore {
+    /// Connects, and checks that this Redis can be worked with: see [`Inspection::check`].
+    pub async fn connect(
+        url: &str,
+        prefix: &str,
+        rules: RetentionRules,
+        position_time: Duration,
+    ) -> Result<Self, ConnectError> {
+        let address = Address::parse(url)?;
+        let pool = Pool::new(&address)?;
+        inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
+        let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
+        Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool })
+    }
+
+    /// Asks the server what it is and how it is set up.
+    pub async fn inspect(&self) -> Result<Inspection, StoreError> {
+        inspection::inspect(&self.pool).await
+    }
+
+    fn publish_call(&self, stream: &StreamName, draft: &Draft) -> Call {
+        let retention = self.rules.of(stream);
+        let key = draft.key.as_deref().unwrap_or_default();
+        let kind = if draft.kind.is_message() { "" } else { draft.kind.as_str() };
+        let keys = self.keys.of(stream);
+        Call::script(&scripts::PUBLISH, &[&keys.events, &keys.nodes, &keys.meta, &keys.once(key)])
+            .arg(stream.as_str())
+            .arg(&draft.data[..])
+            .arg(kind)
+            .arg(key)
+            .arg(random_step())
+            .arg(retention.events)
+            .arg(millis(retention.time))
+            .arg(self.position_ms(stream))
+            .arg(millis(ONCE_TIME))
+            .arg(self.keys.channels())
+    }
+
+    /// How long the stream's position lives: never shorter than its log, which could not go on without
+    /// it, as new ids might fall among the old.
+    fn position_ms(&self, stream: &StreamName) -> u64 {
+        millis(self.position_time.max(self.rules.of(stream).time))
+    }
+
+    async fn page(&self, call: Call) -> Result<Page, StoreError> {
+        scripts::page(self.pool.run(call).await?)
+    }
+}
+
+#[async_trait]
+impl EventLog for RedisStore {
+    async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
+        let answer = self.lanes.of(stream).run(self.publish_call(stream, draft)).await?;
+        scripts::published(stream, answer)
+    }
+
+    async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
+        // One pipeline a lane: a stream's events stay in order, and lanes don't wait for each other.
+        let mut places = vec![Vec::new(); self.lanes.count()];
+        for (place, (stream, _)) in batch.iter().enumerate() {
+            places[self.lanes.index_of(stream)].push(place);
+        }
+        let pipelines = places.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(lane, places)| {
+            let calls = places.iter().map(|place| self.publish_call(&batch[*place].0, &batch[*place].1)).collect();
+            async move { (places, self.lanes.at(lane).run_all(calls).await) }
+        });
+        let mut answers: Vec<_> =
+            batch.iter().map(|_| Err(StoreError::Protocol("too few answers".to_owned()))).collect();
+        for (places, outcomes) in futures_util::future::join_all(pipelines).await {
+            for (place, outcome) in places.iter().zip(outcomes) {
+                answers[*place] = outcome.and_then(|answer| scripts::published(&batch[*place].0, answer));
+            }
+        }
+        answers
+    }
+
+    async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
+        let keys = self.keys.of(stream);
+        let sync = Call::script(&scripts::SYNC, &[&keys.events, &keys.nodes, &keys.meta])
+            .arg(route.node.as_str())
+            .arg(route.registration)
+            .arg(millis(route.ttl))
+            .arg(head.map_or(String::new(), |head| head.to_string()))
+            .arg(random_step())
+            .arg(self.position_ms(stream))
+            .arg(PAGE_EVENTS)
+            .arg(PAGE_BYTES);
+        let lane = self.lanes.of(stream);
+        if head.is_some() {
+            return scripts::page(lane.run(sync).await?);
+        }
+        // Written down before the route exists, so that whoever cleans up after this node finds it.
+        let note = Call::command("SADD", &self.keys.streams(&route.node)).arg(stream.as_str());
+        let mut page = Err(StoreError::Protocol("no answer to an attach".to_owned()));
+        for answer in lane.run_all(vec![note, sync]).await {
+            page = Ok(answer?);
+        }
+        scripts::page(page?)
+    }
+
+    async fn recover(
+        &self,
+        stream: &StreamName,
+        head: EventId,
+        born: EventId,
+        seen: &[EventId],
+    ) -> Result<Page, StoreError> {
+        let keys = self.keys.of(stream);
+        let call = Call::script(&scripts::RECOVER, &[&keys.events, &keys.meta])
+            .arg(head.to_string())
+            .arg(born.to_string())
+            .arg(random_step())
+            .arg(self.position_ms(stream))
+            .arg(PAGE_EVENTS)
+            .arg(PAGE_BYTES);
+        let call = seen.iter().fold(call, |call, id| call.arg(id.to_string()));
+        scripts::page(self.lanes.of(stream).run(call).await?)
+    }
+
+    async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
+        let lane = self.lanes.of(stream);
+        let detach = Call::script(&scripts::DETACH, &[&self.keys.of(stream).nodes])
+            .arg(node.as_str())
+            .arg(registration.map_or(String::new(), |registration| registration.to_string()));
+        // Only when the route is gone: a stream with a route that its node's set does not name would be
+        // forgotten by the clean-up.
+        if lane.run(detach).await? == Value::Int(1) {
+            lane.run(Call::command("SREM", &self.keys.streams(node)).arg(stream.as_str())).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError> {
+        let keys = self.keys.of(stream);
+        let (kind, amount) = match start {
+            Start::After(id) => ("after", id.to_string()),
+            Start::Earliest => ("earliest", String::new()),
+            Start::Last(count) => ("last", count.to_string()),
+        };
+        let call = Call::script(&scripts::READ, &[&keys.events, &keys.meta])
+            .arg(kind)
+            .arg(amount)
+            .arg(random_step())
+            .arg(self.position_ms(stream))
+            .arg(limit)
+            .arg(PAGE_BYTES);
+        self.page(call).await
+    }
+
+    async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
+        let keys = self.keys.of(stream);
+        let call = Call::script(&scripts::READ_BEFORE, &[&keys.events, &keys.meta])
+            .arg(before.to_string())
+            .arg(random_step())
+            .arg(self.position_ms(stream))
+            .arg(limit)
+            .arg(PAGE_BYTES);
+        let mut page = self.page(call).await?;
+        page.events.reverse();
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl Channels for RedisStore {
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        Ok(Box::new(subscription::subscribe(&self.address, &self.keys.channel(node)).await?))
+    }
+
+    async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.pool.run(Call::command("PUBLISH", &self.keys.channel(node)).arg(subscription::BEAT)).await?;
+        Ok(())
+    }
+}
+
+impl Store for RedisStore {
+    fn describe(&self) -> String {
+        format!("Redis at {}", self.address)
+    }
+}

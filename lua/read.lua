@@ -1,0 +1,37 @@
+#!lua flags=allow-oom
+-- Reads a page of a stream's log.
+--
+-- KEYS  1 events, 2 meta
+-- ARGV  1 'after', 'earliest' or 'last', 2 the id or the count, 3 step, 4 ms the position lives,
+--       5 events in a page, 6 bytes in a page
+local now = clock()
+local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[3]), ARGV[4])
+local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+if ARGV[1] == 'after' then
+  return page_after(stream, ARGV[2], limit, max_bytes, now)
+end
+
+local start = '-'
+local count = tonumber(ARGV[2])
+if ARGV[1] == 'last' then
+  if count == 0 then
+    return answer(stream, stream.last, {}, false, now)
+  end
+  if count < redis.call('XLEN', stream.key) then
+    -- A Redis stream can't be entered at the n-th entry from its end: walk there.
+    local bound = '+'
+    while count > 0 do
+      local chunk = redis.call('XREVRANGE', stream.key, bound, '-', 'COUNT', math.min(count, 64))
+      if #chunk == 0 then break end
+      count = count - #chunk
+      start = chunk[#chunk][1]
+      bound = '(' .. start
+    end
+  end
+end
+
+local entries, more = collect(stream, 'XRANGE', start, '+', limit, max_bytes)
+-- The position before the first event wanted, so that the chain holds from the first one on.
+local from = entries[1] and field(entries[1], 'p') or stream.last
+return answer(stream, from, entries, more, now)

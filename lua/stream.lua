@@ -1,0 +1,133 @@
+-- What the scripts of one stream share. It is put between the first line of each of them and the rest.
+--
+-- Ids are compared as two numbers each. Lua's numbers are exact below 2^53: enough for milliseconds
+-- until the year 287396, and for sequence numbers, which start anew with every millisecond.
+
+-- The largest id there is. XRANGE refuses to begin after it.
+local MAX_ID = '18446744073709551615-18446744073709551615'
+
+-- Entries per XRANGE of a page, so that a page that ends early on its bytes has not pulled all of its
+-- entries into the interpreter.
+local CHUNK = 16
+
+local function parts(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- Whether id a is above id b.
+local function above(a, b)
+  local a_ms, a_seq = parts(a)
+  local b_ms, b_seq = parts(b)
+  return a_ms > b_ms or (a_ms == b_ms and a_seq > b_seq)
+end
+
+local function highest(a, b)
+  if above(a, b) then return a end
+  return b
+end
+
+-- The store's clock in milliseconds.
+local function clock()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- The id after `last`: the clock's millisecond, never at or below `last`. The step is random, so that
+-- two masters that both go on from `last` do not give one id to two events.
+local function next_id(last, now, step)
+  local ms, seq = parts(last)
+  if now > ms then
+    return string.format('%.0f-%.0f', now, step)
+  end
+  return string.format('%.0f-%.0f', ms, seq + step)
+end
+
+-- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
+-- stream. `position` is how long it lasts, in milliseconds.
+local function open(events, meta, now, step, position)
+  local known = redis.call('HMGET', meta, 'last', 'born', 'fork')
+  if known[1] then
+    local stream = { key = events, meta = meta, last = known[1], born = known[2] or known[1] }
+    if known[3] then
+      local ancestor, head, mark = string.match(known[3], '^(%S+) (%S+) (%S+)$')
+      stream.fork = { ancestor = ancestor, head = head, mark = mark }
+    end
+    return stream
+  end
+  -- Events without a position are what somebody left who deleted only the one key. XADD would refuse
+  -- ids below theirs until they expire.
+  local newest = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
+  local born = next_id(newest and newest[1] or '0-0', now, step)
+  redis.call('HSET', meta, 'last', born, 'born', born)
+  redis.call('PEXPIRE', meta, position)
+  return { key = events, meta = meta, last = born, born = born }
+end
+
+local function has(stream, id)
+  return #redis.call('XRANGE', stream.key, id, id, 'COUNT', 1) > 0
+end
+
+-- Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
+-- `last` behind, and who was told of a fork waits at its mark.
+local function knows(stream, id)
+  return stream.last == id or (stream.fork and stream.fork.mark == id) or has(stream, id)
+end
+
+-- The answer of every read; an empty string stands for none.
+local function answer(stream, from, entries, more, now)
+  local fork = stream.fork
+  local first = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
+  return {
+    from, stream.last, stream.born,
+    fork and fork.ancestor or '', fork and fork.head or '', fork and fork.mark or '',
+    first and first[1] or '', string.format('%.0f', now), more and 1 or 0, entries,
+  }
+end
+
+-- The field of an entry, nil if it has none of that name.
+local function field(entry, name)
+  local fields = entry[2]
+  for at = 1, #fields, 2 do
+    if fields[at] == name then return fields[at + 1] end
+  end
+end
+
+-- Entries in one direction up to the limits of a page, and whether there are more. `command` is XRANGE
+-- or XREVRANGE, `start` the bound to begin at, `stop` the one to end at.
+local function collect(stream, command, start, stop, limit, max_bytes)
+  local entries, bytes = {}, 0
+  while true do
+    local wanted = math.min(CHUNK, limit - #entries + 1)
+    local chunk = redis.call(command, stream.key, start, stop, 'COUNT', wanted)
+    for _, entry in ipairs(chunk) do
+      if #entries >= limit or bytes >= max_bytes then
+        return entries, true
+      end
+      entries[#entries + 1] = entry
+      bytes = bytes + #(field(entry, 'd') or '')
+    end
+    if #chunk < wanted then
+      return entries, false
+    end
+    start = '(' .. entries[#entries][1]
+  end
+end
+
+local function page_from(stream, from, limit, max_bytes, now)
+  if from == MAX_ID then
+    return answer(stream, from, {}, false, now)
+  end
+  local entries, more = collect(stream, 'XRANGE', '(' .. from, '+', limit, max_bytes)
+  return answer(stream, from, entries, more, now)
+end
+
+-- The page after a reader's position. On the lost side of a fork nothing is known of it, so reading
+-- begins at the newest event that both sides share.
+local function page_after(stream, position, limit, max_bytes, now)
+  local fork = stream.fork
+  if fork and above(position, fork.ancestor) and not above(position, fork.head) and not knows(stream, position) then
+    position = fork.ancestor
+  end
+  return page_from(stream, position, limit, max_bytes, now)
+end

@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- Asserts a node's route, then reads what is newer than its head.
+--
+-- KEYS  1 events, 2 nodes, 3 meta
+-- ARGV  1 node, 2 registration, 3 ms the route holds, 4 head or '', 5 step, 6 ms the position lives,
+--       7 events in a page, 8 bytes in a page
+--
+-- allow-oom: a full store refuses publishes, but whoever is connected stays connected.
+local now = clock()
+local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[5]), ARGV[6])
+-- Followed streams keep their position: without this, one that is silent for longer than the position's
+-- time would look flushed to devices that were connected all along.
+redis.call('PEXPIRE', KEYS[3], ARGV[6])
+redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
+-- The hash lives as long as the longest of its routes.
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[3]) then
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+end
+if ARGV[4] == '' then
+  return answer(stream, stream.last, {}, false, now)
+end
+return page_after(stream, ARGV[4], tonumber(ARGV[7]), tonumber(ARGV[8]), now)

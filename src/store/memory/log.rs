@@ -1,0 +1,329 @@
+//! One stream's log as a plain value: no clock, no I/O, no lock.
+//!
+//! Time and randomness come in as arguments, so that a test can run a store backwards: clone the value,
+//! go on, put the clone back, and a failover has lost a tail; pass an older `now_ms`, and the new master's
+//! clock is behind.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::{Draft, Event, EventId, Fork, Page, Start};
+use crate::store::{NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
+
+/// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
+const OVERHEAD: usize = 192;
+
+/// A stream's events, its position, its routes and its idempotency keys.
+#[derive(Debug, Clone)]
+pub struct StreamLog {
+    retention: Retention,
+    position_ms: u64,
+    /// Oldest first; ids ascend.
+    events: VecDeque<Arc<Event>>,
+    events_bytes: usize,
+    /// When the log is dropped.
+    events_until: u64,
+    /// `None` before the first touch, and again once it expired.
+    position: Option<Position>,
+    position_until: u64,
+    /// A `Vec`, as a stream is followed by few nodes.
+    routes: Vec<HeldRoute>,
+    once: HashMap<String, Once>,
+}
+
+/// What outlives the events.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    last: EventId,
+    born: EventId,
+    fork: Option<Fork>,
+}
+
+#[derive(Debug, Clone)]
+struct HeldRoute {
+    node: NodeId,
+    registration: u64,
+    until: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Once {
+    id: EventId,
+    /// Of type and data. A collision would only hide a producer's own mistake from it.
+    digest: u64,
+    until: u64,
+}
+
+/// What a publish did.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The id the event got, or had already.
+    pub id: EventId,
+    /// The event, unless it was stored before.
+    pub event: Option<Arc<Event>>,
+    /// Nodes that are to be told.
+    pub nodes: Vec<NodeId>,
+}
+
+impl StreamLog {
+    /// A stream that nobody touched yet.
+    pub fn new(retention: Retention, position_time: Duration) -> Self {
+        StreamLog {
+            retention,
+            // A log without its position could not go on: new ids might fall among the old.
+            position_ms: millis(position_time.max(retention.time)),
+            events: VecDeque::new(),
+            events_bytes: 0,
+            events_until: 0,
+            position: None,
+            position_until: 0,
+            routes: Vec::new(),
+            once: HashMap::new(),
+        }
+    }
+
+    /// Stores an event, or finds that its key was used before.
+    pub fn publish(&mut self, draft: &Draft, now_ms: u64, step: u64) -> Result<Stored, StoreError> {
+        self.expire(now_ms);
+        let digest = digest(draft);
+        if let Some(once) = draft.key.as_ref().and_then(|key| self.once.get(key)) {
+            return if once.digest == digest {
+                Ok(Stored { id: once.id, event: None, nodes: Vec::new() })
+            } else {
+                Err(StoreError::KeyReused)
+            };
+        }
+        let position = self.open(now_ms, step);
+        let prev = position.last;
+        let id = prev.next(now_ms, step);
+        position.last = id;
+        // A copy: the draft's data may be a small slice of a large request body.
+        let data = Bytes::copy_from_slice(&draft.data);
+        let event = Arc::new(Event { id, prev, kind: draft.kind.clone(), data });
+        self.events_bytes += event.data.len();
+        self.events.push_back(event.clone());
+        while self.events.len() as u64 > self.retention.events {
+            self.events_bytes -= self.events.pop_front().map_or(0, |event| event.data.len());
+        }
+        self.events_until = now_ms.saturating_add(millis(self.retention.time));
+        self.hold_position(now_ms);
+        if let Some(key) = &draft.key {
+            let until = now_ms.saturating_add(millis(ONCE_TIME));
+            self.once.insert(key.clone(), Once { id, digest, until });
+        }
+        let nodes = self.routes.iter().map(|route| route.node.clone()).collect();
+        Ok(Stored { id, event: Some(event), nodes })
+    }
+
+    /// Asserts a route and reads what is newer than `head`; without one, where the stream stands.
+    pub fn sync(&mut self, route: &Route, head: Option<EventId>, now_ms: u64, step: u64) -> Page {
+        self.touch(now_ms, step);
+        // Followed streams keep their position: without this, one that is silent for longer than the
+        // position's time would look flushed to devices that were connected all along.
+        self.hold_position(now_ms);
+        let until = now_ms.saturating_add(millis(route.ttl));
+        let held = HeldRoute { node: route.node.clone(), registration: route.registration, until };
+        match self.routes.iter_mut().find(|known| known.node == route.node) {
+            Some(known) => *known = held,
+            None => self.routes.push(held),
+        }
+        match head {
+            Some(head) => self.page_after(head, PAGE_EVENTS, now_ms),
+            None => self.blank(self.last(), now_ms),
+        }
+    }
+
+    /// Finds out what became of a history; see [`EventLog::recover`](crate::store::EventLog::recover).
+    pub fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId], now_ms: u64, step: u64) -> Page {
+        let position = self.touch(now_ms, step);
+        if self.knows(head) {
+            return self.page_after(head, PAGE_EVENTS, now_ms);
+        }
+        let ancestor = if position.born != born {
+            // Flushed and born again: the histories share nothing, so the new one counts from its birth.
+            if position.last <= head {
+                self.record_fork(position.born, head, true, now_ms, step);
+            } else if head >= position.born {
+                // New ids are above all that was shown, so nothing has to be raised, but positions up to
+                // `head` would pass for positions of the new history unless it is written down.
+                self.record_fork(position.born, head, false, now_ms, step);
+            }
+            position.born
+        } else if let Some(ancestor) = seen.iter().copied().find(|id| self.has(*id)) {
+            self.record_fork(ancestor, head, true, now_ms, step);
+            ancestor
+        } else if position.last < head {
+            // Nothing of `seen` is left to compare with, but ids that the store never heard of were shown.
+            self.record_fork(position.last, head, true, now_ms, step);
+            position.last
+        } else {
+            // Ordinary trimming, or a fork that somebody else reported.
+            return self.page_after(head, PAGE_EVENTS, now_ms);
+        };
+        self.page_from(ancestor, PAGE_EVENTS, now_ms)
+    }
+
+    /// Removes the route of a node, if it is of this registration or none is named.
+    pub fn detach(&mut self, node: &NodeId, registration: Option<u64>) {
+        self.routes
+            .retain(|route| route.node != *node || registration.is_some_and(|wanted| wanted != route.registration));
+    }
+
+    /// Reads a page.
+    pub fn read(&mut self, start: Start, limit: usize, now_ms: u64, step: u64) -> Page {
+        self.touch(now_ms, step);
+        let skipped = match start {
+            Start::After(id) => return self.page_after(id, limit, now_ms),
+            Start::Earliest => 0,
+            Start::Last(count) => self.events.len().saturating_sub(count as usize),
+        };
+        // The position before the first event wanted, so that the chain holds from the first one on.
+        let from = self.events.get(skipped).map_or(self.last(), |event| event.prev);
+        self.page_at(skipped, from, limit, now_ms)
+    }
+
+    /// Reads the newest events before an id, oldest first.
+    pub fn read_before(&mut self, before: EventId, limit: usize, now_ms: u64, step: u64) -> Page {
+        self.touch(now_ms, step);
+        let end = self.events.partition_point(|event| event.id < before);
+        let older = self.events.range(..end).rev();
+        let mut events = take(older, limit);
+        events.reverse();
+        let from = events.first().map_or(before, |event| event.prev);
+        let more = events.len() < end;
+        Page { events, more, ..self.blank(from, now_ms) }
+    }
+
+    /// Drops what outlived its time.
+    pub fn expire(&mut self, now_ms: u64) {
+        if self.events_until <= now_ms {
+            self.events.clear();
+            self.events_bytes = 0;
+        }
+        if self.position_until <= now_ms {
+            self.position = None;
+        }
+        self.routes.retain(|route| route.until > now_ms);
+        self.once.retain(|_, once| once.until > now_ms);
+    }
+
+    /// Whether the store may forget that this stream exists.
+    pub fn is_blank(&self) -> bool {
+        self.position.is_none() && self.events.is_empty() && self.routes.is_empty() && self.once.is_empty()
+    }
+
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.events_bytes + OVERHEAD * (2 + self.events.len() + self.once.len() + self.routes.len())
+    }
+
+    fn touch(&mut self, now_ms: u64, step: u64) -> Position {
+        self.expire(now_ms);
+        *self.open(now_ms, step)
+    }
+
+    /// The stream's position; a birth if it has none.
+    fn open(&mut self, now_ms: u64, step: u64) -> &mut Position {
+        if self.position.is_none() {
+            self.hold_position(now_ms);
+        }
+        self.position.get_or_insert_with(|| {
+            let born = EventId::ZERO.next(now_ms, step);
+            Position { last: born, born, fork: None }
+        })
+    }
+
+    fn hold_position(&mut self, now_ms: u64) {
+        self.position_until = self.position_until.max(now_ms.saturating_add(self.position_ms));
+    }
+
+    fn last(&self) -> EventId {
+        self.position.map_or(EventId::ZERO, |position| position.last)
+    }
+
+    fn has(&self, id: EventId) -> bool {
+        self.events.binary_search_by_key(&id, |event| event.id).is_ok()
+    }
+
+    /// Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
+    /// `last` behind, and who was told of a fork waits at its mark.
+    fn knows(&self, id: EventId) -> bool {
+        let position = self.position;
+        self.has(id) || position.is_some_and(|p| p.last == id || p.fork.is_some_and(|fork| fork.mark == id))
+    }
+
+    /// Writes a fork down. With `raise` the stream goes above both sides, so that no id falls below what
+    /// was shown and the first event afterwards breaks the chain for all who were not told.
+    fn record_fork(&mut self, ancestor: EventId, head: EventId, raise: bool, now_ms: u64, step: u64) {
+        self.hold_position(now_ms);
+        let Some(position) = &mut self.position else { return };
+        match &mut position.fork {
+            // Somebody reported it before. Raising again would break the chain for those who were told
+            // and wait at the mark: a false alarm.
+            Some(fork) if fork.ancestor == ancestor && fork.mark > ancestor => fork.head = fork.head.max(head),
+            _ => {
+                if raise {
+                    position.last = position.last.max(head).next(now_ms, step);
+                }
+                position.fork = Some(Fork { ancestor, head, mark: position.last });
+            }
+        }
+    }
+
+    /// The page after a reader's position, which may lie on the lost side of a fork.
+    fn page_after(&self, position: EventId, limit: usize, now_ms: u64) -> Page {
+        let fork = self.position.and_then(|known| known.fork);
+        let crossing = fork.filter(|fork| fork.ancestor < position && position <= fork.head && !self.knows(position));
+        self.page_from(crossing.map_or(position, |fork| fork.ancestor), limit, now_ms)
+    }
+
+    fn page_from(&self, from: EventId, limit: usize, now_ms: u64) -> Page {
+        let skipped = self.events.partition_point(|event| event.id <= from);
+        self.page_at(skipped, from, limit, now_ms)
+    }
+
+    fn page_at(&self, skipped: usize, from: EventId, limit: usize, now_ms: u64) -> Page {
+        let events = take(self.events.range(skipped..), limit);
+        let more = skipped + events.len() < self.events.len();
+        Page { events, more, ..self.blank(from, now_ms) }
+    }
+
+    fn blank(&self, from: EventId, now_ms: u64) -> Page {
+        let position = self.position;
+        Page {
+            from,
+            events: Vec::new(),
+            more: false,
+            last: self.last(),
+            first: self.events.front().map(|event| event.id),
+            born: position.map_or(EventId::ZERO, |known| known.born),
+            fork: position.and_then(|known| known.fork),
+            now_ms,
+        }
+    }
+}
+
+/// The first events up to the limits of a page.
+fn take<'a>(events: impl Iterator<Item = &'a Arc<Event>>, limit: usize) -> Vec<Arc<Event>> {
+    let mut bytes = 0;
+    events
+        .take(limit)
+        .take_while(|event| {
+            let room = bytes < PAGE_BYTES;
+            bytes += event.data.len();
+            room
+        })
+        .cloned()
+        .collect()
+}
+
+fn digest(draft: &Draft) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    draft.kind.as_str().hash(&mut hasher);
+    draft.data.hash(&mut hasher);
+    hasher.finish()
+}

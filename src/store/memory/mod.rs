@@ -1,0 +1,331 @@
+//! The embedded store: everything in this process, for one node, gone when the process ends.
+//!
+//! [`log`](StreamLog) is one stream as a plain value; here stand the map of streams, the channels, the
+//! leases, the clock and the byte limit around it.
+
+mod log;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::mailbox::Mailbox;
+use super::{
+    ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, Renewal, RetentionRules, Route, Store, StoreError,
+    Subscription, millis, random_step,
+};
+use crate::model::{Draft, EventId, Page, Published, Start, StreamName};
+
+pub use log::{Stored, StreamLog};
+
+/// How often all streams are looked through for what outlived its time. Each is also looked at whenever
+/// it is used, so this only bounds how long forgotten ones take memory.
+const SWEEP_MS: u64 = 10_000;
+
+/// The embedded store.
+pub struct MemoryStore {
+    rules: RetentionRules,
+    position_time: Duration,
+    max_bytes: usize,
+    /// One lock for all: an operation holds it for some microseconds, and under it a publish and its
+    /// messages are one step, so that every channel has every stream's order.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    streams: HashMap<StreamName, StreamLog>,
+    /// The sum of what the logs take.
+    bytes: usize,
+    channels: HashMap<NodeId, Vec<Arc<Mailbox>>>,
+    /// When each node's lease ends.
+    leases: HashMap<NodeId, u64>,
+    swept_ms: u64,
+}
+
+impl MemoryStore {
+    /// An empty store that keeps at most about `max_bytes`.
+    pub fn new(rules: RetentionRules, position_time: Duration, max_bytes: usize) -> Self {
+        MemoryStore { rules, position_time, max_bytes, state: Mutex::default() }
+    }
+
+    /// Runs one operation on a stream's log. A stream that does not exist yet comes to be only while
+    /// there is room: otherwise reads of made-up names would fill the memory.
+    fn with_log<T>(
+        &self,
+        stream: &StreamName,
+        operation: impl FnOnce(&mut StreamLog, u64) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let now_ms = now_ms();
+        let mut state = self.state.lock();
+        state.sweep_if_due(now_ms);
+        if !state.streams.contains_key(stream) {
+            self.make_room(&mut state, 0, now_ms)?;
+        }
+        state.with_log(
+            stream,
+            || StreamLog::new(self.rules.of(stream), self.position_time),
+            |log| operation(log, now_ms),
+        )
+    }
+
+    fn make_room(&self, state: &mut State, wanted: usize, now_ms: u64) -> Result<(), StoreError> {
+        if state.bytes.saturating_add(wanted) > self.max_bytes {
+            state.sweep(now_ms);
+        }
+        if state.bytes.saturating_add(wanted) > self.max_bytes {
+            return Err(StoreError::Full(format!("the embedded store holds {} bytes already", state.bytes)));
+        }
+        Ok(())
+    }
+
+    fn publish_one(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
+        let now_ms = now_ms();
+        let mut state = self.state.lock();
+        state.sweep_if_due(now_ms);
+        self.make_room(&mut state, draft.data.len(), now_ms)?;
+        let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
+        let stored = state.with_log(stream, fresh, |log| log.publish(draft, now_ms, random_step()))?;
+        if let Some(event) = &stored.event {
+            for node in &stored.nodes {
+                state.tell(node, || ChannelMessage::Event(stream.clone(), (**event).clone()));
+            }
+        }
+        Ok(Published {
+            id: stored.id,
+            stream: stream.clone(),
+            nodes: stored.nodes.len() as u32,
+            duplicate: stored.event.is_none(),
+        })
+    }
+}
+
+impl State {
+    fn with_log<T>(
+        &mut self,
+        stream: &StreamName,
+        fresh: impl FnOnce() -> StreamLog,
+        operation: impl FnOnce(&mut StreamLog) -> T,
+    ) -> T {
+        let (log, before) = match self.streams.get_mut(stream) {
+            Some(log) => {
+                let before = log.bytes();
+                (log, before)
+            }
+            None => (self.streams.entry(stream.clone()).or_insert_with(fresh), 0),
+        };
+        let answer = operation(log);
+        self.bytes = self.bytes - before + log.bytes();
+        answer
+    }
+
+    fn tell(&mut self, node: &NodeId, message: impl Fn() -> ChannelMessage) {
+        if let Some(mailboxes) = self.channels.get_mut(node) {
+            mailboxes.retain(|mailbox| mailbox.push(message()));
+        }
+    }
+
+    fn sweep_if_due(&mut self, now_ms: u64) {
+        // Also when the clock was set back: `swept_ms` would stay ahead for as long.
+        if now_ms.abs_diff(self.swept_ms) >= SWEEP_MS {
+            self.sweep(now_ms);
+        }
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        self.swept_ms = now_ms;
+        let mut bytes = 0;
+        self.streams.retain(|_, log| {
+            log.expire(now_ms);
+            let keep = !log.is_blank();
+            bytes += if keep { log.bytes() } else { 0 };
+            keep
+        });
+        self.bytes = bytes;
+        self.leases.retain(|_, until| *until > now_ms);
+        self.channels.retain(|_, mailboxes| {
+            mailboxes.retain(|mailbox| !mailbox.is_closed());
+            !mailboxes.is_empty()
+        });
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+#[async_trait]
+impl EventLog for MemoryStore {
+    async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
+        self.publish_one(stream, draft)
+    }
+
+    async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
+        batch.iter().map(|(stream, draft)| self.publish_one(stream, draft)).collect()
+    }
+
+    async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.sync(route, head, now_ms, random_step())))
+    }
+
+    async fn recover(
+        &self,
+        stream: &StreamName,
+        head: EventId,
+        born: EventId,
+        seen: &[EventId],
+    ) -> Result<Page, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.recover(head, born, seen, now_ms, random_step())))
+    }
+
+    async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        if state.streams.contains_key(stream) {
+            let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
+            state.with_log(stream, fresh, |log| log.detach(node, registration));
+        }
+        Ok(())
+    }
+
+    async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.read(start, limit, now_ms, random_step())))
+    }
+
+    async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.read_before(before, limit, now_ms, random_step())))
+    }
+}
+
+#[async_trait]
+impl Channels for MemoryStore {
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        let mailbox = Arc::new(Mailbox::default());
+        self.state.lock().channels.entry(node.clone()).or_default().push(mailbox.clone());
+        Ok(Box::new(MemorySubscription(mailbox)))
+    }
+
+    async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.state.lock().tell(node, || ChannelMessage::Beat);
+        Ok(())
+    }
+}
+
+/// Closes its mailbox when dropped, so that the store lets go of it.
+struct MemorySubscription(Arc<Mailbox>);
+
+#[async_trait]
+impl Subscription for MemorySubscription {
+    async fn next(&mut self, limit: usize) -> Option<Vec<ChannelMessage>> {
+        self.0.take(limit).await
+    }
+}
+
+impl Drop for MemorySubscription {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[async_trait]
+impl Leases for MemoryStore {
+    async fn register(&self, node: &NodeId, _info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
+        // Nobody else could read the info: there is only this node.
+        self.state.lock().leases.insert(node.clone(), now_ms().saturating_add(millis(ttl)));
+        Ok(())
+    }
+
+    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
+        let now_ms = now_ms();
+        let mut state = self.state.lock();
+        state.leases.retain(|_, until| *until > now_ms);
+        let Some(until) = state.leases.get_mut(node) else {
+            return Ok(Renewal::Gone);
+        };
+        *until = now_ms.saturating_add(millis(ttl));
+        Ok(Renewal::Held { nodes: state.leases.len() as u32 })
+    }
+
+    async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.state.lock().leases.remove(node);
+        Ok(())
+    }
+
+    async fn alive(&self) -> Result<Vec<NodeId>, StoreError> {
+        let now_ms = now_ms();
+        let mut state = self.state.lock();
+        state.leases.retain(|_, until| *until > now_ms);
+        Ok(state.leases.keys().cloned().collect())
+    }
+}
+
+impl Store for MemoryStore {
+    fn describe(&self) -> String {
+        "embedded".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventType;
+
+    fn stream(name: &str) -> StreamName {
+        name.parse().unwrap()
+    }
+
+    fn draft(bytes: usize) -> Draft {
+        Draft { kind: EventType::MESSAGE, data: vec![b'1'; bytes].into(), key: None }
+    }
+
+    #[tokio::test]
+    async fn a_full_store_refuses_publishes_and_new_streams_but_still_reads() {
+        let store = MemoryStore::new(RetentionRules::default(), Duration::from_secs(60), 10_000);
+        let kept = stream("device:1");
+        let mut stored = 0;
+        let refusal = loop {
+            match store.publish(&kept, &draft(1000)).await {
+                Ok(_) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refusal, StoreError::Full(_)));
+        assert_eq!(store.read(&kept, Start::Earliest, 100).await.unwrap().events.len(), stored);
+        // Otherwise made-up names would fill the memory.
+        let mut made_up = 0;
+        let refusal = loop {
+            made_up += 1;
+            assert!(made_up < 100);
+            if let Err(error) = store.read(&stream(&format!("topic:{made_up}")), Start::Earliest, 1).await {
+                break error;
+            }
+        };
+        assert!(matches!(refusal, StoreError::Full(_)));
+    }
+
+    #[tokio::test]
+    async fn what_outlived_its_time_takes_no_memory() {
+        let rules: RetentionRules = "*=10/1".parse().unwrap();
+        let store = MemoryStore::new(rules, Duration::from_secs(1), 1 << 20);
+        let node = NodeId::random();
+        drop(store.subscribe(&node).await.unwrap());
+        store.register(&node, &NodeInfo::default(), Duration::from_secs(1)).await.unwrap();
+        let route = Route { node, registration: 1, ttl: Duration::from_secs(1) };
+        store.sync(&stream("topic:1"), &route, None).await.unwrap();
+        store.publish(&stream("device:1"), &Draft { key: Some("k".to_owned()), ..draft(100) }).await.unwrap();
+        let mut state = store.state.lock();
+        state.sweep(now_ms() + 400_000);
+        assert!(state.streams.is_empty() && state.channels.is_empty() && state.leases.is_empty());
+        assert_eq!(state.bytes, 0);
+    }
+
+    #[test]
+    fn a_log_goes_on_above_its_last_id_when_the_clock_is_set_back() {
+        let mut log = StreamLog::new(RetentionRules::default().of(&stream("topic:1")), Duration::from_secs(60));
+        let before = log.publish(&draft(1), 5_000_000, 7).unwrap().id;
+        let after = log.publish(&draft(1), 1_000_000, 7).unwrap().event.unwrap();
+        assert_eq!((after.prev, after.id), (before, EventId::new(5_000_000, before.seq + 7)));
+    }
+}

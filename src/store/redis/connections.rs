@@ -1,0 +1,336 @@
+//! The connections to one Redis, and what happens when they break.
+//!
+//! A *lane* is one multiplexed connection that many operations share. A stream always takes the same
+//! lane, so that its operations take effect in the order in which they were called. Each lane has a
+//! supervisor: when the connection breaks or gives no answer it is dropped and another is opened, with
+//! backoff and jitter; meanwhile the lane's operations fail at once, as nothing is gained by waiting.
+//!
+//! The *pool* is for what may wait: leases, pages, administration. A slow page there holds up nobody.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use deadpool_redis::{Manager, Runtime};
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
+    RedisResult, ServerErrorKind, Value,
+};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::errors::{ConnectError, is_demoted, refused, unanswered, unreachable};
+use super::scripts::{self, Call};
+use crate::model::StreamName;
+use crate::store::StoreError;
+
+const LANES: usize = 4;
+const POOL_SIZE: usize = 8;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Operations that may queue before a lane's socket; more wait in their callers, in order.
+const LANE_QUEUE: usize = 1024;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+
+/// A connection that lasted this long was a good one: the next break begins with a short wait again.
+const GOOD_AGE: Duration = Duration::from_secs(5);
+
+/// Where the Redis is. Displayed without user and password.
+#[derive(Clone)]
+pub(super) struct Address {
+    info: ConnectionInfo,
+    client: Client,
+}
+
+impl Address {
+    pub(super) fn parse(url: &str) -> Result<Self, ConnectError> {
+        let wrong = |error: RedisError| ConnectError::Address(error.to_string());
+        let info = url.into_connection_info().map_err(wrong)?;
+        // RESP3, as it alone reports a broken connection at once and brings messages without a task between.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true)).set_redis_settings(settings);
+        let client = Client::open(info.clone()).map_err(wrong)?;
+        Ok(Address { info, client })
+    }
+
+    /// Opens a connection; `on_push` gets the messages and, when it breaks, a disconnection.
+    pub(super) async fn open(
+        &self,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> RedisResult<MultiplexedConnection> {
+        let config = timeouts().set_pipeline_buffer_size(LANE_QUEUE).set_push_sender(move |push: PushInfo| {
+            on_push(push);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.addr().fmt(f)
+    }
+}
+
+fn timeouts() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+}
+
+/// All lanes. Dropping them ends their supervisors.
+pub(super) struct Lanes {
+    lanes: Vec<Arc<Lane>>,
+    supervisors: Vec<AbortHandle>,
+}
+
+impl Lanes {
+    pub(super) async fn open(address: &Address) -> Result<Self, StoreError> {
+        let mut lanes = Lanes { lanes: Vec::new(), supervisors: Vec::new() };
+        for _ in 0..LANES {
+            let lane = Arc::new(Lane::default());
+            lane.connect(address).await.map_err(unreachable)?;
+            lanes.supervisors.push(tokio::spawn(supervise(lane.clone(), address.clone())).abort_handle());
+            lanes.lanes.push(lane);
+        }
+        Ok(lanes)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    pub(super) fn at(&self, index: usize) -> &Lane {
+        &self.lanes[index]
+    }
+
+    pub(super) fn index_of(&self, stream: &StreamName) -> usize {
+        (stream.fingerprint() % self.lanes.len() as u64) as usize
+    }
+
+    pub(super) fn of(&self, stream: &StreamName) -> &Lane {
+        self.at(self.index_of(stream))
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.supervisors.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// One shared connection, or the wait for the next.
+#[derive(Default)]
+pub(super) struct Lane {
+    current: ArcSwapOption<Open>,
+    /// Why there is none, for people.
+    reason: Mutex<String>,
+}
+
+struct Open {
+    connection: MultiplexedConnection,
+    broken: Arc<Broken>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Broken {
+    is: AtomicBool,
+    told: Notify,
+}
+
+impl Broken {
+    fn set(&self) {
+        self.is.store(true, Ordering::Release);
+        self.told.notify_one();
+    }
+
+    fn is(&self) -> bool {
+        self.is.load(Ordering::Acquire)
+    }
+}
+
+impl Lane {
+    /// Runs one call.
+    pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
+        let open = self.open()?;
+        match perform_one(&mut open.connection.clone(), call).await {
+            Ok(answer) => open.judge(answer),
+            Err(error) => Err(open.lost(&error)),
+        }
+    }
+
+    /// Runs calls in one pipeline; one answer each, in order.
+    pub(super) async fn run_all(&self, calls: Vec<Call>) -> Vec<Result<Value, StoreError>> {
+        let all = |error: StoreError, count: usize| vec![Err(error); count];
+        let count = calls.len();
+        let open = match self.open() {
+            Ok(open) => open,
+            Err(error) => return all(error, count),
+        };
+        match perform(&mut open.connection.clone(), calls).await {
+            Ok(answers) => answers.into_iter().map(|answer| open.judge(answer)).collect(),
+            Err(error) => all(open.lost(&error), count),
+        }
+    }
+
+    fn open(&self) -> Result<Arc<Open>, StoreError> {
+        self.current
+            .load_full()
+            .filter(|open| !open.broken.is())
+            .ok_or_else(|| StoreError::Unavailable(self.reason.lock().clone()))
+    }
+
+    async fn connect(&self, address: &Address) -> RedisResult<()> {
+        let broken = Arc::new(Broken::default());
+        let watch = broken.clone();
+        let mut connection = address
+            .open(move |push| {
+                if push.kind == PushKind::Disconnection {
+                    watch.set();
+                }
+            })
+            .await?;
+        // Loaded before anything else is sent: were a pipeline to find scripts missing, what is sent
+        // again would come after its successors.
+        let mut load = redis::pipe();
+        for script in scripts::all() {
+            load.add_command(script.load());
+        }
+        load.query_async::<()>(&mut connection).await?;
+        self.current.store(Some(Arc::new(Open { connection, broken, since: Instant::now() })));
+        Ok(())
+    }
+}
+
+impl Open {
+    fn judge(&self, answer: Value) -> Result<Value, StoreError> {
+        let Value::ServerError(error) = answer else { return Ok(answer) };
+        if is_demoted(&error) {
+            self.broken.set();
+        }
+        Err(refused(&error))
+    }
+
+    fn lost(&self, error: &RedisError) -> StoreError {
+        self.broken.set();
+        unanswered(error)
+    }
+}
+
+/// Keeps a lane connected for as long as the store lives.
+async fn supervise(lane: Arc<Lane>, address: Address) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        if let Some(open) = lane.current.load_full() {
+            open.broken.told.notified().await;
+            lane.current.store(None);
+            "the connection broke".clone_into(&mut lane.reason.lock());
+            tracing::warn!(store = %address, "a connection to the store broke");
+            if open.since.elapsed() >= GOOD_AGE {
+                backoff = FIRST_BACKOFF;
+            }
+        }
+        // Jitter, so that the nodes of a region do not all come back in one instant.
+        tokio::time::sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        match lane.connect(&address).await {
+            Ok(()) => tracing::info!(store = %address, "connected to the store"),
+            Err(error) => {
+                tracing::debug!(store = %address, %error, "the store can't be reached");
+                *lane.reason.lock() = error.to_string();
+            }
+        }
+    }
+}
+
+/// Connections for one user at a time.
+pub(super) struct Pool(deadpool_redis::Pool);
+
+impl Pool {
+    pub(super) fn new(address: &Address) -> Result<Self, ConnectError> {
+        let wrong = |error: &dyn fmt::Display| ConnectError::Address(error.to_string());
+        let manager = Manager::new_with_config(address.info.clone(), timeouts()).map_err(|error| wrong(&error))?;
+        deadpool_redis::Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(RESPONSE_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .map(Pool)
+            .map_err(|error| wrong(&error))
+    }
+
+    pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
+        let mut connection = self.0.get().await.map_err(unreachable)?;
+        match perform_one(&mut connection, call).await {
+            Ok(Value::ServerError(error)) => Err(refused(&error)),
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                // Not to be handed to the next: its answers may come late.
+                drop(deadpool_redis::Connection::take(connection));
+                Err(unanswered(&error))
+            }
+        }
+    }
+}
+
+async fn perform_one(connection: &mut MultiplexedConnection, call: Call) -> RedisResult<Value> {
+    let answer = connection.send_packed_command(&call.command).await?;
+    if !is_unknown_script(&answer) {
+        return Ok(answer);
+    }
+    Ok(perform_loading(connection, vec![call]).await?.pop().unwrap_or_default())
+}
+
+/// Runs calls in one pipeline; one answer each, errors of the server among them.
+async fn perform(connection: &mut MultiplexedConnection, calls: Vec<Call>) -> RedisResult<Vec<Value>> {
+    let mut pipeline = redis::Pipeline::with_capacity(calls.len());
+    for call in &calls {
+        pipeline.add_command(call.command.clone());
+    }
+    let mut answers = connection.send_packed_commands(&pipeline, 0, calls.len()).await?;
+    let unknown: Vec<usize> = (0..answers.len()).filter(|at| is_unknown_script(&answers[*at])).collect();
+    if unknown.is_empty() {
+        return Ok(answers);
+    }
+    let mut at = 0;
+    let again = calls.into_iter().filter(|_| {
+        at += 1;
+        unknown.contains(&(at - 1))
+    });
+    for (at, answer) in unknown.iter().zip(perform_loading(connection, again.collect()).await?) {
+        answers[*at] = answer;
+    }
+    Ok(answers)
+}
+
+/// Runs calls that the server did not execute for want of their scripts, which it is given first.
+async fn perform_loading(connection: &mut MultiplexedConnection, calls: Vec<Call>) -> RedisResult<Vec<Value>> {
+    let mut pipeline = redis::Pipeline::with_capacity(calls.len() + 1);
+    let mut loaded: Vec<&scripts::Script> = Vec::new();
+    for script in calls.iter().filter_map(|call| call.script) {
+        if !loaded.iter().any(|known| std::ptr::eq(*known, script)) {
+            loaded.push(script);
+            pipeline.add_command(script.load());
+        }
+    }
+    let count = calls.len();
+    for call in calls {
+        pipeline.add_command(call.command);
+    }
+    connection.send_packed_commands(&pipeline, loaded.len(), count).await
+}
+
+fn is_unknown_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}

@@ -1,0 +1,51 @@
+//! What Redis's and the client's errors mean to the callers of a store.
+
+use redis::{RedisError, ServerError};
+
+use crate::store::StoreError;
+
+/// Why the store can't be used from the start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The address makes no sense.
+    #[error("not a usable Redis address: {0}")]
+    Address(String),
+    /// It did not answer.
+    #[error(transparent)]
+    Unreachable(StoreError),
+    /// Scripts need what older servers don't have.
+    #[error("the server is Redis {0}, but 7.0 is the oldest that works")]
+    Version(String),
+    /// It would throw away history, routes and positions when its memory is full.
+    #[error("the server's maxmemory-policy is '{0}', but it has to be 'noeviction'")]
+    Eviction(String),
+}
+
+/// The server said no. The codes in the list are given before a script or command begins; with any other
+/// nothing is known of what it did.
+pub(super) fn refused(error: &ServerError) -> StoreError {
+    let code = error.code();
+    let text = format!("{code} {}", error.details().unwrap_or_default());
+    match code {
+        "OOM" => StoreError::Full(text),
+        "READONLY" | "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "BUSY" | "MISCONF" | "TRYAGAIN"
+        | "MOVED" | "ASK" | "NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" => StoreError::Unavailable(text),
+        _ => StoreError::Protocol(text),
+    }
+}
+
+/// Whether the server is no longer the master: another may stand behind the address by now.
+pub(super) fn is_demoted(error: &ServerError) -> bool {
+    error.code() == "READONLY"
+}
+
+/// The connection broke, or no answer came in time. The client can't tell what had left the socket, so
+/// the command may have taken effect.
+pub(super) fn unanswered(error: &RedisError) -> StoreError {
+    StoreError::Unknown(if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() })
+}
+
+/// No connection came about, so no command was sent.
+pub(super) fn unreachable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}

@@ -1,0 +1,118 @@
+//! What kind of server this is, and whether the program can trust it with its data.
+
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, Value};
+
+use super::connections::Pool;
+use super::errors::ConnectError;
+use super::scripts::Call;
+use crate::store::StoreError;
+
+const OLDEST_MAJOR: u32 = 7;
+
+/// A look at the server. `None` stands for what it does not tell: managed services block CONFIG, and
+/// parts of INFO.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inspection {
+    /// The version; for Valkey the one of Redis that it is compatible with.
+    pub version: Option<String>,
+    /// Whether it writes every change to a file.
+    pub append_only: Option<bool>,
+    /// When it writes snapshots, as `save` has it; empty for never.
+    pub snapshots: Option<String>,
+    /// What it does when its memory is full.
+    pub eviction: Option<String>,
+    /// Bytes in a node of a stream. Every stream takes at least one.
+    pub stream_node_bytes: Option<u64>,
+    /// How long a command takes there and back.
+    pub round_trip: Duration,
+}
+
+impl Inspection {
+    /// Refuses a server that can't be worked with, or that would lose data as a matter of course.
+    pub fn check(&self) -> Result<(), ConnectError> {
+        self.check_version()?;
+        self.check_eviction()
+    }
+
+    /// Redis 7.0 or newer, or Valkey.
+    pub fn check_version(&self) -> Result<(), ConnectError> {
+        let Some(version) = &self.version else { return Ok(()) };
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        match major {
+            Some(major) if major < OLDEST_MAJOR => Err(ConnectError::Version(version.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A server that evicts would silently drop positions and routes.
+    pub fn check_eviction(&self) -> Result<(), ConnectError> {
+        match self.eviction.as_deref() {
+            None | Some("noeviction") => Ok(()),
+            Some(policy) => Err(ConnectError::Eviction(policy.to_owned())),
+        }
+    }
+}
+
+pub(super) async fn inspect(pool: &Pool) -> Result<Inspection, StoreError> {
+    // The first opens a connection; the second is the one to measure.
+    pool.run(Call::command("ECHO", "")).await?;
+    let sent = Instant::now();
+    pool.run(Call::command("ECHO", "")).await?;
+    let round_trip = sent.elapsed();
+    let server = info(pool, "server").await;
+    let persistence = info(pool, "persistence").await;
+    let memory = info(pool, "memory").await;
+    Ok(Inspection {
+        version: entry(&server, "redis_version").map(str::to_owned),
+        append_only: entry(&persistence, "aof_enabled").map(|enabled| enabled == "1"),
+        snapshots: config(pool, "save").await,
+        eviction: match entry(&memory, "maxmemory_policy") {
+            Some(policy) => Some(policy.to_owned()),
+            None => config(pool, "maxmemory-policy").await,
+        },
+        stream_node_bytes: config(pool, "stream-node-max-bytes").await.and_then(|bytes| bytes.parse().ok()),
+        round_trip,
+    })
+}
+
+/// A section of INFO; empty when the server keeps it to itself.
+async fn info(pool: &Pool, section: &str) -> String {
+    match pool.run(Call::command("INFO", section)).await {
+        Ok(Value::VerbatimString { text, .. }) => text,
+        Ok(answer) => String::from_redis_value(answer).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
+fn entry<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+async fn config(pool: &Pool, name: &str) -> Option<String> {
+    let answer = pool.run(Call::command("CONFIG", "GET").arg(name)).await.ok()?;
+    let pairs = Vec::<(String, String)>::from_redis_value(answer).ok()?;
+    pairs.into_iter().next().map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_or_evicting_server_is_refused_and_an_unknown_one_is_not() {
+        let of = |version: Option<&str>, eviction: Option<&str>| Inspection {
+            version: version.map(str::to_owned),
+            eviction: eviction.map(str::to_owned),
+            ..Inspection::default()
+        };
+        assert_eq!(of(Some("6.2.14"), None).check(), Err(ConnectError::Version("6.2.14".to_owned())));
+        assert_eq!(
+            of(Some("7.0.0"), Some("allkeys-lru")).check(),
+            Err(ConnectError::Eviction("allkeys-lru".to_owned()))
+        );
+        assert_eq!(of(Some("10.1"), Some("noeviction")).check(), Ok(()));
+        assert_eq!(of(None, None).check(), Ok(()));
+    }
+}

@@ -1,0 +1,64 @@
+//! The names of keys and channels.
+
+use crate::model::StreamName;
+use crate::store::NodeId;
+
+/// All names, behind one prefix.
+pub(super) struct Keys {
+    prefix: String,
+    channels: String,
+}
+
+/// The keys of one stream. They share a hash tag, so that a script stays within one Cluster slot.
+pub(super) struct StreamKeys {
+    pub(super) events: String,
+    pub(super) nodes: String,
+    pub(super) meta: String,
+    once: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Keys { prefix: prefix.to_owned(), channels: format!("{prefix}:node:") }
+    }
+
+    pub(super) fn of(&self, stream: &StreamName) -> StreamKeys {
+        let base = format!("{}:{{{stream}}}", self.prefix);
+        StreamKeys {
+            events: format!("{base}:events"),
+            nodes: format!("{base}:nodes"),
+            meta: format!("{base}:meta"),
+            once: format!("{base}:once:"),
+        }
+    }
+
+    /// What every node's channel begins with.
+    pub(super) fn channels(&self) -> &str {
+        &self.channels
+    }
+
+    pub(super) fn channel(&self, node: &NodeId) -> String {
+        format!("{}{node}", self.channels)
+    }
+
+    /// The region's nodes, with when their leases end.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    pub(super) fn lease(&self, node: &NodeId) -> String {
+        format!("{}:{{node:{node}}}:lease", self.prefix)
+    }
+
+    /// Streams that may have a route to the node.
+    pub(super) fn streams(&self, node: &NodeId) -> String {
+        format!("{}:{{node:{node}}}:streams", self.prefix)
+    }
+}
+
+impl StreamKeys {
+    /// Where the idempotency key is remembered; without one, the name that stands for none.
+    pub(super) fn once(&self, key: &str) -> String {
+        format!("{}{}", self.once, if key.is_empty() { "-" } else { key })
+    }
+}

@@ -1,0 +1,57 @@
+//! Leases: which nodes are alive, on the server's clock.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{FromRedisValue, Value};
+
+use super::RedisStore;
+use super::scripts::{self, Call};
+use crate::store::{Leases, NodeId, NodeInfo, Renewal, StoreError, millis};
+
+impl RedisStore {
+    /// Writes the node into the region's list of nodes, and counts those alive.
+    async fn assert_node(&self, node: &NodeId, ttl: Duration) -> Result<u32, StoreError> {
+        let call = Call::script(&scripts::ASSERT_NODE, &[&self.keys.nodes()]).arg(node.as_str()).arg(millis(ttl));
+        match self.pool.run(call).await? {
+            Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+            _ => Err(StoreError::Protocol("expected a count of nodes".to_owned())),
+        }
+    }
+}
+
+// The list of nodes and a node's own keys lie in different Cluster slots, so each call touches one of them.
+#[async_trait]
+impl Leases for RedisStore {
+    async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
+        // In the list first: a lease that nobody cleans up after would be worse than an entry without one.
+        self.assert_node(node, ttl).await?;
+        let call = Call::script(&scripts::REGISTER, &[&self.keys.lease(node)]).arg(millis(ttl)).arg(&[
+            ("region", &info.region),
+            ("address", &info.address),
+            ("version", &info.version),
+        ]);
+        self.pool.run(call).await?;
+        Ok(())
+    }
+
+    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
+        let call = Call::script(&scripts::RENEW, &[&self.keys.lease(node)]).arg(millis(ttl));
+        if self.pool.run(call).await? != Value::Int(1) {
+            return Ok(Renewal::Gone);
+        }
+        Ok(Renewal::Held { nodes: self.assert_node(node, ttl).await? })
+    }
+
+    async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.pool.run(Call::command("DEL", &self.keys.lease(node)).arg(self.keys.streams(node))).await?;
+        self.pool.run(Call::command("ZREM", &self.keys.nodes()).arg(node.as_str())).await?;
+        Ok(())
+    }
+
+    async fn alive(&self) -> Result<Vec<NodeId>, StoreError> {
+        let answer = self.pool.run(Call::script(&scripts::ALIVE_NODES, &[&self.keys.nodes()])).await?;
+        let names = Vec::<String>::from_redis_value(answer).map_err(|error| StoreError::Protocol(error.to_string()))?;
+        Ok(names.into_iter().map(NodeId::from).collect())
+    }
+}

@@ -1,0 +1,187 @@
+//! The scripts, how they are called, and what their answers say.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use redis::{Cmd, ToRedisArgs, Value};
+
+use crate::model::{Event, EventId, EventType, Fork, Page, Published, StreamName};
+use crate::store::StoreError;
+
+/// A script, called by its content hash, so that two versions of the program can share one Redis.
+pub(super) struct Script {
+    code: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(code: String) -> Self {
+        let hash = redis::Script::new(&code).get_hash().to_owned();
+        Script { code, hash }
+    }
+
+    /// A script of one stream: the shared part goes behind the first line, which tells Redis how to run it.
+    fn of_stream(code: &str) -> Self {
+        let (first, rest) = code.split_once('\n').unwrap_or((code, ""));
+        Script::new(format!("{first}\n{}\n{rest}", include_str!("../../../lua/stream.lua")))
+    }
+
+    /// The command that makes the server know it.
+    pub(super) fn load(&self) -> Cmd {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(&self.code);
+        load
+    }
+}
+
+macro_rules! scripts {
+    ($($name:ident = $make:path, $file:literal;)*) => {
+        $(pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| $make(include_str!(concat!("../../../lua/", $file)).into()));)*
+
+        /// All of them, to be loaded when a connection opens.
+        pub(super) fn all() -> impl Iterator<Item = &'static Script> {
+            [$(&*$name),*].into_iter()
+        }
+    };
+}
+
+scripts! {
+    PUBLISH = Script::of_stream, "publish.lua";
+    SYNC = Script::of_stream, "sync.lua";
+    RECOVER = Script::of_stream, "recover.lua";
+    DETACH = Script::of_stream, "detach.lua";
+    READ = Script::of_stream, "read.lua";
+    READ_BEFORE = Script::of_stream, "read_before.lua";
+    REGISTER = Script::new, "register.lua";
+    RENEW = Script::new, "renew.lua";
+    ASSERT_NODE = Script::new, "assert_node.lua";
+    ALIVE_NODES = Script::new, "alive_nodes.lua";
+}
+
+/// One command on its way to the server.
+pub(super) struct Call {
+    pub(super) command: Cmd,
+    /// The script it runs, in case the server has to be told.
+    pub(super) script: Option<&'static Script>,
+}
+
+impl Call {
+    /// A script with the keys it touches.
+    pub(super) fn script(script: &'static Script, keys: &[&str]) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&script.hash).arg(keys.len()).arg(keys);
+        Call { command, script: Some(script) }
+    }
+
+    /// A plain command on one key or channel.
+    pub(super) fn command(name: &str, key: &str) -> Self {
+        let mut command = redis::cmd(name);
+        command.arg(key);
+        Call { command, script: None }
+    }
+
+    pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.command.arg(argument);
+        self
+    }
+}
+
+/// What a publish answered.
+pub(super) fn published(stream: &StreamName, answer: Value) -> Result<Published, StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let (id, nodes, outcome) = (fields.id()?, fields.number()?, fields.number()?);
+    if outcome == 2 {
+        return Err(StoreError::KeyReused);
+    }
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    Ok(Published { id, stream: stream.clone(), nodes, duplicate: outcome == 1 })
+}
+
+/// What every reading script answers.
+pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let (from, last, born) = (fields.id()?, fields.id()?, fields.id()?);
+    let fork = match (fields.optional_id()?, fields.optional_id()?, fields.optional_id()?) {
+        (Some(ancestor), Some(head), Some(mark)) => Some(Fork { ancestor, head, mark }),
+        _ => None,
+    };
+    let first = fields.optional_id()?;
+    let now_ms = fields.text()?.parse().map_err(|_| nonsense("a time"))?;
+    let more = fields.number()? == 1;
+    let events = Fields::of(fields.next()?)?.0.map(event).collect::<Result<_, _>>()?;
+    Ok(Page { from, events, more, last, first, born, fork, now_ms })
+}
+
+/// An entry of a log. Producers with access to Redis may have put in what the program would refuse; such
+/// an entry is delivered as well as can be, as an error here would stop its stream for good.
+fn event(entry: Value) -> Result<Arc<Event>, StoreError> {
+    let mut entry = Fields::of(entry)?;
+    let mut event =
+        Event { id: entry.id()?, prev: EventId::ZERO, kind: EventType::MESSAGE, data: Bytes::from_static(b"null") };
+    let mut fields = Fields::of(entry.next()?)?;
+    while let Some(name) = fields.0.next() {
+        let value = fields.next()?;
+        match name {
+            Value::BulkString(name) if name == b"d" => event.data = bytes(value)?,
+            Value::BulkString(name) if name == b"p" => event.prev = text(value)?.parse().unwrap_or_default(),
+            Value::BulkString(name) if name == b"t" => event.kind = text(value)?.parse().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Ok(Arc::new(event))
+}
+
+/// The elements of an array answer, taken one after another.
+struct Fields(std::vec::IntoIter<Value>);
+
+impl Fields {
+    fn of(answer: Value) -> Result<Self, StoreError> {
+        match answer {
+            Value::Array(fields) => Ok(Fields(fields.into_iter())),
+            _ => Err(nonsense("an array")),
+        }
+    }
+
+    fn next(&mut self) -> Result<Value, StoreError> {
+        self.0.next().ok_or_else(|| nonsense("more fields"))
+    }
+
+    fn text(&mut self) -> Result<String, StoreError> {
+        text(self.next()?)
+    }
+
+    fn number(&mut self) -> Result<i64, StoreError> {
+        match self.next()? {
+            Value::Int(number) => Ok(number),
+            _ => Err(nonsense("a number")),
+        }
+    }
+
+    fn id(&mut self) -> Result<EventId, StoreError> {
+        self.text()?.parse().map_err(|_| nonsense("an id"))
+    }
+
+    fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {
+        let text = self.text()?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| nonsense("an id")) }
+    }
+}
+
+fn bytes(value: Value) -> Result<Bytes, StoreError> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes.into()),
+        _ => Err(nonsense("bytes")),
+    }
+}
+
+fn text(value: Value) -> Result<String, StoreError> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| nonsense("text")),
+        _ => Err(nonsense("text")),
+    }
+}
+
+fn nonsense(expected: &str) -> StoreError {
+    StoreError::Protocol(format!("expected {expected}"))
+}

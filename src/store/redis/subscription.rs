@@ -1,0 +1,102 @@
+//! The receiving end of a node's channel: a connection of its own.
+//!
+//! It does not come back by itself. Whoever holds it subscribes again and syncs, as messages were lost.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{PushKind, Value};
+
+use super::connections::Address;
+use super::errors::unreachable;
+use crate::model::{Event, StreamName};
+use crate::store::mailbox::Mailbox;
+use crate::store::{ChannelMessage, StoreError, Subscription};
+
+/// The payload of a beat. An event's begins with its stream, so the two can't be taken for each other.
+pub(super) const BEAT: &str = "beat";
+
+/// Subscribes; confirmed when this returns.
+pub(super) async fn subscribe(address: &Address, channel: &str) -> Result<RedisSubscription, StoreError> {
+    let mailbox = Arc::new(Mailbox::default());
+    let inbox = mailbox.clone();
+    // The client hands messages over as it reads them, so what waits in this process waits in the
+    // mailbox alone, which is bounded.
+    let mut connection = address
+        .open(move |push| match push.kind {
+            PushKind::Message => deliver(&inbox, push.data),
+            PushKind::Disconnection => inbox.close(),
+            _ => {}
+        })
+        .await
+        .map_err(unreachable)?;
+    connection.subscribe(channel).await.map_err(unreachable)?;
+    Ok(RedisSubscription { mailbox, _connection: connection })
+}
+
+pub(super) struct RedisSubscription {
+    mailbox: Arc<Mailbox>,
+    /// Closed with the subscription.
+    _connection: MultiplexedConnection,
+}
+
+#[async_trait]
+impl Subscription for RedisSubscription {
+    async fn next(&mut self, limit: usize) -> Option<Vec<ChannelMessage>> {
+        self.mailbox.take(limit).await
+    }
+}
+
+fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
+    // Channel and payload.
+    let Some(Value::BulkString(payload)) = push.pop() else { return };
+    match parse(payload.into()) {
+        Some(message) => {
+            mailbox.push(message);
+        }
+        // Anyone with access to Redis can publish here; were it an event, the chain would tell.
+        None => tracing::warn!("a message on the node's channel makes no sense"),
+    }
+}
+
+/// Reads what `publish.lua` writes: stream, id, prev and type in a line, then the data, which is not copied.
+fn parse(payload: Bytes) -> Option<ChannelMessage> {
+    if payload == BEAT {
+        return Some(ChannelMessage::Beat);
+    }
+    let end = payload.iter().position(|byte| *byte == b'\n')?;
+    let mut words = std::str::from_utf8(&payload[..end]).ok()?.split(' ');
+    let stream: StreamName = words.next()?.parse().ok()?;
+    let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    // As for entries of the log: an odd type is no reason to lose the event.
+    let kind = words.next()?.parse().unwrap_or_default();
+    Some(ChannelMessage::Event(stream, Event { id, prev, kind, data: payload.slice(end + 1..) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventId;
+
+    #[test]
+    fn a_message_is_a_header_line_and_the_data_as_it_is() {
+        let message = parse(Bytes::from_static(b"device:42 5-7 5-1 order.paid\n{\"a\":\n1}"));
+        let event = Event {
+            id: EventId::new(5, 7),
+            prev: EventId::new(5, 1),
+            kind: "order.paid".parse().unwrap(),
+            data: Bytes::from_static(b"{\"a\":\n1}"),
+        };
+        assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), event)));
+        assert_eq!(parse(Bytes::from_static(b"beat")), Some(ChannelMessage::Beat));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_message() {
+        for payload in ["", "\n", "beat\n", "device:42 5-7 5-1 x", "device:42 5-7\n1", "queue:1 5-7 5-1 x\n1"] {
+            assert_eq!(parse(Bytes::copy_from_slice(payload.as_bytes())), None, "{payload:?}");
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! One behaviour of both stores: each test runs once against each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName};
+use whimbrel::store::memory::MemoryStore;
+use whimbrel::store::redis::RedisStore;
+use whimbrel::store::{
+    ChannelMessage, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Route, Store, StoreError,
+    Subscription,
+};
+
+use crate::support::redis::RedisServer;
+use crate::support::{eventually, in_time};
+
+const POSITION_TIME: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A store, and what has to live as long.
+struct Rig<S> {
+    store: S,
+    _server: Option<RedisServer>,
+}
+
+async fn memory(rules: &str) -> Rig<impl Store> {
+    let store = MemoryStore::new(rules.parse().unwrap(), POSITION_TIME, 64 * 1024 * 1024);
+    Rig { store, _server: None }
+}
+
+async fn redis(rules: &str) -> Rig<impl Store> {
+    let server = RedisServer::start();
+    let store = connect(&server, rules.parse().unwrap()).await;
+    Rig { store, _server: Some(server) }
+}
+
+pub async fn connect(server: &RedisServer, rules: RetentionRules) -> RedisStore {
+    RedisStore::connect(&server.url(), "whimbrel", rules, POSITION_TIME).await.unwrap()
+}
+
+/// Every test once a store: `conformance::memory::…` and `conformance::redis::…`.
+macro_rules! for_each_store {
+    ($($name:ident($rules:literal);)*) => {
+        for_each_store!(@ memory $($name $rules)*);
+        for_each_store!(@ redis $($name $rules)*);
+    };
+    (@ $kind:ident $($name:ident $rules:literal)*) => {
+        mod $kind {
+            $(#[tokio::test]
+            async fn $name() {
+                let rig = super::$kind($rules).await;
+                super::$name(&rig.store).await;
+            })*
+        }
+    };
+}
+
+for_each_store! {
+    a_publish_is_read_back_byte_for_byte("*=1000/3600");
+    ids_ascend_and_prev_chains_even_within_a_millisecond("*=1000/3600");
+    a_first_touch_gives_a_birth_id_that_stays("*=1000/3600");
+    attach_tells_last_and_then_publishes_reach_the_channel_in_order("*=1000/3600");
+    sync_with_a_head_reads_what_is_newer("*=1000/3600");
+    nodes_told_are_counted_and_lapsed_routes_are_not("*=1000/3600");
+    detach_removes_only_its_own_registration("*=1000/3600");
+    a_page_ends_at_its_limits_and_says_that_there_is_more("*=1000/3600");
+    reading_begins_where_it_is_told("*=1000/3600");
+    reading_before_an_id_gives_the_newest_before_it("*=1000/3600");
+    trimming_keeps_at_least_what_is_said_and_first_tells("*=10/3600");
+    a_log_that_expires_leaves_its_position_behind("*=1000/1");
+    a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
+    a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
+    the_largest_and_least_ids_are_positions_too("*=1000/3600");
+    a_lease_is_renewed_only_while_it_exists("*=1000/3600");
+    a_beat_comes_back("*=1000/3600");
+    a_subscription_that_nobody_reads_ends("*=1000/3600");
+}
+
+pub fn stream(name: &str) -> StreamName {
+    name.parse().unwrap()
+}
+
+pub fn draft(data: impl Into<Bytes>) -> Draft {
+    Draft { kind: EventType::MESSAGE, data: data.into(), key: None }
+}
+
+pub fn route(node: &NodeId, registration: u64) -> Route {
+    Route { node: node.clone(), registration, ttl: HOUR }
+}
+
+async fn publish(store: &impl Store, stream: &StreamName, count: usize) -> Vec<EventId> {
+    let mut ids = Vec::new();
+    for n in 0..count {
+        ids.push(store.publish(stream, &draft(format!("{n}"))).await.unwrap().id);
+    }
+    ids
+}
+
+pub fn ids(page: &Page) -> Vec<EventId> {
+    page.events.iter().map(|event| event.id).collect()
+}
+
+/// The next `count` events of a channel.
+async fn receive(subscription: &mut Box<dyn Subscription>, count: usize) -> Vec<(StreamName, Event)> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let messages = in_time("messages", subscription.next(64)).await.expect("the subscription lives");
+        for message in messages {
+            match message {
+                ChannelMessage::Event(stream, event) => events.push((stream, event)),
+                ChannelMessage::Beat => panic!("nobody sent a beat"),
+            }
+        }
+    }
+    events
+}
+
+async fn a_publish_is_read_back_byte_for_byte(store: &impl Store) {
+    let stream = stream("device:42");
+    let big = format!("\"{}\"", "é".repeat(60_000));
+    let texts = ["1", "null", "{\"a\" :\r\n\t\"ä €😀\\u0000\"}\n", "\"-ERR 5-1\"", &big];
+    for text in texts {
+        let kind = "order.paid".parse().unwrap();
+        store.publish(&stream, &Draft { kind, ..draft(text.to_owned()) }).await.unwrap();
+    }
+    store.publish(&stream, &draft("2")).await.unwrap();
+    let page = store.read(&stream, Start::Earliest, 100).await.unwrap();
+    let read: Vec<&[u8]> = page.events.iter().map(|event| &event.data[..]).collect();
+    let written: Vec<&[u8]> = texts.iter().copied().chain(["2"]).map(str::as_bytes).collect();
+    assert!(read == written);
+    assert_eq!(page.events[0].kind.as_str(), "order.paid");
+    assert!(page.events.last().unwrap().kind.is_message());
+}
+
+async fn ids_ascend_and_prev_chains_even_within_a_millisecond(store: &impl Store) {
+    let stream = stream("topic:busy");
+    let batch = vec![(stream.clone(), draft("1")); 300];
+    let told: Vec<EventId> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
+    assert!(told.is_sorted_by(|a, b| a < b));
+    let mut position = store.read(&stream, Start::Last(0), 1).await.unwrap().born;
+    let mut read = Vec::new();
+    loop {
+        let page = store.read(&stream, Start::After(position), 100).await.unwrap();
+        for event in &page.events {
+            assert_eq!(event.prev, position);
+            position = event.id;
+            read.push(event.id);
+        }
+        if !page.more {
+            assert_eq!(page.last, position);
+            break;
+        }
+    }
+    assert_eq!(read, told);
+}
+
+async fn a_first_touch_gives_a_birth_id_that_stays(store: &impl Store) {
+    let stream = stream("topic:new");
+    let born = store.sync(&stream, &route(&NodeId::random(), 1), None).await.unwrap();
+    assert!(born.last > EventId::new(1, 0));
+    assert_eq!((born.last, born.first, born.fork), (born.born, None, None));
+    let again = store.read(&stream, Start::After(born.last), 10).await.unwrap();
+    assert_eq!((again.last, again.born, again.events.len(), again.more), (born.last, born.born, 0, false));
+    assert!(again.now_ms >= born.now_ms && born.now_ms >= born.born.ms);
+    let id = store.publish(&stream, &draft("1")).await.unwrap().id;
+    let page = store.read(&stream, Start::After(born.last), 10).await.unwrap();
+    assert_eq!((page.events[0].prev, page.last, page.born), (born.born, id, born.born));
+}
+
+async fn attach_tells_last_and_then_publishes_reach_the_channel_in_order(store: &impl Store) {
+    let (stream, other, node) = (stream("topic:news"), stream("topic:other"), NodeId::random());
+    let before = publish(store, &stream, 3).await;
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    assert_eq!(attached.last, before[2]);
+    assert_eq!((attached.events.len(), attached.from, attached.first), (0, before[2], Some(before[0])));
+    publish(store, &other, 1).await;
+    let after = publish(store, &stream, 50).await;
+    let mut position = attached.last;
+    for (n, (of, event)) in receive(&mut subscription, 50).await.into_iter().enumerate() {
+        assert_eq!((of, event.prev, event.id), (stream.clone(), position, after[n]));
+        assert_eq!((&event.data[..], event.kind.as_str()), (n.to_string().as_bytes(), "message"));
+        position = event.id;
+    }
+}
+
+async fn sync_with_a_head_reads_what_is_newer(store: &impl Store) {
+    let (stream, node) = (stream("topic:news"), NodeId::random());
+    let told = publish(store, &stream, PAGE_EVENTS + 3).await;
+    let page = store.sync(&stream, &route(&node, 1), Some(told[1])).await.unwrap();
+    assert_eq!((page.from, page.more), (told[1], true));
+    assert_eq!(ids(&page), told[2..2 + PAGE_EVENTS]);
+    let page = store.sync(&stream, &route(&node, 1), Some(told[PAGE_EVENTS + 2])).await.unwrap();
+    assert_eq!((page.events.len(), page.more), (0, false));
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 1);
+}
+
+async fn nodes_told_are_counted_and_lapsed_routes_are_not(store: &impl Store) {
+    let (stream, first, second) = (stream("topic:news"), NodeId::random(), NodeId::random());
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 0);
+    store.sync(&stream, &route(&first, 1), None).await.unwrap();
+    let short = Route { ttl: Duration::from_millis(300), ..route(&second, 1) };
+    store.sync(&stream, &short, None).await.unwrap();
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 2);
+    eventually("the short route lapses", || async {
+        (store.publish(&stream, &draft("1")).await.unwrap().nodes == 1).then_some(())
+    })
+    .await;
+    store.sync(&stream, &short, None).await.unwrap();
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 2);
+}
+
+async fn detach_removes_only_its_own_registration(store: &impl Store) {
+    let (stream, node) = (stream("topic:news"), NodeId::random());
+    store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    store.sync(&stream, &route(&node, 2), None).await.unwrap();
+    store.detach(&stream, &node, Some(1)).await.unwrap();
+    store.detach(&stream, &NodeId::random(), None).await.unwrap();
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 1);
+    store.detach(&stream, &node, Some(2)).await.unwrap();
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 0);
+    store.sync(&stream, &route(&node, 3), None).await.unwrap();
+    store.detach(&stream, &node, None).await.unwrap();
+    assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 0);
+}
+
+async fn a_page_ends_at_its_limits_and_says_that_there_is_more(store: &impl Store) {
+    let stream = stream("device:1");
+    let told = publish(store, &stream, 40).await;
+    let page = store.read(&stream, Start::Earliest, 40).await.unwrap();
+    assert_eq!((page.events.len(), page.more), (40, false));
+    let page = store.read(&stream, Start::Earliest, 39).await.unwrap();
+    assert_eq!((page.events.len(), page.more), (39, true));
+    let page = store.read(&stream, Start::After(told[38]), 1).await.unwrap();
+    assert_eq!((ids(&page), page.more), (vec![told[39]], false));
+    // The event that crosses the line of bytes is still in the page.
+    let big = "x".repeat(PAGE_BYTES / 4);
+    for _ in 0..6 {
+        store.publish(&stream, &draft(format!("\"{big}\""))).await.unwrap();
+    }
+    let page = store.read(&stream, Start::After(told[39]), 40).await.unwrap();
+    assert_eq!((page.events.len(), page.more), (4, true));
+    let page = store.read_before(&stream, EventId::new(u64::MAX, u64::MAX), 40).await.unwrap();
+    assert_eq!((page.events.len(), page.more), (4, true));
+}
+
+async fn reading_begins_where_it_is_told(store: &impl Store) {
+    let stream = stream("device:1");
+    let told = publish(store, &stream, 20).await;
+    let read = async |start| store.read(&stream, start, 100).await.unwrap();
+    let earliest = read(Start::Earliest).await;
+    assert_eq!((ids(&earliest), earliest.from), (told.clone(), earliest.born));
+    let after = read(Start::After(told[4])).await;
+    assert_eq!((ids(&after), after.from), (told[5..].to_vec(), told[4]));
+    let last = read(Start::Last(3)).await;
+    assert_eq!((ids(&last), last.from, last.more), (told[17..].to_vec(), told[16], false));
+    let all = read(Start::Last(500)).await;
+    assert_eq!((ids(&all), all.from), (told.clone(), all.born));
+    let none = read(Start::Last(0)).await;
+    assert_eq!((none.events.len(), none.from, none.more), (0, told[19], false));
+    let paged = store.read(&stream, Start::Last(10), 4).await.unwrap();
+    assert_eq!((ids(&paged), paged.more), (told[10..14].to_vec(), true));
+    let beyond = EventId::new(told[19].ms + 1_000_000, 1);
+    let ahead = read(Start::After(beyond)).await;
+    assert_eq!((ahead.events.len(), ahead.from, ahead.last), (0, beyond, told[19]));
+}
+
+async fn reading_before_an_id_gives_the_newest_before_it(store: &impl Store) {
+    let stream = stream("device:1");
+    let told = publish(store, &stream, 20).await;
+    let page = store.read_before(&stream, told[10], 4).await.unwrap();
+    assert_eq!((ids(&page), page.more, page.from), (told[6..10].to_vec(), true, told[5]));
+    let page = store.read_before(&stream, told[2], 4).await.unwrap();
+    assert_eq!((ids(&page), page.more), (told[..2].to_vec(), false));
+    let page = store.read_before(&stream, told[0], 4).await.unwrap();
+    assert_eq!((page.events.len(), page.more, page.last), (0, false, told[19]));
+}
+
+async fn trimming_keeps_at_least_what_is_said_and_first_tells(store: &impl Store) {
+    let stream = stream("device:1");
+    let told = publish(store, &stream, 300).await;
+    let page = store.read(&stream, Start::Earliest, 300).await.unwrap();
+    assert!((10..300).contains(&page.events.len()), "{}", page.events.len());
+    assert_eq!(page.first, Some(page.events[0].id));
+    assert_eq!(ids(&page), told[300 - page.events.len()..]);
+    // The chain goes on into what is gone, which is how a reader finds out.
+    assert_eq!(page.events[0].prev, told[299 - page.events.len()]);
+    let overtaken = store.read(&stream, Start::After(told[2]), 300).await.unwrap();
+    assert_eq!((overtaken.from, ids(&overtaken)), (told[2], ids(&page)));
+    // Trimming is no loss: nobody is to be told of a fork.
+    let recovered = store.recover(&stream, told[2], page.born, &[told[2], told[1]]).await.unwrap();
+    assert_eq!((recovered.from, recovered.fork, recovered.last), (told[2], None, told[299]));
+}
+
+async fn a_log_that_expires_leaves_its_position_behind(store: &impl Store) {
+    let stream = stream("device:1");
+    let told = publish(store, &stream, 2).await;
+    let page = eventually("the log expires", || async {
+        Some(store.read(&stream, Start::Earliest, 10).await.unwrap()).filter(|page| page.first.is_none())
+    })
+    .await;
+    assert_eq!((page.last, page.from, page.events.len()), (told[1], told[1], 0));
+    let recovered = store.recover(&stream, told[1], page.born, &told).await.unwrap();
+    assert_eq!((recovered.last, recovered.fork), (told[1], None));
+    let id = store.publish(&stream, &draft("1")).await.unwrap().id;
+    let page = store.read(&stream, Start::After(told[1]), 10).await.unwrap();
+    assert_eq!((page.events[0].prev, page.events[0].id), (told[1], id));
+}
+
+async fn a_repeated_key_stores_nothing_and_another_body_is_refused(store: &impl Store) {
+    let (stream, node) = (stream("device:1"), NodeId::random());
+    let keyed = |data: &str, kind: &str, key: &str| Draft {
+        kind: kind.parse().unwrap(),
+        data: data.to_owned().into(),
+        key: Some(key.to_owned()),
+    };
+    store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    let first = store.publish(&stream, &keyed("1", "a", "k")).await.unwrap();
+    assert_eq!((first.nodes, first.duplicate), (1, false));
+    let repeat = store.publish(&stream, &keyed("1", "a", "k")).await.unwrap();
+    assert_eq!(repeat, Published { nodes: 0, duplicate: true, ..first.clone() });
+    for other in [keyed("2", "a", "k"), keyed("1", "b", "k")] {
+        assert_eq!(store.publish(&stream, &other).await, Err(StoreError::KeyReused));
+    }
+    let other = store.publish(&stream, &keyed("1", "a", "-")).await.unwrap();
+    assert!(!other.duplicate);
+    let elsewhere = store.publish(&self::stream("device:2"), &keyed("1", "a", "k")).await.unwrap();
+    assert!(!elsewhere.duplicate);
+    let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
+    assert_eq!(ids(&page), [first.id, other.id]);
+}
+
+async fn a_batch_is_answered_in_its_order_each_for_itself(store: &impl Store) {
+    let streams: Vec<StreamName> = (0..20).map(|n| stream(&format!("device:{n}"))).collect();
+    let mut batch: Vec<(StreamName, Draft)> =
+        (0..200).map(|n| (streams[n * 7 % 20].clone(), draft(n.to_string()))).collect();
+    let key = Some("k".to_owned());
+    batch[3].1.key = key.clone();
+    batch.insert(100, (batch[3].0.clone(), Draft { key, ..draft("other") }));
+    let answers = store.publish_all(&batch).await;
+    assert_eq!(answers.len(), batch.len());
+    for (n, (answer, (stream, draft))) in answers.iter().zip(&batch).enumerate() {
+        if n == 100 {
+            assert_eq!(answer, &Err(StoreError::KeyReused));
+            continue;
+        }
+        let published = answer.as_ref().unwrap();
+        assert_eq!(&published.stream, stream);
+        let page = store.read_before(stream, EventId::new(published.id.ms, published.id.seq + 1), 1).await.unwrap();
+        assert_eq!((page.events[0].id, &page.events[0].data), (published.id, &draft.data));
+    }
+    for stream in &streams {
+        let page = store.read(stream, Start::Earliest, 100).await.unwrap();
+        let numbers = page.events.iter().map(|event| str::from_utf8(&event.data).unwrap().parse::<u32>().unwrap());
+        assert!(numbers.is_sorted());
+        assert_eq!(page.events.len(), 10);
+    }
+    assert!(store.publish_all(&[]).await.is_empty());
+}
+
+async fn the_largest_and_least_ids_are_positions_too(store: &impl Store) {
+    let (stream, largest) = (stream("device:1"), EventId::new(u64::MAX, u64::MAX));
+    let told = publish(store, &stream, 2).await;
+    let page = store.read(&stream, Start::After(largest), 10).await.unwrap();
+    assert_eq!((page.events.len(), page.from, page.last), (0, largest, told[1]));
+    let page = store.read(&stream, Start::After(EventId::ZERO), 10).await.unwrap();
+    assert_eq!(ids(&page), told);
+    let page = store.read_before(&stream, EventId::ZERO, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.more), (0, false));
+    let page = store.read_before(&stream, largest, 10).await.unwrap();
+    assert_eq!(ids(&page), told);
+}
+
+async fn a_lease_is_renewed_only_while_it_exists(store: &impl Store) {
+    let (first, second, info) = (NodeId::random(), NodeId::random(), NodeInfo::default());
+    assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Gone));
+    store.register(&first, &info, HOUR).await.unwrap();
+    assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
+    store.register(&second, &info, Duration::from_millis(300)).await.unwrap();
+    assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 2 }));
+    assert_eq!(store.alive().await.unwrap().len(), 2);
+    eventually("the short lease lapses", || async { (store.alive().await.unwrap() == [first.clone()]).then_some(()) })
+        .await;
+    assert_eq!(store.renew(&second, HOUR).await, Ok(Renewal::Gone));
+    assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
+    store.release(&first).await.unwrap();
+    assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Gone));
+    assert_eq!(store.alive().await, Ok(vec![]));
+}
+
+async fn a_beat_comes_back(store: &impl Store) {
+    let (node, other) = (NodeId::random(), NodeId::random());
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    store.beat(&other).await.unwrap();
+    store.beat(&node).await.unwrap();
+    let messages = in_time("the beat", subscription.next(10)).await;
+    assert_eq!(messages, Some(vec![ChannelMessage::Beat]));
+}
+
+async fn a_subscription_that_nobody_reads_ends(store: &impl Store) {
+    let (stream, node) = (stream("topic:news"), NodeId::random());
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    let data = format!("\"{}\"", "x".repeat(64 * 1024));
+    let mut position = None;
+    for _ in 0..300 {
+        store.publish(&stream, &draft(data.clone())).await.unwrap();
+    }
+    in_time("the end of the subscription", async {
+        // What is still delivered is whole: the chain has no hole before the end.
+        while let Some(messages) = subscription.next(7).await {
+            assert!((1..=7).contains(&messages.len()));
+            for message in messages {
+                let ChannelMessage::Event(_, event) = message else { panic!("nobody sent a beat") };
+                assert!(position.is_none_or(|position| position == event.prev));
+                position = Some(event.id);
+            }
+        }
+    })
+    .await;
+    assert!(store.publish(&stream, &draft("1")).await.is_ok());
+}

@@ -1,0 +1,290 @@
+//! What becomes of a stream whose store lost the end of its history, or all of it: on a real Redis whose
+//! newest entries are taken away, and on the embedded store's log, put back to what it was.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use whimbrel::model::{EventId, Fork, Page, Start, StreamName};
+use whimbrel::store::memory::StreamLog;
+use whimbrel::store::redis::RedisStore;
+use whimbrel::store::{EventLog, NodeId, RetentionRules};
+
+use crate::conformance::{connect, draft, ids, route, stream};
+use crate::support::redis::RedisServer;
+
+/// One stream in a store that can be made to lose things.
+trait Fragile {
+    async fn publish(&mut self) -> EventId;
+    async fn sync(&mut self, head: EventId) -> Page;
+    async fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId]) -> Page;
+    async fn read(&mut self, start: Start) -> Page;
+    /// A failover to a replica that never got the newest `count` events, nor what came with them.
+    async fn lose(&mut self, count: usize);
+    /// A flush.
+    async fn flush(&mut self);
+}
+
+struct InMemory {
+    now: StreamLog,
+    /// As it was before each publish.
+    past: Vec<StreamLog>,
+}
+
+fn blank() -> StreamLog {
+    StreamLog::new(RetentionRules::default().of(&stream("topic:news")), Duration::from_secs(3600))
+}
+
+fn clock() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+fn step() -> u64 {
+    rand::random_range(1..=65_535)
+}
+
+impl Fragile for InMemory {
+    async fn publish(&mut self) -> EventId {
+        self.past.push(self.now.clone());
+        self.now.publish(&draft("1"), clock(), step()).unwrap().id
+    }
+
+    async fn sync(&mut self, head: EventId) -> Page {
+        self.now.sync(&route(&NodeId::random(), 1), Some(head), clock(), step())
+    }
+
+    async fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId]) -> Page {
+        self.now.recover(head, born, seen, clock(), step())
+    }
+
+    async fn read(&mut self, start: Start) -> Page {
+        self.now.read(start, 100, clock(), step())
+    }
+
+    async fn lose(&mut self, count: usize) {
+        for _ in 0..count {
+            self.now = self.past.pop().unwrap();
+        }
+    }
+
+    async fn flush(&mut self) {
+        self.now = blank();
+        self.past.clear();
+    }
+}
+
+struct InRedis {
+    server: RedisServer,
+    store: Arc<RedisStore>,
+    stream: StreamName,
+}
+
+impl Fragile for InRedis {
+    async fn publish(&mut self) -> EventId {
+        self.store.publish(&self.stream, &draft("1")).await.unwrap().id
+    }
+
+    async fn sync(&mut self, head: EventId) -> Page {
+        self.store.sync(&self.stream, &route(&NodeId::random(), 1), Some(head)).await.unwrap()
+    }
+
+    async fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId]) -> Page {
+        self.store.recover(&self.stream, head, born, seen).await.unwrap()
+    }
+
+    async fn read(&mut self, start: Start) -> Page {
+        self.store.read(&self.stream, start, 100).await.unwrap()
+    }
+
+    async fn lose(&mut self, count: usize) {
+        let lost: Vec<EventId> = ids(&self.read(Start::Last(count as u32)).await);
+        let last = self.read(Start::Last(count as u32)).await.from.to_string();
+        let (events, meta) = ("whimbrel:{topic:news}:events", "whimbrel:{topic:news}:meta");
+        let mut pipeline = ::redis::pipe();
+        for id in lost {
+            pipeline.cmd("XDEL").arg(events).arg(id.to_string());
+        }
+        pipeline.cmd("XSETID").arg(events).arg(&last).cmd("HSET").arg(meta).arg("last").arg(&last);
+        pipeline.exec_async(&mut self.server.raw().await).await.unwrap();
+    }
+
+    async fn flush(&mut self) {
+        ::redis::cmd("FLUSHALL").exec_async(&mut self.server.raw().await).await.unwrap();
+    }
+}
+
+async fn memory() -> InMemory {
+    InMemory { now: blank(), past: Vec::new() }
+}
+
+async fn redis() -> InRedis {
+    let server = RedisServer::start();
+    let store = Arc::new(connect(&server, RetentionRules::default()).await);
+    InRedis { server, store, stream: stream("topic:news") }
+}
+
+macro_rules! for_each_store {
+    ($($name:ident)*) => {
+        for_each_store!(@ memory $($name)*);
+        for_each_store!(@ redis $($name)*);
+    };
+    (@ $kind:ident $($name:ident)*) => {
+        mod $kind {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&mut super::$kind().await).await;
+            })*
+        }
+    };
+}
+
+for_each_store! {
+    a_lost_tail_is_found_and_the_stream_goes_on_above_it
+    whoever_saw_the_lost_tail_reads_on_from_the_ancestor
+    a_second_report_of_a_fork_only_raises_its_head
+    whoever_was_told_and_waits_at_the_mark_is_not_told_again
+    what_was_published_before_the_report_is_in_its_page
+    a_report_of_what_is_still_there_changes_nothing
+    a_flush_is_a_new_birth
+    a_flush_with_a_clock_behind_raises_the_stream_above_what_was_shown
+    a_tail_that_nothing_is_left_of_forks_at_the_newest_event
+    a_second_failover_at_another_event_is_another_fork
+}
+
+/// Five events, of which the last `lost` are lost. Gives the ids and the birth id.
+async fn cut(store: &mut impl Fragile, lost: usize) -> (Vec<EventId>, EventId) {
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        told.push(store.publish().await);
+    }
+    let born = store.read(Start::Earliest).await.born;
+    store.lose(lost).await;
+    assert_eq!(store.read(Start::Earliest).await.last, told[4 - lost]);
+    (told, born)
+}
+
+/// Newest first, as a ring gives them.
+fn seen(told: &[EventId]) -> Vec<EventId> {
+    told.iter().rev().copied().collect()
+}
+
+async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let page = store.recover(told[4], born, &seen(&told)).await;
+    assert_eq!((page.from, page.events.len(), page.born), (told[2], 0, born));
+    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], mark: page.last }));
+    assert!(page.last > told[4]);
+    let next = store.publish().await;
+    let after = store.read(Start::After(page.last)).await;
+    assert_eq!((ids(&after), after.events[0].prev, after.fork), (vec![next], page.last, page.fork));
+}
+
+async fn whoever_saw_the_lost_tail_reads_on_from_the_ancestor(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    store.recover(told[4], born, &seen(&told)).await;
+    let next = store.publish().await;
+    for position in [told[3], told[4]] {
+        for page in [store.read(Start::After(position)).await, store.sync(position).await] {
+            assert_eq!((page.from, ids(&page)), (told[2], vec![next]));
+        }
+        // A node that knows nothing but its head, such as one that serves a resume.
+        let page = store.recover(position, born, &[]).await;
+        assert_eq!((page.from, ids(&page), page.last), (told[2], vec![next], next));
+    }
+    for kept in [told[1], told[2]] {
+        assert_eq!(store.read(Start::After(kept)).await.from, kept);
+    }
+}
+
+async fn a_second_report_of_a_fork_only_raises_its_head(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let first = store.recover(told[3], born, &seen(&told[..4])).await;
+    let fork = first.fork.unwrap();
+    let second = store.recover(told[4], born, &seen(&told)).await;
+    assert_eq!((second.last, second.from), (first.last, told[2]));
+    assert_eq!(second.fork, Some(Fork { head: told[4], ..fork }));
+    let third = store.recover(told[3], born, &seen(&told[..4])).await;
+    assert_eq!((third.last, third.fork), (first.last, second.fork));
+}
+
+async fn whoever_was_told_and_waits_at_the_mark_is_not_told_again(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let first = store.recover(told[4], born, &seen(&told)).await;
+    let mark = first.last;
+    for _ in 0..2 {
+        let page = store.recover(mark, born, &seen(&told)).await;
+        assert_eq!((page.from, page.fork), (mark, first.fork));
+        assert_eq!(store.read(Start::After(mark)).await.from, mark);
+        assert_eq!(store.sync(mark).await.from, mark);
+        store.publish().await;
+    }
+}
+
+async fn what_was_published_before_the_report_is_in_its_page(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let fresh = [store.publish().await, store.publish().await];
+    let page = store.recover(told[4], born, &seen(&told)).await;
+    assert_eq!((page.from, ids(&page)), (told[2], fresh.to_vec()));
+    assert!(page.last > fresh[1] && page.last > told[4]);
+    // Who follows the new history stands at its newest event, and finds it there.
+    let page = store.recover(fresh[1], born, &fresh).await;
+    assert_eq!((page.from, page.events.len()), (fresh[1], 0));
+}
+
+async fn a_report_of_what_is_still_there_changes_nothing(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let page = store.recover(told[1], born, &seen(&told[..2])).await;
+    assert_eq!((page.from, ids(&page)), (told[1], vec![told[2]]));
+    assert_eq!((page.last, page.fork), (told[2], None));
+}
+
+async fn a_flush_is_a_new_birth(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 0).await;
+    store.flush().await;
+    let page = store.recover(told[4], born, &seen(&told)).await;
+    // Not always above: all this may happen within one millisecond.
+    assert_ne!(page.born, born);
+    assert_eq!((page.from, page.events.len(), page.first), (page.born, 0, None));
+    let next = store.publish().await;
+    let again = store.recover(told[3], born, &seen(&told[..4])).await;
+    assert_eq!((again.from, ids(&again), again.born), (page.born, vec![next], page.born));
+}
+
+async fn a_flush_with_a_clock_behind_raises_the_stream_above_what_was_shown(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 0).await;
+    // Shown while the clock was an hour ahead.
+    let hour = 3_600_000;
+    let (shown, newer) = (EventId::new(told[4].ms + hour, 5), EventId::new(told[4].ms + hour, 9));
+    store.flush().await;
+    let early = store.publish().await;
+    let page = store.recover(shown, born, &[shown, told[4]]).await;
+    assert_eq!((page.from, ids(&page)), (page.born, vec![early]));
+    assert_eq!(page.fork, Some(Fork { ancestor: page.born, head: shown, mark: page.last }));
+    assert!(page.last > shown);
+    let again = store.recover(newer, born, &[newer, shown]).await;
+    assert_eq!(again.fork.map(|fork| (fork.ancestor, fork.mark)), Some((page.born, page.last)));
+    assert_eq!(store.read(Start::After(shown)).await.from, page.born);
+    let next = store.publish().await;
+    assert!(next > shown);
+}
+
+async fn a_tail_that_nothing_is_left_of_forks_at_the_newest_event(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let page = store.recover(told[4], born, &[told[4], told[3]]).await;
+    assert_eq!((page.from, page.events.len()), (told[2], 0));
+    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], mark: page.last }));
+    assert!(page.last > told[4]);
+}
+
+async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let first = store.recover(told[4], born, &seen(&told)).await;
+    let mut more = vec![told[2]];
+    for _ in 0..3 {
+        more.push(store.publish().await);
+    }
+    store.lose(2).await;
+    let second = store.recover(more[3], born, &seen(&more)).await;
+    assert_eq!(second.from, more[1]);
+    assert_eq!(second.fork, Some(Fork { ancestor: more[1], head: more[3], mark: second.last }));
+    assert!(second.last > more[3] && second.last > first.last);
+}

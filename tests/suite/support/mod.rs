@@ -1,0 +1,25 @@
+//! What tests share.
+
+pub mod redis;
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything should take on a busy machine; only a failing test waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `probe` gives a value; panics with `what` was waited for when it never does.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What `future` gives; panics with `what` was waited for when it takes too long.
+pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("took too long: {what}"))
+}

@@ -1,0 +1,100 @@
+//! Private redis-servers.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::PATIENCE;
+
+/// A redis-server of one test, killed when dropped.
+pub struct RedisServer {
+    port: u16,
+    dir: TempDir,
+    arguments: Vec<String>,
+    process: Child,
+}
+
+impl RedisServer {
+    /// Starts one as the program expects it to be set up, and waits until it answers.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more arguments, such as `--maxmemory-policy allkeys-lru`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        // A port that is free now may be taken by the time the server binds it: then try another.
+        for _ in 0..20 {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            if let Some(process) = launch(port, &dir, &arguments) {
+                return RedisServer { port, dir, arguments, process };
+            }
+        }
+        panic!("no redis-server came up");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Kills it as a power failure would. It keeps nothing.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again on the same port.
+    pub fn revive(&mut self) {
+        self.process = launch(self.port, &self.dir, &self.arguments).expect("the port is still free");
+    }
+
+    /// A connection to do with the data what the store would not.
+    pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `None`: it ended before it answered, most likely for its port.
+fn launch(port: u16, dir: &TempDir, arguments: &[String]) -> Option<Child> {
+    let mut process = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+        .arg(dir.path())
+        .args(["--save", "", "--appendonly", "no", "--stream-node-max-bytes", "512"])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed");
+    let deadline = Instant::now() + PATIENCE;
+    while !answers(port) {
+        if process.try_wait().unwrap().is_some() {
+            return None;
+        }
+        assert!(Instant::now() < deadline, "redis-server never answered");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Another's server may be what answered.
+    process.try_wait().unwrap().is_none().then_some(process)
+}
+
+fn answers(port: u16) -> bool {
+    let ping = || -> std::io::Result<bool> {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.write_all(b"PING\r\n")?;
+        let mut answer = [0; 7];
+        socket.read_exact(&mut answer)?;
+        Ok(&answer == b"+PONG\r\n")
+    };
+    ping().unwrap_or(false)
+}
