@@ -10,5 +10,6 @@ mod health;
 pub mod hub;
 pub mod metrics;
 pub mod model;
+pub mod node;
 pub mod store;
 pub mod transport;

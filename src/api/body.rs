@@ -23,14 +23,15 @@ pub enum Kind {
     Lines,
 }
 
+fn contiguous_chunks<B: Buf>(
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> impl Stream<Item = Result<Bytes, warp::Error>> {
+    body.map(|chunk| chunk.map(|mut chunk| chunk.copy_to_bytes(chunk.remaining())))
+}
+
 /// The body of a request, for warp.
 pub fn stream() -> impl Filter<Extract = (BodyStream,), Error = warp::Rejection> + Clone {
-    warp::body::stream().map(|body| {
-        let chunks = futures_util::StreamExt::map(body, |chunk: Result<_, warp::Error>| {
-            chunk.map(|mut chunk| Buf::copy_to_bytes(&mut chunk, chunk.remaining()))
-        });
-        Box::pin(chunks) as BodyStream
-    })
+    warp::body::stream().map(|body| Box::pin(contiguous_chunks(body)) as BodyStream)
 }
 
 /// What the body holds, or why it is not taken.
@@ -48,9 +49,10 @@ pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
         let detail = format!("'{essence}' is not taken; send application/json, text/plain or application/x-ndjson");
         return Err(Problem::unsupported_media(detail));
     }
-    let charset = parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).find_map(
-        |(name, value)| name.eq_ignore_ascii_case("charset").then(|| value.trim_matches('"').to_ascii_lowercase()),
-    );
+    let charset =
+        parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).find_map(|(name, value)| {
+            name.eq_ignore_ascii_case("charset").then(|| value.trim_matches('"').to_ascii_lowercase())
+        });
     if let Some(charset) = charset.filter(|charset| !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii")) {
         return Err(Problem::unsupported_media(format!("the charset '{charset}' is not taken; send UTF-8")));
     }

@@ -15,9 +15,10 @@ const PARAMETERS: [&str; 6] = ["device", "topic", "after", "types", "envelope", 
 
 /// Whether a client of `…/events` wants the live stream.
 pub fn wants_stream(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().any(|accept| {
-        accept.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
-    })
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("text/event-stream")))
 }
 
 /// What a client asks to hear.
@@ -114,12 +115,7 @@ fn named_streams(parameters: &Parameters) -> Result<Vec<StreamName>, Problem> {
     Ok(streams)
 }
 
-fn asked(
-    api: &Api,
-    parameters: &Parameters,
-    headers: &HeaderMap,
-    streams: Vec<StreamName>,
-) -> Result<Asked, Problem> {
+fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<StreamName>) -> Result<Asked, Problem> {
     if streams.len() > api.max_streams {
         let (count, limit) = (streams.len(), api.max_streams);
         return Err(Problem::bad_request(format!("{count} streams are asked for; a connection may follow {limit}")));
@@ -197,9 +193,11 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
 /// The key of a WebSocket handshake.
 fn handshake_key(headers: &HeaderMap) -> Result<&str, Problem> {
     let has = |name: header::HeaderName, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
         return Err(Problem::bad_request("this path speaks WebSocket: the request has to ask for that upgrade"));
@@ -246,10 +244,7 @@ mod tests {
     fn a_cursor_places_the_streams_it_knows_and_the_others_at_now() {
         let known = streams(&["topic:a", "topic:gone"]);
         let cursor = Cursor::several(known.iter().map(|stream| (stream, EventId::new(7, 2)))).to_string();
-        assert_eq!(
-            afters(&["topic:a", "topic:b"], &[&cursor]),
-            Ok(vec![After::Id(EventId::new(7, 2)), After::Now])
-        );
+        assert_eq!(afters(&["topic:a", "topic:b"], &[&cursor]), Ok(vec![After::Id(EventId::new(7, 2)), After::Now]));
         let cut = &cursor[..cursor.len() - 2];
         assert!(afters(&["topic:a"], &[cut]).unwrap_err().contains("damaged"));
     }

@@ -97,9 +97,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     match route::find(&request.method, &request.path)? {
         Route::Publish(stream) => events::publish(api, stream, request).await,
         Route::PublishBatch => events::publish_batch(api, request).await,
-        Route::Stream(stream) if listen::wants_stream(&request.headers) => {
-            listen::sse_of(api, stream, request).await
-        }
+        Route::Stream(stream) if listen::wants_stream(&request.headers) => listen::sse_of(api, stream, request).await,
         Route::Stream(stream) => events::history(api, stream, &request.query).await,
         Route::Event(stream, id) => events::event(api, &stream, id, &request.query).await,
         Route::Sse => listen::sse(api, request).await,

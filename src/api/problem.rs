@@ -115,8 +115,7 @@ impl Problem {
         };
         let body = serde_json::to_vec(&body).expect("a problem holds only strings and numbers");
         let retry = RETRY_SECONDS.to_string();
-        let mut headers =
-            vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
+        let mut headers = vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
         headers.extend(self.allow.map(|allow| (header::ALLOW, allow)));
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.push((header::RETRY_AFTER, &retry));

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::config::{Flags, RedisUrl};
+use crate::config::Flags;
+use crate::store::redis::{self, Inspection};
 
 use super::{Failure, print};
 
@@ -12,23 +12,8 @@ pub const NOTES: &str = "\
 Takes the same settings as `whimbrel serve` and prints one line for each finding, beginning with ok, \
 warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.";
 
-/// The oldest Redis that has functions and everything else the scripts use.
-const OLDEST: (u32, u32) = (7, 0);
-
 /// What Redis has unless told otherwise, in bytes.
 const NODE_MAX_BYTES: u64 = 4096;
-
-/// What the Redis says of itself. `None` where it doesn't say: managed services often block CONFIG.
-#[derive(Debug, Clone)]
-struct Inspection {
-    version: String,
-    valkey: bool,
-    eviction: Option<String>,
-    aof: Option<bool>,
-    rdb: Option<bool>,
-    stream_node_max_bytes: Option<u64>,
-    round_trip: Duration,
-}
 
 pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     let (settings, warnings) = flags.validate(std::env::vars_os())?;
@@ -36,7 +21,7 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     findings.extend(warnings.into_iter().map(Finding::warning));
     match &settings.redis_url {
         None => findings.push(Finding::ok("no Redis is set: a single node that keeps its events in memory")),
-        Some(url) => match inspect(url).await {
+        Some(url) => match redis::inspect(url.expose()).await {
             Ok(inspection) => findings.extend(judge(&inspection)),
             Err(reason) => findings.push(Finding::error(format!("{url}: {reason}"))),
         },
@@ -46,10 +31,6 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     }
     let sound = findings.iter().all(|finding| finding.level != Level::Error);
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-async fn inspect(_url: &RedisUrl) -> Result<Inspection, String> {
-    Err("the Redis store is not built yet".into())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,22 +76,17 @@ fn judge(inspection: &Inspection) -> Vec<Finding> {
     vec![
         version(inspection),
         eviction(inspection.eviction.as_deref()),
-        persistence(inspection.aof, inspection.rdb),
-        node_size(inspection.stream_node_max_bytes),
+        persistence(inspection.append_only, inspection.snapshots.as_deref()),
+        node_size(inspection.stream_node_bytes),
         Finding::ok(format!("round trip {:.1} ms", inspection.round_trip.as_secs_f64() * 1000.0)),
     ]
 }
 
 fn version(inspection: &Inspection) -> Finding {
-    let Inspection { version, valkey, .. } = inspection;
-    if *valkey {
-        return Finding::ok(format!("Valkey {version}"));
-    }
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-    match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST => Finding::ok(format!("Redis {version}")),
-        (Some(_), Some(_)) => Finding::error(format!("Redis {version} is too old: 7.0 or newer, or Valkey, is needed")),
-        _ => Finding::warning(format!("the version '{version}' is unknown: Redis 7.0 or newer, or Valkey, is needed")),
+    match (&inspection.version, inspection.check_version()) {
+        (_, Err(error)) => Finding::error(error.to_string()),
+        (Some(version), Ok(())) => Finding::ok(format!("Redis {version}, or a Valkey that is compatible with it")),
+        (None, Ok(())) => Finding::warning("the version can't be read: Redis 7.0 or newer, or Valkey, is needed"),
     }
 }
 
@@ -124,9 +100,8 @@ fn eviction(policy: Option<&str>) -> Finding {
     }
 }
 
-fn persistence(aof: Option<bool>, rdb: Option<bool>) -> Finding {
-    match (aof, rdb) {
-        (Some(true), Some(true)) => Finding::ok("persistence: append-only file and snapshots"),
+fn persistence(append_only: Option<bool>, snapshots: Option<&str>) -> Finding {
+    match (append_only, snapshots.map(|save| !save.is_empty())) {
         (Some(true), _) => Finding::ok("persistence: append-only file"),
         (_, Some(true)) => Finding::ok("persistence: snapshots; a crash loses what came after the last one"),
         (Some(false), Some(false)) => {
@@ -149,16 +124,17 @@ fn node_size(bytes: Option<u64>) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn healthy() -> Inspection {
         Inspection {
-            version: "7.2.5".into(),
-            valkey: false,
+            version: Some("7.2.5".into()),
             eviction: Some("noeviction".into()),
-            aof: Some(true),
-            rdb: Some(false),
-            stream_node_max_bytes: Some(512),
+            append_only: Some(true),
+            snapshots: Some(String::new()),
+            stream_node_bytes: Some(512),
             round_trip: Duration::from_micros(420),
         }
     }
@@ -171,7 +147,7 @@ mod tests {
     fn a_redis_as_it_should_be_is_ok_throughout() {
         assert_eq!(
             told(&healthy()),
-            "ok       Redis 7.2.5\n\
+            "ok       Redis 7.2.5, or a Valkey that is compatible with it\n\
              ok       maxmemory-policy is noeviction\n\
              ok       persistence: append-only file\n\
              ok       stream-node-max-bytes is 512\n\
@@ -183,15 +159,13 @@ mod tests {
     fn what_loses_events_silently_is_an_error() {
         let evicting = Inspection { eviction: Some("allkeys-lru".into()), ..healthy() };
         assert!(told(&evicting).contains("error    maxmemory-policy is allkeys-lru"));
-        let old = Inspection { version: "6.2.14".into(), ..healthy() };
-        assert!(told(&old).contains("error    Redis 6.2.14 is too old"));
-        let valkey = Inspection { version: "8.0.1".into(), valkey: true, ..healthy() };
-        assert!(told(&valkey).contains("ok       Valkey 8.0.1"));
+        let old = Inspection { version: Some("6.2.14".into()), ..healthy() };
+        assert!(told(&old).contains("error    the server is Redis 6.2.14"));
     }
 
     #[test]
     fn what_costs_is_a_warning_with_the_remedy() {
-        let bare = Inspection { aof: Some(false), stream_node_max_bytes: Some(4096), ..healthy() };
+        let bare = Inspection { append_only: Some(false), stream_node_bytes: Some(4096), ..healthy() };
         assert!(told(&bare).contains("warning  persistence is off"));
         assert!(told(&bare).contains("warning  stream-node-max-bytes is 4096"));
         assert!(told(&bare).contains("with 512"));
@@ -199,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_blocked_config_is_told_and_no_error() {
-        let blocked = Inspection { eviction: None, aof: None, rdb: None, stream_node_max_bytes: None, ..healthy() };
+        let blocked =
+            Inspection { eviction: None, append_only: None, snapshots: None, stream_node_bytes: None, ..healthy() };
         assert_eq!(told(&blocked).matches("CONFIG is blocked").count(), 3);
         assert!(judge(&blocked).iter().all(|finding| finding.level != Level::Error));
     }

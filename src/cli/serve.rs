@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::config::{Flags, Settings};
+use crate::config::Flags;
+use crate::node;
 
 use super::{Failure, log};
 
@@ -16,9 +17,6 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    run_serve(settings).await
-}
-
-async fn run_serve(settings: Settings) -> Result<ExitCode, Failure> {
-    Err(Failure::failed(format!("can't listen on {}: the server is not built yet", settings.listen)))
+    node::serve(settings).await.map_err(Failure::failed)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -244,6 +244,16 @@ impl Registry {
         }
     }
 
+    /// Takes back the routes of all streams: the node leaves.
+    pub async fn detach_all(self: &Arc<Self>) {
+        let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
+        let detaching = dispatchers.into_iter().map(|dispatcher| {
+            let registration = dispatcher.registration();
+            self.clone().run_detach(dispatcher, Some(registration))
+        });
+        futures_util::future::join_all(detaching).await;
+    }
+
     /// Ends what nobody needs any more; runs until it is dropped.
     pub async fn tidy_for_ever(self: Arc<Self>) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));

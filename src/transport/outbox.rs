@@ -222,7 +222,10 @@ mod tests {
 
     fn following(names: &[&str]) -> Vec<Following> {
         let stream = |name: &&str| name.parse().unwrap();
-        (0..).zip(names).map(|(slot, name)| Following { slot, stream: stream(name), position: EventId::new(1, 0) }).collect()
+        (0..)
+            .zip(names)
+            .map(|(slot, name)| Following { slot, stream: stream(name), position: EventId::new(1, 0) })
+            .collect()
     }
 
     fn event(slot: Slot, ms: u64, body: &'static str) -> Frame {

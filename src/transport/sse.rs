@@ -77,11 +77,8 @@ pub fn gap(stream: &StreamName, gap: &Gap) -> Bytes {
 /// The notice that the server ends the stream, and when to come back.
 pub fn close(reason: CloseReason, retry_ms: u64) -> Bytes {
     let mut block = format!("retry: {retry_ms}\n");
-    let _ = write!(
-        block,
-        "event: whimbrel:close\ndata: {{\"reason\":\"{}\",\"retry\":{retry_ms}}}\n\n",
-        reason.as_str()
-    );
+    let _ =
+        write!(block, "event: whimbrel:close\ndata: {{\"reason\":\"{}\",\"retry\":{retry_ms}}}\n\n", reason.as_str());
     block.into()
 }
 
@@ -103,10 +100,7 @@ mod tests {
     #[test]
     fn a_single_streams_event_is_its_data_with_the_id_as_cursor() {
         assert_eq!(encoded("message", r#"{"a":1}"#, Encoding::Sse), "id: 1763795000000-2731\ndata: {\"a\":1}\n\n");
-        assert_eq!(
-            encoded("price", "5", Encoding::Sse),
-            "id: 1763795000000-2731\nevent: price\ndata: 5\n\n"
-        );
+        assert_eq!(encoded("price", "5", Encoding::Sse), "id: 1763795000000-2731\nevent: price\ndata: 5\n\n");
     }
 
     #[test]

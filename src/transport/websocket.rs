@@ -23,8 +23,7 @@ const READ_BUFFER: usize = 512;
 /// The answer to the handshake.
 pub fn head(key: &str, subprotocol: bool, extra_headers: &str) -> String {
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let protocol =
-        if subprotocol { format!("sec-websocket-protocol: {SUBPROTOCOL}\r\n") } else { String::new() };
+    let protocol = if subprotocol { format!("sec-websocket-protocol: {SUBPROTOCOL}\r\n") } else { String::new() };
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-accept: {accept}\r\n{protocol}{extra_headers}\r\n"
@@ -76,10 +75,7 @@ pub fn position(stream: &StreamName, id: EventId) -> Bytes {
 /// The notice that the server ends the connection, then the close frame.
 pub fn close(reason: CloseReason, retry_ms: u64) -> [Bytes; 2] {
     let name = reason.as_str();
-    [
-        text(format!(r#"{{"op":"close","reason":"{name}","retry":{retry_ms}}}"#)),
-        close_frame(reason.code(), name),
-    ]
+    [text(format!(r#"{{"op":"close","reason":"{name}","retry":{retry_ms}}}"#)), close_frame(reason.code(), name)]
 }
 
 /// What a client sent.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use whimbrel::model::{EventId, Start};
-use whimbrel::store::redis::{ConnectError, RedisStore};
+use whimbrel::store::redis::{ConnectError, RedisStore, inspect};
 use whimbrel::store::{Channels, EventLog, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError};
 
 use crate::conformance::{connect, draft, ids, route, stream};
@@ -150,8 +150,7 @@ async fn a_server_that_evicts_is_refused_and_told_apart() {
 #[tokio::test]
 async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fine() {
     let server = RedisServer::start();
-    let store = connect(&server, RetentionRules::default()).await;
-    let told = store.inspect().await.unwrap();
+    let told = inspect(&server.url()).await.unwrap();
     assert!(told.version.as_ref().unwrap().starts_with(char::is_numeric));
     assert_eq!((told.append_only, told.snapshots.as_deref()), (Some(false), Some("")));
     assert_eq!((told.eviction.as_deref(), told.stream_node_bytes), (Some("noeviction"), Some(512)));
@@ -160,7 +159,7 @@ async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fi
     redis::cmd("ACL").arg(&user).exec_async(&mut raw).await.unwrap();
     let url = server.url().replace("redis://", "redis://app:secret@");
     let blocked = RedisStore::connect(&url, "whimbrel", RetentionRules::default(), Duration::ZERO).await.unwrap();
-    let told = blocked.inspect().await.unwrap();
+    let told = inspect(&url).await.unwrap();
     assert_eq!((told.snapshots, told.stream_node_bytes), (None, None));
     assert_eq!(told.eviction.as_deref(), Some("noeviction"));
     assert!(!blocked.describe().contains("secret"), "{}", blocked.describe());

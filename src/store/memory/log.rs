@@ -103,7 +103,7 @@ impl StreamLog {
         position.last = id;
         // A copy: the draft's data may be a small slice of a large request body.
         let data = Bytes::copy_from_slice(&draft.data);
-        let event = Arc::new(Event { id, prev, kind: draft.kind.clone(), data });
+        let event = Arc::new(Event::new(id, prev, draft.kind.clone(), data));
         self.events_bytes += event.data.len();
         self.events.push_back(event.clone());
         while self.events.len() as u64 > self.retention.events {

@@ -30,6 +30,12 @@ use crate::model::{Draft, EventId, Page, Published, Start, StreamName};
 pub use errors::ConnectError;
 pub use inspection::Inspection;
 
+/// Asks a server what it is and how it is set up, whether or not it can be worked with.
+pub async fn inspect(url: &str) -> Result<Inspection, ConnectError> {
+    let pool = Pool::new(&Address::parse(url)?)?;
+    inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)
+}
+
 /// A region's store in one Redis.
 pub struct RedisStore {
     rules: RetentionRules,
@@ -55,11 +61,6 @@ impl RedisStore {
         inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
         Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool })
-    }
-
-    /// Asks the server what it is and how it is set up.
-    pub async fn inspect(&self) -> Result<Inspection, StoreError> {
-        inspection::inspect(&self.pool).await
     }
 
     fn publish_call(&self, stream: &StreamName, draft: &Draft) -> Call {

@@ -117,8 +117,7 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
 /// an entry is delivered as well as can be, as an error here would stop its stream for good.
 fn event(entry: Value) -> Result<Arc<Event>, StoreError> {
     let mut entry = Fields::of(entry)?;
-    let mut event =
-        Event { id: entry.id()?, prev: EventId::ZERO, kind: EventType::MESSAGE, data: Bytes::from_static(b"null") };
+    let mut event = Event::new(entry.id()?, EventId::ZERO, EventType::MESSAGE, Bytes::from_static(b"null"));
     let mut fields = Fields::of(entry.next()?)?;
     while let Some(name) = fields.0.next() {
         let value = fields.next()?;

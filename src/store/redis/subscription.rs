@@ -72,7 +72,7 @@ fn parse(payload: Bytes) -> Option<ChannelMessage> {
     let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     // As for entries of the log: an odd type is no reason to lose the event.
     let kind = words.next()?.parse().unwrap_or_default();
-    Some(ChannelMessage::Event(stream, Event { id, prev, kind, data: payload.slice(end + 1..) }))
+    Some(ChannelMessage::Event(stream, Event::new(id, prev, kind, payload.slice(end + 1..))))
 }
 
 #[cfg(test)]
@@ -83,12 +83,15 @@ mod tests {
     #[test]
     fn a_message_is_a_header_line_and_the_data_as_it_is() {
         let message = parse(Bytes::from_static(b"device:42 5-7 5-1 order.paid\n{\"a\":\n1}"));
-        let event = Event {
-            id: EventId::new(5, 7),
-            prev: EventId::new(5, 1),
-            kind: "order.paid".parse().unwrap(),
-            data: Bytes::from_static(b"{\"a\":\n1}"),
-        };
+        let event = Event::new(
+            EventId::new(5, 7),
+            EventId::new(5, 1),
+            "order.paid".parse().unwrap(),
+            Bytes::from_static(
+                b"{\"a\":
+1}",
+            ),
+        );
         assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), event)));
         assert_eq!(parse(Bytes::from_static(b"beat")), Some(ChannelMessage::Beat));
     }

@@ -1,0 +1,257 @@
+//! Membership: the node's id, its lease and its channel.
+//!
+//! A term is the time under one id. It begins with a confirmed subscription to the id's channel, then the
+//! lease, then the routes; nothing is told to an id before somebody listens. It ends when the lease turns
+//! out to be gone (the node slept, or the store forgot): whatever was written under the old id is then
+//! others' to clean up, and the node begins a new term under a new id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::dispatch::{Flush, Registry};
+use crate::health::Health;
+use crate::store::{ChannelMessage, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
+
+/// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
+const BATCH: usize = 256;
+
+/// Beats are sent with each renewal, three a lease time. When none was heard for this share of the lease
+/// time, two are missing: the subscription is deaf, even if its socket shows no error.
+const DEAF_AFTER: f64 = 0.9;
+
+/// Longest wait for the routes of a node that stops; they lapse by themselves.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+
+/// What membership is kept with.
+#[derive(Clone)]
+pub struct Membership {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    health: Arc<Health>,
+    info: NodeInfo,
+    lease: Duration,
+}
+
+/// A node that has joined: its subscription, and the way to hear that it leaves.
+pub struct Joined {
+    membership: Membership,
+    node: NodeId,
+    subscription: Box<dyn Subscription>,
+    leaving: watch::Receiver<bool>,
+    gone: Arc<Notify>,
+}
+
+/// Ends the membership.
+pub struct Leaving {
+    store: Arc<dyn Store>,
+    leaving: watch::Sender<bool>,
+    gone: Arc<Notify>,
+}
+
+/// Why a subscription is not listened to any longer.
+enum Interruption {
+    Channel,
+    Lease,
+    Leaving,
+}
+
+impl Membership {
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        health: Arc<Health>,
+        info: NodeInfo,
+        lease: Duration,
+    ) -> Self {
+        Membership { store, registry, health, info, lease }
+    }
+
+    /// Begins the first term. Waits until the store can be used.
+    pub async fn join(self, node: NodeId) -> (Joined, Leaving) {
+        let subscription = self.begin_term(&node).await;
+        let (leaving, told) = watch::channel(false);
+        let gone = Arc::new(Notify::new());
+        let leave = Leaving { store: self.store.clone(), leaving, gone: gone.clone() };
+        (Joined { membership: self, node, subscription, leaving: told, gone }, leave)
+    }
+
+    /// Subscribes and takes the lease, however long it takes.
+    async fn begin_term(&self, node: &NodeId) -> Box<dyn Subscription> {
+        let mut backoff = backoff();
+        loop {
+            match self.try_begin_term(node).await {
+                Ok(subscription) => {
+                    self.health.store_is_up();
+                    return subscription;
+                }
+                Err(error) => {
+                    self.health.store_is_down(&error.to_string());
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    async fn try_begin_term(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        let subscription = self.store.subscribe(node).await?;
+        self.store.register(node, &self.info, self.lease).await?;
+        Ok(subscription)
+    }
+
+    /// Renews the lease and sends beats until the lease is gone.
+    async fn keep_lease(self, node: NodeId) {
+        let mut renewals = tokio::time::interval(self.lease / 3);
+        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            renewals.tick().await;
+            match self.renew(&node).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => self.health.store_is_down(&error.to_string()),
+            }
+        }
+    }
+
+    /// False when the lease is gone.
+    async fn renew(&self, node: &NodeId) -> Result<bool, StoreError> {
+        self.store.beat(node).await?;
+        match self.store.renew(node, self.lease).await? {
+            Renewal::Held { nodes } => {
+                self.registry.set_nodes(nodes);
+                self.health.store_is_up();
+                Ok(true)
+            }
+            Renewal::Gone => Ok(false),
+        }
+    }
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
+}
+
+impl Joined {
+    /// Keeps the membership, term after term, until it is left.
+    pub async fn stay(mut self) {
+        loop {
+            let lease = tokio::spawn(self.membership.clone().keep_lease(self.node.clone()));
+            let ended = self.term(&lease).await;
+            lease.abort();
+            if matches!(ended, Interruption::Leaving) {
+                self.gone.notify_one();
+                return;
+            }
+            let node = NodeId::random();
+            tracing::warn!(old = %self.node, new = %node, "the lease is gone; going on under a new id");
+            self.membership.registry.metrics().leases_lost.inc();
+            self.subscription = self.membership.begin_term(&node).await;
+            self.node = node.clone();
+            self.membership.registry.rename(node);
+            self.membership.registry.sync_all();
+        }
+    }
+
+    /// Listens under one id, over as many subscriptions as it takes, until the lease is gone or the node
+    /// leaves.
+    async fn term(&mut self, lease: &tokio::task::JoinHandle<()>) -> Interruption {
+        loop {
+            match self.listen(lease).await {
+                Interruption::Channel => {
+                    self.membership.registry.metrics().channel_interruptions.inc();
+                    tracing::warn!(node = %self.node, "the channel was interrupted; subscribing again");
+                }
+                ended => return ended,
+            }
+            if let Some(ended) = self.subscribe_again(lease).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Subscribes again, makes sure of the lease, then syncs every stream.
+    async fn subscribe_again(&mut self, lease: &tokio::task::JoinHandle<()>) -> Option<Interruption> {
+        let mut backoff = backoff();
+        loop {
+            if lease.is_finished() {
+                return Some(Interruption::Lease);
+            }
+            if *self.leaving.borrow() {
+                return Some(Interruption::Leaving);
+            }
+            let again = async {
+                let subscription = self.membership.store.subscribe(&self.node).await?;
+                self.membership.renew(&self.node).await.map(|held| (subscription, held))
+            };
+            match again.await {
+                Ok((_, false)) => return Some(Interruption::Lease),
+                Ok((subscription, true)) => {
+                    self.subscription = subscription;
+                    self.membership.registry.sync_all();
+                    return None;
+                }
+                Err(error) => {
+                    self.membership.health.store_is_down(&error.to_string());
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// Dispatches what one subscription brings, until it ends or goes deaf.
+    async fn listen(&mut self, lease: &tokio::task::JoinHandle<()>) -> Interruption {
+        let deaf_after = self.membership.lease.mul_f64(DEAF_AFTER);
+        let mut deaf_at = Instant::now() + deaf_after;
+        let mut flush = Flush::default();
+        loop {
+            let batch = tokio::select! {
+                batch = self.subscription.next(BATCH) => batch,
+                () = tokio::time::sleep_until(deaf_at) => {
+                    tracing::warn!(node = %self.node, "no beat was heard: the channel is deaf");
+                    return if lease.is_finished() { Interruption::Lease } else { Interruption::Channel };
+                }
+                _ = self.leaving.wait_for(|leaving| *leaving) => return Interruption::Leaving,
+            };
+            let Some(batch) = batch else { return Interruption::Channel };
+            if self.dispatch(batch, &mut flush) {
+                deaf_at = Instant::now() + deaf_after;
+            }
+            if lease.is_finished() {
+                return Interruption::Lease;
+            }
+        }
+    }
+
+    /// True when a beat was among the messages.
+    fn dispatch(&self, batch: Vec<ChannelMessage>, flush: &mut Flush) -> bool {
+        let registry = &self.membership.registry;
+        let mut beat = false;
+        registry.metrics().channel_messages.inc_by(batch.len() as u64);
+        for message in batch {
+            match message {
+                ChannelMessage::Event(stream, event) => registry.message(&stream, event, flush),
+                ChannelMessage::Beat => beat = true,
+            }
+        }
+        flush.run();
+        beat
+    }
+}
+
+impl Leaving {
+    /// Takes back the routes and the lease.
+    pub async fn leave(self, registry: &Arc<Registry>) {
+        let _ = self.leaving.send(true);
+        let leave = async {
+            self.gone.notified().await;
+            registry.detach_all().await;
+            if let Err(error) = self.store.release(&registry.node()).await {
+                tracing::debug!(%error, "the lease ends by itself");
+            }
+        };
+        let _ = tokio::time::timeout(LEAVE_TIME, leave).await;
+    }
+}

@@ -1,0 +1,153 @@
+//! A node's life: start, membership in its region, orderly stop.
+//!
+//! [`serve`] puts the rooms together: store, dispatchers, hub, HTTP side, transport. `membership` keeps
+//! the node known and its channel heard; `drain` lets its clients go when it is stopped.
+
+mod drain;
+mod membership;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::api::{self, Api};
+use crate::backoff::Backoff;
+use crate::config::Settings;
+use crate::dispatch::{Registry, RegistrySettings};
+use crate::health::Health;
+use crate::hub::{Hub, Limits};
+use crate::metrics::Metrics;
+use crate::store::memory::MemoryStore;
+use crate::store::redis::{ConnectError, RedisStore};
+use crate::store::{NodeId, NodeInfo, Store};
+use crate::transport::{Connections, ListenerSettings, listen};
+
+use membership::Membership;
+
+/// What a WebSocket client's message may have around its data, in bytes.
+const MESSAGE_OVERHEAD: usize = 4096;
+
+/// Descriptors that a node needs beside its clients' sockets, at the least.
+const OWN_DESCRIPTORS: usize = 64;
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address can't be listened on.
+    #[error("WHIMBREL_LISTEN (--listen): can't listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// This Redis can't be worked with.
+    #[error("WHIMBREL_REDIS_URL (--redis-url): {0}")]
+    Store(#[from] ConnectError),
+}
+
+/// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
+pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+    let store = open_store(&settings).await?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| ServeError::Listen { address: settings.listen, error })?;
+    let address = listener.local_addr().unwrap_or(settings.listen);
+
+    let metrics = Metrics::new();
+    let node = NodeId::random();
+    let registry_settings =
+        RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
+    let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
+    let hub = Hub::new(store.clone(), registry.clone(), Limits { event_bytes: settings.max_event_bytes });
+    let health = Arc::new(Health::new(store.describe()));
+    let connections = Connections::new(max_connections(settings.max_connections));
+
+    let info =
+        NodeInfo { region: "local".into(), address: address.to_string(), version: env!("CARGO_PKG_VERSION").into() };
+    let membership = Membership::new(store, registry.clone(), health.clone(), info, settings.lease());
+    let (joined, left) = membership.join(node).await;
+    tokio::spawn(joined.stay());
+    tokio::spawn(registry.clone().sync_for_ever());
+    tokio::spawn(registry.clone().tidy_for_ever());
+    tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
+
+    let api = Arc::new(Api {
+        hub: hub.clone(),
+        health: health.clone(),
+        connections: connections.clone(),
+        listen: address,
+        ready_strict: settings.ready_strict,
+        max_streams: settings.max_streams,
+    });
+    let service = TowerToHyperService::new(warp::service(api::routes(api)));
+    let listener_settings = ListenerSettings {
+        ping: settings.ping(),
+        outbox_bytes: settings.outbox_bytes,
+        max_message_bytes: settings.max_event_bytes + MESSAGE_OVERHEAD,
+        max_streams: settings.max_streams,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let accepting =
+        tokio::spawn(listen(listener, service, listener_settings, hub.clone(), connections.clone(), stopped));
+    tracing::info!(node = registry.node().as_str(), "listening on http://{address}");
+
+    drain::signal().await;
+    drain::let_go(&settings, &health, &hub, &connections).await;
+    // Nobody is to come in any more; requests that are under way are answered.
+    let _ = stop.send(true);
+    let _ = accepting.await;
+    left.leave(&registry).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, ServeError> {
+    let rules = settings.retention.clone();
+    let position_time = Duration::from_secs(settings.position_seconds);
+    let Some(url) = &settings.redis_url else {
+        tracing::info!(
+            "no Redis is set: a single node with the embedded in-memory store, for demos and development; \
+             its events end with it. WHIMBREL_REDIS_URL=redis://host:6379 makes it one of many"
+        );
+        return Ok(Arc::new(MemoryStore::new(rules, position_time, settings.embedded_bytes)));
+    };
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        match RedisStore::connect(url.expose(), &settings.prefix, rules.clone(), position_time).await {
+            Ok(store) => return Ok(Arc::new(store)),
+            // Whoever starts a node and its Redis together must not have to order them.
+            Err(ConnectError::Unreachable(error)) => {
+                let wait = backoff.next_wait();
+                tracing::warn!(%error, ?wait, "{url} can't be used yet; trying again");
+                tokio::time::sleep(wait).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Raises the descriptor limit as far as it goes; a tenth of it is left to requests, probes and the store.
+fn max_connections(set: Option<usize>) -> usize {
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the descriptor limit can't be raised");
+        1024
+    }) as usize;
+    let most = descriptors.saturating_sub(OWN_DESCRIPTORS.max(descriptors / 10));
+    match set {
+        Some(wanted) if wanted > most => {
+            tracing::warn!(
+                wanted,
+                descriptors,
+                "WHIMBREL_MAX_CONNECTIONS is more than the descriptor limit leaves room for"
+            );
+            wanted
+        }
+        Some(wanted) => wanted,
+        None => most,
+    }
+}
