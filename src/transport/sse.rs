@@ -25,9 +25,10 @@ pub fn head(extra_headers: &str) -> String {
     )
 }
 
-/// The time after which a client that loses the connection comes back.
+/// The time after which a client that loses the connection comes back. No empty line follows: it belongs
+/// to the block of the first position, as some clients make an event of a block without data.
 pub fn retry(ms: u64) -> String {
-    format!("retry: {ms}\n\n")
+    format!("retry: {ms}\n")
 }
 
 /// An event in one of the SSE encodings.
