@@ -13,7 +13,7 @@ promises! {
         a_client_that_takes_nothing_is_ended,
 }
 
-const BATCHES: usize = 10;
+const BATCHES: usize = 6;
 const BATCH: usize = 25;
 
 /// An event of 60 KB: a few hundred are more than all socket buffers between two processes hold.

@@ -123,9 +123,10 @@ impl Wanted {
         }
     }
 
-    /// Takes little at a time, so that the node feels it when the client stops reading.
+    /// Buffers little, so that the node feels it when the client stops reading. Still more than a segment
+    /// of the loopback interface, below which TCP itself crawls from one persist timer to the next.
     pub fn narrow(mut self) -> Self {
-        self.receive_bytes = Some(4096);
+        self.receive_bytes = Some(96 * 1024);
         self
     }
 
@@ -174,6 +175,11 @@ impl Wanted {
             Transport::WebSocket => Frames::ask(&mut http, &self.path(), cursor.as_slice()).await,
         }
         Asked { wanted: self.clone(), http }
+    }
+
+    /// A client on a socket on which the request was sent by other means.
+    pub async fn taken_over(&self, http: Http) -> Client {
+        Asked { wanted: self.clone(), http }.welcome().await
     }
 
     async fn open(&self, node: &Node) -> Result<Client, Answer> {
@@ -456,8 +462,14 @@ fn sse_event(only: Option<&str>, kind: &str, id: Option<String>, data: &str) -> 
 }
 
 fn websocket_said(text: &str) -> Said {
-    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    match value["op"].as_str().unwrap() {
+    #[derive(Deserialize)]
+    struct Head {
+        op: String,
+    }
+    let head: Head = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    // The data of an event may hold numbers that no type here does.
+    let value: Value = if head.op == "event" { Value::Null } else { serde_json::from_str(text).unwrap() };
+    match head.op.as_str() {
         "event" => {
             #[derive(Deserialize)]
             #[serde(deny_unknown_fields)]

@@ -11,6 +11,8 @@ pub mod world;
 
 use std::time::{Duration, Instant};
 
+pub use websocket::frame;
+
 /// Longer than anything should take on a busy machine; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

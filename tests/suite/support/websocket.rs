@@ -87,6 +87,23 @@ impl Frames {
         }
     }
 
+    /// Waits for the answer to a close frame, and returns its code.
+    pub async fn closing(&mut self) -> u16 {
+        let answer = async {
+            loop {
+                match self.read().await.unwrap() {
+                    // It may have been on its way.
+                    (0x9, _) => {}
+                    answer => return answer,
+                }
+            }
+        };
+        let (opcode, payload) = super::in_time("the answer to a close frame", answer).await;
+        assert_eq!(opcode, 0x8);
+        assert!(self.http.rest().await.is_empty(), "nothing follows a close frame");
+        u16::from_be_bytes([payload[0], payload[1]])
+    }
+
     async fn read(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let socket = &mut self.http.socket;
         let head = socket.read_u8().await?;
