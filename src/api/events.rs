@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode, header};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use warp::reply::Response;
 
@@ -80,13 +80,18 @@ struct Entry<'a> {
     device: Option<String>,
     devices: Option<Vec<String>>,
     topic: Option<String>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "given")]
     data: Option<&'a RawValue>,
     #[serde(rename = "type")]
     kind: Option<String>,
     key: Option<String>,
     ttl: Option<&'a RawValue>,
     collapse: Option<&'a RawValue>,
+}
+
+/// A value that is there, even if it is `null`: serde alone takes that for one that is missing.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
 }
 
 /// What became of an event of a batch.

@@ -67,6 +67,9 @@ async fn listen_sse(
 /// `GET /v1/ws`
 pub async fn websocket(api: &Api, request: Request) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &PARAMETERS)?;
+    if request.method == Method::HEAD {
+        return Err(Problem::bad_request("a WebSocket begins with GET"));
+    }
     let key = handshake_key(&request.headers)?;
     let streams = named_streams(&parameters)?;
     let asked = asked(api, &parameters, &request.headers, streams)?;

@@ -182,6 +182,7 @@ impl Write for Memory<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tungstenite::protocol::frame::coding::Control;
 
     use super::*;
 
@@ -211,6 +212,11 @@ mod tests {
         let incoming = Codec::new(100).read(&masked(Frame::ping("hi")), &mut answer).unwrap();
         assert_eq!(incoming, [Incoming::Alive]);
         assert_eq!(answer, [0x8a, 2, b'h', b'i']);
+    }
+
+    #[test]
+    fn a_ping_is_an_empty_control_frame() {
+        assert_eq!(ping()[..], [0x89, 0]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -28,24 +29,41 @@ pub fn ready(connection: &Connection, hub: &Hub) -> String {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-enum Operation<'a> {
-    Ping,
-    Subscribe {
-        stream: String,
-        after: Option<String>,
-    },
-    Unsubscribe {
-        stream: String,
-    },
-    Publish {
-        stream: String,
-        #[serde(borrow)]
-        data: &'a RawValue,
-        #[serde(rename = "type")]
-        kind: Option<String>,
-        key: Option<String>,
-    },
+struct Subscribe {
+    stream: String,
+    after: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Unsubscribe {
+    stream: String,
+}
+
+#[derive(Deserialize)]
+struct Publish<'a> {
+    stream: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    key: Option<String>,
+    ttl: Option<IgnoredAny>,
+    collapse: Option<IgnoredAny>,
+    ephemeral: Option<IgnoredAny>,
+    durable: Option<IgnoredAny>,
+}
+
+impl Publish<'_> {
+    /// A field of api.md that this version can't honour, and so must not ignore.
+    fn later(&self) -> Option<&'static str> {
+        let fields = [
+            ("ttl", &self.ttl),
+            ("collapse", &self.collapse),
+            ("ephemeral", &self.ephemeral),
+            ("durable", &self.durable),
+        ];
+        fields.into_iter().find_map(|(name, value)| value.map(|_| name))
+    }
 }
 
 /// What every operation may carry: it comes back with the answer.
@@ -87,29 +105,32 @@ pub async fn run(connection: &Arc<Connection>, context: &Context, text: &str) {
         Err(error) => return answer(connection, None, "error", Fault::bad(format!("not an operation: {error}"))),
     };
     let reference = head.reference;
-    match head.op.as_deref() {
-        Some(op) if OPERATIONS.contains(&op) => {}
-        op => {
-            let fault = format!("op is {op:?}; known are {}", OPERATIONS.join(", "));
-            return answer(connection, reference, "error", Fault::bad(fault));
+    // Not one enum with `op` for its tag: serde buffers what is tagged so, and raw JSON can't be buffered.
+    let outcome = match head.op.as_deref() {
+        Some("ping") => return answer(connection, reference, "pong", serde_json::json!({})),
+        Some("subscribe") => match read::<Subscribe>(text) {
+            Ok(wanted) => subscribe(connection, context, reference, &wanted.stream, wanted.after.as_deref()).await,
+            Err(fault) => Err(fault),
+        },
+        Some("unsubscribe") => {
+            read::<Unsubscribe>(text).and_then(|wanted| unsubscribe(connection, context, &wanted.stream))
         }
-    }
-    let outcome = match serde_json::from_str(text) {
-        Err(error) => Err(Fault::bad(error)),
-        Ok(Operation::Ping) => return answer(connection, reference, "pong", serde_json::json!({})),
-        Ok(Operation::Subscribe { stream, after }) => {
-            subscribe(connection, context, reference, &stream, after.as_deref()).await
-        }
-        Ok(Operation::Unsubscribe { stream }) => unsubscribe(connection, context, &stream),
-        Ok(Operation::Publish { stream, data, kind, key }) => {
-            publish(context, &stream, data.get(), kind.as_deref(), key).await
-        }
+        Some("publish") => match read::<Publish<'_>>(text) {
+            Ok(wanted) => publish(context, wanted).await,
+            Err(fault) => Err(fault),
+        },
+        Some(op) => Err(Fault::bad(format!("the op '{op}' is not known; known are {}", OPERATIONS.join(", ")))),
+        None => Err(Fault::bad(format!("the op is missing; known are {}", OPERATIONS.join(", ")))),
     };
     match outcome {
         Ok(Some(content)) => answer(connection, reference, "ok", content),
         Ok(None) => {}
         Err(fault) => answer(connection, reference, "error", fault),
     }
+}
+
+fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fault> {
+    serde_json::from_str(text).map_err(Fault::bad)
 }
 
 fn answer(connection: &Connection, reference: Option<&RawValue>, op: &str, content: impl Serialize) {
@@ -159,10 +180,13 @@ fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outc
     Ok(Some(serde_json::json!({"stream": stream})))
 }
 
-async fn publish(context: &Context, stream: &str, data: &str, kind: Option<&str>, key: Option<String>) -> Outcome {
-    let stream: StreamName = stream.parse().map_err(Fault::bad)?;
-    let kind = kind.map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
-    let draft = Draft { kind, data: data.to_owned().into(), key };
+async fn publish(context: &Context, wanted: Publish<'_>) -> Outcome {
+    if let Some(name) = wanted.later() {
+        return Err(Fault { code: "unsupported", detail: format!("\"{name}\" is not supported by this version") });
+    }
+    let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
+    let kind = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
+    let draft = Draft { kind, data: wanted.data.get().to_owned().into(), key: wanted.key };
     match context.hub.publish(&stream, &draft).await {
         Ok(published) => Ok(Some(serde_json::json!({
             "id": published.id, "stream": published.stream, "duplicate": published.duplicate,

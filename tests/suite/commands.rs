@@ -1,0 +1,209 @@
+//! The commands, as people use them.
+
+use crate::support::client::{Transport, Wanted};
+use crate::support::command::{Outcome, run, start};
+use crate::support::node::Node;
+use crate::support::redis::RedisServer;
+use crate::support::{eventually, free_port};
+
+#[track_caller]
+fn one_line_on_stderr(outcome: &Outcome, code: i32, named: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    for named in named {
+        assert!(outcome.stderr.contains(named), "{named}: {outcome:?}");
+    }
+}
+
+async fn connected(node: &Node) {
+    node.metric_is("connections{transport=\"sse\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn the_help_names_each_command() {
+    let help = run(&["--help"], &[], b"").await;
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    for command in ["serve", "publish", "subscribe", "check"] {
+        assert!(help.stdout.lines().any(|line| line.trim().starts_with(&format!("{command} "))), "{command}");
+        let own = run(&[command, "--help"], &[], b"").await;
+        assert_eq!(own.code, Some(0));
+        assert!(own.stdout.contains("Usage: whimbrel"), "{own:?}");
+    }
+    assert_eq!(run(&["--version"], &[], b"").await.stdout, concat!("whimbrel ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(run(&["dance"], &[], b"").await.code, Some(2));
+}
+
+#[tokio::test]
+async fn a_setting_that_can_not_work_ends_the_start_with_one_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (name, value) in [
+        ("WHIMBREL_LISTEN", "nowhere"),
+        ("WHIMBREL_LISTEN", "0.0.0.0:0"),
+        ("WHIMBREL_REDIS_URL", "http://127.0.0.1"),
+        ("WHIMBREL_RETENTION", "lots"),
+        ("WHIMBREL_LEASE_SECONDS", "0"),
+        ("WHIMBREL_MAX_STREAMS", "65"),
+        ("WHIMBREL_JWT_SECRET", "secret"),
+    ] {
+        one_line_on_stderr(&run(&["serve"], &[(name, value)], b"").await, 2, &[name]);
+        let flag = name["WHIMBREL_".len()..].to_lowercase().replace('_', "-");
+        one_line_on_stderr(&run(&[&format!("--{flag}={value}")], &[], b"").await, 2, &[name, &flag]);
+        one_line_on_stderr(&run(&["check"], &[(name, value)], b"").await, 2, &[name]);
+    }
+    let address = taken.local_addr().unwrap().to_string();
+    let outcome = run(&["serve"], &[("WHIMBREL_LISTEN", &address), ("WHIMBREL_LOG", "error")], b"").await;
+    one_line_on_stderr(&outcome, 1, &["WHIMBREL_LISTEN", &address]);
+    let evicting = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let outcome = run(&["serve"], &[("WHIMBREL_REDIS_URL", &evicting.url())], b"").await;
+    one_line_on_stderr(&outcome, 1, &["WHIMBREL_REDIS_URL", "allkeys-lru"]);
+}
+
+#[tokio::test]
+async fn a_check_tells_a_good_redis_from_a_bad_one() {
+    let good = RedisServer::start_with(&["--appendonly", "yes"]);
+    let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &good.url())], b"").await;
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+    assert!(outcome.stdout.lines().all(|line| line.starts_with("ok ")), "{outcome:?}");
+
+    let bad = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let outcome = run(&["check", "--redis-url", &bad.url()], &[("WHIMBREL_TYPO", "1")], b"").await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let says = |level: &str, what: &str| outcome.stdout.lines().any(|l| l.starts_with(level) && l.contains(what));
+    assert!(says("error", "allkeys-lru") && says("warning", "persistence"), "{outcome:?}");
+    assert!(says("warning", "WHIMBREL_TYPO"), "{outcome:?}");
+
+    let nobody = format!("redis://me:s3cret@127.0.0.1:{}", free_port());
+    let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &nobody)], b"").await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(!format!("{outcome:?}").contains("s3cret"), "{outcome:?}");
+    assert_eq!(run(&["check"], &[], b"").await.code, Some(0));
+}
+
+#[tokio::test]
+async fn one_event_is_published_from_the_command_line() {
+    let node = Node::start(&[]);
+    let url = node.url();
+    let mut client = Wanted::new(Transport::WebSocket, &["device:42"]).connect(&node).await;
+    let publish = async |rest: &[&str]| run(&[&["publish", "device:42", "--url", &url], rest].concat(), &[], b"").await;
+    let outcome = publish(&["{\"unread\": 3}", "--type", "badge"]).await;
+    let event = client.event().await;
+    assert_eq!((event.kind.as_str(), event.data.as_str()), ("badge", "{\"unread\": 3}"));
+    assert_eq!((outcome.code, outcome.stdout, outcome.stderr.as_str()), (Some(0), format!("{}\n", event.id), ""));
+    assert_eq!(publish(&["--text", "Hello, \"world\""]).await.code, Some(0));
+    assert_eq!(client.data(1).await, ["\"Hello, \\\"world\\\"\""]);
+    assert_eq!(publish(&["-5"]).await.code, Some(0));
+    assert_eq!(client.data(1).await, ["-5"]);
+    let first = publish(&["1", "--key", "k"]).await;
+    assert_eq!(publish(&["1", "--key", "k"]).await.stdout, first.stdout);
+    one_line_on_stderr(&publish(&["2", "--key", "k"]).await, 1, &["422"]);
+    assert_eq!(client.data(1).await, ["1"]);
+    one_line_on_stderr(&publish(&["{oops"]).await, 2, &["DATA", "not JSON", "--text"]);
+    one_line_on_stderr(&publish(&[&format!("\"{}\"", "x".repeat(70_000))]).await, 1, &["413"]);
+}
+
+#[tokio::test]
+async fn what_can_not_be_published_is_told_with_its_line() {
+    let node = Node::start(&[("WHIMBREL_MAX_EVENT_BYTES", "1000")]);
+    let url = node.url();
+    let publish = async |rest: &[&str], input: &[u8]| {
+        run(&[&["publish", "topic:a", "--url", &url], rest].concat(), &[], input).await
+    };
+    let outcome = publish(&["--json"], b"1\n\n{oops\n4\n").await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("line 3 is not JSON") && outcome.stderr.contains("published 1 event "),
+        "{outcome:?}"
+    );
+    let outcome = publish(&[], b"a\nb\xff\nc\n").await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("line 2 is not UTF-8"), "{outcome:?}");
+    let outcome = publish(&[], format!("c\n{}\nd\n", "x".repeat(2000)).as_bytes()).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("line 2: "), "{outcome:?}");
+    // An empty line is an empty text, and no input is nothing.
+    assert_eq!(publish(&[], b"\nlast without an end").await.code, Some(0));
+    assert_eq!(publish(&[], b"").await.code, Some(0));
+    let events = node.get_json("/v1/topics/a/events").await["events"].clone();
+    let data: Vec<String> = events.as_array().unwrap().iter().map(|event| event["data"].to_string()).collect();
+    assert_eq!(data[..3], ["1", "\"a\"", "\"c\""]);
+    assert_eq!(data[data.len() - 2..], ["\"\"", "\"last without an end\""]);
+
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let outcome = run(&["publish", "topic:a", "1", "--url", &nobody, "--retry-seconds", "0"], &[], b"").await;
+    one_line_on_stderr(&outcome, 1, &["can't be reached", &nobody]);
+    for wrong in [&["publish", "news", "1"][..], &["publish"], &["publish", "topic:a", "1", "--url", "x"]] {
+        assert_eq!(run(wrong, &[], b"").await.code, Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_waits_for_a_store_that_is_away() {
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let node = Node::on(&redis, &[]);
+    let mut client = Wanted::new(Transport::Sse, &["topic:log"]).connect(&node).await;
+    let mut publish = start(&["publish", "topic:log", "--url", &node.url()], &[]);
+    publish.write(b"one\n").await;
+    assert_eq!(client.data(1).await, ["\"one\""]);
+    redis.kill();
+    eventually("the loss is noticed", async || {
+        (node.call("POST", "/v1/topics/other/events", &[], "1").await.status == 503).then_some(())
+    })
+    .await;
+    publish.write(b"two\nthree\n").await;
+    redis.revive();
+    let outcome = publish.end().await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(client.data(2).await, ["\"two\"", "\"three\""]);
+}
+
+#[tokio::test]
+async fn a_subscription_with_a_cursor_file_goes_on_where_it_was_stopped() {
+    let node = Node::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let cursor = folder.path().join("log.cursor");
+    let cursor = cursor.to_str().unwrap();
+    let url = node.url();
+    let arguments = ["subscribe", "topic:log", "device:42", "--url", &url, "--cursor-file", cursor];
+    let mut told = Vec::new();
+    let mut published = 0;
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("TERM", 143)] {
+        let running = start(&arguments, &[]);
+        connected(&node).await;
+        node.publish_all("topic:log", published..published + 10).await;
+        let all: String = (0..published + 10).map(|n| format!("{n}\n")).collect();
+        running.printed(all.len() - told.len()).await;
+        running.signal(signal);
+        let outcome = running.end().await;
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        told.extend(outcome.stdout.into_bytes());
+        node.metric_is("connections{transport=\"sse\"}", 0.0).await;
+        // While nobody listens.
+        node.publish_all("topic:log", published + 10..published + 15).await;
+        published += 15;
+    }
+    let last = start(&[&arguments[..], &["--limit", "5"]].concat(), &[]).end().await;
+    assert_eq!(last.code, Some(0), "{last:?}");
+    told.extend(last.stdout.into_bytes());
+    let expected: String = (0..published).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8(told).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_subscription_prints_texts_plain_and_everything_else_as_json() {
+    let node = Node::start(&[]);
+    node.publish_all("topic:a", ["\"text é\"", "{ \"a\" : [1.0] }", "null"]).await;
+    let url = node.url();
+    let subscribe = async |rest: &[&str]| {
+        let all = [&["subscribe", "topic:a", "--url", &url, "--after", "earliest", "--limit", "3"], rest].concat();
+        run(&all, &[], b"").await
+    };
+    assert_eq!(subscribe(&[]).await.stdout, "text é\n{\"a\":[1.0]}\nnull\n");
+    let json = subscribe(&["--json"]).await.stdout;
+    for line in json.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&event["stream"], &event["type"]), (&"topic:a".into(), &"message".into()), "{line}");
+    }
+    assert_eq!(json.lines().count(), 3);
+    let refused = run(&["subscribe", "topic:a", "--url", &url, "--after", "yesterday"], &[], b"").await;
+    one_line_on_stderr(&refused, 1, &["yesterday", "400"]);
+}

@@ -1,0 +1,148 @@
+//! Where a client begins: every form of `after`, and what is refused.
+
+use serde_json::json;
+
+use crate::support::client::{Cursor, Said, Transport, Wanted};
+use crate::support::world::{World, promises};
+
+promises! {
+    everywhere:
+        every_form_of_after_begins_where_it_says,
+        after_nothing_is_from_the_beginning_and_no_gap,
+        a_type_filter_moves_the_position_over_what_it_leaves_out;
+    on_redis:
+        a_position_that_makes_no_sense_is_refused,
+}
+
+async fn every_form_of_after_begins_where_it_says(world: World) {
+    let node = world.node(&[]);
+    let news = node.publish_all("topic:news", 0..5).await;
+    let sport = node.publish_all("topic:sport", 10..13).await;
+    let one = world.wanted(&["topic:news"]);
+    let mut from_now = vec![one.clone().connect(&node).await, one.clone().after("now").connect(&node).await];
+    for (after, first) in [("earliest", 0), ("last:2", 3), ("last:5", 0), ("last:128", 0), (&news[1], 2), (&news[4], 5)]
+    {
+        let mut client = one.clone().after(after).connect(&node).await;
+        let expected: Vec<String> = (first..5).map(|n| n.to_string()).collect();
+        assert_eq!(client.data(expected.len()).await, expected, "after={after}");
+        from_now.push(client);
+    }
+    let both = world.wanted(&["topic:news", "topic:sport"]);
+    let pairs = both.clone().after(&format!("topic:news/{}", news[3])).after(&format!("topic:sport/{}", sport[0]));
+    let mut client = pairs.connect(&node).await;
+    let mut told = [client.event().await, client.event().await, client.event().await].map(|event| event.id);
+    told.sort();
+    let mut expected = [news[4].clone(), sport[1].clone(), sport[2].clone()];
+    expected.sort();
+    assert_eq!(told, expected);
+    from_now.push(client);
+    // A pair that is not given means now, and a pair of another stream means nothing.
+    let client = both.after(&format!("topic:news/{}", news[4])).after("topic:other/1-1").connect(&node).await;
+    from_now.push(client);
+    let words = world.wanted(&["topic:news", "topic:sport"]).after("last:1");
+    let mut client = words.connect(&node).await;
+    let mut told = client.data(2).await;
+    told.sort();
+    assert_eq!(told, ["12", "4"]);
+    from_now.push(client);
+    // From there on they all get the same, and nothing they had before.
+    node.publish("topic:news", "5").await;
+    for client in &mut from_now {
+        assert_eq!(client.data(1).await, ["5"]);
+    }
+}
+
+async fn after_nothing_is_from_the_beginning_and_no_gap(world: World) {
+    let node = world.node(&[]);
+    for after in ["0-0", "earliest", "last:3"] {
+        let stream = format!("topic:{}", after.replace([':', '-'], "."));
+        let mut empty = world.wanted(&[&stream]).after(after).connect(&node).await;
+        node.publish(&stream, "1").await;
+        assert_eq!(empty.data(1).await, ["1"]);
+        let mut client = world.wanted(&[&stream]).after(after).connect(&node).await;
+        assert_eq!(client.data(1).await, ["1"]);
+    }
+}
+
+async fn a_type_filter_moves_the_position_over_what_it_leaves_out(world: World) {
+    let node = world.node(&[("WHIMBREL_PING_SECONDS", "1")]);
+    let publish = async |kind: &str, data: &str| {
+        node.call("POST", &format!("/v1/topics/news/events?type={kind}"), &[], data).await.id()
+    };
+    let wanted = world.wanted(&["topic:news"]).with("types", "price,trade");
+    let mut client = wanted.clone().connect(&node).await;
+    publish("noise", "1").await;
+    publish("price", "2").await;
+    publish("pricey", "3").await;
+    publish("trade", "4").await;
+    node.publish("topic:news", "5").await;
+    let (first, second) = (client.event().await, client.event().await);
+    assert_eq!((first.kind.as_str(), first.data.as_str()), ("price", "2"));
+    assert_eq!((second.kind.as_str(), second.data.as_str()), ("trade", "4"));
+    // What the filter leaves out is left out of a history too.
+    let last = publish("noise", "6").await;
+    let mut resumed = wanted.clone().after("earliest").connect(&node).await;
+    assert_eq!(resumed.data(2).await, ["2", "4"]);
+    if world.transport == Transport::Sse {
+        // Over SSE the position is told once the stream is quiet.
+        assert_eq!(client.next().await, Said::Position);
+        assert_eq!(client.cursor(), Cursor::Opaque(last));
+    }
+    publish("trade", "7").await;
+    assert_eq!(client.data(1).await, ["7"]);
+    assert_eq!(resumed.data(1).await, ["7"]);
+}
+
+async fn a_position_that_makes_no_sense_is_refused(world: World) {
+    let node = world.node(&[]);
+    let id = node.publish("topic:a", "1").await;
+    let one = world.wanted(&["topic:a"]);
+    let two = world.wanted(&["topic:a", "topic:b"]);
+    let detail = async |wanted: Wanted| wanted.refused(&node).await.problem(400).1;
+    assert!(detail(two.clone().after(&id)).await.contains("2 streams"), "a bare id can't be of both");
+    assert!(detail(one.clone().after("ack")).await.contains("'ack'"));
+    for after in ["", "yesterday", "last:0", "last:-1", "last:x", "5", "5-", "c1.", "c1.!!!", "-1-0"] {
+        detail(one.clone().after(after)).await;
+        detail(two.clone().after(after)).await;
+    }
+    for pair in ["topic:a/yesterday", "a/1-1", "planet:a/1-1", "/1-1"] {
+        detail(two.clone().after(pair)).await;
+    }
+    detail(two.clone().after(&format!("topic:a/{id}")).after(&id)).await;
+    let mut client = Wanted::new(Transport::Sse, &["topic:a", "topic:b"]).connect(&node).await;
+    node.publish("topic:b", "2").await;
+    client.event().await;
+    let Cursor::Opaque(cursor) = client.cursor() else { panic!("SSE cursors are opaque") };
+    let (head, tail) = cursor.split_at(cursor.len() - 5);
+    let changed =
+        format!("{head}{}", if tail.starts_with('A') { tail.replace('A', "B") } else { format!("A{}", &tail[1..]) });
+    for damaged in [head, changed.as_str()] {
+        assert!(detail(two.clone().last_event_id(damaged)).await.contains("damaged"));
+    }
+    two.clone().last_event_id(&cursor).connect(&node).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_makes_no_sense_is_refused() {
+    let world = World::embedded(Transport::Sse);
+    let node = world.node(&[("WHIMBREL_MAX_STREAMS", "3")]);
+    for (path, slug, named) in [
+        ("/v1/sse", "bad-request", "device=NAME"),
+        ("/v1/sse?topic=a%20b", "invalid-name", "a b"),
+        ("/v1/sse?topic=whimbrel:x", "invalid-name", "whimbrel:x"),
+        ("/v1/sse?topic=a&topic=b&topic=c&topic=d", "bad-request", "4 streams"),
+        ("/v1/sse?topic=a&token=x", "unsupported", "'token'"),
+        ("/v1/sse?topic=a&bogus=x", "bad-request", "'bogus'"),
+        ("/v1/sse?topic=a&envelope=maybe", "bad-request", "'envelope'"),
+        ("/v1/sse?topic=a&heartbeat=1&heartbeat=1", "bad-request", "'heartbeat'"),
+        ("/v1/sse?topic=a&types=open", "bad-request", "'open'"),
+        ("/v1/ws?topic=a", "bad-request", "upgrade"),
+    ] {
+        let (told, detail) = node.get(path).await.problem(400);
+        assert_eq!(told, slug, "{path}");
+        assert!(detail.contains(named), "{path}: {detail}");
+    }
+    let nothing = Wanted::new(Transport::WebSocket, &[]).connect(&node).await;
+    assert_eq!(nothing.ready["positions"], json!({}), "over WebSocket streams can be subscribed to later");
+    world.wanted(&["topic:a", "topic:a", "topic:b", "device:c"]).connect(&node).await;
+}

@@ -1,0 +1,129 @@
+//! What is SSE's own: envelopes, signs of life, one stream's own address.
+
+use crate::support::client::{Event, Said, Transport, Wanted};
+use crate::support::http::Http;
+use crate::support::node::Node;
+use crate::support::world::World;
+
+fn wanted(streams: &[&str]) -> Wanted {
+    World::embedded(Transport::Sse).wanted(streams)
+}
+
+#[tokio::test]
+async fn an_envelope_names_what_a_bare_event_does_not() {
+    let node = Node::start(&[]);
+    let mut bare = wanted(&["topic:news"]).connect(&node).await;
+    let mut wrapped = wanted(&["topic:news"]).with("envelope", "1").connect(&node).await;
+    let id = node.call("POST", "/v1/topics/news/events?type=price", &[], "{\"a\" :1}").await.id();
+    let expected =
+        Event { stream: "topic:news".into(), id: id.clone(), kind: "price".into(), data: "{\"a\" :1}".into() };
+    assert_eq!(bare.event().await, expected);
+    // The client checks the envelope's fields, and takes its event out of it.
+    assert_eq!(wrapped.event().await, expected);
+    assert_eq!((bare.cursor().id(), wrapped.cursor().id()), (id.as_str(), id.as_str()));
+}
+
+#[tokio::test]
+async fn the_first_block_says_when_and_where_to_come_back() {
+    let node = Node::start(&[]);
+    let id = node.publish("topic:news", "1").await;
+    let mut http = Http::connect(node.address()).await;
+    http.request("GET", "/v1/sse?topic=news", &[], b"").await;
+    assert_eq!(http.head().await.status, 200);
+    let mut lines = Vec::new();
+    while lines.last() != Some(&String::new()) {
+        let mut line = String::new();
+        crate::support::in_time("a line", tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut line))
+            .await
+            .unwrap();
+        lines.push(line.strip_suffix('\n').unwrap().to_owned());
+    }
+    let retry: u64 = lines[0].strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((1..60_000).contains(&retry));
+    assert_eq!(lines[1..], [format!("id: {id}"), "event: whimbrel:position".into(), "data: {}".into(), String::new()]);
+}
+
+#[tokio::test]
+async fn an_idle_connection_gets_a_sign_of_life() {
+    let node = Node::start(&[("WHIMBREL_PING_SECONDS", "1")]);
+    let mut quiet = wanted(&["topic:news"]).connect(&node).await;
+    // Comments alone, and the client takes no empty line after them.
+    assert_eq!(quiet.next_or_ping().await, Said::Ping);
+    assert_eq!(quiet.next_or_ping().await, Said::Ping);
+    node.publish("topic:news", "1").await;
+    assert_eq!(quiet.data(1).await, ["1"]);
+
+    let mut http = Http::connect(node.address()).await;
+    http.request("GET", "/v1/sse?topic=news&heartbeat=1", &[], b"").await;
+    http.head().await;
+    let mut text = String::new();
+    while !text.contains("\n\nevent: whimbrel:ping\ndata: {}\n\n") {
+        let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
+        crate::support::in_time("a heartbeat", read).await.unwrap();
+    }
+    assert!(!text.contains("\n:"), "a heartbeat is no comment: {text:?}");
+}
+
+#[tokio::test]
+async fn a_streams_own_address_is_a_live_stream_for_who_accepts_one() {
+    let node = Node::start(&[]);
+    let id = node.publish("device:a:b", "1").await;
+    for accept in ["text/event-stream", "text/html, Text/Event-Stream;q=0.9"] {
+        let mut http = Http::connect(node.address()).await;
+        let path = "/v1/devices/a%3Ab/events?after=earliest";
+        http.request("GET", path, &[("Accept", accept)], b"").await;
+        let head = http.head().await;
+        assert!(head.header("content-type").unwrap().starts_with("text/event-stream"), "{head:?}");
+        let mut text = String::new();
+        while !text.ends_with(&format!("\nid: {id}\ndata: 1\n\n")) {
+            let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
+            crate::support::in_time("the event", read).await.unwrap();
+        }
+    }
+    let history = node.call("GET", "/v1/devices/a:b/events", &[("Accept", "*/*")], "").await;
+    assert_eq!(history.header("content-type"), Some("application/json"));
+    assert_eq!(history.json()["events"][0]["id"], id);
+}
+
+#[tokio::test]
+async fn a_head_request_to_a_listening_path_ends() {
+    let node = Node::start(&[]);
+    let upgrade = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let stream: &[(&str, &str)] = &[("Accept", "text/event-stream")];
+    // The second request shows that the connection is still one of requests and answers.
+    for (path, headers, status) in [
+        ("/v1/sse?topic=a", &[][..], 200),
+        ("/v1/topics/a/events", stream, 200),
+        ("/v1/topics/a/events", &[], 200),
+        ("/v1/sse", &[], 400),
+        ("/v1/ws?topic=a", &[], 400),
+        ("/v1/ws?topic=a", &upgrade, 400),
+    ] {
+        let mut http = Http::connect(node.address()).await;
+        assert_eq!(http.call("HEAD", path, headers, b"").await.status, status, "{path}");
+        assert_eq!(http.call("GET", "/health/live", &[], b"").await.status, 200, "{path}");
+    }
+    assert_eq!(node.metric("connections{transport=\"sse\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_request_sent_along_with_an_earlier_one_is_listened_to_as_well() {
+    let node = Node::start(&[]);
+    let mut http = Http::connect(node.address()).await;
+    let host = format!("Host: {}\r\n", node.address());
+    let publish = format!("POST /v1/topics/a/events HTTP/1.1\r\n{host}Content-Length: 1\r\n\r\n7");
+    let listen = format!("GET /v1/sse?topic=a&after=earliest HTTP/1.1\r\n{host}\r\n");
+    http.send(format!("{publish}{listen}")).await;
+    let id = http.answer("POST").await.id();
+    assert_eq!(http.head().await.status, 200);
+    let mut text = String::new();
+    while !text.ends_with(&format!("id: {id}\ndata: 7\n\n")) {
+        let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
+        crate::support::in_time("the event", read).await.unwrap();
+    }
+}
