@@ -81,6 +81,12 @@ enum Outcome {
     Refused { error: &'static str, detail: String },
 }
 
+/// The answer to a batch, in the batch's order.
+#[derive(Serialize)]
+struct Outcomes {
+    results: Vec<Outcome>,
+}
+
 /// `POST /v1/events`
 pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Problem> {
     Parameters::read(&request.query, &[])?;
@@ -111,7 +117,7 @@ pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Prob
         }
     }
     let outcomes = publish_sound(api, batch).await;
-    Ok(json(StatusCode::OK, &serde_json::json!({ "results": outcomes })))
+    Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))
 }
 
 /// A draft of a batch, or what is wrong with it.

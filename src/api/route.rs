@@ -63,7 +63,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
 }
 
 fn known(path: &str) -> Result<Known, Problem> {
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
     Ok(match segments.as_slice() {
         ["v1", kind @ ("devices" | "topics"), name, "events"] => Known::Events(stream(kind, name)?),
         ["v1", kind @ ("devices" | "topics"), name, "events", id] => {

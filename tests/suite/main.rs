@@ -7,3 +7,4 @@ mod conformance;
 mod forks;
 mod redis_store;
 mod support;
+mod tour;
