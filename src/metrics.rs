@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::dispatch::Delivery;
-use crate::model::GapReason;
 
 /// All figures of a node. Cheap to update from anywhere.
 pub struct Metrics {
@@ -58,6 +57,8 @@ pub struct Metrics {
     pub channel_messages: Counter,
     /// Times the lease was lost.
     pub leases_lost: Counter,
+    /// Dead nodes that this one cleaned up after.
+    pub nodes_cleaned: Counter,
     /// Whether the store answers: 1 or 0.
     pub store_up: Gauge,
 }
@@ -74,15 +75,7 @@ pub struct ByClose {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByReason {
-    pub reason: Reason,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
-pub enum Reason {
-    trimmed,
-    expired,
-    lost,
+    pub reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -139,6 +132,7 @@ impl Metrics {
             channel_interruptions: counter(r, "channel_interruptions", "Times the channel was interrupted"),
             channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
             leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
+            nodes_cleaned: counter(r, "nodes_cleaned", "Dead nodes that this one cleaned up after"),
             store_up: gauge(r, "store_up", "Whether the store answers"),
             registry,
         })
@@ -165,12 +159,7 @@ impl Metrics {
                 self.deliveries.inc_by(connections as u64);
             }
             Delivery::Gap(gap) => {
-                let reason = match gap.reason {
-                    GapReason::Trimmed => Reason::trimmed,
-                    GapReason::Expired => Reason::expired,
-                    GapReason::Lost => Reason::lost,
-                };
-                self.gaps.get_or_create(&ByReason { reason }).inc();
+                self.gaps.get_or_create(&ByReason { reason: gap.reason.as_str() }).inc();
             }
             Delivery::Position(_) => {}
         }

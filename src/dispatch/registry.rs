@@ -205,11 +205,11 @@ impl Registry {
     }
 
     /// An event came in over the channel.
-    pub fn message(self: &Arc<Self>, stream: &StreamName, event: Event, flush: &mut Flush) {
+    pub fn message(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
             Some(dispatcher) => {
-                let step = dispatcher.message(Arc::new(event), flush);
+                let step = dispatcher.message(event, flush);
                 self.carry_out(&dispatcher, step);
             }
             None => self.detach_stray(stream),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Hub;
 use crate::dispatch::{Delivery, chain::Chain};
 use crate::model::{Event, EventId, Gap, Page, Start, StreamName};
-use crate::store::{PAGE_EVENTS, StoreError};
+use crate::store::StoreError;
 
 /// A part of a stream's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +51,6 @@ impl Hub {
         let page = self.store.read_before(stream, next, 1).await?;
         Ok(page.events.into_iter().find(|event| event.id == id))
     }
-
-    /// Most events that one read of history may ask for.
-    pub const MAX_HISTORY: usize = PAGE_EVENTS;
 }
 
 fn after_id(id: EventId, page: &Page) -> History {

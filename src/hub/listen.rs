@@ -7,7 +7,10 @@ use futures_util::future::try_join_all;
 use super::Hub;
 use crate::dispatch::Attached;
 use crate::model::{EventId, EventIdError, Page, Start, StreamName};
-use crate::store::{PAGE_EVENTS, StoreError};
+use crate::store::StoreError;
+
+/// Most events that `last:N` may ask for: the store walks over them to find where they begin.
+const MAX_LAST: u32 = 1000;
 
 /// Where a client wants to begin in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum AfterError {
     #[error("{0}; or 'now', 'earliest', 'last:N'")]
     Id(#[from] EventIdError),
     /// `last:` with something else than a number that makes sense.
-    #[error("'{0}' is not last:N with N from 1 to {PAGE_EVENTS}")]
+    #[error("'{0}' is not last:N with N from 1 to {MAX_LAST}")]
     Last(String),
     /// Not in this version.
     #[error("'ack' is not supported by this version: there is no acknowledged position yet")]
@@ -48,7 +51,7 @@ impl FromStr for After {
                 Some(count) => count
                     .parse()
                     .ok()
-                    .filter(|count| (1..=PAGE_EVENTS as u32).contains(count))
+                    .filter(|count| (1..=MAX_LAST).contains(count))
                     .map(After::Last)
                     .ok_or_else(|| AfterError::Last(text.chars().take(64).collect())),
                 None => Ok(After::Id(text.parse()?)),
@@ -100,7 +103,7 @@ impl Hub {
             After::Earliest | After::Id(EventId::ZERO) => {
                 before_first(&self.store.read(&stream, Start::Earliest, 1).await?)
             }
-            After::Last(count) => before_first(&self.store.read(&stream, Start::Last(count), count as usize).await?),
+            After::Last(count) => before_first(&self.store.read(&stream, Start::Last(count), 1).await?),
             After::Id(id) => id,
         };
         Ok(Listening { attached, position })

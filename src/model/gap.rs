@@ -16,6 +16,17 @@ pub enum GapReason {
     Lost,
 }
 
+impl GapReason {
+    /// As notices and metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            GapReason::Trimmed => "trimmed",
+            GapReason::Expired => "expired",
+            GapReason::Lost => "lost",
+        }
+    }
+}
+
 /// A hole in one stream, told before the next event of that stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {

@@ -3,6 +3,7 @@
 //! [`serve`] puts the rooms together: store, dispatchers, hub, HTTP side, transport. `membership` keeps
 //! the node known and its channel heard; `drain` lets its clients go when it is stopped.
 
+mod cleanup;
 mod drain;
 mod membership;
 
@@ -69,9 +70,10 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 
     let info =
         NodeInfo { region: "local".into(), address: address.to_string(), version: env!("CARGO_PKG_VERSION").into() };
-    let membership = Membership::new(store, registry.clone(), health.clone(), info, settings.lease());
+    let membership = Membership::new(store.clone(), registry.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;
     tokio::spawn(joined.stay());
+    tokio::spawn(cleanup::clean_up_for_ever(store, registry.clone(), settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));

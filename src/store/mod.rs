@@ -14,6 +14,7 @@ pub mod redis;
 mod retention;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -137,7 +138,7 @@ pub trait EventLog: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelMessage {
     /// An event of a stream to which this node has, or had, a route.
-    Event(StreamName, Event),
+    Event(StreamName, Arc<Event>),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
 }
@@ -171,6 +172,17 @@ pub struct NodeInfo {
     pub version: String,
 }
 
+/// A node in the region's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeLease {
+    /// The node.
+    pub node: NodeId,
+    /// Until when its lease holds, on the store's clock in milliseconds since 1970.
+    pub deadline_ms: u64,
+    /// Whether that is past.
+    pub lapsed: bool,
+}
+
 /// What became of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
@@ -189,8 +201,12 @@ pub trait Leases: Send + Sync {
     async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError>;
     /// Gives it back; the node has no routes any more.
     async fn release(&self, node: &NodeId) -> Result<(), StoreError>;
-    /// Nodes whose lease holds.
-    async fn alive(&self) -> Result<Vec<NodeId>, StoreError>;
+    /// All nodes that are not cleaned up after, alive or not.
+    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError>;
+    /// Makes `by` the one that cleans up after a dead node, for `ttl`. False when another is at it.
+    async fn claim(&self, dead: &NodeId, by: &NodeId, ttl: Duration) -> Result<bool, StoreError>;
+    /// Some of the streams that may have a route to a node, at most `limit`: detach each, and ask again.
+    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError>;
 }
 
 /// A region's store.

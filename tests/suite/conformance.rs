@@ -1,5 +1,6 @@
 //! One behaviour of both stores: each test runs once against each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,6 +72,7 @@ for_each_store! {
     a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
     a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
+    what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
     a_lease_is_renewed_only_while_it_exists("*=1000/3600");
     a_beat_comes_back("*=1000/3600");
     a_subscription_that_nobody_reads_ends("*=1000/3600");
@@ -101,7 +103,7 @@ pub fn ids(page: &Page) -> Vec<EventId> {
 }
 
 /// The next `count` events of a channel.
-async fn receive(subscription: &mut Box<dyn Subscription>, count: usize) -> Vec<(StreamName, Event)> {
+async fn receive(subscription: &mut Box<dyn Subscription>, count: usize) -> Vec<(StreamName, Arc<Event>)> {
     let mut events = Vec::new();
     while events.len() < count {
         let messages = in_time("messages", subscription.next(64)).await.expect("the subscription lives");
@@ -371,6 +373,36 @@ async fn the_largest_and_least_ids_are_positions_too(store: &impl Store) {
     assert_eq!(ids(&page), told);
 }
 
+async fn alive(store: &impl Store) -> Vec<NodeId> {
+    let nodes = store.nodes().await.unwrap();
+    nodes.into_iter().filter(|known| !known.lapsed).map(|known| known.node).collect()
+}
+
+async fn what_a_dead_node_left_is_found_and_taken_away(store: &impl Store) {
+    let (dead, survivor) = (NodeId::random(), NodeId::random());
+    let streams: Vec<StreamName> = (0..5).map(|n| stream(&format!("device:left-{n}"))).collect();
+    for left in &streams {
+        store.sync(left, &route(&dead, 1), None).await.unwrap();
+    }
+    assert_eq!(store.claim(&dead, &survivor, HOUR).await, Ok(true));
+    assert_eq!(store.claim(&dead, &survivor, HOUR).await, Ok(true), "it is still theirs");
+    let mut found = Vec::new();
+    loop {
+        let some = store.streams_of(&dead, 2).await.unwrap();
+        if some.is_empty() {
+            break;
+        }
+        assert!(some.len() <= 2);
+        for left in some {
+            store.detach(&left, &dead, None).await.unwrap();
+            found.push(left);
+        }
+    }
+    found.sort();
+    assert_eq!(found, streams);
+    assert_eq!(store.publish(&streams[0], &draft("1")).await.unwrap().nodes, 0);
+}
+
 async fn a_lease_is_renewed_only_while_it_exists(store: &impl Store) {
     let (first, second, info) = (NodeId::random(), NodeId::random(), NodeInfo::default());
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Gone));
@@ -378,14 +410,20 @@ async fn a_lease_is_renewed_only_while_it_exists(store: &impl Store) {
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
     store.register(&second, &info, Duration::from_millis(300)).await.unwrap();
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 2 }));
-    assert_eq!(store.alive().await.unwrap().len(), 2);
-    eventually("the short lease lapses", || async { (store.alive().await.unwrap() == [first.clone()]).then_some(()) })
-        .await;
+    assert_eq!(alive(store).await.len(), 2);
+    eventually("the short lease lapses", || async { (alive(store).await == [first.clone()]).then_some(()) }).await;
     assert_eq!(store.renew(&second, HOUR).await, Ok(Renewal::Gone));
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
     store.release(&first).await.unwrap();
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Gone));
-    assert_eq!(store.alive().await, Ok(vec![]));
+    assert_eq!(alive(store).await, []);
+    assert_eq!(
+        store.nodes().await.unwrap().iter().filter(|known| known.lapsed).count(),
+        1,
+        "until it is cleaned up after"
+    );
+    store.release(&second).await.unwrap();
+    assert_eq!(store.nodes().await, Ok(vec![]));
 }
 
 async fn a_beat_comes_back(store: &impl Store) {

@@ -85,7 +85,7 @@ async fn without_a_server_everything_fails_at_once_and_goes_on_when_it_is_back()
         unavailable(store.read(&stream, Start::Earliest, 1).await.map(drop));
         unavailable(store.subscribe(&node).await.map(drop));
         unavailable(store.beat(&node).await);
-        unavailable(store.alive().await.map(drop));
+        unavailable(store.nodes().await.map(drop));
     });
     refused.await.expect("nothing waits for a server that is away");
     server.revive();

@@ -167,6 +167,11 @@ impl StreamLog {
         self.page_from(ancestor, PAGE_EVENTS, now_ms)
     }
 
+    /// Whether a node has a route, lapsed or not.
+    pub fn has_route(&self, node: &NodeId) -> bool {
+        self.routes.iter().any(|route| route.node == *node)
+    }
+
     /// Removes the route of a node, if it is of this registration or none is named.
     pub fn detach(&mut self, node: &NodeId, registration: Option<u64>) {
         self.routes

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, Renewal, RetentionRules, Route, Store, StoreError,
-    Subscription, millis, random_step,
+    ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
+    StoreError, Subscription, millis, random_step,
 };
 use crate::model::{Draft, EventId, Page, Published, Start, StreamName};
 
@@ -91,7 +91,7 @@ impl MemoryStore {
         let stored = state.with_log(stream, fresh, |log| log.publish(draft, now_ms, random_step()))?;
         if let Some(event) = &stored.event {
             for node in &stored.nodes {
-                state.tell(node, || ChannelMessage::Event(stream.clone(), (**event).clone()));
+                state.tell(node, || ChannelMessage::Event(stream.clone(), event.clone()));
             }
         }
         Ok(Published {
@@ -240,12 +240,11 @@ impl Leases for MemoryStore {
     async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
         let now_ms = now_ms();
         let mut state = self.state.lock();
-        state.leases.retain(|_, until| *until > now_ms);
-        let Some(until) = state.leases.get_mut(node) else {
+        let Some(until) = state.leases.get_mut(node).filter(|until| **until > now_ms) else {
             return Ok(Renewal::Gone);
         };
         *until = now_ms.saturating_add(millis(ttl));
-        Ok(Renewal::Held { nodes: state.leases.len() as u32 })
+        Ok(Renewal::Held { nodes: state.leases.values().filter(|until| **until > now_ms).count() as u32 })
     }
 
     async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
@@ -253,11 +252,25 @@ impl Leases for MemoryStore {
         Ok(())
     }
 
-    async fn alive(&self) -> Result<Vec<NodeId>, StoreError> {
+    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError> {
         let now_ms = now_ms();
-        let mut state = self.state.lock();
-        state.leases.retain(|_, until| *until > now_ms);
-        Ok(state.leases.keys().cloned().collect())
+        let lease = |(node, until): (&NodeId, &u64)| NodeLease {
+            node: node.clone(),
+            deadline_ms: *until,
+            lapsed: *until <= now_ms,
+        };
+        Ok(self.state.lock().leases.iter().map(lease).collect())
+    }
+
+    async fn claim(&self, _dead: &NodeId, _by: &NodeId, _ttl: Duration) -> Result<bool, StoreError> {
+        // There is only this node.
+        Ok(true)
+    }
+
+    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
+        let state = self.state.lock();
+        let routed = state.streams.iter().filter(|(_, log)| log.has_route(node));
+        Ok(routed.map(|(stream, _)| stream.clone()).take(limit).collect())
     }
 }
 

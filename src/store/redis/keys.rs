@@ -50,6 +50,11 @@ impl Keys {
         format!("{}:{{node:{node}}}:lease", self.prefix)
     }
 
+    /// Who cleans up after the node.
+    pub(super) fn cleaner(&self, node: &NodeId) -> String {
+        format!("{}:{{node:{node}}}:cleaner", self.prefix)
+    }
+
     /// Streams that may have a route to the node.
     pub(super) fn streams(&self, node: &NodeId) -> String {
         format!("{}:{{node:{node}}}:streams", self.prefix)

@@ -7,7 +7,8 @@ use redis::{FromRedisValue, Value};
 
 use super::RedisStore;
 use super::scripts::{self, Call};
-use crate::store::{Leases, NodeId, NodeInfo, Renewal, StoreError, millis};
+use crate::model::StreamName;
+use crate::store::{Leases, NodeId, NodeInfo, NodeLease, Renewal, StoreError, millis};
 
 impl RedisStore {
     /// Writes the node into the region's list of nodes, and counts those alive.
@@ -49,9 +50,22 @@ impl Leases for RedisStore {
         Ok(())
     }
 
-    async fn alive(&self) -> Result<Vec<NodeId>, StoreError> {
-        let answer = self.pool.run(Call::script(&scripts::ALIVE_NODES, &[&self.keys.nodes()])).await?;
+    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError> {
+        let answer = self.pool.run(Call::script(&scripts::NODES, &[&self.keys.nodes()])).await?;
+        let nodes = Vec::<(String, u64, bool)>::from_redis_value(answer)
+            .map_err(|error| StoreError::Protocol(error.to_string()))?;
+        let lease = |(node, deadline_ms, lapsed)| NodeLease { node: NodeId::from(node), deadline_ms, lapsed };
+        Ok(nodes.into_iter().map(lease).collect())
+    }
+
+    async fn claim(&self, dead: &NodeId, by: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
+        let call = Call::script(&scripts::CLAIM, &[&self.keys.cleaner(dead)]).arg(by.as_str()).arg(millis(ttl));
+        Ok(self.pool.run(call).await? == Value::Int(1))
+    }
+
+    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
+        let answer = self.pool.run(Call::command("SRANDMEMBER", &self.keys.streams(node)).arg(limit)).await?;
         let names = Vec::<String>::from_redis_value(answer).map_err(|error| StoreError::Protocol(error.to_string()))?;
-        Ok(names.into_iter().map(NodeId::from).collect())
+        names.into_iter().map(|name| name.parse().map_err(|error| StoreError::Protocol(format!("{error}")))).collect()
     }
 }

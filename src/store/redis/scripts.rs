@@ -56,7 +56,8 @@ scripts! {
     REGISTER = Script::new, "register.lua";
     RENEW = Script::new, "renew.lua";
     ASSERT_NODE = Script::new, "assert_node.lua";
-    ALIVE_NODES = Script::new, "alive_nodes.lua";
+    NODES = Script::new, "nodes.lua";
+    CLAIM = Script::new, "claim.lua";
 }
 
 /// One command on its way to the server.

@@ -72,7 +72,7 @@ fn parse(payload: Bytes) -> Option<ChannelMessage> {
     let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     // As for entries of the log: an odd type is no reason to lose the event.
     let kind = words.next()?.parse().unwrap_or_default();
-    Some(ChannelMessage::Event(stream, Event::new(id, prev, kind, payload.slice(end + 1..))))
+    Some(ChannelMessage::Event(stream, Arc::new(Event::new(id, prev, kind, payload.slice(end + 1..)))))
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
 1}",
             ),
         );
-        assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), event)));
+        assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), Arc::new(event))));
         assert_eq!(parse(Bytes::from_static(b"beat")), Some(ChannelMessage::Beat));
     }
 

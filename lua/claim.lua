@@ -1,0 +1,13 @@
+#!lua flags=allow-oom
+-- Makes one node the one that cleans up after another. Its claim lapses, so that a cleaner that stops
+-- half way is followed by the next.
+--
+-- KEYS  1 cleaner
+-- ARGV  1 who cleans up, 2 ms the claim holds
+-- Answer: whether the claim is theirs.
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

@@ -1,0 +1,164 @@
+//! Cleaning up after dead nodes: their routes would have every publish tell somebody who is not there.
+//!
+//! Routes lapse by themselves; this only makes it sooner, and ends what else a node leaves behind. A
+//! survivor claims a dead node, removes its routes, and forgets it last: a cleaner that dies half way is
+//! followed by the next one, which finds what is left.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::dispatch::Registry;
+use crate::store::{NodeId, NodeLease, Store, StoreError};
+
+/// Routes removed at a time: they are pipelined, and a claim is renewed with each such step.
+const STEP: usize = 256;
+
+/// Looks for dead nodes and cleans up after them; runs until it is dropped.
+pub async fn clean_up_for_ever(store: Arc<dyn Store>, registry: Arc<Registry>, lease: Duration) {
+    let mut looks = tokio::time::interval(lease / 3);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watch = Watch::new(lease);
+    loop {
+        looks.tick().await;
+        let dead = match store.nodes().await {
+            Ok(nodes) => watch.look(&nodes, Instant::now()),
+            Err(_) => {
+                watch.interrupted();
+                continue;
+            }
+        };
+        let own = registry.node();
+        for node in dead.into_iter().filter(|node| *node != *own) {
+            match clean_up(&*store, &node, &own, lease).await {
+                Ok(true) => {
+                    registry.metrics().nodes_cleaned.inc();
+                    tracing::info!(dead = %node, "cleaned up after a dead node");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::debug!(dead = %node, %error, "cleaning up will be tried again"),
+            }
+        }
+    }
+}
+
+/// False when another is at it.
+async fn clean_up(store: &dyn Store, dead: &NodeId, own: &NodeId, lease: Duration) -> Result<bool, StoreError> {
+    loop {
+        if !store.claim(dead, own, lease).await? {
+            return Ok(false);
+        }
+        let streams = store.streams_of(dead, STEP).await?;
+        if streams.is_empty() {
+            break;
+        }
+        let detached = join_all(streams.iter().map(|stream| store.detach(stream, dead, None))).await;
+        detached.into_iter().collect::<Result<(), _>>()?;
+    }
+    store.release(dead).await?;
+    Ok(true)
+}
+
+/// Which nodes' deadlines stand still.
+///
+/// A lapsed deadline alone proves nothing: after an outage, or a failover to a store whose clock is ahead,
+/// all leases look lapsed at once. A node is dead when its deadline is past and was seen to stand still
+/// for a whole lease time, by somebody who was not cut off meanwhile.
+struct Watch {
+    lease: Duration,
+    seen: HashMap<NodeId, (u64, Instant)>,
+    looked: Option<Instant>,
+}
+
+impl Watch {
+    fn new(lease: Duration) -> Self {
+        Watch { lease, seen: HashMap::new(), looked: None }
+    }
+
+    /// The store could not be asked: whatever stood still meanwhile may have been cut off too.
+    fn interrupted(&mut self) {
+        self.seen.clear();
+    }
+
+    /// The nodes that are dead by now.
+    fn look(&mut self, nodes: &[NodeLease], now: Instant) -> Vec<NodeId> {
+        if self.looked.is_some_and(|looked| now.duration_since(looked) > self.lease) {
+            self.interrupted();
+        }
+        self.looked = Some(now);
+        let before = std::mem::take(&mut self.seen);
+        let mut dead = Vec::new();
+        for NodeLease { node, deadline_ms, lapsed } in nodes {
+            let since = match before.get(node) {
+                Some((known, since)) if known == deadline_ms => *since,
+                _ => now,
+            };
+            if *lapsed && now.duration_since(since) >= self.lease {
+                dead.push(node.clone());
+            }
+            self.seen.insert(node.clone(), (*deadline_ms, since));
+        }
+        dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(15);
+
+    fn nodes(entries: &[(&str, u64, bool)]) -> Vec<NodeLease> {
+        entries
+            .iter()
+            .map(|(node, deadline_ms, lapsed)| NodeLease {
+                node: NodeId::from((*node).to_owned()),
+                deadline_ms: *deadline_ms,
+                lapsed: *lapsed,
+            })
+            .collect()
+    }
+
+    /// Looks every third of a lease; what `at` gives for each step is what is seen.
+    fn found(steps: u32, at: impl Fn(u32) -> Option<Vec<NodeLease>>) -> Vec<(u32, String)> {
+        let (start, mut watch, mut found) = (Instant::now(), Watch::new(LEASE), Vec::new());
+        for step in 0..steps {
+            match at(step) {
+                Some(nodes) => {
+                    let dead = watch.look(&nodes, start + LEASE / 3 * step);
+                    found.extend(dead.into_iter().map(|node| (step, node.to_string())));
+                }
+                None => watch.interrupted(),
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_node_whose_deadline_stands_still_for_a_lease_is_dead() {
+        let dead = found(4, |step| Some(nodes(&[("a", 100 + u64::from(step), false), ("b", 100, step > 2)])));
+        assert_eq!(dead, [(3, "b".to_owned())]);
+    }
+
+    #[test]
+    fn leases_that_look_lapsed_but_move_are_alive() {
+        // A failover to a clock far ahead: everything is in the past, but is renewed.
+        assert_eq!(found(9, |step| Some(nodes(&[("a", u64::from(step), true)]))), []);
+    }
+
+    #[test]
+    fn nobody_is_judged_within_a_lease_of_ones_own_outage() {
+        let dead = found(8, |step| (step != 3).then(|| nodes(&[("a", 100, true)])));
+        assert_eq!(dead, [(7, "a".to_owned())]);
+    }
+
+    #[test]
+    fn one_who_slept_begins_to_look_anew() {
+        let (start, mut watch) = (Instant::now(), Watch::new(LEASE));
+        let seen = nodes(&[("a", 100, true)]);
+        assert_eq!(watch.look(&seen, start), []);
+        assert_eq!(watch.look(&seen, start + LEASE * 20), []);
+    }
+}
