@@ -64,13 +64,18 @@ struct Entry<'a> {
     device: Option<String>,
     devices: Option<Vec<String>>,
     topic: Option<String>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "given")]
     data: Option<&'a RawValue>,
     #[serde(rename = "type")]
     kind: Option<String>,
     key: Option<String>,
     ttl: Option<&'a RawValue>,
     collapse: Option<&'a RawValue>,
+}
+
+/// A value that is there, also where it is `null`: that is data like any other.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// What became of an event of a batch.
@@ -223,5 +228,23 @@ pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> 
     match api.hub.event(stream, id).await? {
         Some(event) => Ok(json(StatusCode::OK, &shown(&event)?)),
         None => Err(Problem::no_such_event(format!("{stream} has no event {id}, or keeps it no longer"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_of(entry: &'static str) -> Result<Bytes, &'static str> {
+        let body = Bytes::from_static(entry.as_bytes());
+        let mut batch = Vec::new();
+        drafts(&body, &body, &mut batch);
+        batch.pop().unwrap().map(|(_, draft)| draft.data).map_err(|(slug, _)| slug)
+    }
+
+    #[test]
+    fn null_is_data_and_no_data_is_not() {
+        assert_eq!(data_of(r#"{"topic":"a","data":null}"#), Ok("null".into()));
+        assert_eq!(data_of(r#"{"topic":"a"}"#), Err("invalid-entry"));
     }
 }

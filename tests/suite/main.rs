@@ -5,6 +5,7 @@
 
 mod conformance;
 mod forks;
+mod openapi;
 mod redis_store;
 mod support;
 mod tour;

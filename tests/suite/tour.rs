@@ -23,13 +23,13 @@ struct Step {
 }
 
 /// A node with the embedded store, ended when dropped.
-struct Node {
+pub struct Node {
     process: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Node {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut process = Command::new(WHIMBREL)
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "info"])
             .stdout(Stdio::null())
