@@ -10,7 +10,7 @@ use super::body::{self, Kind};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
 use crate::hub::{History, PublishError};
-use crate::model::{Draft, Event, EventId, EventType, Gap, Published, StreamKind, StreamName};
+use crate::model::{Draft, Durability, Event, EventId, EventType, Gap, Published, Reached, StreamKind, StreamName};
 
 /// Most bytes of a batch's body.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -26,20 +26,36 @@ const MAX_HISTORY: usize = 1000;
 
 /// `POST …/events`
 pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
-    let parameters = Parameters::read(&request.query, &["type"])?;
+    let parameters = Parameters::read(&request.query, &["type", "durable"])?;
+    let durability = parameters.parsed::<Durability>("durable")?;
     let event_type = parameters.parsed::<EventType>("type")?.unwrap_or_default();
     let key = idempotency_key(&request.headers)?;
     let kind = body::kind(&request.headers)?;
     let body = body::read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
     let draft = Draft { kind: event_type, data: body::data(kind, body)?, key };
-    let published = api.hub.publish(&stream, &draft).await?;
+    let (published, durable) = match durability {
+        None => (api.hub.publish(&stream, &draft).await?, None),
+        Some(durability) => {
+            let receipt = api.hub.publish_durably(&stream, &draft, durability).await?;
+            (receipt.published, Some(receipt.reached))
+        }
+    };
     let status = if published.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    let mut response = json(status, &published);
+    let mut response = json(status, &ShownReceipt { published: &published, durable });
     // Names hold no character that a path or a header could not.
     if let Ok(location) = location(&published).parse() {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+#[derive(Serialize)]
+struct ShownReceipt<'a> {
+    #[serde(flatten)]
+    published: &'a Published,
+    /// What was reached, where a durability was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<Reached>,
 }
 
 fn location(published: &Published) -> String {

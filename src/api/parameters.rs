@@ -8,7 +8,7 @@ use super::Problem;
 pub struct Parameters(Vec<(String, String)>);
 
 /// Parameters of api.md that this version does not support yet.
-const LATER: [&str; 6] = ["ttl", "collapse", "ephemeral", "durable", "token", "wait"];
+const LATER: [&str; 5] = ["ttl", "collapse", "ephemeral", "token", "wait"];
 
 /// Some EventSource replacements add this on their own.
 const HARMLESS: &str = "lastEventId";

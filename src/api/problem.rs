@@ -8,7 +8,7 @@ use warp::reply::Response;
 
 use super::reply;
 use crate::hub::{ListenError, PublishError};
-use crate::model::NameError;
+use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::store::StoreError;
 
 /// Seconds after which a refused client had better try again.
@@ -22,6 +22,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     allow: Option<&'static str>,
+    /// Of an event that is stored, but not as durable as asked.
+    stored: Option<(EventId, Reached)>,
 }
 
 #[derive(Serialize)]
@@ -30,11 +32,15 @@ struct Body<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached: Option<Reached>,
 }
 
 impl Problem {
     fn new(slug: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { slug, title, status, detail: detail.into(), allow: None }
+        Problem { slug, title, status, detail: detail.into(), allow: None, stored: None }
     }
 
     /// Something in the request makes no sense.
@@ -112,6 +118,8 @@ impl Problem {
             title: self.title,
             status: self.status(),
             detail: &self.detail,
+            id: self.stored.map(|(id, _)| id),
+            reached: self.stored.map(|(_, reached)| reached),
         };
         let body = serde_json::to_vec(&body).expect("a problem holds only strings and numbers");
         let retry = RETRY_SECONDS.to_string();
@@ -136,9 +144,16 @@ impl From<PublishError> for Problem {
             PublishError::Json(_) => ("The data is not JSON", StatusCode::BAD_REQUEST),
             PublishError::TooLarge { .. } => ("Too large", StatusCode::PAYLOAD_TOO_LARGE),
             PublishError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),
+            PublishError::NotDurable(_) => ("Stored, but not as durable as asked", StatusCode::GATEWAY_TIMEOUT),
             PublishError::Store(error) => of_store(error),
         };
-        Problem::new(error.slug(), title, status, error.to_string())
+        let problem = Problem::new(error.slug(), title, status, error.to_string());
+        match error {
+            PublishError::NotDurable(Receipt { published, reached, .. }) => {
+                Problem { stored: Some((published.id, reached)), ..problem }
+            }
+            _ => problem,
+        }
     }
 }
 
@@ -164,6 +179,7 @@ fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
     match error {
         StoreError::Unavailable(_) => ("The store is away; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Full(_) => ("The store is full; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::Unsupported(_) => ("This store can't do that", StatusCode::BAD_REQUEST),
         StoreError::KeyReused => ("The idempotency key was used", StatusCode::UNPROCESSABLE_ENTITY),
         StoreError::Unknown(_) | StoreError::Protocol(_) => {
             ("Whether it was stored is not known", StatusCode::GATEWAY_TIMEOUT)

@@ -133,6 +133,7 @@ mod tests {
             version: Some("7.2.5".into()),
             eviction: Some("noeviction".into()),
             append_only: Some(true),
+            fsync: Some("everysec".into()),
             snapshots: Some(String::new()),
             stream_node_bytes: Some(512),
             round_trip: Duration::from_micros(420),

@@ -2,6 +2,7 @@
 //!
 //! A command answers with an exit code, or with a [`Failure`] that `main` tells in one line.
 
+mod bench;
 mod check;
 mod cursor_file;
 mod log;
@@ -53,6 +54,9 @@ enum Command {
     /// Follow streams and print their events
     #[command(after_help = subscribe::NOTES)]
     Subscribe(subscribe::Arguments),
+    /// Measure a running server: connections, deliveries, latency
+    #[command(after_help = bench::NOTES)]
+    Bench(bench::Arguments),
     /// Check the configuration, and the Redis it names
     #[command(after_help = check::NOTES)]
     Check(Flags),
@@ -71,6 +75,7 @@ impl Cli {
             Command::Serve(flags) => serve::run(flags).await,
             Command::Publish(arguments) => publish::run(arguments).await,
             Command::Subscribe(arguments) => subscribe::run(arguments).await,
+            Command::Bench(arguments) => bench::run(arguments).await,
             Command::Check(flags) => check::run(flags).await,
         }
     }

@@ -26,8 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Codes of batch entries that may pass: the store was away, full or too slow, or this client too fast.
 /// Every other code means that the entry will never be taken.
-const PASSING: &[&str] =
-    &["unavailable", "unknown", "timeout", "full", "overload", "rate-limited", "too-many-requests"];
+const PASSING: &[&str] = &["unavailable", "outcome-unknown", "store-full"];
 
 /// One event of a batch.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::Hub;
 use crate::metrics::ByProblem;
-use crate::model::{Draft, Published, StreamName};
+use crate::model::{Draft, Durability, Published, Receipt, StreamName};
 use crate::store::StoreError;
 
 /// Longest idempotency key, in ASCII characters.
@@ -22,6 +22,9 @@ pub enum PublishError {
     /// The idempotency key is not one.
     #[error("the idempotency key must be 1 to {MAX_KEY} visible ASCII characters")]
     Key,
+    /// It is stored, but not as durable as asked.
+    #[error("the event is stored, but was not confirmed to be as durable as asked within the time for it")]
+    NotDurable(Receipt),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -34,7 +37,9 @@ impl PublishError {
             PublishError::Json(_) => "invalid-json",
             PublishError::TooLarge { .. } => "too-large",
             PublishError::Key => "invalid-key",
+            PublishError::NotDurable(_) => "not-durable",
             PublishError::Store(StoreError::KeyReused) => "key-reused",
+            PublishError::Store(StoreError::Unsupported(_)) => "unsupported",
             PublishError::Store(StoreError::Unknown(_) | StoreError::Protocol(_)) => "outcome-unknown",
             PublishError::Store(StoreError::Full(_)) => "store-full",
             PublishError::Store(StoreError::Unavailable(_)) => "unavailable",
@@ -49,8 +54,25 @@ impl Hub {
             Ok(()) => self.store.publish(stream, draft).await.map_err(PublishError::from),
             Err(error) => Err(error),
         };
-        self.count(&published);
+        self.count(published.as_ref());
         published
+    }
+
+    /// Publishes an event, and answers once it is as durable as asked.
+    pub async fn publish_durably(
+        &self,
+        stream: &StreamName,
+        draft: &Draft,
+        durability: Durability,
+    ) -> Result<Receipt, PublishError> {
+        let receipt = match self.check(draft) {
+            Ok(()) => self.store.publish_durably(stream, draft, durability).await.map_err(PublishError::from),
+            Err(error) => Err(error),
+        };
+        let receipt = receipt
+            .and_then(|receipt| if receipt.enough { Ok(receipt) } else { Err(PublishError::NotDurable(receipt)) });
+        self.count(receipt.as_ref());
+        receipt
     }
 
     /// Publishes a batch in order, each event for itself. The answers are in the same order.
@@ -67,7 +89,7 @@ impl Hub {
                 Some(error) => Err(error),
                 None => next_stored().map_err(PublishError::from),
             })
-            .inspect(|answer| self.count(answer))
+            .inspect(|answer| self.count(answer.as_ref()))
             .collect()
     }
 
@@ -85,7 +107,7 @@ impl Hub {
         }
     }
 
-    fn count(&self, answer: &Result<Published, PublishError>) {
+    fn count<T>(&self, answer: Result<T, &PublishError>) {
         match answer {
             Ok(_) => {
                 self.metrics.published.inc();

@@ -3,6 +3,7 @@
 //! Everything else speaks in these words; nothing here knows of Redis, HTTP or time.
 
 mod cursor;
+mod durability;
 mod event;
 mod gap;
 mod id;
@@ -10,6 +11,7 @@ mod page;
 mod stream;
 
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
+pub use durability::{Durability, DurabilityError, Reached, Receipt};
 pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published};
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};

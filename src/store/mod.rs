@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::{Draft, Event, EventId, Page, Published, Start, StreamName};
+use crate::model::{Draft, Durability, Event, EventId, Page, Published, Receipt, Start, StreamName};
 
 pub use retention::{Retention, RetentionError, RetentionRules};
 
@@ -94,6 +94,15 @@ pub trait EventLog: Send + Sync {
 
     /// Publishes many at once, in order, each for itself. The answers are in the same order.
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>>;
+
+    /// Publishes, and waits until the event is as durable as asked, for a while. An error means what it
+    /// means for a publish; falling short is no error, as the event is stored.
+    async fn publish_durably(
+        &self,
+        stream: &StreamName,
+        draft: &Draft,
+        durability: Durability,
+    ) -> Result<Receipt, StoreError>;
 
     /// Asserts the route, then reads what is newer than `head`, in one step: attach (no head yet),
     /// resume, reconnect and repair are all this operation.
@@ -230,6 +239,9 @@ pub enum StoreError {
     /// The idempotency key was used for another event. Nothing was stored.
     #[error("the idempotency key was used within the last 5 minutes for an event with another body or type")]
     KeyReused,
+    /// This store can't do that. It did not take effect.
+    #[error("{0}")]
+    Unsupported(String),
     /// What the store answered makes no sense to this version of the program.
     #[error("the store answered what this version does not understand: {0}")]
     Protocol(String),

@@ -17,7 +17,7 @@ use super::{
     ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
     StoreError, Subscription, millis, random_step,
 };
-use crate::model::{Draft, EventId, Page, Published, Start, StreamName};
+use crate::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, StreamName};
 
 pub use log::{Stored, StreamLog};
 
@@ -165,6 +165,10 @@ impl EventLog for MemoryStore {
 
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
         batch.iter().map(|(stream, draft)| self.publish_one(stream, draft)).collect()
+    }
+
+    async fn publish_durably(&self, _: &StreamName, _: &Draft, _: Durability) -> Result<Receipt, StoreError> {
+        Err(StoreError::Unsupported("the embedded store has neither replicas nor a disk".to_owned()))
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {

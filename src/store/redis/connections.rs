@@ -30,7 +30,6 @@ use crate::model::StreamName;
 use crate::store::StoreError;
 
 const LANES: usize = 4;
-const POOL_SIZE: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -256,11 +255,11 @@ async fn supervise(lane: Arc<Lane>, address: Address) {
 pub(super) struct Pool(deadpool_redis::Pool);
 
 impl Pool {
-    pub(super) fn new(address: &Address) -> Result<Self, ConnectError> {
+    pub(super) fn new(address: &Address, size: usize) -> Result<Self, ConnectError> {
         let wrong = |error: &dyn fmt::Display| ConnectError::Address(error.to_string());
         let manager = Manager::new_with_config(address.info.clone(), timeouts()).map_err(|error| wrong(&error))?;
         deadpool_redis::Pool::builder(manager)
-            .max_size(POOL_SIZE)
+            .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(RESPONSE_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
@@ -271,16 +270,29 @@ impl Pool {
     }
 
     pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
+        let missing = || Err(StoreError::Protocol("no answer".to_owned()));
+        self.run_all(vec![call]).await?.pop().unwrap_or_else(missing)
+    }
+
+    /// Runs calls in one pipeline, on a connection of their own; one answer each, in order.
+    pub(super) async fn run_all(&self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         let mut connection = self.0.get().await.map_err(unreachable)?;
-        match perform_one(&mut connection, call).await {
-            Ok(Value::ServerError(error)) => Err(refused(&error)),
-            Ok(answer) => Ok(answer),
+        match perform(&mut connection, calls).await {
+            Ok(answers) => Ok(answers.into_iter().map(accepted).collect()),
             Err(error) => {
                 // Not to be handed to the next: its answers may come late.
                 drop(deadpool_redis::Connection::take(connection));
                 Err(unanswered(&error))
             }
         }
+    }
+}
+
+/// An answer, or the server's no.
+fn accepted(answer: Value) -> Result<Value, StoreError> {
+    match answer {
+        Value::ServerError(error) => Err(refused(&error)),
+        answer => Ok(answer),
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Inspection {
     pub version: Option<String>,
     /// Whether it writes every change to a file.
     pub append_only: Option<bool>,
+    /// When what it writes to that file is on disk: always, everysec or no.
+    pub fsync: Option<String>,
     /// When it writes snapshots, as `save` has it; empty for never.
     pub snapshots: Option<String>,
     /// What it does when its memory is full.
@@ -67,6 +69,7 @@ pub(super) async fn inspect(pool: &Pool) -> Result<Inspection, StoreError> {
     Ok(Inspection {
         version: entry(&server, "redis_version").map(str::to_owned),
         append_only: entry(&persistence, "aof_enabled").map(|enabled| enabled == "1"),
+        fsync: config(pool, "appendfsync").await,
         snapshots: config(pool, "save").await,
         eviction: match entry(&memory, "maxmemory_policy") {
             Some(policy) => Some(policy.to_owned()),

@@ -6,6 +6,7 @@
 //! receiving end of a node's channel. `inspection` asks the server what it is and how it is set up.
 
 mod connections;
+mod durable;
 mod errors;
 mod inspection;
 mod keys;
@@ -25,14 +26,20 @@ use super::{
     Channels, EventLog, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
     Subscription, millis, random_step,
 };
-use crate::model::{Draft, EventId, Page, Published, Start, StreamName};
+use crate::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, StreamName};
 
 pub use errors::ConnectError;
 pub use inspection::Inspection;
 
+/// Connections for pages, leases and administration.
+const POOL_SIZE: usize = 8;
+
+/// Durable publishes that can wait at once; more wait for a connection.
+const DURABLE_POOL_SIZE: usize = 32;
+
 /// Asks a server what it is and how it is set up, whether or not it can be worked with.
 pub async fn inspect(url: &str) -> Result<Inspection, ConnectError> {
-    let pool = Pool::new(&Address::parse(url)?)?;
+    let pool = Pool::new(&Address::parse(url)?, 1)?;
     inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)
 }
 
@@ -46,6 +53,8 @@ pub struct RedisStore {
     lanes: Lanes,
     /// For everything that may wait.
     pool: Pool,
+    /// For publishes that wait for replicas or the disk.
+    durable: Pool,
 }
 
 impl RedisStore {
@@ -57,10 +66,11 @@ impl RedisStore {
         position_time: Duration,
     ) -> Result<Self, ConnectError> {
         let address = Address::parse(url)?;
-        let pool = Pool::new(&address)?;
+        let pool = Pool::new(&address, POOL_SIZE)?;
         inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
+        let durable = Pool::new(&address, DURABLE_POOL_SIZE)?;
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
-        Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool })
+        Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool, durable })
     }
 
     fn publish_call(&self, stream: &StreamName, draft: &Draft) -> Call {
@@ -117,6 +127,16 @@ impl EventLog for RedisStore {
             }
         }
         answers
+    }
+
+    async fn publish_durably(
+        &self,
+        stream: &StreamName,
+        draft: &Draft,
+        durability: Durability,
+    ) -> Result<Receipt, StoreError> {
+        let touch = Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
+        durable::publish(&self.durable, stream, self.publish_call(stream, draft), touch, durability).await
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {

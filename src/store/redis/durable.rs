@@ -1,0 +1,81 @@
+//! Publishes that are answered only once replicas have the event, or the disk.
+//!
+//! WAIT and WAITAOF hold up whatever is sent behind them, and they speak of what was written on their own
+//! connection, so such a publish gets a connection for itself from a pool of its own.
+
+use std::time::Duration;
+
+use redis::FromRedisValue as _;
+
+use super::connections::Pool;
+use super::inspection;
+use super::scripts::{self, Call};
+use crate::model::{Durability, Reached, Receipt, StreamName};
+use crate::store::{StoreError, millis};
+
+/// How long replicas or the disk may take. Well below the time after which an answer counts as lost.
+const WAIT_TIME: Duration = Duration::from_secs(2);
+
+/// WAITAOF came with this version.
+const WAITAOF_SINCE: (u32, u32) = (7, 2);
+
+/// Runs `publish`, then waits for what is asked. `touch` is a write to the same stream.
+pub(super) async fn publish(
+    pool: &Pool,
+    stream: &StreamName,
+    publish: Call,
+    touch: Call,
+    durability: Durability,
+) -> Result<Receipt, StoreError> {
+    let wait = match durability {
+        Durability::Replicas(count) => Some(Call::command("WAIT", &count.to_string()).arg(millis(WAIT_TIME))),
+        Durability::Disk => disk_wait(pool).await?,
+    };
+    let waits = wait.is_some();
+    // What is waited for is the connection's last write. When the event is a duplicate, publishing writes
+    // nothing; the touch is behind the first publish then, and whoever has it has that too.
+    let calls = [Some(publish), Some(touch), wait].into_iter().flatten().collect();
+    let mut answers = pool.run_all(calls).await?.into_iter();
+    let mut next = || answers.next().unwrap_or_else(|| Err(StoreError::Protocol("too few answers".to_owned())));
+    let published = scripts::published(stream, next()?)?;
+    // From here on the event is stored: whatever fails, fails to confirm.
+    let waited = next().and_then(|_touched| if waits { next().map(Some) } else { Ok(None) });
+    let (reached, enough) = match durability {
+        Durability::Replicas(wanted) => {
+            let count = waited.ok().flatten().and_then(|answer| u32::from_redis_value(answer).ok()).unwrap_or(0);
+            (Reached { replicas: Some(count), disk: None }, count >= wanted)
+        }
+        Durability::Disk => {
+            let on_disk = match waited {
+                // The local count comes first, then that of replicas.
+                Ok(Some(answer)) => Vec::<u32>::from_redis_value(answer).is_ok_and(|counts| counts.first() == Some(&1)),
+                // The server syncs before each answer, and has answered.
+                Ok(None) => true,
+                Err(_) => false,
+            };
+            (Reached { replicas: None, disk: Some(on_disk) }, on_disk)
+        }
+    };
+    Ok(Receipt { published, reached, enough })
+}
+
+/// What confirms that a write is on disk: a wait or, where the server syncs before each answer, nothing
+/// more. Refused where nothing can confirm it.
+async fn disk_wait(pool: &Pool) -> Result<Option<Call>, StoreError> {
+    let told = inspection::inspect(pool).await?;
+    if told.append_only == Some(false) {
+        let reason = "durable=disk needs a Redis with appendonly yes, and this one has no append-only file";
+        return Err(StoreError::Unsupported(reason.to_owned()));
+    }
+    let version = told.version.as_deref().unwrap_or_default();
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= WAITAOF_SINCE {
+        return Ok(Some(Call::command("WAITAOF", "1").arg(0).arg(millis(WAIT_TIME))));
+    }
+    if told.fsync.as_deref() == Some("always") {
+        return Ok(None);
+    }
+    let reason = "durable=disk needs Redis 7.2 or newer, or appendfsync always";
+    Err(StoreError::Unsupported(reason.to_owned()))
+}
