@@ -1,4 +1,44 @@
-//! Whimbrel: a push service. (tour to be written once the rooms stand)
+//! Whimbrel: a push service. Producers publish events over HTTP; devices listen over Server-Sent Events or
+//! WebSocket on any node, and one that comes back resumes at the last id it saw.
+//!
+//! # The way of an event
+//!
+//! ```text
+//! producer -> api -> hub -> store -> channel -> dispatcher -> outbox -> socket
+//! ```
+//!
+//! 1. [`api`] reads the request: which stream, what data. [`hub`] checks the event and publishes it.
+//! 2. The [`store`] gives it an id above all others of its stream, appends it to the log, and tells it to
+//!    the channel of every node that has a route for the stream, in one step (`lua/publish.lua`). Only then
+//!    is the producer answered.
+//! 3. On each of those nodes, [`node`] takes the message from the channel and hands it to the [`dispatch`]
+//!    registry, which knows the stream's *dispatcher*. That one checks that the message continues the
+//!    chain (each event names the one before it) and reads from the store what is missing.
+//! 4. The dispatcher offers it to the outbox of every connection that follows the stream, and whoever
+//!    filled an empty outbox writes it to the socket, there and then: [`transport`].
+//!
+//! A listener comes in through [`api`] too, which finds out what it wants to hear and from where on, has
+//! [`hub`] attach the streams, and hands the bare socket to [`transport`]. If its position is behind what
+//! the dispatcher has in memory, a *temporary dispatcher* ([`dispatch::catch_up`]) reads pages from the
+//! store until it can join.
+//!
+//! # Where things are
+//!
+//! - [`model`]: the vocabulary, without I/O: stream, event, id, cursor, page, gap.
+//! - [`store`]: what is asked of a store, as traits; `redis` and `memory` are the two there are. The
+//!   scripts that run inside Redis are in `lua/`, one operation a file.
+//! - [`dispatch`]: from channel messages to what each connection gets next. Its state machines are plain
+//!   values, and locks, tasks and the store stand around them.
+//! - [`hub`]: what can be done with the service. `api` and `transport` call it.
+//! - [`api`]: HTTP requests and answers, probes, the page.
+//! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
+//! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
+//! - [`config`], [`metrics`], `health`, `backoff`: what all of them need.
+//! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
+//!   generator.
+//!
+//! `docs/architecture.md` tells the same from the outside, with what is in Redis and what happens when
+//! something fails. Tests of promises are in `tests/suite/`, tests of values beside the values.
 #![forbid(unsafe_code)]
 pub mod api;
 mod backoff;

@@ -1,6 +1,7 @@
 //! Request bodies: what kinds are taken, and how much.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
@@ -11,6 +12,10 @@ use super::Problem;
 
 /// A body as it comes in.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// Most of a refused body that is read all the same, and for how long.
+const DISCARDED_BYTES: usize = 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// What a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,17 +68,34 @@ pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     })
 }
 
+/// Takes what a client is still sending, within limits: one that is cut off in the middle of it is likely to
+/// see a broken connection rather than the answer that says why.
+async fn discard(mut body: BodyStream) {
+    let taken = async {
+        let mut room = DISCARDED_BYTES;
+        while let Some(Ok(chunk)) = body.next().await {
+            room = room.saturating_sub(chunk.len());
+            if room == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, taken).await;
+}
+
 /// Reads a body of at most `limit` bytes.
 pub async fn read(headers: &HeaderMap, mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
     let too_large = |size| Problem::too_large(format!("the body has {size} bytes or more; allowed are {limit}"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if let Some(size) = announced.filter(|size| *size > limit) {
+        discard(body).await;
         return Err(too_large(size));
     }
     let mut read = BytesMut::with_capacity(announced.unwrap_or(0));
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Problem::bad_request("the body was cut short"))?;
         if read.len() + chunk.len() > limit {
+            discard(body).await;
             return Err(too_large(read.len() + chunk.len()));
         }
         // A body that came in one piece is not copied.

@@ -102,6 +102,12 @@ enum Outcome {
     Refused { error: &'static str, detail: String },
 }
 
+/// The answer to a batch, in the batch's order.
+#[derive(Serialize)]
+struct Outcomes {
+    results: Vec<Outcome>,
+}
+
 /// `POST /v1/events`
 pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Problem> {
     Parameters::read(&request.query, &[])?;
@@ -132,7 +138,7 @@ pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Prob
         }
     }
     let outcomes = publish_sound(api, batch).await;
-    Ok(json(StatusCode::OK, &serde_json::json!({ "results": outcomes })))
+    Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))
 }
 
 /// A draft of a batch, or what is wrong with it.
@@ -238,5 +244,23 @@ pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> 
     match api.hub.event(stream, id).await? {
         Some(event) => Ok(json(StatusCode::OK, &shown(&event)?)),
         None => Err(Problem::no_such_event(format!("{stream} has no event {id}, or keeps it no longer"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_of(entry: &'static str) -> Result<Bytes, &'static str> {
+        let body = Bytes::from_static(entry.as_bytes());
+        let mut batch = Vec::new();
+        drafts(&body, &body, &mut batch);
+        batch.pop().unwrap().map(|(_, draft)| draft.data).map_err(|(slug, _)| slug)
+    }
+
+    #[test]
+    fn null_is_data_and_no_data_is_not() {
+        assert_eq!(data_of(r#"{"topic":"a","data":null}"#), Ok("null".into()));
+        assert_eq!(data_of(r#"{"topic":"a"}"#), Err("invalid-entry"));
     }
 }

@@ -1,4 +1,5 @@
-//! The page on which a newcomer sees it work. It is part of the program.
+//! The page on which a newcomer sees it work, and the description of the API. Both are part of the
+//! program.
 
 use hyper::{StatusCode, header};
 use warp::reply::Response;
@@ -9,12 +10,13 @@ use super::reply;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file of the page.
+/// A file that the program brings along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum File {
     Html,
     Script,
     Style,
+    OpenApi,
 }
 
 impl File {
@@ -24,6 +26,7 @@ impl File {
             "" => Some(File::Html),
             "page.js" => Some(File::Script),
             "page.css" => Some(File::Style),
+            "openapi.json" => Some(File::OpenApi),
             _ => None,
         }
     }
@@ -35,6 +38,7 @@ pub fn file(file: File) -> Response {
         File::Html => ("text/html; charset=utf-8", include_str!("page/index.html")),
         File::Script => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
         File::Style => ("text/css; charset=utf-8", include_str!("page/page.css")),
+        File::OpenApi => ("application/json", include_str!("openapi.json")),
     };
     let headers = [
         (header::CONTENT_TYPE, kind),

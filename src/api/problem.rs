@@ -67,7 +67,7 @@ impl Problem {
     /// Nothing is there.
     pub fn not_found(path: &str) -> Self {
         let path: String = path.chars().take(200).collect();
-        let detail = format!("nothing is at {path}; the paths are described at /");
+        let detail = format!("nothing is at {path}; the paths are described at /openapi.json");
         Problem::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
     }
 

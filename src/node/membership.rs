@@ -138,8 +138,8 @@ impl Joined {
     /// Keeps the membership, term after term, until it is left.
     pub async fn stay(mut self) {
         loop {
-            let lease = tokio::spawn(self.membership.clone().keep_lease(self.node.clone()));
-            let ended = self.term(&lease).await;
+            let mut lease = tokio::spawn(self.membership.clone().keep_lease(self.node.clone()));
+            let ended = self.term(&mut lease).await;
             lease.abort();
             if matches!(ended, Interruption::Leaving) {
                 self.gone.notify_one();
@@ -157,7 +157,7 @@ impl Joined {
 
     /// Listens under one id, over as many subscriptions as it takes, until the lease is gone or the node
     /// leaves.
-    async fn term(&mut self, lease: &tokio::task::JoinHandle<()>) -> Interruption {
+    async fn term(&mut self, lease: &mut tokio::task::JoinHandle<()>) -> Interruption {
         loop {
             match self.listen(lease).await {
                 Interruption::Channel => {
@@ -173,7 +173,7 @@ impl Joined {
     }
 
     /// Subscribes again, makes sure of the lease, then syncs every stream.
-    async fn subscribe_again(&mut self, lease: &tokio::task::JoinHandle<()>) -> Option<Interruption> {
+    async fn subscribe_again(&mut self, lease: &mut tokio::task::JoinHandle<()>) -> Option<Interruption> {
         let mut backoff = backoff();
         loop {
             if lease.is_finished() {
@@ -202,7 +202,7 @@ impl Joined {
     }
 
     /// Dispatches what one subscription brings, until it ends or goes deaf.
-    async fn listen(&mut self, lease: &tokio::task::JoinHandle<()>) -> Interruption {
+    async fn listen(&mut self, lease: &mut tokio::task::JoinHandle<()>) -> Interruption {
         let deaf_after = self.membership.lease.mul_f64(DEAF_AFTER);
         let mut deaf_at = Instant::now() + deaf_after;
         let mut flush = Flush::default();
@@ -213,6 +213,8 @@ impl Joined {
                     tracing::warn!(node = %self.node, "no beat was heard: the channel is deaf");
                     return if lease.is_finished() { Interruption::Lease } else { Interruption::Channel };
                 }
+                // Without a lease nobody sends beats any more: to wait for one would cost most of a lease time.
+                _ = &mut *lease => return Interruption::Lease,
                 _ = self.leaving.wait_for(|leaving| *leaving) => return Interruption::Leaving,
             };
             let Some(batch) = batch else { return Interruption::Channel };

@@ -182,7 +182,6 @@ impl Write for Memory<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tungstenite::protocol::frame::coding::Control;
 
     use super::*;
 

@@ -1,0 +1,167 @@
+//! The description of the API against the real thing.
+
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+
+use super::support::in_time;
+use super::tour::Node;
+
+/// The methods that a path could take.
+const METHODS: [&str; 6] = ["get", "post", "put", "patch", "delete", "options"];
+
+struct Api {
+    node: Node,
+    client: Client,
+    document: Value,
+    /// An event of `device:42` and one of `topic:news`.
+    ids: [String; 2],
+}
+
+impl Api {
+    async fn start() -> Self {
+        let node = Node::start();
+        // An error would only mean that another test was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::new();
+        let document = client.get(format!("{}/openapi.json", node.url)).send().await.unwrap();
+        assert_eq!(document.headers()["content-type"], "application/json");
+        let document = document.json().await.unwrap();
+        let mut api = Api { node, client, document, ids: Default::default() };
+        for (at, stream) in ["devices/42", "topics/news"].iter().enumerate() {
+            let published: Value = api.post(&format!("/v1/{stream}/events"), "1").await.json().await.unwrap();
+            api.ids[at] = published["id"].as_str().unwrap().to_owned();
+        }
+        api
+    }
+
+    /// Every documented path.
+    fn paths(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.document["paths"].as_object().unwrap().iter().map(|(path, item)| (path.as_str(), item))
+    }
+
+    /// The path with values for its parameters.
+    fn filled(&self, path: &str) -> String {
+        let [device, topic] = &self.ids;
+        let id = if path.contains("{device}") { device } else { topic };
+        path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", id)
+    }
+
+    fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.client.request(method.to_uppercase().parse::<Method>().unwrap(), format!("{}{path}", self.node.url))
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Response {
+        in_time(path, self.request("post", path).body(body.to_owned()).send()).await.unwrap()
+    }
+
+    /// A request that should succeed.
+    async fn sound(&self, method: &str, path: &str) -> Response {
+        let request = match (method, path) {
+            ("get", "/v1/sse") => self.request(method, "/v1/sse?topic=news"),
+            ("get", "/v1/ws") => self
+                .request(method, path)
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "websocket")
+                .header("Sec-WebSocket-Version", "13")
+                .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("post", "/v1/events") => self.request(method, path).body(r#"[{"topic":"news","data":1}]"#),
+            ("post", _) => self.request(method, &self.filled(path)).body("1"),
+            _ => self.request(method, &self.filled(path)),
+        };
+        in_time(path, request.send()).await.unwrap()
+    }
+
+    /// What the document says of this answer; panics if it does not know it.
+    fn described(&self, operation: &Value, answer: &Response) -> Value {
+        let status = answer.status().as_str().to_owned();
+        let described = self.followed(&operation["responses"][&status]);
+        assert!(described.is_object(), "{} answers {status}, which is not described", answer.url());
+        for name in described["headers"].as_object().into_iter().flat_map(|headers| headers.keys()) {
+            assert!(answer.headers().contains_key(name), "{} answers without {name}", answer.url());
+        }
+        if let Some(contents) = described["content"].as_object() {
+            let kind = answer.headers()["content-type"].to_str().unwrap();
+            let kind = kind.split(';').next().unwrap();
+            assert!(contents.contains_key(kind), "{} answers with {kind}", answer.url());
+        }
+        described
+    }
+
+    fn followed(&self, value: &Value) -> Value {
+        match value["$ref"].as_str() {
+            Some(reference) => self.document.pointer(reference.trim_start_matches('#')).unwrap().clone(),
+            None => value.clone(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_documented_operation_is_answered_as_described() {
+    let api = Api::start().await;
+    for (path, item) in api.paths() {
+        for method in METHODS.iter().filter(|method| item[**method].is_object()) {
+            let answer = api.sound(method, path).await;
+            assert!(answer.status().as_u16() < 300, "{method} {path}: {}", answer.status());
+            api.described(&item[*method], &answer);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_other_method_and_path_is_refused() {
+    let api = Api::start().await;
+    for (path, item) in api.paths() {
+        for method in METHODS.iter().filter(|method| !item[**method].is_object()) {
+            let answer = api.sound(method, path).await;
+            assert_eq!(answer.status(), 405, "{method} {path}");
+            let allowed = answer.headers()["allow"].to_str().unwrap().to_lowercase();
+            let mut allowed: Vec<&str> = allowed.split(", ").filter(|method| *method != "head").collect();
+            let mut described: Vec<&str> = METHODS.iter().copied().filter(|method| item[*method].is_object()).collect();
+            allowed.sort_unstable();
+            described.sort_unstable();
+            assert_eq!(allowed, described, "{path}");
+        }
+    }
+    for path in ["/v1", "/v1/streams", "/v1/topics/news", "/openapi", "//", "/health", "/page.html"] {
+        let answer = in_time(path, api.request("get", path).send()).await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_with_a_described_problem() {
+    let api = Api::start().await;
+    let publish = "/v1/devices/{device}/events";
+    let large = "1".repeat(70_000);
+    let cases = [
+        ("post", publish, "?ttl=5", "", "1", "unsupported"),
+        ("post", publish, "?type=a%20b", "", "1", "bad-request"),
+        ("post", publish, "", "", "{", "invalid-json"),
+        ("post", publish, "", "", &large, "too-large"),
+        ("post", publish, "", "content-type: multipart/form-data", "1", "unsupported-media-type"),
+        ("post", publish, "", "idempotency-key: \"\"", "1", "invalid-key"),
+        ("post", publish, "", "origin: https://example.org", "1", "forbidden"),
+        ("get", publish, "?limit=0", "", "", "bad-request"),
+        ("get", publish, "?after=yesterday", "accept: text/event-stream", "", "bad-request"),
+        ("get", "/v1/devices/{device}/events/{id}", "?wait=1", "", "", "unsupported"),
+        ("get", "/v1/sse", "", "", "", "bad-request"),
+        ("get", "/v1/sse", "?device=a%20b", "", "", "invalid-name"),
+        ("get", "/v1/ws", "", "", "", "bad-request"),
+        ("post", "/v1/events", "", "", "{}", "bad-request"),
+        ("post", "/v1/events", "", "content-type: text/plain", "[]", "unsupported-media-type"),
+        ("get", "/health/live", "", "host: example.org", "", "forbidden"),
+    ];
+    for (method, path, query, header, body, slug) in cases {
+        let mut request = api.request(method, &format!("{}{query}", api.filled(path))).body(body.to_owned());
+        if let Some((name, value)) = header.split_once(": ") {
+            request = request.header(name, value);
+        }
+        let answer = in_time(path, request.send()).await.unwrap();
+        let described = api.described(&api.document["paths"][path][method], &answer);
+        let problem: Value = answer.json().await.unwrap();
+        let kind = format!("urn:whimbrel:problem:{slug}");
+        assert_eq!(problem["type"], kind.as_str(), "{method} {path}{query} {header}");
+        let known = &described["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"]["type"];
+        assert!(known["enum"].as_array().unwrap().contains(&json!(kind)), "{kind} is not described for {path}");
+    }
+}
