@@ -158,7 +158,8 @@ pub trait Channels: Send + Sync {
     /// Subscribes to the channel of `node`; the subscription is confirmed when this returns.
     async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError>;
 
-    /// Sends a beat to the channel of `node`.
+    /// Sends a beat to the channel of `node`. Fails also while any other part of the store can't be used, so
+    /// that its success says that the store is back as a whole.
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError>;
 }
 

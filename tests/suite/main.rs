@@ -5,6 +5,7 @@
 
 mod commands;
 mod conformance;
+mod durability;
 mod dying_nodes;
 mod fan_out;
 mod forks;

@@ -3,7 +3,7 @@
 //! A *lane* is one multiplexed connection that many operations share. A stream always takes the same
 //! lane, so that its operations take effect in the order in which they were called. Each lane has a
 //! supervisor: when the connection breaks or gives no answer it is dropped and another is opened, with
-//! backoff and jitter; meanwhile the lane's operations fail at once, as nothing is gained by waiting.
+//! backoff and jitter; meanwhile the lane's operations wait for a moment, then fail.
 //!
 //! The *pool* is for what may wait: leases, pages, administration. A slow page there holds up nobody.
 
@@ -38,6 +38,10 @@ const LANE_QUEUE: usize = 1024;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long an operation waits for a lane that is being connected again: a server that restarts or fails
+/// over within this time is not noticed but for the delay.
+const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection that lasted this long was a good one: the next break begins with a short wait again.
 const GOOD_AGE: Duration = Duration::from_secs(5);
@@ -115,6 +119,14 @@ impl Lanes {
         (stream.fingerprint() % self.lanes.len() as u64) as usize
     }
 
+    /// Fails while any lane is not connected: its streams can't be worked with.
+    pub(super) async fn all_open(&self) -> Result<(), StoreError> {
+        for lane in &self.lanes {
+            lane.open().await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn of(&self, stream: &StreamName) -> &Lane {
         self.at(self.index_of(stream))
     }
@@ -132,9 +144,10 @@ pub(super) struct Lane {
     current: ArcSwapOption<Open>,
     /// Why there is none, for people.
     reason: Mutex<String>,
+    connected: Notify,
 }
 
-struct Open {
+pub(super) struct Open {
     connection: MultiplexedConnection,
     broken: Arc<Broken>,
     since: Instant,
@@ -160,7 +173,7 @@ impl Broken {
 impl Lane {
     /// Runs one call.
     pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
-        let open = self.open()?;
+        let open = self.open().await?;
         match perform_one(&mut open.connection.clone(), call).await {
             Ok(answer) => open.judge(answer),
             Err(error) => Err(open.lost(&error)),
@@ -171,7 +184,7 @@ impl Lane {
     pub(super) async fn run_all(&self, calls: Vec<Call>) -> Vec<Result<Value, StoreError>> {
         let all = |error: StoreError, count: usize| vec![Err(error); count];
         let count = calls.len();
-        let open = match self.open() {
+        let open = match self.open().await {
             Ok(open) => open,
             Err(error) => return all(error, count),
         };
@@ -181,11 +194,20 @@ impl Lane {
         }
     }
 
-    fn open(&self) -> Result<Arc<Open>, StoreError> {
-        self.current
-            .load_full()
-            .filter(|open| !open.broken.is())
-            .ok_or_else(|| StoreError::Unavailable(self.reason.lock().clone()))
+    /// The lane's connection, or the next one if that comes about soon.
+    pub(super) async fn open(&self) -> Result<Arc<Open>, StoreError> {
+        let connected = self.connected.notified();
+        tokio::pin!(connected);
+        connected.as_mut().enable();
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
+        let _ = tokio::time::timeout(RECONNECT_WAIT, connected).await;
+        self.current().ok_or_else(|| StoreError::Unavailable(self.reason.lock().clone()))
+    }
+
+    fn current(&self) -> Option<Arc<Open>> {
+        self.current.load_full().filter(|open| !open.broken.is())
     }
 
     async fn connect(&self, address: &Address) -> RedisResult<()> {
@@ -206,6 +228,7 @@ impl Lane {
         }
         load.query_async::<()>(&mut connection).await?;
         self.current.store(Some(Arc::new(Open { connection, broken, since: Instant::now() })));
+        self.connected.notify_waiters();
         Ok(())
     }
 }

@@ -234,7 +234,7 @@ impl Channels for RedisStore {
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         self.pool.run(Call::command("PUBLISH", &self.keys.channel(node)).arg(subscription::BEAT)).await?;
-        Ok(())
+        self.lanes.all_open().await
     }
 }
 

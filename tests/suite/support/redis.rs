@@ -41,6 +41,16 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends it a signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Kills it as a power failure would. It keeps nothing.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
