@@ -26,8 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Codes of batch entries that may pass: the store was away, full or too slow, or this client too fast.
 /// Every other code means that the entry will never be taken.
-const PASSING: &[&str] =
-    &["unavailable", "unknown", "timeout", "full", "overload", "rate-limited", "too-many-requests"];
+const PASSING: &[&str] = &["unavailable", "outcome-unknown", "store-full", "overload", "rate-limited"];
 
 /// One event of a batch.
 #[derive(Debug, Clone)]
@@ -301,6 +300,19 @@ mod tests {
         assert_eq!(publisher.publish_batch(&entries(&["1", "2", "3"])).await.unwrap(), ["1-1", "1-4", "1-3"]);
         let second = &server.requests()[1];
         assert!(!second.contains("k-0") && second.contains("k-1") && second.contains("k-2"));
+    }
+
+    #[tokio::test]
+    async fn whatever_the_store_may_get_over_is_tried_again() {
+        use crate::{hub::PublishError, store::StoreError};
+        let errors = [StoreError::Unavailable("".into()), StoreError::Unknown("".into()), StoreError::Full("".into())];
+        for error in errors {
+            let slug = PublishError::Store(error).slug();
+            let failed = results(&format!(r#"{{"error":"{slug}","detail":"not now"}}"#));
+            let server = Server::start(vec![failed, results(r#"{"id":"1-1"}"#)]).await;
+            let publisher = Publisher::new(&server.url()).unwrap();
+            assert_eq!(publisher.publish_batch(&entries(&["1"])).await.unwrap(), ["1-1"], "{slug}");
+        }
     }
 
     #[tokio::test]
