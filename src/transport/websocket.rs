@@ -182,12 +182,10 @@ impl Write for Memory<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tungstenite::protocol::frame::coding::Control;
 
     use super::*;
 
-    fn masked(payload: &str, opcode: OpCode) -> Vec<u8> {
-        let mut frame = Frame::message(payload.to_owned(), opcode, true);
+    fn masked(mut frame: Frame) -> Vec<u8> {
         frame.header_mut().mask = Some([1, 2, 3, 4]);
         let mut bytes = Vec::new();
         frame.format(&mut bytes).unwrap();
@@ -195,7 +193,7 @@ mod tests {
     }
 
     fn masked_text(payload: &str) -> Vec<u8> {
-        masked(payload, OpCode::Data(Data::Text))
+        masked(Frame::message(payload.to_owned(), OpCode::Data(Data::Text), true))
     }
 
     #[test]
@@ -210,7 +208,7 @@ mod tests {
     #[test]
     fn a_ping_is_answered_with_its_payload() {
         let mut answer = Vec::new();
-        let incoming = Codec::new(100).read(&masked("hi", OpCode::Control(Control::Ping)), &mut answer).unwrap();
+        let incoming = Codec::new(100).read(&masked(Frame::ping("hi")), &mut answer).unwrap();
         assert_eq!(incoming, [Incoming::Alive]);
         assert_eq!(answer, [0x8a, 2, b'h', b'i']);
     }
