@@ -303,6 +303,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whatever_the_store_may_get_over_is_tried_again() {
+        use crate::{hub::PublishError, store::StoreError};
+        let errors = [StoreError::Unavailable("".into()), StoreError::Unknown("".into()), StoreError::Full("".into())];
+        for error in errors {
+            let slug = PublishError::Store(error).slug();
+            let failed = results(&format!(r#"{{"error":"{slug}","detail":"not now"}}"#));
+            let server = Server::start(vec![failed, results(r#"{"id":"1-1"}"#)]).await;
+            let publisher = Publisher::new(&server.url()).unwrap();
+            assert_eq!(publisher.publish_batch(&entries(&["1"])).await.unwrap(), ["1-1"], "{slug}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_entry_that_can_never_pass_ends_the_batch_by_name() {
         let server = Server::start(vec![results(r#"{"id":"1-1"},{"error":"bad-request","detail":"no good"}"#)]).await;
         let error = Publisher::new(&server.url()).unwrap().publish_batch(&entries(&["1", "2"])).await.unwrap_err();

@@ -145,6 +145,7 @@ pub trait EventLog: Send + Sync {
 
 /// What a node's channel brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "all but three messages a lease time are events")]
 pub enum ChannelMessage {
     /// An event of a stream to which this node has, or had, a route.
     Event(StreamName, Arc<Event>),

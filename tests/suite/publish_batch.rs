@@ -96,8 +96,9 @@ async fn the_order_within_a_batch_is_kept(world: World) {
     let streams = ["topic:a", "topic:b", "device:c"];
     let mut client = world.wanted(&streams).connect(&node).await;
     let entries: Vec<String> = (0..600)
-        .map(|n| match streams[n % 3].split_once(':').unwrap() {
-            (kind, name) => format!(r#"{{"{kind}":"{name}","data":{n}}}"#),
+        .map(|n| {
+            let (kind, name) = streams[n % 3].split_once(':').unwrap();
+            format!(r#"{{"{kind}":"{name}","data":{n}}}"#)
         })
         .collect();
     let results = post(&node, None, &format!("[{}]", entries.join(","))).await;

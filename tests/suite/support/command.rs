@@ -64,16 +64,6 @@ impl Running {
         let _ = stdin.flush().await;
     }
 
-    /// Its standard output so far.
-    pub fn stdout(&self) -> Vec<u8> {
-        self.stdout.lock().clone()
-    }
-
-    /// Its standard error so far.
-    pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.stderr.lock()).into_owned()
-    }
-
     /// Waits until it has printed so many bytes.
     pub async fn printed(&self, bytes: usize) {
         let what = format!("{bytes} bytes of output");
