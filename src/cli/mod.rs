@@ -53,9 +53,9 @@ enum Command {
     /// Follow streams and print their events
     #[command(after_help = subscribe::NOTES)]
     Subscribe(subscribe::Arguments),
-    /// Check the configuration, and the Redis it names
+    /// Check the configuration, and the Redis it names; or a history of what clients saw
     #[command(after_help = check::NOTES)]
-    Check(Flags),
+    Check(check::Arguments),
 }
 
 impl Cli {
@@ -71,7 +71,7 @@ impl Cli {
             Command::Serve(flags) => serve::run(flags).await,
             Command::Publish(arguments) => publish::run(arguments).await,
             Command::Subscribe(arguments) => subscribe::run(arguments).await,
-            Command::Check(flags) => check::run(flags).await,
+            Command::Check(arguments) => check::run(arguments).await,
         }
     }
 }
