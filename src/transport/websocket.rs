@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, error::CapacityError};
@@ -37,7 +37,7 @@ pub fn text(payload: impl Into<Bytes>) -> Bytes {
 
 /// A ping frame.
 pub fn ping() -> Bytes {
-    encode(Frame::message(Bytes::new(), OpCode::Control(Control::Ping), true))
+    encode(Frame::ping(Bytes::new()))
 }
 
 /// A close frame.
@@ -182,6 +182,7 @@ impl Write for Memory<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tungstenite::protocol::frame::coding::Control;
 
     use super::*;
 
@@ -212,6 +213,11 @@ mod tests {
         let incoming = Codec::new(100).read(&masked("hi", OpCode::Control(Control::Ping)), &mut answer).unwrap();
         assert_eq!(incoming, [Incoming::Alive]);
         assert_eq!(answer, [0x8a, 2, b'h', b'i']);
+    }
+
+    #[test]
+    fn a_ping_is_an_empty_control_frame() {
+        assert_eq!(ping()[..], [0x89, 0]);
     }
 
     #[test]

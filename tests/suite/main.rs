@@ -3,7 +3,21 @@
 //! A test's name is the promise that it checks. Waiting is always for a condition, never for a time.
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod commands;
 mod conformance;
+mod dying_nodes;
+mod fan_out;
 mod forks;
+mod gaps;
+mod hostile;
+mod log_pipe;
+mod positions;
+mod publish_api;
+mod publish_batch;
 mod redis_store;
+mod resume;
+mod slow_reader;
+mod sse;
+mod store_loss;
 mod support;
+mod websocket;

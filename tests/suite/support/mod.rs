@@ -1,6 +1,13 @@
 //! What tests share.
 
+pub mod client;
+pub mod command;
+pub mod http;
+pub mod node;
 pub mod redis;
+mod sse;
+mod websocket;
+pub mod world;
 
 use std::time::{Duration, Instant};
 
@@ -22,4 +29,9 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe:
 /// What `future` gives; panics with `what` was waited for when it takes too long.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("took too long: {what}"))
+}
+
+/// A port on which nobody listens.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

@@ -1,0 +1,494 @@
+//! Listeners as api.md describes them: one small interface over raw SSE and WebSocket.
+//!
+//! They share no code with the program's own client, and they are strict: whatever the contract does not
+//! allow on the wire ends the test, and so does an event that comes twice or out of order.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::http::{Answer, Http};
+use super::in_time;
+use super::node::Node;
+use super::sse::Blocks;
+use super::websocket::{Frames, Message};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Sse,
+    WebSocket,
+}
+
+/// An event as a client gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub stream: String,
+    pub id: String,
+    pub kind: String,
+    /// Over SSE, what the `data:` lines hold.
+    pub data: String,
+}
+
+/// A gap notice.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    pub stream: String,
+    pub after: String,
+    pub next: String,
+    pub reason: String,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    Event(Event),
+    Gap(Gap),
+    /// The cursor moved without an event.
+    Position,
+    /// The SSE comment or heartbeat, or a WebSocket ping (which is answered unless told otherwise).
+    Ping,
+    /// The answer to a WebSocket operation: `ok`, `error`, `pong`, or a pong frame as `{"frame": payload}`.
+    Answer(Value),
+    /// The server said that it ends the connection, and did. With the WebSocket close code.
+    Close {
+        reason: String,
+        code: Option<u16>,
+    },
+    /// The connection ended without a word.
+    Broken,
+}
+
+/// Where a client is, to go on from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cursor {
+    /// What SSE gave as the last id.
+    Opaque(String),
+    /// The last id of each stream.
+    Ids(BTreeMap<String, String>),
+}
+
+impl Cursor {
+    /// The only id it holds.
+    pub fn id(&self) -> &str {
+        match self {
+            Cursor::Opaque(id) => id,
+            Cursor::Ids(ids) => {
+                assert_eq!(ids.len(), 1, "{ids:?}");
+                ids.values().next().unwrap()
+            }
+        }
+    }
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    transport: Transport,
+    streams: Vec<String>,
+    parameters: Vec<(String, String)>,
+    last_event_id: Option<String>,
+    receive_bytes: Option<u32>,
+}
+
+impl Wanted {
+    pub fn new(transport: Transport, streams: &[&str]) -> Self {
+        let streams = streams.iter().map(ToString::to_string).collect();
+        Wanted { transport, streams, parameters: Vec::new(), last_event_id: None, receive_bytes: None }
+    }
+
+    /// Adds a parameter, such as `envelope=1`.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.parameters.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn after(self, position: &str) -> Self {
+        self.with("after", position)
+    }
+
+    /// As an EventSource does that comes back.
+    pub fn last_event_id(mut self, cursor: &str) -> Self {
+        self.last_event_id = Some(cursor.to_owned());
+        self
+    }
+
+    /// Goes on where another client was, in the way of the transport.
+    pub fn from(self, cursor: &Cursor) -> Self {
+        match cursor {
+            Cursor::Opaque(cursor) => self.last_event_id(cursor),
+            Cursor::Ids(ids) => ids.iter().fold(self, |wanted, (stream, id)| wanted.after(&format!("{stream}/{id}"))),
+        }
+    }
+
+    /// Takes little at a time, so that the node feels it when the client stops reading.
+    pub fn narrow(mut self) -> Self {
+        self.receive_bytes = Some(4096);
+        self
+    }
+
+    fn path(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for stream in &self.streams {
+            let (kind, name) = stream.split_once(':').unwrap();
+            query.append_pair(kind, name);
+        }
+        query.extend_pairs(&self.parameters);
+        let path = match self.transport {
+            Transport::Sse => "/v1/sse",
+            Transport::WebSocket => "/v1/ws",
+        };
+        format!("{path}?{}", query.finish())
+    }
+
+    /// Connects, and expects to be welcome.
+    pub async fn connect(&self, node: &Node) -> Client {
+        self.ask(node).await.welcome().await
+    }
+
+    /// Connects where the node is expected to accept the request but to end the connection at once.
+    pub async fn turned_away(&self, node: &Node) -> Said {
+        let mut client = self.open(node).await.unwrap_or_else(|answer| panic!("refused: {answer:?}"));
+        client.greeting().await.expect("the node lets this client in")
+    }
+
+    /// Connects where the node is expected to refuse the request.
+    pub async fn refused(&self, node: &Node) -> Answer {
+        match self.open(node).await {
+            Ok(_) => panic!("the node accepts {self:?}"),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Sends the request, and reads nothing yet.
+    pub async fn ask(&self, node: &Node) -> Asked {
+        let mut http = match self.receive_bytes {
+            None => Http::connect(node.address()).await,
+            Some(bytes) => Http::connect_narrow(node.address(), bytes).await,
+        };
+        let cursor = self.last_event_id.as_deref().map(|cursor| ("Last-Event-ID", cursor));
+        match self.transport {
+            Transport::Sse => Blocks::ask(&mut http, &self.path(), cursor.as_slice()).await,
+            Transport::WebSocket => Frames::ask(&mut http, &self.path(), cursor.as_slice()).await,
+        }
+        Asked { wanted: self.clone(), http }
+    }
+
+    async fn open(&self, node: &Node) -> Result<Client, Answer> {
+        self.ask(node).await.open().await
+    }
+}
+
+/// A client that has sent its request.
+pub struct Asked {
+    wanted: Wanted,
+    http: Http,
+}
+
+impl Asked {
+    /// Expects to be welcome.
+    pub async fn welcome(self) -> Client {
+        let mut client = self.open().await.unwrap_or_else(|answer| panic!("refused: {answer:?}"));
+        match client.greeting().await {
+            None => client,
+            Some(said) => panic!("not welcome: {said:?}"),
+        }
+    }
+
+    async fn open(self) -> Result<Client, Answer> {
+        let Asked { wanted, http } = self;
+        let wire = match wanted.transport {
+            Transport::Sse => Wire::Sse(Blocks::open(http).await?),
+            Transport::WebSocket => Wire::WebSocket(Frames::open(http).await?),
+        };
+        let bare = wanted.streams.len() == 1 && !wanted.parameters.iter().any(|(name, _)| name == "envelope");
+        Ok(Client {
+            wire,
+            only: bare.then(|| wanted.streams[0].clone()),
+            cursor: None,
+            newest: BTreeMap::new(),
+            ready: Value::Null,
+            pings: 0,
+            answers_pings: true,
+        })
+    }
+}
+
+enum Wire {
+    Sse(Blocks),
+    WebSocket(Frames),
+}
+
+/// A connected client.
+pub struct Client {
+    wire: Wire,
+    /// The stream, where events don't name theirs.
+    only: Option<String>,
+    cursor: Option<Cursor>,
+    /// The newest id of each stream: nothing may come twice or out of order.
+    newest: BTreeMap<String, (u64, u64)>,
+    /// The first message of a WebSocket.
+    pub ready: Value,
+    /// Signs of life so far.
+    pub pings: usize,
+    answers_pings: bool,
+}
+
+impl Client {
+    /// Where it is.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor.clone().expect("the first frame has a position")
+    }
+
+    /// Does not answer pings from here on.
+    pub fn ignore_pings(&mut self) {
+        self.answers_pings = false;
+    }
+
+    /// What it is told next. Panics after a while when there is nothing.
+    pub async fn next(&mut self) -> Said {
+        loop {
+            match in_time("something to be told", self.read()).await {
+                Said::Ping => {}
+                said => return said,
+            }
+        }
+    }
+
+    /// The same, but pings count.
+    pub async fn next_or_ping(&mut self) -> Said {
+        in_time("something to be told", self.read()).await
+    }
+
+    /// The next event; nothing else may come before it but positions.
+    #[track_caller]
+    pub fn event(&mut self) -> impl Future<Output = Event> {
+        let caller = std::panic::Location::caller();
+        async move {
+            loop {
+                match self.next().await {
+                    Said::Event(event) => return event,
+                    Said::Position => {}
+                    other => panic!("not an event but {other:?} (at {caller})"),
+                }
+            }
+        }
+    }
+
+    /// The data of the next events.
+    #[track_caller]
+    pub fn data(&mut self, count: usize) -> impl Future<Output = Vec<String>> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut data = Vec::with_capacity(count);
+            while data.len() < count {
+                match self.next().await {
+                    Said::Event(event) => data.push(event.data),
+                    Said::Position => {}
+                    other => panic!("after {} of {count} events {other:?} (at {caller})", data.len()),
+                }
+            }
+            data
+        }
+    }
+
+    /// The gap notice that has to come next.
+    pub async fn gap(&mut self) -> Gap {
+        match self.next().await {
+            Said::Gap(gap) => gap,
+            other => panic!("not a gap but {other:?}"),
+        }
+    }
+
+    /// The answer to an operation that has to come next.
+    pub async fn answer(&mut self) -> Value {
+        match self.next().await {
+            Said::Answer(answer) => answer,
+            other => panic!("not an answer but {other:?}"),
+        }
+    }
+
+    /// Sends an operation.
+    pub async fn say(&mut self, operation: &Value) {
+        self.frames().send(0x1, true, operation.to_string().as_bytes()).await;
+    }
+
+    /// Sends an operation and expects its answer next.
+    pub async fn ask(&mut self, operation: Value) -> Value {
+        self.say(&operation).await;
+        self.answer().await
+    }
+
+    /// The frames below, of a WebSocket.
+    pub fn frames(&mut self) -> &mut Frames {
+        match &mut self.wire {
+            Wire::WebSocket(frames) => frames,
+            Wire::Sse(_) => panic!("SSE has no way to say something"),
+        }
+    }
+
+    /// The first frame: `None` when it is a welcome.
+    async fn greeting(&mut self) -> Option<Said> {
+        match in_time("the greeting", self.read()).await {
+            Said::Position if matches!(self.wire, Wire::Sse(_)) => {
+                let Wire::Sse(blocks) = &self.wire else { unreachable!() };
+                assert!(blocks.retry.is_some(), "the first block says when to come back");
+                None
+            }
+            Said::Answer(ready) if ready["op"] == "ready" => {
+                let positions = ready["positions"].as_object().unwrap();
+                let ids = positions.iter().map(|(stream, id)| (stream.clone(), id.as_str().unwrap().to_owned()));
+                self.cursor = Some(Cursor::Ids(ids.collect()));
+                self.ready = ready;
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    async fn read(&mut self) -> Said {
+        let said = match &mut self.wire {
+            Wire::Sse(blocks) => match blocks.next().await {
+                None => Said::Broken,
+                Some(block) => {
+                    if let Some(id) = &block.id {
+                        self.cursor = Some(Cursor::Opaque(id.clone()));
+                    }
+                    match block.event.as_str() {
+                        "" if block.data.is_none() => Said::Ping,
+                        "whimbrel:ping" => {
+                            assert_eq!(block.data.as_deref(), Some("{}"));
+                            Said::Ping
+                        }
+                        "whimbrel:position" => {
+                            assert_eq!(block.data.as_deref(), Some("{}"));
+                            assert!(block.id.is_some(), "a position is nothing without an id");
+                            Said::Position
+                        }
+                        "whimbrel:gap" => Said::Gap(serde_json::from_str(&block.data.unwrap()).unwrap()),
+                        "whimbrel:close" => {
+                            let close: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
+                            assert!(close["retry"].is_u64(), "{close}");
+                            assert!(blocks.next().await.is_none(), "the stream ends after it was said");
+                            Said::Close { reason: close["reason"].as_str().unwrap().to_owned(), code: None }
+                        }
+                        kind => Said::Event(sse_event(self.only.as_deref(), kind, block.id, &block.data.unwrap())),
+                    }
+                }
+            },
+            Wire::WebSocket(frames) => match frames.next(self.answers_pings).await {
+                Message::Text(text) => match websocket_said(&text) {
+                    Said::Close { reason, .. } => match frames.next(self.answers_pings).await {
+                        Message::Close(code, said) => {
+                            assert_eq!(reason, said, "the notice and the close frame agree");
+                            Said::Close { reason, code: Some(code) }
+                        }
+                        other => panic!("a close notice is followed by a close frame, not by {other:?}"),
+                    },
+                    said => said,
+                },
+                Message::Ping => Said::Ping,
+                Message::Pong(payload) => {
+                    Said::Answer(serde_json::json!({"frame": String::from_utf8(payload).unwrap()}))
+                }
+                Message::Close(code, reason) => panic!("a close frame without a notice: {code} {reason}"),
+                Message::End => Said::Broken,
+            },
+        };
+        self.note(&said);
+        match said {
+            Said::Answer(position) if position["op"] == "position" => Said::Position,
+            said => said,
+        }
+    }
+
+    /// Keeps the cursor, and checks the order.
+    fn note(&mut self, said: &Said) {
+        match said {
+            Said::Event(event) => {
+                let id = numbers(&event.id);
+                let before = self.newest.insert(event.stream.clone(), id);
+                assert!(before.is_none_or(|before| before < id), "twice or out of order: {event:?} after {before:?}");
+                if let Some(Cursor::Ids(ids)) = &mut self.cursor {
+                    ids.insert(event.stream.clone(), event.id.clone());
+                }
+            }
+            Said::Answer(answer) if answer["op"] == "position" || answer["position"].is_string() => {
+                let stream = answer["stream"].as_str().unwrap().to_owned();
+                let id = answer["position"].as_str().or(answer["id"].as_str()).unwrap().to_owned();
+                let Some(Cursor::Ids(ids)) = &mut self.cursor else { panic!("a position before ready") };
+                ids.insert(stream, id);
+            }
+            Said::Ping => self.pings += 1,
+            _ => {}
+        }
+    }
+}
+
+/// The two numbers of an event id.
+pub fn numbers(id: &str) -> (u64, u64) {
+    let (ms, seq) = id.split_once('-').unwrap_or_else(|| panic!("{id:?} is not an event id"));
+    (ms.parse().unwrap(), seq.parse().unwrap())
+}
+
+fn sse_event(only: Option<&str>, kind: &str, id: Option<String>, data: &str) -> Event {
+    let cursor = id.expect("an event carries the cursor");
+    let kind = if kind.is_empty() { "message" } else { kind };
+    if let Some(stream) = only {
+        return Event { stream: stream.to_owned(), id: cursor, kind: kind.to_owned(), data: data.to_owned() };
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Envelope<'a> {
+        stream: String,
+        id: String,
+        r#type: String,
+        time: String,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let envelope: Envelope = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}"));
+    assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
+    assert!(humantime::parse_rfc3339(&envelope.time).is_ok(), "{}", envelope.time);
+    Event { stream: envelope.stream, id: envelope.id, kind: kind.to_owned(), data: envelope.data.get().to_owned() }
+}
+
+fn websocket_said(text: &str) -> Said {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    match value["op"].as_str().unwrap() {
+        "event" => {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Frame<'a> {
+                #[serde(rename = "op")]
+                _op: String,
+                stream: String,
+                id: String,
+                r#type: String,
+                #[serde(borrow)]
+                data: &'a RawValue,
+            }
+            let frame: Frame = serde_json::from_str(text).unwrap();
+            Said::Event(Event {
+                stream: frame.stream,
+                id: frame.id,
+                kind: frame.r#type,
+                data: frame.data.get().to_owned(),
+            })
+        }
+        "gap" => {
+            let mut gap = value;
+            gap.as_object_mut().unwrap().remove("op");
+            Said::Gap(serde_json::from_value(gap).unwrap())
+        }
+        "close" => {
+            assert!(value["retry"].is_u64(), "{text}");
+            Said::Close { reason: value["reason"].as_str().unwrap().to_owned(), code: None }
+        }
+        // A position goes this way too, until the cursor was moved.
+        "ready" | "ok" | "error" | "pong" | "position" => Said::Answer(value),
+        other => panic!("an operation that is not in the contract: {other}"),
+    }
+}

@@ -1,0 +1,203 @@
+//! Nodes: the real program, as processes.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
+
+use super::http::{Answer, Http};
+use super::redis::RedisServer;
+use super::{PATIENCE, eventually};
+
+/// The program, without any setting of whoever runs the tests.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_whimbrel"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHIMBREL_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A node of one test, killed when dropped. Its log is printed when the test fails.
+pub struct Node {
+    process: Mutex<Child>,
+    pid: u32,
+    address: SocketAddr,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Node {
+    /// A node on the embedded store, with these settings.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let mut process = program()
+            .env("WHIMBREL_LISTEN", "127.0.0.1:0")
+            .env("WHIMBREL_LOG", "info,whimbrel=debug")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Log::default());
+        let (stderr, keep) = (process.stderr.take().unwrap(), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                keep.lines.lock().push(line);
+                keep.more.notify_all();
+            }
+        });
+        let pid = process.id();
+        // Made first, so that a node that never listens is killed and shows its log.
+        let mut node = Node { process: Mutex::new(process), pid, address: ([127, 0, 0, 1], 0).into(), log };
+        node.address = node.wait_for_address();
+        node
+    }
+
+    /// A node on this Redis, with these settings.
+    pub fn on(redis: &RedisServer, settings: &[(&str, &str)]) -> Self {
+        let url = redis.url();
+        let mut all = vec![("WHIMBREL_REDIS_URL", url.as_str())];
+        all.extend_from_slice(settings);
+        Node::start(&all)
+    }
+
+    fn wait_for_address(&self) -> SocketAddr {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines.lock();
+        loop {
+            let address = lines.iter().find_map(|line| {
+                let (_, rest) = line.split_once("listening on http://")?;
+                rest.split_whitespace().next()?.parse().ok()
+            });
+            if let Some(address) = address {
+                return address;
+            }
+            let late = self.log.more.wait_until(&mut lines, deadline).timed_out();
+            assert!(!late, "the node never listened: {lines:#?}");
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lines.lock().join("\n")
+    }
+
+    /// Kills it as a power failure would.
+    pub fn kill(&self) {
+        let mut process = self.process.lock();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Sends it a signal: `TERM`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&self) -> ExitStatus {
+        eventually("the end of the node", async || self.process.lock().try_wait().unwrap()).await
+    }
+
+    /// A request on a connection of its own.
+    pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
+        Http::connect(self.address).await.call(method, path, headers, body.as_ref()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[], "").await
+    }
+
+    pub async fn get_json(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// Publishes one event, and returns its id.
+    pub async fn publish(&self, stream: &str, data: &str) -> String {
+        self.call("POST", &events_path(stream), &[], data).await.id()
+    }
+
+    /// Publishes events in one batch, and returns their ids.
+    pub async fn publish_all<D: std::fmt::Display>(
+        &self,
+        stream: &str,
+        data: impl IntoIterator<Item = D>,
+    ) -> Vec<String> {
+        let mut http = Http::connect(self.address).await;
+        publish_batch(&mut http, stream, data).await
+    }
+
+    /// A figure of `/metrics`, by its name with labels and without the prefix. One that is not there is 0.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await;
+        let value = text.text().lines().find_map(|line| {
+            let (given, value) = line.strip_prefix("whimbrel_")?.rsplit_once(' ')?;
+            (given == name).then(|| value.parse().unwrap())
+        });
+        value.unwrap_or(0.0)
+    }
+
+    /// Waits until a figure is `wanted`.
+    pub async fn metric_is(&self, name: &str, wanted: f64) {
+        let what = format!("{name} is {wanted}");
+        eventually(&what, async || (self.metric(name).await == wanted).then_some(())).await;
+    }
+
+    /// Its id.
+    pub async fn id(&self) -> String {
+        self.get("/health/ready").await.json()["node"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let process = self.process.get_mut();
+        let _ = process.kill();
+        let _ = process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of node {} ---\n{}", self.address, self.log());
+        }
+    }
+}
+
+/// Publishes a batch over a connection that is open, and returns the ids.
+pub async fn publish_batch<D: std::fmt::Display>(
+    http: &mut Http,
+    stream: &str,
+    data: impl IntoIterator<Item = D>,
+) -> Vec<String> {
+    let (kind, name) = stream.split_once(':').unwrap();
+    let entries: Vec<String> = data.into_iter().map(|data| format!(r#"{{"{kind}":"{name}","data":{data}}}"#)).collect();
+    let body = format!("[{}]", entries.join(","));
+    let answer = http.call("POST", "/v1/events", &[], body.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let results = answer.json()["results"].as_array().unwrap().clone();
+    results.iter().map(|result| result["id"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned()).collect()
+}
+
+/// Where the events of `device:x` or `topic:x` are.
+pub fn events_path(stream: &str) -> String {
+    let (kind, name) = stream.split_once(':').unwrap();
+    format!("/v1/{kind}s/{name}/events")
+}
