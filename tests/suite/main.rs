@@ -7,6 +7,7 @@ mod commands;
 mod conformance;
 mod dying_nodes;
 mod fan_out;
+mod faults;
 mod forks;
 mod gaps;
 mod hostile;

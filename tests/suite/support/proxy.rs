@@ -214,8 +214,7 @@ fn accept(socket: Socket, shared: Arc<Shared>) -> AbortHandle {
             let Ok((client, _)) = listener.accept().await else { continue };
             shared.accepted.fetch_add(1, Ordering::Relaxed);
             let flows = shared.flows.lock().map(|flow| watch::Sender::new(flow));
-            let connection =
-                Arc::new(Connection { flows, cut: watch::Sender::new(None), opening: Mutex::default() });
+            let connection = Arc::new(Connection { flows, cut: watch::Sender::new(None), opening: Mutex::default() });
             shared.connections.lock().push(connection.clone());
             let shared = shared.clone();
             tokio::spawn(async move {
@@ -364,7 +363,8 @@ mod tests {
             proxy.cut(how);
             let ended = in_time("the end", socket.read(&mut [0; 8])).await;
             assert_eq!(ended.map_err(|error| error.kind()), wanted);
-            super::super::eventually("it is forgotten", async || proxy.connections("one").is_empty().then_some(())).await;
+            super::super::eventually("it is forgotten", async || proxy.connections("one").is_empty().then_some(()))
+                .await;
         }
     }
 
