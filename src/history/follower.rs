@@ -268,9 +268,11 @@ impl<'a> Follower<'a> {
                 Fate::Kept | Fate::Trimmed => missed.push(id),
                 Fate::Lost => {
                     let begun = self.ledger.publish(known).begun;
-                    let here = |at: &Moment| *at > chain.since && *at > begun;
-                    let was_there = self.ledger.losses_before(stream, Moment::MAX).any(|at| here(&at));
-                    let told = covered || chain.losses_told.iter().any(here);
+                    let was_there = self
+                        .ledger
+                        .losses_before(stream, Moment::MAX)
+                        .any(|lost| chain.since < lost.until && begun < lost.until);
+                    let told = covered || chain.losses_told.iter().any(|told| *told > begun && *told > chain.since);
                     match was_there && !told {
                         true if known.remembered => lost.push(id),
                         true => _ = self.unknowable.insert((stream.clone(), id)),

@@ -69,13 +69,21 @@ struct Stream {
     open: usize,
 }
 
+/// A time in which the store lost something.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost {
+    pub kind: Loss,
+    pub from: Moment,
+    pub until: Moment,
+}
+
 /// What is known of every stream.
 #[derive(Debug, Default)]
 pub struct Ledger {
     publishes: Vec<Publish>,
     by_payload: HashMap<String, usize>,
     streams: HashMap<StreamName, Stream>,
-    losses: Vec<(Moment, Loss)>,
+    losses: Vec<Lost>,
     pub quiet: Option<Moment>,
 }
 
@@ -123,7 +131,12 @@ impl Ledger {
                         }),
                     }
                 }
-                Record::Loss { kind } => self.losses.push((moment, *kind)),
+                Record::Loss { kind } => self.losses.push(Lost { kind: *kind, from: moment, until: Moment::MAX }),
+                Record::LossOver => {
+                    if let Some(lost) = self.losses.last_mut() {
+                        lost.until = lost.until.min(moment);
+                    }
+                }
                 Record::Log { stream, ids, retention } => {
                     let log = Some((ids.iter().copied().collect(), *retention));
                     self.streams.entry(stream.clone()).or_default().log = log;
@@ -229,7 +242,7 @@ impl Ledger {
             match self.fate(name, *id) {
                 Fate::Kept => {}
                 Fate::Trimmed => trimmed = true,
-                Fate::Lost if self.losses.iter().any(|(at, _)| *at > self.publishes[known.publish].begun) => {}
+                Fate::Lost if self.losses.iter().any(|lost| self.publishes[known.publish].begun < lost.until) => {}
                 Fate::Lost => {
                     let publish = self.publishes[known.publish].name();
                     found.push(Violation::Gone { stream: name.clone(), id: *id, publish });
@@ -250,8 +263,8 @@ impl Ledger {
             let before = newest.insert((&publish.producer, &publish.stream), publish);
             let Some((before, before_id)) = before.and_then(|before| Some((before, before.id()?))) else { continue };
             let Some((answered, _)) = before.told else { continue };
-            let forked =
-                self.losses.iter().any(|(at, _)| (before.begun..publish.told.map_or(0, |told| told.0)).contains(at));
+            let stored = publish.told.map_or(Moment::MAX, |(moment, _)| moment);
+            let forked = self.losses.iter().any(|lost| lost.from < stored && before.begun < lost.until);
             if answered < publish.begun && id < before_id && !forked {
                 found.push(Violation::StoredOutOfOrder {
                     stream: publish.stream.clone(),
@@ -273,7 +286,7 @@ impl Ledger {
             return Fate::Lost;
         }
         let since = stream.events.get(&id).map_or(0, |known| self.publishes[known.publish].begun);
-        let flushed = self.losses.iter().any(|(at, kind)| *kind == Loss::Flush && *at > since);
+        let flushed = self.losses.iter().any(|lost| lost.kind == Loss::Flush && since < lost.until);
         if flushed { Fate::Lost } else { Fate::Trimmed }
     }
 
@@ -286,7 +299,8 @@ impl Ledger {
         }
         let Some(events) = self.streams.get(stream).map(|stream| &stream.events) else { return Vec::new() };
         let next = events.get(&before).map(|known| self.publish(known).begun);
-        let other_side = |begun| next.is_some_and(|next| self.losses.iter().any(|(at, _)| (next..begun).contains(at)));
+        let other_side =
+            |begun| next.is_some_and(|next| self.losses.iter().any(|lost| next < lost.until && lost.from < begun));
         events
             .range((Bound::Excluded(after), Bound::Excluded(before)))
             .map(|(id, known)| (*id, self.publish(known).begun))
@@ -316,15 +330,12 @@ impl Ledger {
         self.streams.get(stream).is_some_and(|stream| stream.open > 0)
     }
 
-    /// When the store lost something of `stream` before `moment`. A failover that kept all of a stream is
-    /// none to it.
-    pub fn losses_before(&self, stream: &StreamName, moment: Moment) -> impl Iterator<Item = Moment> {
+    /// The times in which the store lost something of `stream`, if they began before `moment`. A failover
+    /// that kept all of a stream is none to it.
+    pub fn losses_before(&self, stream: &StreamName, moment: Moment) -> impl Iterator<Item = &Lost> {
         let lost_something =
             self.has_open_publishes(stream) || self.events(stream).any(|(id, _)| self.fate(stream, id) == Fate::Lost);
-        self.losses
-            .iter()
-            .filter(move |(at, kind)| *at < moment && (*kind == Loss::Flush || lost_something))
-            .map(|(at, _)| *at)
+        self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
     }
 
     /// Publishes by outcome: ok, failed, unknown.

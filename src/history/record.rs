@@ -101,11 +101,13 @@ pub enum Record {
         /// The node, as the sessions call it.
         node: String,
     },
-    /// Whoever wrote the history made the store lose something.
+    /// Whoever wrote the history makes the store lose something, from here on.
     Loss {
         /// What.
         kind: Loss,
     },
+    /// The last [`Record::Loss`] is over: what is published from here on is not lost by it.
+    LossOver,
     /// What the store keeps of a stream, read from its beginning to its end once things were quiet.
     Log {
         /// The stream.

@@ -214,8 +214,12 @@ impl Lab {
         join(self.producers.iter().map(Producer::findings))
     }
 
-    pub fn lost(&self, kind: Loss) {
+    /// The store loses something while `lose` runs, and not any more afterwards.
+    pub async fn losing<T>(&mut self, kind: Loss, lose: impl AsyncFnOnce(&mut Self) -> T) -> T {
         self.recorder.note(Record::Loss { kind });
+        let done = lose(self).await;
+        self.recorder.note(Record::LossOver);
+        done
     }
 
     pub async fn stop_producers(&mut self) -> Findings {
@@ -245,6 +249,17 @@ impl Lab {
         last.parse().unwrap()
     }
 
+    async fn all_at_end(&self) -> bool {
+        for stream in &self.streams {
+            let last = self.last(stream).await;
+            let mut followers = self.listeners.iter().filter(|client| client.habits.streams.contains(stream));
+            if !followers.all(|client| self.recorder.standing(&client.name, stream) == Some(last)) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Stops the producers, waits until every client has read to the end, and judges the history.
     #[track_caller]
     pub fn verdict(mut self) -> impl Future<Output = (Summary, Findings)> {
@@ -259,16 +274,9 @@ impl Lab {
                 client.whims.deaf.store(false, Ordering::Relaxed);
             }
             let begun = Instant::now();
-            for stream in &self.streams {
-                let last = self.last(stream).await;
-                let at_end = |client: &Listener| {
-                    !client.habits.streams.contains(stream)
-                        || self.recorder.standing(&client.name, stream).is_some_and(|at| at == last)
-                };
-                // Whoever does not get there is for the judge to see.
-                while !self.listeners.iter().all(at_end) && begun.elapsed() < SETTLING {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+            // Whoever does not get there is for the judge to see.
+            while !self.all_at_end().await && begun.elapsed() < SETTLING {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             assert!(!self.listeners.iter().any(Listener::is_gone), "a client was told what makes no sense");
             for stream in &self.streams {

@@ -142,16 +142,18 @@ impl Client {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
-            if !self.whims.settled.load(Ordering::Relaxed) && leaves.is_some_and(|at| at < Instant::now()) {
-                break;
-            }
-            let until = Instant::now() + self.habits.patience.unwrap_or(Duration::from_secs(3600));
-            let until =
-                leaves.filter(|_| !self.whims.settled.load(Ordering::Relaxed)).map_or(until, |at| at.min(until));
-            let told = match tokio::time::timeout_at(until, wire.next()).await {
-                Ok(Ok(told)) => told,
-                Ok(Err(_)) | Err(_) => break,
+            let leaves = leaves.filter(|_| !self.whims.settled.load(Ordering::Relaxed));
+            let silent = Instant::now() + self.habits.patience.unwrap_or(Duration::from_secs(3600));
+            let told = tokio::select! {
+                told = wire.next() => told,
+                // A frame that was begun is lost, and comes again in the next session.
+                () = tokio::time::sleep_until(leaves.unwrap_or(silent)) => match leaves {
+                    Some(_) if self.whims.settled.load(Ordering::Relaxed) => continue,
+                    _ => break,
+                },
+                () = tokio::time::sleep_until(silent) => break,
             };
+            let Ok(told) = told else { break };
             match told {
                 Told::Event { stream, id, payload, cursor } => {
                     match (&mut self.cursor, &cursor) {

@@ -6,8 +6,10 @@
 //! `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
 
 mod channel;
+mod failover;
 mod lab;
 mod listener;
 mod producer;
 mod recorder;
+mod store;
 mod wire;
