@@ -273,7 +273,15 @@ impl Pool {
     pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
         let mut connection = self.0.get().await.map_err(unreachable)?;
         match perform_one(&mut connection, call).await {
-            Ok(Value::ServerError(error)) => Err(refused(&error)),
+            Ok(Value::ServerError(error)) => {
+                if is_demoted(&error) {
+                    // Another may be the master behind this address by now, but no connection that is
+                    // open leads there.
+                    drop(deadpool_redis::Connection::take(connection));
+                    self.0.retain(|_, _| false);
+                }
+                Err(refused(&error))
+            }
             Ok(answer) => Ok(answer),
             Err(error) => {
                 // Not to be handed to the next: its answers may come late.
