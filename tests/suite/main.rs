@@ -16,6 +16,7 @@ mod positions;
 mod publish_api;
 mod publish_batch;
 mod redis_store;
+mod repair;
 mod resume;
 mod slow_reader;
 mod sse;
