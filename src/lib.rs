@@ -48,6 +48,7 @@ pub mod client;
 pub mod config;
 pub mod dispatch;
 mod health;
+pub mod history;
 pub mod hub;
 pub mod metrics;
 pub mod model;

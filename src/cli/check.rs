@@ -1,21 +1,58 @@
-//! `whimbrel check`: would a node start with this configuration, and is its Redis fit for it?
+//! `whimbrel check`: would a node start with this configuration, and is its Redis fit for it? With a history:
+//! were the promises kept?
 
 use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::Flags;
+use crate::history;
 use crate::store::redis::{self, Inspection};
 
 use super::{Failure, print};
 
 pub const NOTES: &str = "\
 Takes the same settings as `whimbrel serve` and prints one line for each finding, beginning with ok, \
-warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.";
+warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.
+
+With --history nothing is configured or contacted: the file is a history of what producers published and \
+what clients received, one JSON record a line, as the fault tests write it. Each broken promise is a line, \
+and the exit code is 1 if there is one.";
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Judge a recorded history instead: was everything delivered once, in order, and without gaps?
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
 
 /// What Redis has unless told otherwise, in bytes.
 const NODE_MAX_BYTES: u64 = 4096;
 
-pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
+pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match arguments.history {
+        Some(file) => run_history(&file),
+        None => run_settings(arguments.flags).await,
+    }
+}
+
+fn run_history(path: &Path) -> Result<ExitCode, Failure> {
+    let file = File::open(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let records =
+        history::read(BufReader::new(file)).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let verdict = history::judge(&records);
+    for violation in &verdict.violations {
+        print(violation)?;
+    }
+    print(format!("{}; violations: {}", verdict.summary, verdict.violations.len()))?;
+    Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
     let (settings, warnings) = flags.validate(std::env::vars_os())?;
     let mut findings = vec![Finding::ok(format!("the settings are sound; a node would listen on {}", settings.listen))];
     findings.extend(warnings.into_iter().map(Finding::warning));

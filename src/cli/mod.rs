@@ -57,9 +57,9 @@ enum Command {
     /// Measure a running server: connections, deliveries, latency
     #[command(after_help = bench::NOTES)]
     Bench(bench::Arguments),
-    /// Check the configuration, and the Redis it names
+    /// Check the configuration, and the Redis it names; or a history of what clients saw
     #[command(after_help = check::NOTES)]
-    Check(Flags),
+    Check(check::Arguments),
 }
 
 impl Cli {
@@ -76,7 +76,7 @@ impl Cli {
             Command::Publish(arguments) => publish::run(arguments).await,
             Command::Subscribe(arguments) => subscribe::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
-            Command::Check(flags) => check::run(flags).await,
+            Command::Check(arguments) => check::run(arguments).await,
         }
     }
 }

@@ -76,6 +76,7 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
     let mut reader = Reader::new(chain);
     let mut wait = FIRST_WAIT;
     let mut synced = false;
+    let mut empty_pages = 0;
     loop {
         if !hand_over(&mut reader, dispatcher, &subscriber).await {
             return;
@@ -97,12 +98,27 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
                 synced = true;
                 continue;
             }
+            // Nothing follows in the store, and yet this is not where the live end is: the store lost its
+            // tail, and nobody has noticed so far. The sync does; until then there is nothing to be read.
+            Joining::Ahead | Joining::Behind if empty_pages > 1 => {
+                registry.sync_and_wait(dispatcher).await;
+                tokio::select! {
+                    () = tokio::time::sleep(crate::backoff::jittered(wait)) => {}
+                    () = subscriber.ended() => return,
+                }
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
             Joining::Ahead | Joining::Behind => synced = false,
         }
         match registry.pages().after(dispatcher.stream(), reader.position(), reader.needs_fresh_page()).await {
             Ok(page) => {
-                wait = FIRST_WAIT;
                 reader.page(&page);
+                if reader.needs_fresh_page() {
+                    empty_pages += 1;
+                } else {
+                    empty_pages = 0;
+                    wait = FIRST_WAIT;
+                }
                 registry.hand_on(dispatcher, &page);
             }
             Err(error) => {

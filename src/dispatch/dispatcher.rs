@@ -72,6 +72,9 @@ pub(super) struct State {
     subscribers: Vec<Subscriber>,
     /// Temporary dispatchers, and connections that are being set up.
     pins: usize,
+    /// A sync was wanted while the attach was under way: what the attach says may be from before the
+    /// interruption that the sync is for.
+    sync_when_attached: bool,
     active: Instant,
 }
 
@@ -111,6 +114,7 @@ impl Dispatcher {
                 phase: Phase::Attaching(VecDeque::new()),
                 subscribers: Vec::new(),
                 pins: 0,
+                sync_when_attached: false,
                 active: Instant::now(),
             }),
             changed: Notify::new(),
@@ -177,6 +181,7 @@ impl Dispatcher {
                 // Nobody follows yet, so what these bring goes to the ring alone.
                 let mut out = Vec::new();
                 let ask = early.into_iter().fold(None, |ask, event| live.message(event, &mut out).or(ask));
+                let ask = if std::mem::take(&mut state.sync_when_attached) { live.sync().or(ask) } else { ask };
                 state.phase = Phase::Live(Box::new(live));
                 ask
             }
@@ -227,7 +232,11 @@ impl Dispatcher {
 
     /// A sync is due.
     pub(super) fn sync(&self) -> Option<Ask> {
-        self.state.lock().live().and_then(Live::sync)
+        let mut state = self.state.lock();
+        if let Phase::Attaching(_) = state.phase {
+            state.sync_when_attached = true;
+        }
+        state.live().and_then(Live::sync)
     }
 
     /// A hole has been open for some milliseconds.

@@ -381,7 +381,8 @@ impl Registry {
                 Err(error) => {
                     tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
                     tokio::time::sleep(backoff.next_wait()).await;
-                    next = dispatcher.sync();
+                    // What the dispatcher asks for already it awaits, and would not ask for again.
+                    next = next.filter(|ask| *ask != Ask::Wait).or_else(|| dispatcher.sync());
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! Gap notices: what a connection is told where "every event, once, in order" can't be kept.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{EventId, StreamName};
 
 /// Why events between two positions can't be delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GapReason {
     /// The stream kept its newest events only, and these were older.

@@ -301,7 +301,15 @@ impl Pool {
     pub(super) async fn run_all(&self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         let mut connection = self.0.get().await.map_err(unreachable)?;
         match perform(&mut connection, calls).await {
-            Ok(answers) => Ok(answers.into_iter().map(accepted).collect()),
+            Ok(answers) => {
+                if answers.iter().any(|answer| matches!(answer, Value::ServerError(error) if is_demoted(error))) {
+                    // Another may be the master behind this address by now, but no connection that is
+                    // open leads there.
+                    drop(deadpool_redis::Connection::take(connection));
+                    self.0.retain(|_, _| false);
+                }
+                Ok(answers.into_iter().map(accepted).collect())
+            }
             Err(error) => {
                 // Not to be handed to the next: its answers may come late.
                 drop(deadpool_redis::Connection::take(connection));

@@ -233,7 +233,8 @@ impl Channels for RedisStore {
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.pool.run(Call::command("PUBLISH", &self.keys.channel(node)).arg(subscription::BEAT)).await?;
+        let beat = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
+        self.pool.run(beat.arg(self.keys.channel(node)).arg(subscription::BEAT)).await?;
         self.lanes.all_open().await
     }
 }

@@ -55,6 +55,7 @@ scripts! {
     READ_BEFORE = Script::of_stream, "read_before.lua";
     REGISTER = Script::new, "register.lua";
     RENEW = Script::new, "renew.lua";
+    BEAT = Script::new, "beat.lua";
     ASSERT_NODE = Script::new, "assert_node.lua";
     NODES = Script::new, "nodes.lua";
     CLAIM = Script::new, "claim.lua";

@@ -1,7 +1,7 @@
 //! Private redis-servers.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::PATIENCE;
 pub struct RedisServer {
     port: u16,
     dir: TempDir,
+    environment: Vec<(&'static str, String)>,
     arguments: Vec<String>,
     process: Child,
 }
@@ -25,16 +26,37 @@ impl RedisServer {
 
     /// Starts one with more arguments, such as `--maxmemory-policy allkeys-lru`.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(Vec::new(), arguments)
+    }
+
+    fn start_in(environment: Vec<(&'static str, String)>, arguments: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // A port that is free now may be taken by the time the server binds it: then try another.
         for _ in 0..20 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            if let Some(process) = launch(port, &dir, &arguments) {
-                return RedisServer { port, dir, arguments, process };
+            if let Some(process) = launch(port, &dir, &environment, &arguments) {
+                return RedisServer { port, dir, environment, arguments, process };
             }
         }
         panic!("no redis-server came up");
+    }
+
+    /// Starts one whose clock is off, by `-30s` for instance. `None` without libfaketime.
+    pub fn start_with_clock(offset: &str) -> Option<Self> {
+        let library = std::fs::read_dir("/usr/lib").ok()?.chain(std::fs::read_dir("/usr/lib64").into_iter().flatten());
+        let library = library
+            .filter_map(Result::ok)
+            .flat_map(|dir| [dir.path().join("faketime/libfaketime.so.1"), dir.path().join("libfaketime.so.1")])
+            .find(|path| path.exists())?;
+        let environment = vec![
+            // With the allocator of the C library, as Redis's own asks for the time before libfaketime can tell.
+            ("LD_PRELOAD", format!("{} libc.so.6", library.display())),
+            ("FAKETIME", offset.to_owned()),
+            // Its timers go on as they are.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        Some(Self::start_in(environment, &[]))
     }
 
     pub fn url(&self) -> String {
@@ -51,7 +73,11 @@ impl RedisServer {
         assert!(sent.unwrap().success());
     }
 
-    /// Kills it as a power failure would. It keeps nothing.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Kills it as a power failure would. It keeps nothing unless told to.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -59,7 +85,8 @@ impl RedisServer {
 
     /// Starts it again on the same port.
     pub fn revive(&mut self) {
-        self.process = launch(self.port, &self.dir, &self.arguments).expect("the port is still free");
+        self.process =
+            launch(self.port, &self.dir, &self.environment, &self.arguments).expect("the port is still free");
     }
 
     /// A connection to do with the data what the store would not.
@@ -76,12 +103,13 @@ impl Drop for RedisServer {
 }
 
 /// `None`: it ended before it answered, most likely for its port.
-fn launch(port: u16, dir: &TempDir, arguments: &[String]) -> Option<Child> {
+fn launch(port: u16, dir: &TempDir, environment: &[(&str, String)], arguments: &[String]) -> Option<Child> {
     let mut process = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(dir.path())
         .args(["--save", "", "--appendonly", "no", "--stream-node-max-bytes", "512"])
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is installed");

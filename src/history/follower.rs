@@ -1,0 +1,307 @@
+//! One client, from session to session: was it told everything, once, in order, and nothing else?
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::ledger::{Fate, Ledger, Moment};
+use super::record::{Place, Record};
+use super::verdict::Violation;
+use crate::model::{Cursor, EventId, Gap, GapReason, StreamName};
+
+/// What a client has seen of one stream, as long as each session went on where the one before ended.
+#[derive(Debug)]
+struct Chain {
+    /// Where it began, and when.
+    from: EventId,
+    since: Moment,
+    position: EventId,
+    seen: HashSet<EventId>,
+    /// The holes that it was told of.
+    holes: Vec<(EventId, EventId)>,
+    /// When it was told that the store lost something.
+    losses_told: Vec<Moment>,
+}
+
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    streams: Vec<StreamName>,
+    after: Option<Place>,
+    /// It was told where it begins.
+    placed: bool,
+    /// Notices that wait for what comes after the hole.
+    pending: HashMap<StreamName, Gap>,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Follower<'a> {
+    ledger: &'a Ledger,
+    client: &'a str,
+    chains: BTreeMap<StreamName, Chain>,
+    session: Option<Session>,
+    /// Lost events of which nobody that lives could know.
+    pub unknowable: HashSet<(StreamName, EventId)>,
+    pub read_to_end: bool,
+}
+
+impl<'a> Follower<'a> {
+    pub fn new(ledger: &'a Ledger, client: &'a str) -> Self {
+        Follower {
+            ledger,
+            client,
+            chains: BTreeMap::new(),
+            session: None,
+            unknowable: HashSet::new(),
+            read_to_end: false,
+        }
+    }
+
+    /// One record of this client's sessions.
+    pub fn record(&mut self, moment: Moment, record: &Record, found: &mut Vec<Violation>) {
+        if let Record::Session { session, streams, after, .. } = record {
+            self.session = Some(Session {
+                number: *session,
+                streams: streams.clone(),
+                after: after.clone(),
+                placed: false,
+                pending: HashMap::new(),
+            });
+            return;
+        }
+        // A session that is over hears nothing any more.
+        let Some(mut session) = self.session.take_if(|session| Some(session.number) == record.session()) else {
+            return found.push(self.unusable(moment, "the session is over"));
+        };
+        match record {
+            Record::Position { at, .. } if !session.placed => self.begin(&mut session, at, moment, found),
+            Record::Position { at, .. } => self.moved(&mut session, at, moment, found),
+            Record::Event { stream, id, cursor, .. } => {
+                self.event(&mut session, stream, *id, moment, found);
+                if let Some(cursor) = cursor {
+                    self.check_cursor(&session, cursor, stream, found);
+                }
+            }
+            Record::Gap { stream, after, next, reason, .. } => {
+                let gap = Gap { after: *after, next: *next, reason: *reason };
+                if let Some(before) = session.pending.insert(stream.clone(), gap) {
+                    // Nothing came after the hole that the first one told of.
+                    found.push(self.inexact(&session, stream, &before, *after));
+                }
+            }
+            Record::End { .. } => return,
+            _ => {}
+        }
+        self.session = Some(session);
+    }
+
+    /// The session was told where it begins: in each stream it goes on with what the client has seen, or
+    /// the client begins anew.
+    fn begin(&mut self, session: &mut Session, at: &Place, moment: Moment, found: &mut Vec<Violation>) {
+        session.placed = true;
+        for stream in &session.streams {
+            let Some(told) = at.position(stream) else {
+                found.push(self.unusable(moment, &format!("it says no position in {stream}")));
+                continue;
+            };
+            let asked = session.after.as_ref().and_then(|after| after.position(stream));
+            if let Some(asked) = asked.filter(|asked| *asked != told) {
+                let (session, stream) = (session.number, stream.clone());
+                found.push(Violation::Misplaced { client: self.client.to_owned(), session, stream, asked, told });
+            }
+            if self.chains.get(stream).is_none_or(|chain| chain.position != told) {
+                let chain = Chain {
+                    from: told,
+                    since: moment,
+                    position: told,
+                    seen: HashSet::new(),
+                    holes: Vec::new(),
+                    losses_told: Vec::new(),
+                };
+                self.chains.insert(stream.clone(), chain);
+            }
+        }
+    }
+
+    /// A position without an event: where a stream has moved, nothing may be left out either.
+    fn moved(&mut self, session: &mut Session, at: &Place, moment: Moment, found: &mut Vec<Violation>) {
+        for stream in session.streams.clone() {
+            let to = at.position(&stream);
+            let chain = self.chains.get(&stream);
+            if let Some((to, _)) = to.zip(chain).filter(|(to, chain)| *to != chain.position) {
+                self.advance(session, &stream, to, false, moment, found);
+            }
+        }
+    }
+
+    fn event(
+        &mut self,
+        session: &mut Session,
+        stream: &StreamName,
+        id: EventId,
+        moment: Moment,
+        found: &mut Vec<Violation>,
+    ) {
+        if !session.placed || !session.streams.contains(stream) {
+            return found.push(self.unusable(moment, "an event that the session can't have"));
+        }
+        self.advance(session, stream, id, true, moment, found);
+    }
+
+    fn advance(
+        &mut self,
+        session: &mut Session,
+        stream: &StreamName,
+        to: EventId,
+        is_event: bool,
+        moment: Moment,
+        found: &mut Vec<Violation>,
+    ) {
+        let gap = session.pending.remove(stream);
+        let Some(chain) = self.chains.get(stream) else { return };
+        let at = chain.position;
+        let lost = gap.as_ref().is_some_and(|gap| gap.reason == GapReason::Lost);
+        let (client, number) = (self.client.to_owned(), session.number);
+        if is_event && chain.seen.contains(&to) {
+            found.push(Violation::Again { client, session: number, stream: stream.clone(), id: to });
+        } else if to <= at && !lost {
+            // Only a store that went back in time makes ids fall, and that is told.
+            found.push(Violation::Backwards { client, session: number, stream: stream.clone(), ids: [at, to] });
+        }
+        let mut missing = self.ledger.missing(stream, at, to, moment);
+        if !is_event && self.ledger.known(stream, to).is_some() {
+            missing.push(to);
+        }
+        missing.retain(|id| !chain.seen.contains(id));
+        match &gap {
+            Some(gap) => self.judge_gap(session, stream, gap, to, &missing, moment, found),
+            None => {
+                // What the store lost is told as soon as anyone can know, which is judged in the end.
+                missing.retain(|id| self.ledger.fate(stream, *id) != Fate::Lost);
+                if !missing.is_empty() {
+                    let (client, session) = (self.client.to_owned(), session.number);
+                    found.push(Violation::Hole { client, session, stream: stream.clone(), at: [at, to], missing });
+                }
+            }
+        }
+        let Some(chain) = self.chains.get_mut(stream) else { return };
+        chain.position = to;
+        if is_event {
+            chain.seen.insert(to);
+        }
+        chain.holes.extend(gap.map(|gap| (gap.after, gap.next)));
+        if lost {
+            chain.losses_told.push(moment);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where all of this meets")]
+    fn judge_gap(
+        &self,
+        session: &Session,
+        stream: &StreamName,
+        gap: &Gap,
+        to: EventId,
+        missing: &[EventId],
+        moment: Moment,
+        found: &mut Vec<Violation>,
+    ) {
+        let chain = &self.chains[stream];
+        if gap.after != chain.position || gap.next != to {
+            found.push(self.inexact(session, stream, gap, to));
+        }
+        let kept: Vec<_> = missing.iter().copied().filter(|id| self.ledger.fate(stream, *id) == Fate::Kept).collect();
+        let (client, number) = (self.client.to_owned(), session.number);
+        if !kept.is_empty() {
+            let gap = gap.clone();
+            found.push(Violation::GapOverKept { client, session: number, stream: stream.clone(), gap, kept });
+            return;
+        }
+        let justified = match gap.reason {
+            GapReason::Trimmed | GapReason::Expired => !missing.is_empty() || self.ledger.has_open_publishes(stream),
+            // After each loss everyone is told once: who saw the lost tail too, as it is no longer true.
+            GapReason::Lost => chain.losses_told.len() < self.ledger.losses_before(stream, moment).count(),
+        };
+        if !justified {
+            let gap = gap.clone();
+            found.push(Violation::FalseAlarm { client, session: number, stream: stream.clone(), gap });
+        }
+    }
+
+    /// The cursor after an event says where the session stands in all of its streams.
+    fn check_cursor(&self, session: &Session, cursor: &str, stream: &StreamName, found: &mut Vec<Violation>) {
+        let parsed = cursor.parse::<Cursor>().ok();
+        let wrong = session.streams.iter().any(|stream| {
+            let position = parsed.as_ref().and_then(|cursor| cursor.position(stream));
+            self.chains.get(stream).is_some_and(|chain| position != Some(chain.position))
+        });
+        if wrong {
+            let (client, session) = (self.client.to_owned(), session.number);
+            found.push(Violation::Cursor { client, session, stream: stream.clone(), cursor: cursor.to_owned() });
+        }
+    }
+
+    /// Everything was read to the end, if the client is still there: has it seen all that it should have?
+    pub fn quiet(&mut self, found: &mut Vec<Violation>) {
+        let Some(session) = self.session.take() else { return };
+        if session.placed {
+            self.read_to_end = true;
+            for stream in &session.streams {
+                self.judge_stream(stream, found);
+            }
+        }
+        self.session = Some(session);
+    }
+
+    fn judge_stream(&mut self, stream: &StreamName, found: &mut Vec<Violation>) {
+        let Some(chain) = self.chains.get(stream) else { return };
+        let (mut missed, mut lost) = (Vec::new(), Vec::new());
+        for (id, known) in self.ledger.events(stream) {
+            // Ids say what comes after a position. After a store went back in time they need not, but
+            // what was published after the client was there is meant for it all the same.
+            let meant = id > chain.from || self.ledger.publish(known).begun > chain.since;
+            if !meant || chain.seen.contains(&id) {
+                continue;
+            }
+            let covered = chain.holes.iter().any(|(after, next)| *after < id && id < *next);
+            match self.ledger.fate(stream, id) {
+                Fate::Trimmed if covered => {}
+                Fate::Kept | Fate::Trimmed => missed.push(id),
+                Fate::Lost => {
+                    let begun = self.ledger.publish(known).begun;
+                    let was_there = self
+                        .ledger
+                        .losses_before(stream, Moment::MAX)
+                        .any(|lost| chain.since < lost.until && begun < lost.until);
+                    let told = covered || chain.losses_told.iter().any(|told| *told > begun && *told > chain.since);
+                    match was_there && !told {
+                        true if known.remembered => lost.push(id),
+                        true => _ = self.unknowable.insert((stream.clone(), id)),
+                        false => {}
+                    }
+                }
+            }
+        }
+        let (client, stream) = (self.client.to_owned(), stream.clone());
+        if !missed.is_empty() {
+            found.push(Violation::Missed { client: client.clone(), stream: stream.clone(), missing: missed });
+        }
+        if !lost.is_empty() {
+            found.push(Violation::LossNotTold { client, stream, missing: lost });
+        }
+    }
+
+    fn inexact(&self, session: &Session, stream: &StreamName, gap: &Gap, next: EventId) -> Violation {
+        let at = self.chains.get(stream).map_or(EventId::ZERO, |chain| chain.position);
+        Violation::InexactGap {
+            client: self.client.to_owned(),
+            session: session.number,
+            stream: stream.clone(),
+            gap: gap.clone(),
+            at: [at, next],
+        }
+    }
+
+    fn unusable(&self, moment: Moment, why: &str) -> Violation {
+        Violation::Unusable { record: moment + 1, why: format!("of {}: {why}", self.client) }
+    }
+}

@@ -1,0 +1,352 @@
+//! What is known of every stream, whoever saw it: publishes with their outcomes, ids with their payloads,
+//! and what the store kept.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+
+use super::record::{Loss, Outcome, Record};
+use super::verdict::Violation;
+use crate::model::{EventId, StreamName};
+
+/// The place of a record in the history: what happened before what.
+pub type Moment = usize;
+
+/// One publish.
+#[derive(Debug)]
+pub struct Publish {
+    pub producer: String,
+    pub sequence: u64,
+    pub stream: StreamName,
+    pub begun: Moment,
+    told: Option<(Moment, Outcome)>,
+}
+
+impl Publish {
+    /// As people call it.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.producer, self.sequence)
+    }
+
+    fn id(&self) -> Option<EventId> {
+        match self.told {
+            Some((_, Outcome::Ok { id })) => Some(id),
+            _ => None,
+        }
+    }
+
+    fn failed(&self) -> bool {
+        matches!(self.told, Some((_, Outcome::Failed)))
+    }
+}
+
+/// One event of a stream.
+#[derive(Debug)]
+pub struct Known {
+    pub publish: usize,
+    pub acknowledged: bool,
+    /// When it was first heard of.
+    pub since: Moment,
+    /// A node showed it to somebody and lived on: it can tell when the store loses it.
+    pub remembered: bool,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The store has it, as far as the history says.
+    Kept,
+    /// Older than what the store keeps.
+    Trimmed,
+    /// The store has forgotten it though it keeps older ones, or was emptied after it.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    events: BTreeMap<EventId, Known>,
+    log: Option<(BTreeSet<EventId>, Option<usize>)>,
+    /// Publishes whose outcome nobody knows and that were never seen. They may be stored all the same.
+    open: usize,
+}
+
+/// A time in which the store lost something.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost {
+    pub kind: Loss,
+    pub from: Moment,
+    pub until: Moment,
+}
+
+/// What is known of every stream.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    publishes: Vec<Publish>,
+    by_payload: HashMap<String, usize>,
+    streams: HashMap<StreamName, Stream>,
+    losses: Vec<Lost>,
+    pub quiet: Option<Moment>,
+}
+
+impl Ledger {
+    /// Reads a whole history, and finds what is wrong with it whoever looks.
+    pub fn of(records: &[Record], found: &mut Vec<Violation>) -> Self {
+        let mut ledger = Ledger::default();
+        ledger.read_publishes(records, found);
+        ledger.read_sightings(records, found);
+        for stream in ledger.streams.keys().cloned().collect::<Vec<_>>() {
+            ledger.check_log(&stream, found);
+        }
+        ledger.check_order(found);
+        ledger
+    }
+
+    fn read_publishes(&mut self, records: &[Record], found: &mut Vec<Violation>) {
+        let mut by_sequence: HashMap<(String, u64), usize> = HashMap::new();
+        for (moment, record) in records.iter().enumerate() {
+            match record {
+                Record::Publish { producer, sequence, stream, payload, .. } => {
+                    let at = self.publishes.len();
+                    let twice = by_sequence.insert((producer.clone(), *sequence), at).is_some()
+                        || self.by_payload.insert(payload.clone(), at).is_some();
+                    if twice {
+                        found.push(Violation::Unusable {
+                            record: moment + 1,
+                            why: format!("{producer}/{sequence} or its payload is there before"),
+                        });
+                    }
+                    self.publishes.push(Publish {
+                        producer: producer.clone(),
+                        sequence: *sequence,
+                        stream: stream.clone(),
+                        begun: moment,
+                        told: None,
+                    });
+                }
+                Record::Outcome { producer, sequence, outcome } => {
+                    match by_sequence.get(&(producer.clone(), *sequence)) {
+                        Some(at) => self.publishes[*at].told = Some((moment, *outcome)),
+                        None => found.push(Violation::Unusable {
+                            record: moment + 1,
+                            why: format!("the outcome of {producer}/{sequence}, which was never begun"),
+                        }),
+                    }
+                }
+                Record::Loss { kind } => self.losses.push(Lost { kind: *kind, from: moment, until: Moment::MAX }),
+                Record::LossOver => {
+                    if let Some(lost) = self.losses.last_mut() {
+                        lost.until = lost.until.min(moment);
+                    }
+                }
+                Record::Log { stream, ids, retention } => {
+                    let log = Some((ids.iter().copied().collect(), *retention));
+                    self.streams.entry(stream.clone()).or_default().log = log;
+                }
+                Record::Quiet => self.quiet = Some(moment),
+                _ => {}
+            }
+        }
+        for (at, publish) in self.publishes.iter().enumerate() {
+            let stream = self.streams.entry(publish.stream.clone()).or_default();
+            match publish.told {
+                Some((since, Outcome::Ok { id })) => {
+                    let known = Known { publish: at, acknowledged: true, since, remembered: false };
+                    if let Some(other) = stream.events.insert(id, known) {
+                        found.push(Violation::OneIdForTwo {
+                            stream: publish.stream.clone(),
+                            id,
+                            publishes: [self.publishes[other.publish].name(), publish.name()],
+                        });
+                    }
+                }
+                Some((_, Outcome::Failed)) => {}
+                Some((_, Outcome::Unknown)) | None => stream.open += 1,
+            }
+        }
+    }
+
+    fn read_sightings(&mut self, records: &[Record], found: &mut Vec<Violation>) {
+        let mut nodes: HashMap<u64, &str> = HashMap::new();
+        let mut died: HashMap<&str, Moment> = HashMap::new();
+        for (moment, record) in records.iter().enumerate() {
+            match record {
+                Record::Session { session, node: Some(node), .. } => _ = nodes.insert(*session, node),
+                Record::Died { node } => _ = died.insert(node, moment),
+                _ => {}
+            }
+        }
+        // Every wrong sighting is told once, however many saw it.
+        let mut told: HashSet<(usize, EventId)> = HashSet::new();
+        for (moment, record) in records.iter().enumerate() {
+            let Record::Event { session, stream, id, payload, .. } = record else { continue };
+            let remembered = nodes.get(session).and_then(|node| died.get(node)).is_none_or(|died| *died < moment);
+            let Some(&at) = self.by_payload.get(payload) else {
+                found.push(Violation::NobodyPublished { stream: stream.clone(), id: *id, payload: short(payload) });
+                continue;
+            };
+            let publish = &self.publishes[at];
+            let mut wrong = |violation: Violation| {
+                if told.insert((at, *id)) {
+                    found.push(violation);
+                }
+            };
+            if publish.stream != *stream {
+                wrong(Violation::WrongStream { stream: stream.clone(), id: *id, publish: publish.name() });
+                continue;
+            }
+            if publish.failed() {
+                wrong(Violation::FailedAppeared { stream: stream.clone(), id: *id, publish: publish.name() });
+            }
+            if let Some(stored) = publish.id().filter(|stored| stored != id) {
+                let ids = [stored, *id];
+                wrong(Violation::StoredTwice { stream: stream.clone(), publish: publish.name(), ids });
+            }
+            let events = &mut self.streams.entry(stream.clone()).or_default().events;
+            match events.get_mut(id) {
+                Some(known) if known.publish != at => {
+                    let publishes = [self.publishes[known.publish].name(), publish.name()];
+                    wrong(Violation::OneIdForTwo { stream: stream.clone(), id: *id, publishes });
+                }
+                Some(known) => {
+                    known.since = known.since.min(moment);
+                    known.remembered |= remembered;
+                }
+                None => {
+                    let acknowledged = publish.id().is_some();
+                    events.insert(*id, Known { publish: at, acknowledged, since: moment, remembered });
+                }
+            }
+        }
+        self.check_unknown(found);
+    }
+
+    /// What nobody knew the outcome of turns out to be stored once, or not at all.
+    fn check_unknown(&mut self, found: &mut Vec<Violation>) {
+        for (name, stream) in &mut self.streams {
+            let mut seen: HashMap<usize, EventId> = HashMap::new();
+            for (id, known) in stream.events.iter().filter(|(_, known)| !known.acknowledged) {
+                if let Some(first) = seen.insert(known.publish, *id) {
+                    let publish = self.publishes[known.publish].name();
+                    found.push(Violation::StoredTwice { stream: name.clone(), publish, ids: [first, *id] });
+                }
+            }
+            stream.open = stream.open.saturating_sub(seen.len());
+        }
+    }
+
+    /// What the store told to have stored is there in the end, or was allowed to go.
+    fn check_log(&self, name: &StreamName, found: &mut Vec<Violation>) {
+        let stream = &self.streams[name];
+        let Some((log, retention)) = &stream.log else { return };
+        let mut trimmed = false;
+        for (id, known) in &stream.events {
+            match self.fate(name, *id) {
+                Fate::Kept => {}
+                Fate::Trimmed => trimmed = true,
+                Fate::Lost if self.losses.iter().any(|lost| self.publishes[known.publish].begun < lost.until) => {}
+                Fate::Lost => {
+                    let publish = self.publishes[known.publish].name();
+                    found.push(Violation::Gone { stream: name.clone(), id: *id, publish });
+                }
+            }
+        }
+        if trimmed && retention.is_some_and(|retention| log.len() < retention) {
+            let (kept, promised) = (log.len(), retention.unwrap_or_default());
+            found.push(Violation::TrimmedEarly { stream: name.clone(), kept, promised });
+        }
+    }
+
+    /// Who waits for each answer before the next publish finds them stored in that order.
+    fn check_order(&self, found: &mut Vec<Violation>) {
+        let mut newest: HashMap<(&str, &StreamName), &Publish> = HashMap::new();
+        for publish in &self.publishes {
+            let Some(id) = publish.id() else { continue };
+            let before = newest.insert((&publish.producer, &publish.stream), publish);
+            let Some((before, before_id)) = before.and_then(|before| Some((before, before.id()?))) else { continue };
+            let Some((answered, _)) = before.told else { continue };
+            let stored = publish.told.map_or(Moment::MAX, |(moment, _)| moment);
+            let forked = self.losses.iter().any(|lost| lost.from < stored && before.begun < lost.until);
+            if answered < publish.begun && id < before_id && !forked {
+                found.push(Violation::StoredOutOfOrder {
+                    stream: publish.stream.clone(),
+                    publishes: [before.name(), publish.name()],
+                    ids: [before_id, id],
+                });
+            }
+        }
+    }
+
+    /// What became of an event in the end.
+    pub fn fate(&self, name: &StreamName, id: EventId) -> Fate {
+        let Some(stream) = self.streams.get(name) else { return Fate::Kept };
+        let Some((log, _)) = &stream.log else { return Fate::Kept };
+        if log.contains(&id) {
+            return Fate::Kept;
+        }
+        if log.first().is_some_and(|first| *first < id) {
+            return Fate::Lost;
+        }
+        let since = stream.events.get(&id).map_or(0, |known| self.publishes[known.publish].begun);
+        let flushed = self.losses.iter().any(|lost| lost.kind == Loss::Flush && since < lost.until);
+        if flushed { Fate::Lost } else { Fate::Trimmed }
+    }
+
+    /// Events of a stream between two positions, neither included, that are missing for whoever goes from
+    /// the one to the other at `moment`. In a store that went back in time events are stored below others
+    /// that it lost; who got those others did not leave out what did not exist yet.
+    pub fn missing(&self, stream: &StreamName, after: EventId, before: EventId, moment: Moment) -> Vec<EventId> {
+        if after >= before {
+            return Vec::new();
+        }
+        let Some(events) = self.streams.get(stream).map(|stream| &stream.events) else { return Vec::new() };
+        let next = events.get(&before).map(|known| self.publish(known).begun);
+        let other_side =
+            |begun| next.is_some_and(|next| self.losses.iter().any(|lost| next < lost.until && lost.from < begun));
+        events
+            .range((Bound::Excluded(after), Bound::Excluded(before)))
+            .map(|(id, known)| (*id, self.publish(known).begun))
+            .filter(|(_, begun)| *begun < moment && !other_side(*begun))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// An event.
+    pub fn known(&self, stream: &StreamName, id: EventId) -> Option<&Known> {
+        self.streams.get(stream)?.events.get(&id)
+    }
+
+    /// All events of a stream.
+    pub fn events(&self, stream: &StreamName) -> impl Iterator<Item = (EventId, &Known)> {
+        let events = self.streams.get(stream).map(|stream| stream.events.iter());
+        events.into_iter().flatten().map(|(id, known)| (*id, known))
+    }
+
+    /// The publish behind an event.
+    pub fn publish(&self, known: &Known) -> &Publish {
+        &self.publishes[known.publish]
+    }
+
+    /// Whether a stream may hold events that nobody ever saw.
+    pub fn has_open_publishes(&self, stream: &StreamName) -> bool {
+        self.streams.get(stream).is_some_and(|stream| stream.open > 0)
+    }
+
+    /// The times in which the store lost something of `stream`, if they began before `moment`. A failover
+    /// that kept all of a stream is none to it.
+    pub fn losses_before(&self, stream: &StreamName, moment: Moment) -> impl Iterator<Item = &Lost> {
+        let lost_something =
+            self.has_open_publishes(stream) || self.events(stream).any(|(id, _)| self.fate(stream, id) == Fate::Lost);
+        self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
+    }
+
+    /// Publishes by outcome: ok, failed, unknown.
+    pub fn count(&self) -> [usize; 3] {
+        let ok = self.publishes.iter().filter(|publish| publish.id().is_some()).count();
+        let failed = self.publishes.iter().filter(|publish| publish.failed()).count();
+        [ok, failed, self.publishes.len() - ok - failed]
+    }
+}
+
+/// The beginning of a payload, for a line of text.
+fn short(payload: &str) -> String {
+    payload.chars().take(80).collect()
+}

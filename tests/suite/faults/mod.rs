@@ -1,0 +1,15 @@
+//! The promises under faults: real nodes and real redis-servers, broken on purpose while producers
+//! publish and clients listen, then judged by the history that both wrote.
+//!
+//! `lab` is what is broken; `producer` and `listener` use it and write into the `recorder`; the judge is
+//! the library's `history`. One module a theme: what happens to the `channel`, to the `store`, in a
+//! `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
+
+mod channel;
+mod failover;
+mod lab;
+mod listener;
+mod producer;
+mod recorder;
+mod store;
+mod wire;

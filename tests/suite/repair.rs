@@ -1,0 +1,193 @@
+//! What a node's dispatchers owe their streams when the store fails at the worst moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use whimbrel::dispatch::{Registry, RegistrySettings};
+use whimbrel::metrics::Metrics;
+use whimbrel::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, StreamName};
+use whimbrel::store::memory::MemoryStore;
+use whimbrel::store::{
+    Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store, StoreError,
+    Subscription,
+};
+
+use crate::conformance::draft;
+use crate::support::{eventually, in_time};
+
+/// A store whose syncs wait to be let through, or to fail.
+struct Gate {
+    inner: MemoryStore,
+    waiting: Mutex<Vec<oneshot::Sender<bool>>>,
+    closed: watch::Sender<bool>,
+}
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        let inner = MemoryStore::new(RetentionRules::default(), Duration::from_secs(600), 1 << 20);
+        Arc::new(Gate { inner, waiting: Mutex::default(), closed: watch::Sender::new(false) })
+    }
+
+    /// Syncs wait from here on, with their answer in hand.
+    fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    /// Syncs are answered at once again, and so is the one that waits: with its answer, or an error.
+    async fn open(&self, answer: bool) {
+        let one = eventually("a sync waits", async || self.waiting.lock().pop()).await;
+        self.closed.send_replace(false);
+        one.send(answer).unwrap();
+    }
+}
+
+#[async_trait]
+impl EventLog for Gate {
+    async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
+        self.inner.publish(stream, draft).await
+    }
+
+    async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
+        self.inner.publish_all(batch).await
+    }
+
+    async fn publish_durably(
+        &self,
+        stream: &StreamName,
+        draft: &Draft,
+        durability: Durability,
+    ) -> Result<Receipt, StoreError> {
+        self.inner.publish_durably(stream, draft, durability).await
+    }
+
+    async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
+        let page = self.inner.sync(stream, route, head).await;
+        if *self.closed.borrow() {
+            let (go, gone) = oneshot::channel();
+            self.waiting.lock().push(go);
+            if !gone.await.unwrap() {
+                return Err(StoreError::Unavailable("the gate".to_owned()));
+            }
+        }
+        page
+    }
+
+    async fn recover(
+        &self,
+        stream: &StreamName,
+        head: EventId,
+        born: EventId,
+        seen: &[EventId],
+    ) -> Result<Page, StoreError> {
+        self.inner.recover(stream, head, born, seen).await
+    }
+
+    async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
+        self.inner.detach(stream, node, registration).await
+    }
+
+    async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError> {
+        self.inner.read(stream, start, limit).await
+    }
+
+    async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
+        self.inner.read_before(stream, before, limit).await
+    }
+}
+
+#[async_trait]
+impl Channels for Gate {
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        self.inner.subscribe(node).await
+    }
+
+    async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.inner.beat(node).await
+    }
+}
+
+#[async_trait]
+impl Leases for Gate {
+    async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
+        self.inner.register(node, info, ttl).await
+    }
+
+    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
+        self.inner.renew(node, ttl).await
+    }
+
+    async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.inner.release(node).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError> {
+        self.inner.nodes().await
+    }
+
+    async fn claim(&self, dead: &NodeId, by: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
+        self.inner.claim(dead, by, ttl).await
+    }
+
+    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
+        self.inner.streams_of(node, limit).await
+    }
+}
+
+impl Store for Gate {
+    fn describe(&self) -> String {
+        "a gate".to_owned()
+    }
+}
+
+fn registry(gate: &Arc<Gate>) -> Arc<Registry> {
+    let settings =
+        RegistrySettings { sync: Duration::from_secs(600), lease: Duration::from_secs(15), ring_bytes: 1 << 20 };
+    Registry::new(gate.clone(), NodeId::random(), settings, Metrics::new())
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_while_another_is_wanted_is_not_the_streams_last() {
+    let gate = Gate::new();
+    let registry = registry(&gate);
+    let stream: StreamName = "topic:news".parse().unwrap();
+    let attached = registry.attach(&stream).await.unwrap();
+    gate.close();
+    registry.sync_all();
+    eventually("the first sync is out", async || (!gate.waiting.lock().is_empty()).then_some(())).await;
+    registry.sync_all();
+    gate.open(false).await;
+    let missed = gate.publish(&stream, &draft("1")).await.unwrap().id;
+    eventually("the stream is synced in the end", async || {
+        let again = registry.attach(&stream).await.unwrap();
+        (again.head() == missed).then_some(())
+    })
+    .await;
+    drop(attached);
+}
+
+#[tokio::test]
+async fn a_stream_whose_attach_was_out_during_an_interruption_is_synced_after_it() {
+    let gate = Gate::new();
+    let registry = registry(&gate);
+    let stream: StreamName = "topic:news".parse().unwrap();
+    gate.close();
+    let attaching = tokio::spawn({
+        let (registry, stream) = (registry.clone(), stream.clone());
+        async move { registry.attach(&stream).await.unwrap() }
+    });
+    eventually("the attach is out", async || (!gate.waiting.lock().is_empty()).then_some(())).await;
+    // Told over a channel that is interrupted just now.
+    let missed = gate.publish(&stream, &draft("1")).await.unwrap().id;
+    registry.sync_all();
+    gate.open(true).await;
+    let attached = in_time("the attach", attaching).await.unwrap();
+    eventually("the stream is synced after the interruption", async || {
+        let again = registry.attach(&stream).await.unwrap();
+        (again.head() == missed).then_some(())
+    })
+    .await;
+    drop(attached);
+}
