@@ -379,7 +379,7 @@ impl Connection {
                 }
             }
         }
-        if inner.outbox.has_room() {
+        if inner.outbox.take_room() {
             self.room.notify_waiters();
         }
     }

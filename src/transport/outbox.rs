@@ -63,6 +63,8 @@ pub struct Outbox {
     /// Bytes that wait, staged ones included.
     bytes: usize,
     limit: usize,
+    /// The largest frame that was refused since there was room.
+    refused: usize,
     /// Silent frames staged since a cursor was last written.
     silent: u32,
 }
@@ -70,13 +72,23 @@ pub struct Outbox {
 impl Outbox {
     /// An empty outbox that takes frames until `limit` bytes wait.
     pub fn new(limit: usize, following: Vec<Following>) -> Self {
-        Outbox { following, waiting: VecDeque::new(), staged: VecDeque::new(), written: 0, bytes: 0, limit, silent: 0 }
+        Outbox {
+            following,
+            waiting: VecDeque::new(),
+            staged: VecDeque::new(),
+            written: 0,
+            bytes: 0,
+            limit,
+            refused: 0,
+            silent: 0,
+        }
     }
 
     /// Takes a frame if there is room. An empty outbox takes one frame of any size, or an event larger
     /// than the limit could never be delivered.
     pub fn offer(&mut self, frame: Frame) -> bool {
         if self.bytes > 0 && self.bytes + frame.len() > self.limit {
+            self.refused = self.refused.max(frame.len());
             return false;
         }
         self.push(frame);
@@ -102,9 +114,19 @@ impl Outbox {
         self.bytes == 0 && self.waiting.is_empty()
     }
 
-    /// Whether temporary dispatchers that were refused had better try again.
+    /// Whether temporary dispatchers that were refused had better try again. What was refused fits then:
+    /// otherwise they would try in a circle, and keep the connection's own task from running.
     pub fn has_room(&self) -> bool {
-        self.bytes <= self.limit / 2
+        self.bytes == 0 || (self.bytes <= self.limit / 2 && self.bytes + self.refused <= self.limit)
+    }
+
+    /// The same, for who tells them: what is refused from now on counts anew.
+    pub fn take_room(&mut self) -> bool {
+        let room = self.has_room();
+        if room {
+            self.refused = 0;
+        }
+        room
     }
 
     /// Whether so much waits that the client's own requests had better wait too.
@@ -258,6 +280,22 @@ mod tests {
         write_all(&mut outbox, 5);
         assert!(outbox.has_room() && outbox.is_empty());
         assert!(outbox.offer(event(0, 3, "x")));
+    }
+
+    #[test]
+    fn there_is_room_only_when_what_was_refused_fits() {
+        let mut outbox = Outbox::new(10, following(&["topic:a"]));
+        assert!(outbox.offer(event(0, 2, "abc")));
+        assert!(outbox.has_room());
+        assert!(!outbox.offer(event(0, 3, "12345678")));
+        assert!(!outbox.has_room() && !outbox.take_room(), "little waits, but the refused one would not fit");
+        outbox.stage();
+        outbox.advance(1);
+        assert!(outbox.take_room());
+        assert!(outbox.offer(event(0, 3, "12345678")));
+        assert!(!outbox.offer(event(0, 4, "far more than the limit")) && !outbox.has_room());
+        write_all(&mut outbox, 3);
+        assert!(outbox.take_room(), "an empty outbox takes one frame of any size");
     }
 
     #[test]
