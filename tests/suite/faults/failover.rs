@@ -3,59 +3,11 @@
 use whimbrel::history::record::Loss;
 
 use super::lab::{Lab, Plan};
+use super::replica::Replica;
 use crate::support::client::{Said, Transport, Wanted};
 use crate::support::eventually;
-use crate::support::proxy::{Cut, Proxy};
+use crate::support::proxy::Cut;
 use crate::support::redis::RedisServer;
-
-/// A replica of the lab's Redis, behind a proxy that can cut it off.
-struct Replica {
-    server: RedisServer,
-    link: Proxy,
-}
-
-impl Replica {
-    async fn of(lab: &Lab, server: RedisServer) -> Self {
-        let link = Proxy::to(lab.redis.address());
-        let replica = Replica { server, link };
-        let port = replica.link.address().port().to_string();
-        replica.ask(&["REPLICAOF", "127.0.0.1", &port]).await;
-        eventually("the replica is in step", async || {
-            let info = replica.info().await;
-            (info.contains("master_link_status:up") && !info.contains("master_sync_in_progress:1")).then_some(())
-        })
-        .await;
-        replica
-    }
-
-    async fn ask(&self, command: &[&str]) {
-        let mut raw = self.server.raw().await;
-        redis::cmd(command[0]).arg(&command[1..]).exec_async(&mut raw).await.unwrap();
-    }
-
-    async fn info(&self) -> String {
-        redis::cmd("INFO").arg("replication").query_async(&mut self.server.raw().await).await.unwrap()
-    }
-
-    /// From here on it misses what is written.
-    async fn fall_behind(&self) {
-        self.link.refuse(true);
-        self.link.cut(Cut::Reset);
-        eventually("the replica is alone", async || {
-            self.info().await.contains("master_link_status:down").then_some(())
-        })
-        .await;
-    }
-
-    /// It is the master now, for whoever connects.
-    async fn take_over(&self, lab: &mut Lab) {
-        self.ask(&["REPLICAOF", "NO", "ONE"]).await;
-        lab.store = self.server.address();
-        for link in &lab.links {
-            link.lead_to(lab.store);
-        }
-    }
-}
 
 /// The old master takes no writes any more, and replicates from this port.
 async fn demote(lab: &Lab, master: u16) {

@@ -71,6 +71,7 @@ pub struct Lab {
     pub recorder: Arc<Recorder>,
     pub listeners: Vec<Listener>,
     producers: Vec<Producer>,
+    hired: usize,
     pub streams: Vec<StreamName>,
     settings: Vec<(&'static str, &'static str)>,
     /// Where the store is, when a test has put another in the place of `redis`.
@@ -94,6 +95,7 @@ impl Lab {
             recorder: Arc::default(),
             listeners: Vec::new(),
             producers: Vec::new(),
+            hired: 0,
             streams: plan.streams.iter().map(|stream| stream.parse().unwrap()).collect(),
             settings,
             store,
@@ -129,6 +131,14 @@ impl Lab {
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].kill();
         self.recorder.note(Record::Died { node: self.doors.get(number).0 });
+    }
+
+    /// Stops a node in order, and starts another in its place.
+    pub async fn drain(&mut self, number: usize) {
+        self.nodes[number].signal("TERM");
+        assert!(self.nodes[number].ended().await.success());
+        self.recorder.note(Record::Died { node: self.doors.get(number).0 });
+        self.restart(number).await;
     }
 
     /// Starts a node anew behind the door of the one before, which has ended.
@@ -188,7 +198,8 @@ impl Lab {
     }
 
     pub fn produce_as(&mut self, work: Work) {
-        let name = format!("p{}", self.producers.len());
+        let name = format!("p{}", self.hired);
+        self.hired += 1;
         self.producers.push(Producer::start(name, work, self.doors.clone(), self.recorder.clone()));
     }
 

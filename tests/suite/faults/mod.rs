@@ -6,10 +6,15 @@
 //! `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
 
 mod channel;
+mod clients;
 mod failover;
 mod lab;
 mod listener;
+mod memory;
+mod mixed;
+mod nodes;
 mod producer;
 mod recorder;
+mod replica;
 mod store;
 mod wire;

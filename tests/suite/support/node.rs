@@ -91,6 +91,10 @@ impl Node {
         self.address
     }
 
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

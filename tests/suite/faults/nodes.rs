@@ -1,0 +1,126 @@
+//! Nodes die, sleep, and are stopped.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use whimbrel::history::Record;
+
+use super::lab::{Lab, Plan};
+use crate::support::client::Transport;
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_killed_node_miss_nothing() {
+    let mut lab = Lab::busy("killed_node", Plan { nodes: 3, ..Plan::default() }).await;
+    for node in [0, 1, 0] {
+        lab.kill(node);
+        lab.flowing().await;
+        lab.restart(node).await;
+        lab.flowing().await;
+    }
+    lab.verdict().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_counts_for_nobody_after_two_lease_times() {
+    let mut lab = Lab::busy("killed_for_good", Plan::default()).await;
+    let dead = lab.nodes[0].id().await;
+    lab.kill(0);
+    lab.flowing().await;
+    let begun = Instant::now();
+    eventually("its lease is gone", async || {
+        let lives: bool = lab.ask_store(&["EXISTS", &format!("whimbrel:{{node:{dead}}}:lease")]).await;
+        (!lives).then_some(())
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    lab.restart(0).await;
+    lab.flowing().await;
+    lab.verdict().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_slept_longer_than_its_lease_comes_back_as_another_and_its_clients_miss_nothing() {
+    let mut lab = Lab::busy("slept", Plan::default()).await;
+    // These stay connected through it all; others leave after some seconds of silence.
+    for transport in [Transport::Sse, Transport::WebSocket] {
+        let habits = super::listener::Habits { patience: None, ..lab.habits(transport, 0) };
+        lab.add(habits);
+    }
+    lab.all_placed().await;
+    let before = lab.nodes[0].id().await;
+    lab.nodes[0].signal("STOP");
+    lab.published(20).await;
+    eventually("its lease is gone", async || {
+        let lives: bool = lab.ask_store(&["EXISTS", &format!("whimbrel:{{node:{before}}}:lease")]).await;
+        (!lives).then_some(())
+    })
+    .await;
+    lab.published(20).await;
+    lab.nodes[0].signal("CONT");
+    eventually("it has another id", async || (lab.nodes[0].id().await != before).then_some(())).await;
+    lab.flowing().await;
+    let patient = &lab.listeners[lab.listeners.len() - 2..];
+    assert!(patient.iter().all(|client| client.whims.sessions.load(Ordering::Relaxed) == 1), "they were never cut off");
+    lab.verdict().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_slept_for_a_moment_goes_on_as_it_was() {
+    let lab = Lab::busy("dozed", Plan::default()).await;
+    let before = lab.nodes[0].id().await;
+    for _ in 0..5 {
+        lab.nodes[0].signal("STOP");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        lab.nodes[0].signal("CONT");
+        lab.flowing().await;
+    }
+    assert_eq!(lab.nodes[0].id().await, before);
+    lab.verdict().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_while_events_are_published_says_so_to_each_client_and_loses_nothing() {
+    let mut lab = Lab::busy("drained", Plan::default()).await;
+    for node in [0, 1] {
+        let begun = Instant::now();
+        lab.drain(node).await;
+        // One second for the closings, three for the last bytes, two for the routes, and a new node.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        lab.flowing().await;
+    }
+    let told = lab.recorder.count(|record| matches!(record, Record::Close { reason, .. } if reason == "drain"));
+    assert!(told >= 6, "{told} clients were told");
+    lab.verdict().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_clients_come_back_when_all_nodes_are_restarted_at_once() {
+    let mut lab = Lab::new("all_restarted", Plan::default()).await;
+    for number in 0..1000 {
+        let transport = [Transport::Sse, Transport::WebSocket][number % 2];
+        let mut habits = lab.habits(transport, number);
+        habits.patience = Some(Duration::from_secs(30));
+        habits.returns = Duration::from_secs(1);
+        habits.streams.truncate(1);
+        lab.add(habits);
+    }
+    lab.all_placed().await;
+    lab.produce(Duration::from_millis(100));
+    lab.published(5).await;
+    for node in 0..lab.nodes.len() {
+        lab.kill(node);
+    }
+    for node in 0..lab.nodes.len() {
+        lab.restart(node).await;
+    }
+    eventually("all clients are back", async || {
+        lab.listeners.iter().all(|client| client.whims.sessions.load(Ordering::Relaxed) > 1).then_some(())
+    })
+    .await;
+    lab.published(5).await;
+    let reads: f64 = lab.nodes[0].metric("page_reads_total").await + lab.nodes[1].metric("page_reads_total").await;
+    assert!(reads < 500.0, "{reads} reads: a storm of clients must not become one of reads");
+    lab.verdict().await;
+}
