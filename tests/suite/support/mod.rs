@@ -6,6 +6,7 @@ pub mod http;
 pub mod node;
 pub mod redis;
 mod sse;
+mod wanted;
 mod websocket;
 pub mod world;
 
