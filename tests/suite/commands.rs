@@ -138,7 +138,7 @@ async fn what_can_not_be_published_is_told_with_its_line() {
 
 #[tokio::test]
 async fn a_publisher_waits_for_a_store_that_is_away() {
-    let mut redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let node = Node::on(&redis, &[]);
     let mut client = Wanted::new(Transport::Sse, &["topic:log"]).connect(&node).await;
     let mut publish = start(&["publish", "topic:log", "--url", &node.url()], &[]);

@@ -16,9 +16,9 @@ promises! {
 
 const SETTINGS: &[(&str, &str)] = &[("WHIMBREL_LEASE_SECONDS", "2"), ("WHIMBREL_SYNC_SECONDS", "1")];
 
-/// A Redis that keeps what it has over a restart.
+/// A Redis that has on disk what it acknowledged, and so has it again after a restart.
 fn durable(world: &mut World) {
-    world.redis = Some(RedisServer::start_with(&["--appendonly", "yes"]));
+    world.redis = Some(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]));
 }
 
 async fn store_is(node: &Node, up: bool) {
@@ -124,7 +124,7 @@ async fn new_listeners_are_told_to_come_back(mut world: World) {
     assert_eq!(node.get("/health/live").await.status, 200);
     world.redis.as_mut().unwrap().revive();
     store_is(&node, true).await;
-    let mut new = world.wanted(&["topic:news", "topic:new"]).connect(&node).await;
+    let mut new = world.wanted(&["topic:news", "topic:new"]).connect_in_time(&node).await;
     publish(&node, "1").await;
     assert_eq!((new.data(1).await, client.data(1).await), (vec!["1".into()], vec!["1".into()]));
 }

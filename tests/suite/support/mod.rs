@@ -7,6 +7,7 @@ pub mod node;
 pub mod proxy;
 pub mod redis;
 mod sse;
+mod wanted;
 mod websocket;
 pub mod world;
 
