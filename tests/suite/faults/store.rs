@@ -32,6 +32,8 @@ async fn everyone_says_down(lab: &Lab) {
         })
         .await;
         assert!(store["error"].as_str().is_some_and(|reason| !reason.is_empty()), "{store}");
+        let refused = lab.nodes[node].call("POST", "/v1/topics/probe/events", &[], "1").await;
+        assert!(matches!(refused.status, 503 | 504), "{}", refused.text());
     }
 }
 
