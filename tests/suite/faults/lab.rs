@@ -23,7 +23,7 @@ use super::recorder::Recorder;
 use crate::support::client::Transport;
 use crate::support::node::Node;
 use crate::support::proxy::Proxy;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, raw};
 use crate::support::{PATIENCE, eventually};
 
 /// How a lab is set up.
@@ -243,8 +243,7 @@ impl Lab {
 
     /// The store's own answer, without any node between.
     pub async fn ask_store<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let client = redis::Client::open(format!("redis://{}/", self.store)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = raw(&format!("redis://{}/", self.store)).await;
         redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.unwrap()
     }
 

@@ -5,6 +5,7 @@
 //! the library's `history`. One module a theme: what happens to the `channel`, to the `store`, in a
 //! `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
 
+mod by_hand;
 mod channel;
 mod clients;
 mod failover;

@@ -1,14 +1,19 @@
 //! The store pauses, dies, is out of reach, forgets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 use whimbrel::history::record::Loss;
+use whimbrel::store::redis::RedisStore;
+use whimbrel::store::{EventLog, RetentionRules, StoreError};
 
 use super::lab::{Lab, Plan};
-use crate::support::eventually;
-use crate::support::proxy::{Cut, Direction, Flow};
+use crate::conformance::{draft, stream};
+use crate::support::proxy::{Cut, Direction, Flow, Proxy};
+use crate::support::redis::RedisServer;
+use crate::support::{eventually, in_time};
 
 /// A publish is answered within this time, whatever became of the store: its answer is waited for for 5
 /// seconds, and a machine that is busy with other tests gets some more.
@@ -59,6 +64,8 @@ async fn a_store_that_is_killed_and_comes_back_with_its_file_loses_nothing() {
     for _ in 0..2 {
         lab.redis.kill();
         everyone_says_down(&lab).await;
+        // Longer than a publish waits for a store that may be back at once.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         tokio::task::block_in_place(|| lab.redis.revive());
         everyone_says_up(&lab).await;
         lab.flowing().await;
@@ -81,7 +88,7 @@ async fn out_of_reach(name: &str, time: Duration, break_it: impl Fn(&Lab), statu
     break_it(&lab);
     everyone_says_down(&lab).await;
     tokio::time::sleep(time.saturating_sub(begun.elapsed())).await;
-    lab.links.iter().for_each(crate::support::proxy::Proxy::heal);
+    lab.links.iter().for_each(Proxy::heal);
     everyone_says_up(&lab).await;
     lab.flowing().await;
     // Sockets stay: who had no reason of its own to leave is still in its first session.
@@ -142,4 +149,32 @@ async fn a_flush_is_told_to_everyone() {
     lab.flowing().await;
     let (summary, _) = lab.verdict().await;
     assert!(summary.gaps >= summary.clients, "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_wait_for_a_silent_store_all_are_answered_in_time() {
+    let server = RedisServer::start();
+    let link = Proxy::to(server.address());
+    let url = format!("redis://{}/", link.address());
+    let rules = RetentionRules::default();
+    let store = Arc::new(RedisStore::connect(&url, "whimbrel", rules, Duration::from_secs(600)).await.unwrap());
+    link.set(Direction::Both, Flow::Stall);
+    let begun = Instant::now();
+    // More than one connection's queue holds.
+    let waiting: Vec<_> = (0..5000)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let outcome = store.publish(&stream("topic:news"), &draft(number.to_string())).await;
+                assert!(matches!(outcome, Err(StoreError::Unknown(_) | StoreError::Unavailable(_))), "{outcome:?}");
+            })
+        })
+        .collect();
+    for answer in waiting {
+        in_time("the answer", answer).await.unwrap();
+    }
+    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    // And afterwards it goes on.
+    link.heal();
+    eventually("publishes again", async || store.publish(&stream("topic:news"), &draft("1")).await.ok()).await;
 }

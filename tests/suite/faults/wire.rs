@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -79,14 +78,6 @@ impl Wire {
                 Ok(Wire::WebSocket(Box::new(socket)))
             }
         }
-    }
-
-    /// Takes only so much before it has to be read: what a client on a bad line is like.
-    pub fn narrow(&self) {
-        let _ = match self {
-            Wire::Sse { socket, .. } => SockRef::from(socket.get_ref()).set_recv_buffer_size(4096),
-            Wire::WebSocket(socket) => SockRef::from(socket.get_ref()).set_recv_buffer_size(4096),
-        };
     }
 
     /// What comes next; an error is the end.

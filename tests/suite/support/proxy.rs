@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -60,7 +59,6 @@ struct Shared {
     target: Mutex<SocketAddr>,
     flows: Mutex<[Flow; 2]>,
     connections: Mutex<Vec<Arc<Connection>>>,
-    accepted: AtomicU64,
 }
 
 /// One connection through the proxy.
@@ -82,7 +80,6 @@ impl Proxy {
             target: Mutex::new(target),
             flows: Mutex::new([Flow::Pass; 2]),
             connections: Mutex::default(),
-            accepted: AtomicU64::new(0),
         });
         let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -143,11 +140,6 @@ impl Proxy {
             connection.opening.lock().windows(words.len().max(1)).any(|part| part == words.as_bytes())
         });
         found
-    }
-
-    /// Connections that were made so far.
-    pub fn accepted(&self) -> u64 {
-        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     fn each(&self, act: impl Fn(&Connection)) {
@@ -212,7 +204,6 @@ fn accept(socket: Socket, shared: Arc<Shared>) -> AbortHandle {
     let task = async move {
         loop {
             let Ok((client, _)) = listener.accept().await else { continue };
-            shared.accepted.fetch_add(1, Ordering::Relaxed);
             let flows = shared.flows.lock().map(|flow| watch::Sender::new(flow));
             let connection = Arc::new(Connection { flows, cut: watch::Sender::new(None), opening: Mutex::default() });
             shared.connections.lock().push(connection.clone());

@@ -91,8 +91,16 @@ impl RedisServer {
 
     /// A connection to do with the data what the store would not.
     pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        raw(&self.url()).await
     }
+}
+
+/// A connection of the test's own, which waits as long as tests do.
+pub async fn raw(url: &str) -> redis::aio::MultiplexedConnection {
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 impl Drop for RedisServer {
