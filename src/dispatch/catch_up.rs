@@ -46,9 +46,9 @@ impl Reader {
 
     /// A page that was read after [`Reader::position`].
     pub fn page(&mut self, page: &Page) {
-        let deliveries = self.chain.read(page);
-        self.stalled = deliveries.is_empty();
-        self.pending.extend(deliveries);
+        let steps = self.chain.read(page);
+        self.stalled = steps.is_empty();
+        self.pending.extend(steps.into_iter().map(|step| step.delivery));
     }
 
     /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
@@ -62,7 +62,7 @@ impl Reader {
     }
 
     /// The live end handed over everything up to `position`.
-    fn moved_to(&mut self, position: EventId) {
+    pub(super) fn moved_to(&mut self, position: EventId) {
         self.chain = self.chain.moved_to(position);
         self.stalled = false;
     }
@@ -93,6 +93,13 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
             }
             // Another node was faster. After a sync it is either here too, or the store says why not.
             Joining::Ahead if !synced => {
+                registry.sync_and_wait(dispatcher).await;
+                synced = true;
+                continue;
+            }
+            // The store has nothing newer, and yet the live end is elsewhere: it follows what the store lost.
+            // Reading on would spin until it finds that out.
+            Joining::Behind if !synced && reader.needs_fresh_page() => {
                 registry.sync_and_wait(dispatcher).await;
                 synced = true;
                 continue;

@@ -381,7 +381,8 @@ impl Registry {
                 Err(error) => {
                     tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
                     tokio::time::sleep(backoff.next_wait()).await;
-                    next = dispatcher.sync();
+                    // What it asks for already comes first: it asks for nothing else before the answer.
+                    next = next.or_else(|| dispatcher.sync());
                 }
             }
         }

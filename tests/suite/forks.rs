@@ -171,7 +171,10 @@ async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl F
     let (told, born) = cut(store, 2).await;
     let page = store.recover(told[4], born, &seen(&told)).await;
     assert_eq!((page.from, page.events.len(), page.born), (told[2], 0, born));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], mark: page.last }));
+    assert_eq!(
+        page.fork,
+        Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last })
+    );
     assert!(page.last > told[4]);
     let next = store.publish().await;
     let after = store.read(Start::After(page.last)).await;
