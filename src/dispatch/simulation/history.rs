@@ -240,7 +240,10 @@ impl Client {
                 }
             }
             Some(gap) => {
-                assert_eq!(gap.next, to, "the gap ends where the client goes on");
+                // A slow client may miss that its position moved to the end of the gap, if an event came
+                // after it meanwhile.
+                let skipped = delivered && path.get(1) == Some(&gap.next);
+                assert!(gap.next == to || skipped, "the client goes on at {to}: {gap:?}");
                 let missing = |id: &EventId| match history.points[id].kind {
                     Kind::Event(_) => history.trimmed.contains(id) || history.lost.contains(id),
                     // A notice out of a page that did not know of the mark can't have prepared for it: a
@@ -255,7 +258,7 @@ impl Client {
                 let lost = |id| history.lost.contains(&id);
                 let due = if connected { between.iter().any(missing) } else { lost(self.at) || lost(to) };
                 assert!(due, "a false alarm: {gap:?}");
-                self.landings.push(to);
+                self.landings.push(gap.next);
                 self.owed_by.clear();
             }
         }

@@ -95,11 +95,14 @@ fn scratch() {
     use From::*;
     run(
         Settings { keep: 3, page: 1, outbox: 1, ring: 0 },
-        &[Connect { client: 0, node: 2, from: Cursor, },
-Work { node: 2, which: 0, fate: Done, },
-Publish { step: 2, },
-Flush, Connect { client: 0, node: 0, from: Cursor, },
-Work { node: 0, which: 0, fate: Done, },
-Publish { step: 1, }]
+        &[
+            Connect { client: 0, node: 2, from: Cursor },
+            Work { node: 2, which: 0, fate: Done },
+            Publish { step: 2 },
+            Flush,
+            Connect { client: 0, node: 0, from: Cursor },
+            Work { node: 0, which: 0, fate: Done },
+            Publish { step: 1 },
+        ],
     );
 }

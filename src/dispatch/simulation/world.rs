@@ -70,27 +70,65 @@ pub enum From {
 
 #[derive(Debug, Clone)]
 pub enum Action {
-    Publish { step: u64 },
-    Tick { ms: u64 },
+    Publish {
+        step: u64,
+    },
+    Tick {
+        ms: u64,
+    },
     /// A replica is as far as the master is now.
     Replicate,
     /// The replica becomes the master; its clock is so much behind.
-    Failover { behind: u64 },
+    Failover {
+        behind: u64,
+    },
     Flush,
-    Deliver { node: usize, which: usize, again: bool },
-    Drop { node: usize, which: usize },
+    Deliver {
+        node: usize,
+        which: usize,
+        again: bool,
+    },
+    Drop {
+        node: usize,
+        which: usize,
+    },
     /// A task of a node takes its next step.
-    Work { node: usize, which: usize, fate: Fate },
-    Sync { node: usize },
-    ForgetRing { node: usize },
-    Detach { node: usize },
-    Kill { node: usize },
-    Connect { client: usize, node: usize, from: From },
-    Disconnect { client: usize },
+    Work {
+        node: usize,
+        which: usize,
+        fate: Fate,
+    },
+    Sync {
+        node: usize,
+    },
+    ForgetRing {
+        node: usize,
+    },
+    Detach {
+        node: usize,
+    },
+    Kill {
+        node: usize,
+    },
+    Connect {
+        client: usize,
+        node: usize,
+        from: From,
+    },
+    Disconnect {
+        client: usize,
+    },
     /// A client's temporary dispatcher takes its next step.
-    Feed { client: usize, fate: Fate, shared: bool },
+    Feed {
+        client: usize,
+        fate: Fate,
+        shared: bool,
+    },
     /// A client takes what is in its outbox.
-    Take { client: usize, count: usize },
+    Take {
+        client: usize,
+        count: usize,
+    },
 }
 
 enum Task {
@@ -322,7 +360,31 @@ impl World {
                 return;
             }
         }
-        if debug { for n in &self.nodes { eprintln!("node {:?} tasks {}", n.dispatcher.as_ref().map(|d| format!("{}", matches!(d.readiness(), Readiness::Ready(_)))), n.tasks.len()); } for (c, k) in &self.clients { eprintln!("client {:?} {:?}", c, k.as_ref().map(|k| (k.node, k.outbox.queue.lock().len(), match &k.feed { Feed::Reading(r) => format!("{:?}", r.reader), Feed::Live => "live".into(), _ => "att".into() }))); } eprintln!("{:?} {:?}", self.history, self.log); }
+        if debug {
+            for n in &self.nodes {
+                eprintln!(
+                    "node {:?} tasks {}",
+                    n.dispatcher.as_ref().map(|d| format!("{}", matches!(d.readiness(), Readiness::Ready(_)))),
+                    n.tasks.len()
+                );
+            }
+            for (c, k) in &self.clients {
+                eprintln!(
+                    "client {:?} {:?}",
+                    c,
+                    k.as_ref().map(|k| (
+                        k.node,
+                        k.outbox.queue.lock().len(),
+                        match &k.feed {
+                            Feed::Reading(r) => format!("{:?}", r.reader),
+                            Feed::Live => "live".into(),
+                            _ => "att".into(),
+                        }
+                    ))
+                );
+            }
+            eprintln!("{:?} {:?}", self.history, self.log);
+        }
         panic!("the world does not come to rest");
     }
 
@@ -454,9 +516,7 @@ impl World {
         }
         let (dispatcher, task) = tasks.remove(which % tasks.len()).expect("within bounds");
         let next = match task {
-            Task::Attach => {
-                Some(Task::Attached(self.ask(fate, |world| world.sync_in_store(node, &dispatcher, None))))
-            }
+            Task::Attach => Some(Task::Attached(self.ask(fate, |world| world.sync_in_store(node, &dispatcher, None)))),
             Task::Attached(answer) => {
                 let failed = answer.is_err();
                 if let Some(ask) = dispatcher.attached(answer, &self.nodes[node].budget.clone()) {
@@ -688,9 +748,7 @@ impl World {
                         reading.reader.moved_to(position);
                         Next::Join
                     }
-                    joining
-                        if !reading.synced && (joining == Joining::Ahead || reading.reader.needs_fresh_page()) =>
-                    {
+                    joining if !reading.synced && (joining == Joining::Ahead || reading.reader.needs_fresh_page()) => {
                         reading.synced = true;
                         self.sync(connection.node);
                         Next::Synced
