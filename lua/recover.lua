@@ -13,22 +13,26 @@ local stream = open(KEYS[1], KEYS[2], now, step, ARGV[4])
 -- there, and the first event after it breaks the chain for all who were not told.
 local function record(ancestor, mark)
   local fork, before = stream.fork, stream.last
+  local shown = highest(highest_shown(stream), head)
   if fork and above(fork.mark, ancestor) and fork.mark ~= fork.before then
     -- Somebody reported this tail, or another that was lost before: who missed it meets that mark.
-    -- Raising again would break the chain for those who were told: a false alarm. And with an older
-    -- ancestor, readers would be given again what they know.
-    fork.ancestor = highest(fork.ancestor, ancestor)
-    fork.head = highest(fork.head, head)
-  else
-    if mark then
-      stream.last = next_id(highest(highest_shown(stream), head), now, step)
-      redis.call('HSET', stream.meta, 'last', stream.last)
+    -- Raising again would break the chain for those who were told: a false alarm. With an ancestor that is
+    -- too old, readers would be given again what they know: it is the newer of two, and where the head lies
+    -- among ids of this history, the newest of those.
+    if above(head, fork.mark) then
+      fork.ancestor = before
+    else
+      fork.ancestor = highest(fork.ancestor, ancestor)
     end
-    -- Ids go on above an earlier head too.
-    local shown = fork and highest(fork.head, head) or head
-    fork = { ancestor = ancestor, head = shown, before = before, mark = stream.last }
-    stream.fork = fork
+    fork.head = highest(fork.head, head)
+  elseif mark then
+    stream.last = next_id(shown, now, step)
+    redis.call('HSET', stream.meta, 'last', stream.last)
+    fork = { ancestor = ancestor, head = head, before = before, mark = stream.last }
+  else
+    fork = { ancestor = ancestor, head = shown, before = before, mark = before }
   end
+  stream.fork = fork
   redis.call('HSET', stream.meta, 'fork', table.concat({ fork.ancestor, fork.head, fork.before, fork.mark }, ' '))
   redis.call('PEXPIRE', stream.meta, ARGV[4])
 end
@@ -39,10 +43,9 @@ end
 
 if stream.born ~= ARGV[2] then
   -- Flushed and born again: the histories share nothing, so the new one counts from its birth, and every
-  -- chain breaks there without a mark. Positions up to `head` would pass for positions of the new history
-  -- unless it is written down.
-  if not above(stream.born, head) then
-    record(stream.born, false)
+  -- chain breaks there without a mark. Only ids have to go on above the head.
+  if not above(stream.last, head) then
+    record(stream.last, false)
   end
   return page_from(stream, stream.born, limit, max_bytes, now)
 end

@@ -153,10 +153,9 @@ impl StreamLog {
         let newest_below = self.events.partition_point(|event| event.id <= head).checked_sub(1);
         let ancestor = if position.born != born {
             // Flushed and born again: the histories share nothing, so the new one counts from its birth,
-            // and every chain breaks there without a mark. Positions up to `head` would pass for positions
-            // of the new history unless it is written down.
-            if head >= position.born {
-                self.record_fork(position.born, head, false, now_ms, step);
+            // and every chain breaks there without a mark. Only ids have to go on above the head.
+            if head >= position.last {
+                self.record_fork(position.last, head, false, now_ms, step);
             }
             position.born
         } else if let Some(ancestor) = seen.iter().copied().find(|id| self.has(*id)) {
@@ -280,16 +279,17 @@ impl StreamLog {
         // Raising again would break the chain for those who were told: a false alarm.
         let marked = position.fork.filter(|fork| fork.mark > ancestor && fork.mark != fork.before);
         position.fork = Some(match marked {
-            // With an older ancestor, readers would be given again what they know.
-            Some(fork) => Fork { ancestor: fork.ancestor.max(ancestor), head: fork.head.max(head), ..fork },
-            None => {
-                if mark {
-                    position.last = shown.next(now_ms, step);
-                }
-                // Ids go on above an earlier head too.
-                let head = position.fork.map_or(head, |fork| fork.head.max(head));
+            // With an ancestor that is too old, readers would be given again what they know: it is the newer
+            // of two, and where the head lies among ids of this history, the newest of those.
+            Some(fork) if head <= fork.mark => {
+                Fork { ancestor: fork.ancestor.max(ancestor), head: fork.head.max(head), ..fork }
+            }
+            Some(fork) => Fork { ancestor: before, head: fork.head.max(head), ..fork },
+            None if mark => {
+                position.last = shown.next(now_ms, step);
                 Fork { ancestor, head, before, mark: position.last }
             }
+            None => Fork { ancestor, head: shown, before, mark: before },
         });
     }
 
