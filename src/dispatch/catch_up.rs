@@ -146,3 +146,86 @@ async fn hand_over(reader: &mut Reader, dispatcher: &Dispatcher, subscriber: &Su
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, EventType};
+
+    fn id(n: u64) -> EventId {
+        EventId::new(n, 1)
+    }
+
+    fn page(from: u64, events: std::ops::Range<u64>, last: u64, more: bool) -> Page {
+        let event = |n| Arc::new(Event::new(id(n), id(n - 1), EventType::MESSAGE, "1".into()));
+        Page {
+            from: id(from),
+            events: events.map(event).collect(),
+            more,
+            last: id(last),
+            first: Some(id(2)),
+            born: id(1),
+            fork: None,
+            now_ms: 0,
+        }
+    }
+
+    /// Takes what is pending: ids of events, 0 for anything else.
+    fn take(reader: &mut Reader) -> Vec<u64> {
+        let mut taken = Vec::new();
+        while let Some(delivery) = reader.next() {
+            taken.push(if let Delivery::Event(event) = delivery { event.id.ms } else { 0 });
+            reader.taken();
+        }
+        taken
+    }
+
+    #[test]
+    fn a_reader_goes_on_from_page_to_page() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..8, 9, true));
+        assert_eq!((take(&mut reader), reader.position()), (vec![6, 7], id(7)));
+        reader.page(&page(7, 8..10, 9, false));
+        assert_eq!((take(&mut reader), reader.position()), (vec![8, 9], id(9)));
+    }
+
+    #[test]
+    fn what_the_connection_did_not_take_stays_pending() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..8, 7, false));
+        for _ in 0..2 {
+            assert!(matches!(reader.next(), Some(Delivery::Event(event)) if event.id == id(6)));
+        }
+        reader.taken();
+        assert_eq!(take(&mut reader), [7]);
+    }
+
+    #[test]
+    fn a_page_that_brings_nothing_asks_for_a_fresh_one() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..6, 5, false));
+        assert!(reader.needs_fresh_page() && reader.next().is_none());
+        reader.page(&page(5, 6..7, 6, false));
+        assert!(!reader.needs_fresh_page());
+    }
+
+    #[test]
+    fn what_the_live_end_handed_over_is_not_read_again() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..6, 5, false));
+        reader.moved_to(id(7));
+        assert_eq!(reader.position(), id(7));
+        assert!(!reader.needs_fresh_page(), "it is another page now");
+        reader.page(&page(7, 8..9, 8, false));
+        assert_eq!(take(&mut reader), [8]);
+    }
+
+    #[test]
+    fn a_reader_that_trimming_has_overtaken_tells_the_gap_first() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        let mut overtaken = page(5, 20..21, 20, false);
+        overtaken.first = Some(id(20));
+        reader.page(&overtaken);
+        assert_eq!(take(&mut reader), [0, 20]);
+    }
+}

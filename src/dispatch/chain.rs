@@ -258,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_before_a_fork_covers_nothing_of_what_the_fork_lost() {
+        // It stands on the lost side of an older fork, which the store has forgotten for this one at 11.
+        let mut chain = Chain::at(id(9));
+        let mut page = page(9, &[(11, 10), (12, 11), (21, 20)], 21, Some(2));
+        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(12), mark: id(20) });
+        let told = read(&mut chain, &page);
+        assert_eq!((&told[0], &told[3]), (&gap(9, 11, GapReason::Lost), &gap(12, 21, GapReason::Lost)));
+    }
+
+    #[test]
+    fn who_stops_between_two_gaps_of_one_page_is_told_of_the_second() {
+        let mut page = page(9, &[(11, 10), (21, 20)], 21, Some(2));
+        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(11), mark: id(20) });
+        let steps = Chain::at(id(9)).read(&page);
+        assert_eq!(steps[1].delivery, Delivery::Event(event(11, 10)));
+        let mut resumed = steps[1].resume;
+        page.from = id(10);
+        assert_eq!(read(&mut resumed, &page)[1], gap(11, 21, GapReason::Lost));
+    }
+
+    #[test]
     fn the_end_of_a_page_is_judged_only_when_the_log_ends_there() {
         let mut chain = Chain::at(id(5));
         let mut first = page(5, &[(6, 5)], 30, Some(2));

@@ -147,7 +147,7 @@ impl Live {
         for step in self.chain.read(page) {
             match &step.delivery {
                 Delivery::Event(event) => self.ring.push(event.clone()),
-                // The ring is a run without a break.
+                // Nobody may join before it without being told.
                 Delivery::Gap(_) | Delivery::Position(_) => self.ring.clear(),
             }
             out.push(step);
@@ -185,9 +185,6 @@ impl Live {
     /// A message arrived while nothing is asked: the next event, a duplicate, a hole or a fork.
     fn judge(&mut self, event: Arc<Event>, out: &mut Vec<Step>) -> Option<Ask> {
         if self.chain.continues_with(event.prev) {
-            if event.prev != self.chain.position() {
-                self.ring.clear();
-            }
             out.push(self.chain.event(&event));
             self.ring.push(event);
             None

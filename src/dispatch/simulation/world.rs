@@ -331,7 +331,6 @@ impl World {
     }
 
     fn settle(&mut self) {
-        let debug = std::env::var("SIMDEBUG").is_ok();
         for _ in 0..PATIENCE {
             let mut busy = false;
             for node in 0..NODES {
@@ -359,31 +358,6 @@ impl World {
             if !busy {
                 return;
             }
-        }
-        if debug {
-            for n in &self.nodes {
-                eprintln!(
-                    "node {:?} tasks {}",
-                    n.dispatcher.as_ref().map(|d| format!("{}", matches!(d.readiness(), Readiness::Ready(_)))),
-                    n.tasks.len()
-                );
-            }
-            for (c, k) in &self.clients {
-                eprintln!(
-                    "client {:?} {:?}",
-                    c,
-                    k.as_ref().map(|k| (
-                        k.node,
-                        k.outbox.queue.lock().len(),
-                        match &k.feed {
-                            Feed::Reading(r) => format!("{:?}", r.reader),
-                            Feed::Live => "live".into(),
-                            _ => "att".into(),
-                        }
-                    ))
-                );
-            }
-            eprintln!("{:?} {:?}", self.history, self.log);
         }
         panic!("the world does not come to rest");
     }
@@ -588,10 +562,8 @@ impl World {
         if let Some(fork) = page.fork {
             self.history.recorded(fork, head);
         }
-        if lost {
-            if self.history.oldest_kept().is_none_or(|oldest| head < oldest) {
-                self.too_late.insert(number);
-            }
+        if lost && self.history.oldest_kept().is_none_or(|oldest| head < oldest) {
+            self.too_late.insert(number);
         }
         self.cut(page)
     }
