@@ -23,7 +23,7 @@ end
 local now = clock()
 local stream = open(events, meta, now, tonumber(ARGV[5]), ARGV[8])
 local prev = stream.last
-local id = next_id(prev, now, tonumber(ARGV[5]))
+local id = next_id(highest_shown(stream), now, tonumber(ARGV[5]))
 
 local entry = { 'd', data, 'p', prev }
 if kind ~= '' then

@@ -9,23 +9,31 @@ local head, step = ARGV[1], tonumber(ARGV[3])
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local stream = open(KEYS[1], KEYS[2], now, step, ARGV[4])
 
--- Writes a fork down. With `raise` the stream goes above both sides, so that no id falls below what was
--- shown and the first event afterwards breaks the chain for all who were not told.
-local function record(ancestor, raise)
-  local fork = stream.fork
-  if fork and fork.ancestor == ancestor and above(fork.mark, ancestor) then
-    -- Somebody reported it before. Raising again would break the chain for those who were told and wait
-    -- at the mark: a false alarm.
-    fork.head = highest(fork.head, head)
-  else
-    if raise then
-      stream.last = next_id(highest(stream.last, head), now, step)
-      redis.call('HSET', stream.meta, 'last', stream.last)
+-- Writes a fork down, so that ids go on above what was shown. A mark, if one is wanted, raises the stream
+-- there, and the first event after it breaks the chain for all who were not told.
+local function record(ancestor, mark)
+  local fork, before = stream.fork, stream.last
+  local shown = highest(highest_shown(stream), head)
+  if fork and above(fork.mark, ancestor) and fork.mark ~= fork.before then
+    -- Somebody reported this tail, or another that was lost before: who missed it meets that mark.
+    -- Raising again would break the chain for those who were told: a false alarm. With an ancestor that is
+    -- too old, readers would be given again what they know: it is the newer of two, and where the head lies
+    -- among ids of this history, the newest of those.
+    if above(head, fork.mark) then
+      fork.ancestor = before
+    else
+      fork.ancestor = highest(fork.ancestor, ancestor)
     end
-    fork = { ancestor = ancestor, head = head, mark = stream.last }
-    stream.fork = fork
+    fork.head = highest(fork.head, head)
+  elseif mark then
+    stream.last = next_id(shown, now, step)
+    redis.call('HSET', stream.meta, 'last', stream.last)
+    fork = { ancestor = ancestor, head = head, before = before, mark = stream.last }
+  else
+    fork = { ancestor = ancestor, head = shown, before = before, mark = before }
   end
-  redis.call('HSET', stream.meta, 'fork', fork.ancestor .. ' ' .. fork.head .. ' ' .. fork.mark)
+  stream.fork = fork
+  redis.call('HSET', stream.meta, 'fork', table.concat({ fork.ancestor, fork.head, fork.before, fork.mark }, ' '))
   redis.call('PEXPIRE', stream.meta, ARGV[4])
 end
 
@@ -34,13 +42,10 @@ if knows(stream, head) then
 end
 
 if stream.born ~= ARGV[2] then
-  -- Flushed and born again: the histories share nothing, so the new one counts from its birth.
+  -- Flushed and born again: the histories share nothing, so the new one counts from its birth, and every
+  -- chain breaks there without a mark. Only ids have to go on above the head.
   if not above(stream.last, head) then
-    record(stream.born, true)
-  elseif not above(stream.born, head) then
-    -- New ids are above all that was shown, so nothing has to be raised, but positions up to `head`
-    -- would pass for positions of the new history unless it is written down.
-    record(stream.born, false)
+    record(stream.last, false)
   end
   return page_from(stream, stream.born, limit, max_bytes, now)
 end
@@ -57,6 +62,14 @@ if above(head, stream.last) then
   local ancestor = stream.last
   record(ancestor, true)
   return page_from(stream, ancestor, limit, max_bytes, now)
+end
+
+local below = redis.call('XREVRANGE', stream.key, head, '-', 'COUNT', 1)[1]
+if below then
+  -- The log reaches back beyond `head` and does not know it. Where the histories part can't be said, but
+  -- not after the newest event below.
+  record(below[1], true)
+  return page_from(stream, below[1], limit, max_bytes, now)
 end
 
 -- Ordinary trimming, or a fork that somebody else reported.

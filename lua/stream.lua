@@ -33,6 +33,11 @@ local function clock()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- What no new id may fall below: a lost tail had been shown up to there.
+local function highest_shown(stream)
+  return stream.fork and highest(stream.last, stream.fork.head) or stream.last
+end
+
 -- The id after `last`: the clock's millisecond, never at or below `last`. The step is random, so that
 -- two masters that both go on from `last` do not give one id to two events.
 local function next_id(last, now, step)
@@ -50,8 +55,8 @@ local function open(events, meta, now, step, position)
   if known[1] then
     local stream = { key = events, meta = meta, last = known[1], born = known[2] or known[1] }
     if known[3] then
-      local ancestor, head, mark = string.match(known[3], '^(%S+) (%S+) (%S+)$')
-      stream.fork = { ancestor = ancestor, head = head, mark = mark }
+      local ancestor, head, before, mark = string.match(known[3], '^(%S+) (%S+) (%S+) (%S+)$')
+      stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark }
     end
     return stream
   end
@@ -68,10 +73,23 @@ local function has(stream, id)
   return #redis.call('XRANGE', stream.key, id, id, 'COUNT', 1) > 0
 end
 
+-- The value of an entry's field, nil if it has none of that name.
+local function field(entry, name)
+  local fields = entry[2]
+  for at = 1, #fields, 2 do
+    if fields[at] == name then return fields[at + 1] end
+  end
+end
+
 -- Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
 -- `last` behind, and who was told of a fork waits at its mark.
 local function knows(stream, id)
-  return stream.last == id or (stream.fork and stream.fork.mark == id) or has(stream, id)
+  local fork = stream.fork
+  if stream.last == id or (fork and (fork.mark == id or fork.before == id)) then
+    return true
+  end
+  local next = redis.call('XRANGE', stream.key, id, '+', 'COUNT', 1)[1]
+  return next ~= nil and (next[1] == id or field(next, 'p') == id)
 end
 
 -- The answer of every read; an empty string stands for none.
@@ -80,17 +98,9 @@ local function answer(stream, from, entries, more, now)
   local first = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
   return {
     from, stream.last, stream.born,
-    fork and fork.ancestor or '', fork and fork.head or '', fork and fork.mark or '',
+    fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
     first and first[1] or '', string.format('%.0f', now), more and 1 or 0, entries,
   }
-end
-
--- The field of an entry, nil if it has none of that name.
-local function field(entry, name)
-  local fields = entry[2]
-  for at = 1, #fields, 2 do
-    if fields[at] == name then return fields[at + 1] end
-  end
 end
 
 -- Entries in one direction up to the limits of a page, and whether there are more. `command` is XRANGE

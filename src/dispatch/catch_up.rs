@@ -46,9 +46,9 @@ impl Reader {
 
     /// A page that was read after [`Reader::position`].
     pub fn page(&mut self, page: &Page) {
-        let deliveries = self.chain.read(page);
-        self.stalled = deliveries.is_empty();
-        self.pending.extend(deliveries);
+        let steps = self.chain.read(page);
+        self.stalled = steps.is_empty();
+        self.pending.extend(steps.into_iter().map(|step| step.delivery));
     }
 
     /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
@@ -62,7 +62,7 @@ impl Reader {
     }
 
     /// The live end handed over everything up to `position`.
-    fn moved_to(&mut self, position: EventId) {
+    pub(super) fn moved_to(&mut self, position: EventId) {
         self.chain = self.chain.moved_to(position);
         self.stalled = false;
     }
@@ -76,7 +76,6 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
     let mut reader = Reader::new(chain);
     let mut wait = FIRST_WAIT;
     let mut synced = false;
-    let mut empty_pages = 0;
     loop {
         if !hand_over(&mut reader, dispatcher, &subscriber).await {
             return;
@@ -92,45 +91,43 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
                 subscriber.sink.room().await;
                 continue;
             }
-            // Another node was faster. After a sync it is either here too, or the store says why not.
-            Joining::Ahead if !synced => {
-                registry.sync_and_wait(dispatcher).await;
-                synced = true;
-                continue;
-            }
-            // Nothing follows in the store, and yet this is not where the live end is: the store lost its
-            // tail, and nobody has noticed so far. The sync does; until then there is nothing to be read.
-            Joining::Ahead | Joining::Behind if empty_pages > 1 => {
-                registry.sync_and_wait(dispatcher).await;
-                tokio::select! {
-                    () = tokio::time::sleep(crate::backoff::jittered(wait)) => {}
-                    () = subscriber.ended() => return,
+            // Another node was faster, or nothing follows in the store although the live end is elsewhere:
+            // the store lost its tail, and nobody has noticed so far. After a sync it is known.
+            joining @ (Joining::Ahead | Joining::Behind) => {
+                if !synced && (joining == Joining::Ahead || reader.needs_fresh_page()) {
+                    registry.sync_and_wait(dispatcher).await;
+                    synced = true;
+                    continue;
                 }
-                wait = (wait * 2).min(LONGEST_WAIT);
+                if synced && reader.needs_fresh_page() && !pause(&subscriber, &mut wait).await {
+                    return;
+                }
+                synced = false;
             }
-            Joining::Ahead | Joining::Behind => synced = false,
         }
         match registry.pages().after(dispatcher.stream(), reader.position(), reader.needs_fresh_page()).await {
             Ok(page) => {
                 reader.page(&page);
-                if reader.needs_fresh_page() {
-                    empty_pages += 1;
-                } else {
-                    empty_pages = 0;
+                if !reader.needs_fresh_page() {
                     wait = FIRST_WAIT;
                 }
                 registry.hand_on(dispatcher, &page);
             }
             Err(error) => {
                 tracing::debug!(stream = %dispatcher.stream(), %error, "catching up waits for the store");
-                tokio::select! {
-                    () = tokio::time::sleep(crate::backoff::jittered(wait)) => {}
-                    () = subscriber.ended() => return,
+                if !pause(&subscriber, &mut wait).await {
+                    return;
                 }
-                wait = (wait * 2).min(LONGEST_WAIT);
             }
         }
     }
+}
+
+/// Waits before another try, longer each time. False when the connection no longer wants what comes of it.
+async fn pause(subscriber: &Subscriber, wait: &mut Duration) -> bool {
+    let jittered = crate::backoff::jittered(*wait);
+    *wait = (*wait * 2).min(LONGEST_WAIT);
+    tokio::time::timeout(jittered, subscriber.ended()).await.is_err()
 }
 
 /// Hands over what is pending. False when the connection no longer wants it.
@@ -154,4 +151,87 @@ async fn hand_over(reader: &mut Reader, dispatcher: &Dispatcher, subscriber: &Su
         subscriber.sink.flush();
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, EventType};
+
+    fn id(n: u64) -> EventId {
+        EventId::new(n, 1)
+    }
+
+    fn page(from: u64, events: std::ops::Range<u64>, last: u64, more: bool) -> Page {
+        let event = |n| Arc::new(Event::new(id(n), id(n - 1), EventType::MESSAGE, "1".into()));
+        Page {
+            from: id(from),
+            events: events.map(event).collect(),
+            more,
+            last: id(last),
+            first: Some(id(2)),
+            born: id(1),
+            fork: None,
+            now_ms: 0,
+        }
+    }
+
+    /// Takes what is pending: ids of events, 0 for anything else.
+    fn take(reader: &mut Reader) -> Vec<u64> {
+        let mut taken = Vec::new();
+        while let Some(delivery) = reader.next() {
+            taken.push(if let Delivery::Event(event) = delivery { event.id.ms } else { 0 });
+            reader.taken();
+        }
+        taken
+    }
+
+    #[test]
+    fn a_reader_goes_on_from_page_to_page() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..8, 9, true));
+        assert_eq!((take(&mut reader), reader.position()), (vec![6, 7], id(7)));
+        reader.page(&page(7, 8..10, 9, false));
+        assert_eq!((take(&mut reader), reader.position()), (vec![8, 9], id(9)));
+    }
+
+    #[test]
+    fn what_the_connection_did_not_take_stays_pending() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..8, 7, false));
+        for _ in 0..2 {
+            assert!(matches!(reader.next(), Some(Delivery::Event(event)) if event.id == id(6)));
+        }
+        reader.taken();
+        assert_eq!(take(&mut reader), [7]);
+    }
+
+    #[test]
+    fn a_page_that_brings_nothing_asks_for_a_fresh_one() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..6, 5, false));
+        assert!(reader.needs_fresh_page() && reader.next().is_none());
+        reader.page(&page(5, 6..7, 6, false));
+        assert!(!reader.needs_fresh_page());
+    }
+
+    #[test]
+    fn what_the_live_end_handed_over_is_not_read_again() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..6, 5, false));
+        reader.moved_to(id(7));
+        assert_eq!(reader.position(), id(7));
+        assert!(!reader.needs_fresh_page(), "it is another page now");
+        reader.page(&page(7, 8..9, 8, false));
+        assert_eq!(take(&mut reader), [8]);
+    }
+
+    #[test]
+    fn a_reader_that_trimming_has_overtaken_tells_the_gap_first() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        let mut overtaken = page(5, 20..21, 20, false);
+        overtaken.first = Some(id(20));
+        reader.page(&overtaken);
+        assert_eq!(take(&mut reader), [0, 20]);
+    }
 }

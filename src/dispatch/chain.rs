@@ -19,13 +19,30 @@ pub enum Delivery {
     Position(EventId),
 }
 
+/// A delivery, and where a connection that can't take it now goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What comes next.
+    pub delivery: Delivery,
+    /// The place of a connection that took everything before it.
+    pub resume: Chain,
+}
+
 /// A reader's place in one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chain {
     position: EventId,
-    /// The mark of a fork for which this reader has been told a gap already: the break of the chain
-    /// that the mark makes on purpose is no news to it.
-    told: Option<EventId>,
+    /// A break ahead that is no news to this reader, because the gap notice it was told covers it: the
+    /// one that the mark of a fork makes on purpose.
+    told: Option<Jump>,
+}
+
+/// From the last position before a break of the chain to the first one after it. Both ends count: events
+/// that are missing right before the break, trimmed meanwhile, are another loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Jump {
+    from: EventId,
+    to: EventId,
 }
 
 impl Chain {
@@ -41,7 +58,21 @@ impl Chain {
 
     /// Whether an event with this `prev` is the next one.
     pub fn continues_with(&self, prev: EventId) -> bool {
-        prev == self.position || (self.told == Some(prev) && prev > self.position)
+        prev == self.position || self.jumps_to(prev)
+    }
+
+    /// Whether a break lies ahead that is no news to this reader, but would be to others.
+    pub fn is_before_told_break(&self) -> bool {
+        self.told.is_some_and(|jump| jump.from >= self.position)
+    }
+
+    /// A reader at `position` that has been told that there is nothing between there and `to`.
+    pub fn told_up_to(position: EventId, to: EventId) -> Self {
+        Chain { position, told: Some(Jump { from: position, to }) }
+    }
+
+    fn jumps_to(&self, to: EventId) -> bool {
+        self.told == Some(Jump { from: self.position, to })
     }
 
     /// The same knowledge at an earlier or later position.
@@ -50,16 +81,18 @@ impl Chain {
     }
 
     /// Moves over `event`, which has to be the next one.
-    pub fn advance(&mut self, event: &Event) {
+    pub fn event(&mut self, event: &Arc<Event>) -> Step {
         debug_assert!(self.continues_with(event.prev));
+        let resume = *self;
         self.position = event.id;
+        Step { delivery: Delivery::Event(event.clone()), resume }
     }
 
     /// Whether `page`, read after this position, shows that something is missing right here.
     pub fn is_broken_by(&self, page: &Page) -> bool {
         match page.events.first() {
             Some(event) => !self.continues_with(event.prev),
-            None => !page.more && page.last != self.position && self.told != Some(page.last),
+            None => !page.more && !self.continues_with(page.last),
         }
     }
 
@@ -67,28 +100,34 @@ impl Chain {
     /// notice before whatever the chain does not connect.
     ///
     /// When the page is the log's end, the position afterwards is the stream's `last`.
-    pub fn read(&mut self, page: &Page) -> Vec<Delivery> {
-        let mut deliveries = Vec::with_capacity(page.events.len() + 2);
+    pub fn read(&mut self, page: &Page) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(page.events.len() + 2);
         for event in &page.events {
             if !self.continues_with(event.prev) {
-                deliveries.push(self.gap(event.id, page));
+                steps.push(self.gap(event.id, page));
+                // The notice covers everything up to the event, which connects to its own `prev`.
+                self.position = event.prev;
             }
-            self.position = event.id;
-            deliveries.push(Delivery::Event(event.clone()));
+            steps.push(self.event(event));
         }
         if !page.more && page.last != self.position {
-            if self.told != Some(page.last) {
-                deliveries.push(self.gap(page.last, page));
-            }
+            let told = self.jumps_to(page.last);
+            let gap = (!told).then(|| self.gap(page.last, page));
+            let resume = if told { *self } else { Chain::told_up_to(self.position, page.last) };
+            steps.extend(gap);
             self.position = page.last;
-            deliveries.push(Delivery::Position(page.last));
+            steps.push(Step { delivery: Delivery::Position(page.last), resume });
         }
-        deliveries
+        steps
     }
 
-    fn gap(&mut self, next: EventId, page: &Page) -> Delivery {
-        self.told = page.fork.map(|fork| fork.mark);
-        Delivery::Gap(Gap { after: self.position, next, reason: self.reason(page) })
+    fn gap(&mut self, next: EventId, page: &Page) -> Step {
+        let resume = *self;
+        // The hole before `next` covers what a fork lost only if the lost tail began before it.
+        let covered = page.fork.filter(|fork| fork.ancestor < next && fork.before != fork.mark);
+        self.told = covered.map(|fork| Jump { from: fork.before, to: fork.mark });
+        let gap = Gap { after: self.position, next, reason: self.reason(page) };
+        Step { delivery: Delivery::Gap(gap), resume }
     }
 
     /// Why `page` does not connect to the position.
@@ -141,6 +180,10 @@ mod tests {
         }
     }
 
+    fn read(chain: &mut Chain, page: &Page) -> Vec<Delivery> {
+        chain.read(page).into_iter().map(|step| step.delivery).collect()
+    }
+
     fn gap(after: u64, next: u64, reason: GapReason) -> Delivery {
         Delivery::Gap(Gap { after: id(after), next: id(next), reason })
     }
@@ -150,7 +193,7 @@ mod tests {
         let mut chain = Chain::at(id(5));
         let page = page(5, &[(6, 5), (8, 6)], 8, Some(2));
         assert!(!chain.is_broken_by(&page));
-        assert_eq!(chain.read(&page), [Delivery::Event(event(6, 5)), Delivery::Event(event(8, 6))]);
+        assert_eq!(read(&mut chain, &page), [Delivery::Event(event(6, 5)), Delivery::Event(event(8, 6))]);
         assert_eq!(chain.position(), id(8));
     }
 
@@ -159,7 +202,7 @@ mod tests {
         let mut chain = Chain::at(id(8));
         let page = page(8, &[], 8, None);
         assert!(!chain.is_broken_by(&page));
-        assert_eq!(chain.read(&page), []);
+        assert_eq!(read(&mut chain, &page), []);
     }
 
     #[test]
@@ -167,7 +210,7 @@ mod tests {
         let mut chain = Chain::at(id(5));
         let page = page(5, &[(20, 19), (21, 20)], 21, Some(20));
         assert!(chain.is_broken_by(&page));
-        let told = chain.read(&page);
+        let told = read(&mut chain, &page);
         assert_eq!(told[0], gap(5, 20, GapReason::Trimmed));
         assert_eq!(told.len(), 3);
     }
@@ -175,7 +218,7 @@ mod tests {
     #[test]
     fn an_expired_log_is_a_gap_up_to_the_newest_id() {
         let mut chain = Chain::at(id(5));
-        let told = chain.read(&page(5, &[], 9, None));
+        let told = read(&mut chain, &page(5, &[], 9, None));
         assert_eq!(told, [gap(5, 9, GapReason::Expired), Delivery::Position(id(9))]);
         assert_eq!(chain.position(), id(9));
     }
@@ -183,7 +226,7 @@ mod tests {
     #[test]
     fn a_position_above_the_newest_id_is_a_lost_tail() {
         let mut chain = Chain::at(id(50));
-        let told = chain.read(&page(50, &[], 9, Some(2)));
+        let told = read(&mut chain, &page(50, &[], 9, Some(2)));
         assert_eq!(told, [gap(50, 9, GapReason::Lost), Delivery::Position(id(9))]);
     }
 
@@ -192,26 +235,47 @@ mod tests {
         let mut chain = Chain::at(id(5));
         let mut flushed = page(5, &[], 9, None);
         flushed.born = id(9);
-        assert_eq!(chain.read(&flushed)[0], gap(5, 9, GapReason::Lost));
+        assert_eq!(read(&mut chain, &flushed)[0], gap(5, 9, GapReason::Lost));
     }
 
     #[test]
     fn the_mark_of_a_fork_breaks_the_chain_only_for_those_who_were_not_told() {
-        let fork = Some(Fork { ancestor: id(5), head: id(9), mark: id(12) });
+        let fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12) });
         // This one had seen the lost tail up to 9: one gap, then the new history without a second.
         let mut chain = Chain::at(id(9));
         let mut new_history = page(5, &[(11, 5), (13, 12)], 13, Some(2));
         new_history.fork = fork;
         assert_eq!(
-            chain.read(&new_history),
+            read(&mut chain, &new_history),
             [gap(9, 11, GapReason::Lost), Delivery::Event(event(11, 5)), Delivery::Event(event(13, 12))]
         );
         // This one had not seen the tail: what it missed shows at the mark.
         let mut chain = Chain::at(id(5));
         assert_eq!(
-            chain.read(&new_history),
+            read(&mut chain, &new_history),
             [Delivery::Event(event(11, 5)), gap(11, 13, GapReason::Lost), Delivery::Event(event(13, 12))]
         );
+    }
+
+    #[test]
+    fn a_gap_before_a_fork_covers_nothing_of_what_the_fork_lost() {
+        // It stands on the lost side of an older fork, which the store has forgotten for this one at 11.
+        let mut chain = Chain::at(id(9));
+        let mut page = page(9, &[(11, 10), (12, 11), (21, 20)], 21, Some(2));
+        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(12), mark: id(20) });
+        let told = read(&mut chain, &page);
+        assert_eq!((&told[0], &told[3]), (&gap(9, 11, GapReason::Lost), &gap(12, 21, GapReason::Lost)));
+    }
+
+    #[test]
+    fn who_stops_between_two_gaps_of_one_page_is_told_of_the_second() {
+        let mut page = page(9, &[(11, 10), (21, 20)], 21, Some(2));
+        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(11), mark: id(20) });
+        let steps = Chain::at(id(9)).read(&page);
+        assert_eq!(steps[1].delivery, Delivery::Event(event(11, 10)));
+        let mut resumed = steps[1].resume;
+        page.from = id(10);
+        assert_eq!(read(&mut resumed, &page)[1], gap(11, 21, GapReason::Lost));
     }
 
     #[test]
@@ -219,7 +283,7 @@ mod tests {
         let mut chain = Chain::at(id(5));
         let mut first = page(5, &[(6, 5)], 30, Some(2));
         first.more = true;
-        assert_eq!(chain.read(&first), [Delivery::Event(event(6, 5))]);
+        assert_eq!(read(&mut chain, &first), [Delivery::Event(event(6, 5))]);
         assert_eq!(chain.position(), id(6));
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::chain::{Chain, Delivery};
+use super::chain::{self, Chain, Delivery};
 use super::live::{Ask, Join, Live};
 use super::ring::RingBudget;
 use super::sink::{Flush, Offer, Sink, Slot};
@@ -271,6 +271,12 @@ impl Dispatcher {
         self.state.lock().live().is_some_and(|live| live.is_asking())
     }
 
+    /// Whether it follows, and nothing is awaited.
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.state.lock().live().is_some_and(|live| live.is_settled())
+    }
+
     /// Lets a connection at `position` join the live end, if it is at it or within the ring.
     pub(super) fn join(&self, subscriber: &Subscriber, position: EventId) -> Joining {
         let mut state = self.state.lock();
@@ -331,41 +337,24 @@ impl Dispatcher {
         &self,
         mut state: MutexGuard<'_, State>,
         flush: &mut Flush,
-        run: impl FnOnce(&mut Live, &mut Vec<Delivery>) -> Option<Ask>,
+        run: impl FnOnce(&mut Live, &mut Vec<chain::Step>) -> Option<Ask>,
     ) -> Step {
         let mut out = Vec::new();
         let Some(live) = state.live() else { return Step::default() };
-        let before = live.chain();
         let ask = run(live, &mut out);
-        let told = live.chain();
         if !out.is_empty() {
             state.active = Instant::now();
         }
-        let overflowed = self.offer_all(&mut state, before, told, &out, flush);
+        let overflowed = self.offer_all(&mut state, &out, flush);
         // They are temporary dispatchers from here on, so that the dispatcher stays for them.
         state.pins += overflowed.len();
         Step { ask, overflowed }
     }
 
-    fn offer_all(
-        &self,
-        state: &mut State,
-        before: Chain,
-        told: Chain,
-        deliveries: &[Delivery],
-        flush: &mut Flush,
-    ) -> Vec<Overflow> {
+    fn offer_all(&self, state: &mut State, steps: &[chain::Step], flush: &mut Flush) -> Vec<Overflow> {
         let mut overflowed = Vec::new();
-        let mut position = before.position();
-        for delivery in deliveries {
+        for chain::Step { delivery, resume } in steps {
             self.metrics.delivered_to(delivery, state.subscribers.len());
-            // Where a connection goes on that could not take this delivery: an event connects to its own
-            // prev, also where a gap notice stood before it.
-            let resume_at = match delivery {
-                Delivery::Event(event) => told.moved_to(event.prev),
-                Delivery::Gap(gap) => Chain::at(gap.after),
-                Delivery::Position(_) => told.moved_to(position),
-            };
             state.subscribers.retain(|subscriber| {
                 match subscriber.sink.offer(subscriber.slot, &self.stream, delivery) {
                     Offer::Taken { flush: first } => {
@@ -375,17 +364,12 @@ impl Dispatcher {
                         true
                     }
                     Offer::Full => {
-                        overflowed.push((subscriber.clone(), resume_at));
+                        overflowed.push((subscriber.clone(), *resume));
                         false
                     }
                     Offer::Closed => false,
                 }
             });
-            position = match delivery {
-                Delivery::Event(event) => event.id,
-                Delivery::Position(id) => *id,
-                Delivery::Gap(_) => position,
-            };
         }
         overflowed
     }

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::chain::{Chain, Delivery};
+use super::chain::{Chain, Delivery, Step};
 use super::ring::{Ring, RingBudget};
 use crate::model::{Event, EventId, Page};
 
@@ -87,14 +87,15 @@ impl Live {
         self.chain.position()
     }
 
-    /// The head, with what is known of a fork before it.
-    pub fn chain(&self) -> Chain {
-        self.chain
-    }
-
     /// Whether an answer of the store is awaited.
     pub fn is_asking(&self) -> bool {
         matches!(self.state, State::Syncing | State::Recovering)
+    }
+
+    /// Whether nothing is awaited: no answer, no message.
+    #[cfg(test)]
+    pub fn is_settled(&self) -> bool {
+        self.state == State::Following && self.early.is_empty() && !self.sync_again
     }
 
     /// Gives up the ring's memory: nobody is likely to need it soon.
@@ -103,7 +104,7 @@ impl Live {
     }
 
     /// A message came in over the channel.
-    pub fn message(&mut self, event: Arc<Event>, out: &mut Vec<Delivery>) -> Option<Ask> {
+    pub fn message(&mut self, event: Arc<Event>, out: &mut Vec<Step>) -> Option<Ask> {
         match self.state {
             State::Following => self.judge(event, out),
             State::Hole => {
@@ -133,22 +134,23 @@ impl Live {
     }
 
     /// The store answered.
-    pub fn answered(&mut self, page: &Page, out: &mut Vec<Delivery>) -> Option<Ask> {
+    pub fn answered(&mut self, page: &Page, out: &mut Vec<Step>) -> Option<Ask> {
         let asked = self.chain.position();
-        let unexplained = page.from == asked && self.chain.is_broken_by(page);
-        if self.state == State::Syncing && unexplained {
+        // Also when the store knows of a fork there: whether it is the one that took our history, and
+        // whether it has a mark for those who missed what we have shown, only a report finds out.
+        if self.state == State::Syncing && (page.from != asked || self.chain.is_broken_by(page)) {
             self.state = State::Recovering;
             self.early.clear();
             return Some(Ask::Recover { head: asked, born: self.born, seen: self.ring.newest(FORK_SEARCH) });
         }
         self.born = page.born;
-        for delivery in self.chain.read(page) {
-            match &delivery {
+        for step in self.chain.read(page) {
+            match &step.delivery {
                 Delivery::Event(event) => self.ring.push(event.clone()),
-                // The ring is a run without a break.
+                // Nobody may join before it without being told.
                 Delivery::Gap(_) | Delivery::Position(_) => self.ring.clear(),
             }
-            out.push(delivery);
+            out.push(step);
         }
         if page.more {
             return Some(self.ask_sync());
@@ -160,13 +162,16 @@ impl Live {
 
     /// The store gave no answer. The caller asks again after a while; until then messages that connect
     /// are dispatched.
-    pub fn failed(&mut self, out: &mut Vec<Delivery>) -> Option<Ask> {
+    pub fn failed(&mut self, out: &mut Vec<Step>) -> Option<Ask> {
         self.resume(out)
     }
 
     /// Where a connection at `position` stands.
     pub fn join(&self, position: EventId) -> Join {
-        if position == self.head() {
+        if self.chain.is_before_told_break() {
+            // Those who follow already were told of the break; a page tells it to whoever comes now.
+            Join::Behind
+        } else if position == self.head() {
             Join::Events(Vec::new())
         } else if let Some(events) = self.ring.after(position) {
             Join::Events(events.cloned().collect())
@@ -178,14 +183,10 @@ impl Live {
     }
 
     /// A message arrived while nothing is asked: the next event, a duplicate, a hole or a fork.
-    fn judge(&mut self, event: Arc<Event>, out: &mut Vec<Delivery>) -> Option<Ask> {
+    fn judge(&mut self, event: Arc<Event>, out: &mut Vec<Step>) -> Option<Ask> {
         if self.chain.continues_with(event.prev) {
-            if event.prev != self.chain.position() {
-                self.ring.clear();
-            }
-            self.chain.advance(&event);
-            self.ring.push(event.clone());
-            out.push(Delivery::Event(event));
+            out.push(self.chain.event(&event));
+            self.ring.push(event);
             None
         } else if event.id == self.head() || self.ring.contains(event.id, event.prev) {
             None
@@ -217,7 +218,7 @@ impl Live {
         Ask::Sync { head: self.head() }
     }
 
-    fn resume(&mut self, out: &mut Vec<Delivery>) -> Option<Ask> {
+    fn resume(&mut self, out: &mut Vec<Step>) -> Option<Ask> {
         self.state = State::Following;
         if self.sync_again {
             return Some(self.ask_sync());
@@ -226,7 +227,7 @@ impl Live {
     }
 
     /// Goes through the queue as if its messages came in now.
-    fn drain(&mut self, out: &mut Vec<Delivery>) -> Option<Ask> {
+    fn drain(&mut self, out: &mut Vec<Step>) -> Option<Ask> {
         let waited = self.state == State::Hole;
         self.state = State::Following;
         // Links and channels may overtake each other, so the queue is not in order.

@@ -15,6 +15,8 @@ pub mod live;
 mod pages;
 mod registry;
 pub mod ring;
+#[cfg(test)]
+mod simulation;
 mod sink;
 
 pub use chain::Delivery;

@@ -47,9 +47,13 @@ impl Ring {
         Ring { events: VecDeque::new(), budget }
     }
 
-    /// Adds the stream's next event. Over the budget the ring gives up its own oldest ones; the event
+    /// Adds the stream's next event. What it does not continue is forgotten: whoever would join before the
+    /// break has to be told of it. Over the budget the ring gives up its own oldest ones; the event
     /// just added stays out too when there is no room at all.
     pub fn push(&mut self, event: Arc<Event>) {
+        if self.events.back().is_some_and(|newest| newest.id != event.prev) {
+            self.clear();
+        }
         self.budget.used.fetch_add(weight(&event), Ordering::Relaxed);
         self.events.push_back(event);
         while self.budget.used() > self.budget.limit && !self.events.is_empty() {
@@ -140,6 +144,14 @@ mod tests {
         let ring = ring(3 * (EVENT_OVERHEAD + 2), 1..100);
         assert_eq!(after(&ring, 96), Some(vec![97, 98, 99]));
         assert_eq!(after(&ring, 95), None);
+    }
+
+    #[test]
+    fn a_ring_holds_no_break() {
+        let mut ring = ring(1 << 20, 5..9);
+        ring.push(Arc::new(Event::new(EventId::new(20, 0), EventId::new(15, 0), EventType::MESSAGE, "1".into())));
+        assert_eq!(after(&ring, 8), None);
+        assert_eq!(after(&ring, 15), Some(vec![20]));
     }
 
     #[test]

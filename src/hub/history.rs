@@ -54,7 +54,7 @@ impl Hub {
 }
 
 fn after_id(id: EventId, page: &Page) -> History {
-    let gap = Chain::at(id).read(page).into_iter().find_map(|delivery| match delivery {
+    let gap = Chain::at(id).read(page).into_iter().find_map(|step| match step.delivery {
         Delivery::Gap(gap) => Some(gap),
         _ => None,
     });

@@ -24,7 +24,9 @@ pub struct Fork {
     pub ancestor: EventId,
     /// The newest id that was shown of the history that is gone.
     pub head: EventId,
-    /// The id that the stream was raised to when the split was found. No event has it, so the first
+    /// Where the stream stood when the split was found.
+    pub before: EventId,
+    /// The id that the stream was raised to from there when the split was found. No event has it, so the first
     /// event after it breaks the chain for everyone who was not told.
     pub mark: EventId,
 }

@@ -145,9 +145,12 @@ for_each_store! {
     what_was_published_before_the_report_is_in_its_page
     a_report_of_what_is_still_there_changes_nothing
     a_flush_is_a_new_birth
-    a_flush_with_a_clock_behind_raises_the_stream_above_what_was_shown
+    after_a_flush_with_a_clock_behind_ids_go_on_above_what_was_shown
     a_tail_that_nothing_is_left_of_forks_at_the_newest_event
     a_second_failover_at_another_event_is_another_fork
+    a_lost_head_among_newer_ids_is_a_fork_even_when_nothing_else_was_seen
+    a_second_report_from_far_ahead_lifts_the_ids_but_breaks_no_chain
+    a_position_right_before_the_oldest_event_is_known
 }
 
 /// Five events, of which the last `lost` are lost. Gives the ids and the birth id.
@@ -171,7 +174,7 @@ async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl F
     let (told, born) = cut(store, 2).await;
     let page = store.recover(told[4], born, &seen(&told)).await;
     assert_eq!((page.from, page.events.len(), page.born), (told[2], 0, born));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], mark: page.last }));
+    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last }));
     assert!(page.last > told[4]);
     let next = store.publish().await;
     let after = store.read(Start::After(page.last)).await;
@@ -249,7 +252,7 @@ async fn a_flush_is_a_new_birth(store: &mut impl Fragile) {
     assert_eq!((again.from, ids(&again), again.born), (page.born, vec![next], page.born));
 }
 
-async fn a_flush_with_a_clock_behind_raises_the_stream_above_what_was_shown(store: &mut impl Fragile) {
+async fn after_a_flush_with_a_clock_behind_ids_go_on_above_what_was_shown(store: &mut impl Fragile) {
     let (told, born) = cut(store, 0).await;
     // Shown while the clock was an hour ahead.
     let hour = 3_600_000;
@@ -258,20 +261,21 @@ async fn a_flush_with_a_clock_behind_raises_the_stream_above_what_was_shown(stor
     let early = store.publish().await;
     let page = store.recover(shown, born, &[shown, told[4]]).await;
     assert_eq!((page.from, ids(&page)), (page.born, vec![early]));
-    assert_eq!(page.fork, Some(Fork { ancestor: page.born, head: shown, mark: page.last }));
-    assert!(page.last > shown);
+    // Every chain breaks at a birth: a mark would only tell those of the new history of a loss that is
+    // none to them.
+    assert_eq!(page.fork, Some(Fork { ancestor: early, head: shown, before: early, mark: early }));
+    assert_eq!(page.last, early);
     let again = store.recover(newer, born, &[newer, shown]).await;
-    assert_eq!(again.fork.map(|fork| (fork.ancestor, fork.mark)), Some((page.born, page.last)));
-    assert_eq!(store.read(Start::After(shown)).await.from, page.born);
+    assert_eq!(again.fork.map(|fork| (fork.ancestor, fork.mark)), Some((early, early)));
     let next = store.publish().await;
-    assert!(next > shown);
+    assert!(next > newer);
 }
 
 async fn a_tail_that_nothing_is_left_of_forks_at_the_newest_event(store: &mut impl Fragile) {
     let (told, born) = cut(store, 2).await;
     let page = store.recover(told[4], born, &[told[4], told[3]]).await;
     assert_eq!((page.from, page.events.len()), (told[2], 0));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], mark: page.last }));
+    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last }));
     assert!(page.last > told[4]);
 }
 
@@ -285,6 +289,49 @@ async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fra
     store.lose(2).await;
     let second = store.recover(more[3], born, &seen(&more)).await;
     assert_eq!(second.from, more[1]);
-    assert_eq!(second.fork, Some(Fork { ancestor: more[1], head: more[3], mark: second.last }));
+    let fork = Fork { ancestor: more[1], head: more[3], before: more[1], mark: second.last };
+    assert_eq!(second.fork, Some(fork));
     assert!(second.last > more[3] && second.last > first.last);
+}
+
+async fn a_lost_head_among_newer_ids_is_a_fork_even_when_nothing_else_was_seen(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    // In memory all this may happen within one millisecond, where ids step at random.
+    let mut below = told[2];
+    let mut newest = store.publish().await;
+    while newest < told[4] {
+        below = newest;
+        newest = store.publish().await;
+    }
+    let page = store.recover(told[4], born, &[]).await;
+    let fork = Fork { ancestor: below, head: told[4], before: newest, mark: page.last };
+    assert_eq!((page.from, ids(&page), page.fork), (below, vec![newest], Some(fork)));
+    assert!(page.last > newest);
+}
+
+async fn a_second_report_from_far_ahead_lifts_the_ids_but_breaks_no_chain(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let first = store.recover(told[4], born, &seen(&told)).await;
+    let shown = EventId::new(told[4].ms + 3_600_000, 5);
+    let second = store.recover(shown, born, &[shown, told[3], told[2]]).await;
+    assert_eq!((second.from, second.last), (told[2], first.last));
+    let next = store.publish().await;
+    let page = store.read(Start::After(first.last)).await;
+    assert_eq!((ids(&page), page.events[0].prev), (vec![next], first.last));
+    assert!(next > shown);
+}
+
+async fn a_position_right_before_the_oldest_event_is_known(store: &mut impl Fragile) {
+    let (told, born) = cut(store, 2).await;
+    let mark = store.recover(told[4], born, &seen(&told)).await.last;
+    // A second fork takes the place of the first: its mark is now known by the event after it alone.
+    let mut more = Vec::new();
+    for _ in 0..3 {
+        more.push(store.publish().await);
+    }
+    store.lose(1).await;
+    let second = store.recover(more[2], born, &seen(&more)).await;
+    let again = store.recover(mark, born, &[]).await;
+    assert_eq!((again.from, again.last, again.fork), (mark, second.last, second.fork));
+    assert_eq!(again.events[0].prev, mark);
 }

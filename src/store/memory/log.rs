@@ -43,6 +43,13 @@ struct Position {
     fork: Option<Fork>,
 }
 
+impl Position {
+    /// No new id may fall below: a lost tail had been shown up to there.
+    fn highest_shown(&self) -> EventId {
+        self.last.max(self.fork.map_or(EventId::ZERO, |fork| fork.head))
+    }
+}
+
 #[derive(Debug, Clone)]
 struct HeldRoute {
     node: NodeId,
@@ -99,7 +106,7 @@ impl StreamLog {
         }
         let position = self.open(now_ms, step);
         let prev = position.last;
-        let id = prev.next(now_ms, step);
+        let id = position.highest_shown().next(now_ms, step);
         position.last = id;
         // A copy: the draft's data may be a small slice of a large request body.
         let data = Bytes::copy_from_slice(&draft.data);
@@ -143,14 +150,12 @@ impl StreamLog {
         if self.knows(head) {
             return self.page_after(head, PAGE_EVENTS, now_ms);
         }
+        let newest_below = self.events.partition_point(|event| event.id <= head).checked_sub(1);
         let ancestor = if position.born != born {
-            // Flushed and born again: the histories share nothing, so the new one counts from its birth.
-            if position.last <= head {
-                self.record_fork(position.born, head, true, now_ms, step);
-            } else if head >= position.born {
-                // New ids are above all that was shown, so nothing has to be raised, but positions up to
-                // `head` would pass for positions of the new history unless it is written down.
-                self.record_fork(position.born, head, false, now_ms, step);
+            // Flushed and born again: the histories share nothing, so the new one counts from its birth,
+            // and every chain breaks there without a mark. Only ids have to go on above the head.
+            if head >= position.last {
+                self.record_fork(position.last, head, false, now_ms, step);
             }
             position.born
         } else if let Some(ancestor) = seen.iter().copied().find(|id| self.has(*id)) {
@@ -160,6 +165,12 @@ impl StreamLog {
             // Nothing of `seen` is left to compare with, but ids that the store never heard of were shown.
             self.record_fork(position.last, head, true, now_ms, step);
             position.last
+        } else if let Some(at) = newest_below {
+            // The log reaches back beyond `head` and does not know it. Where the histories part can't be
+            // said, but not after the newest event below.
+            let ancestor = self.events[at].id;
+            self.record_fork(ancestor, head, true, now_ms, step);
+            ancestor
         } else {
             // Ordinary trimming, or a fork that somebody else reported.
             return self.page_after(head, PAGE_EVENTS, now_ms);
@@ -257,26 +268,34 @@ impl StreamLog {
     /// Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
     /// `last` behind, and who was told of a fork waits at its mark.
     fn knows(&self, id: EventId) -> bool {
-        let position = self.position;
-        self.has(id) || position.is_some_and(|p| p.last == id || p.fork.is_some_and(|fork| fork.mark == id))
+        let next = self.events.get(self.events.partition_point(|event| event.id < id));
+        let event = next.is_some_and(|event| event.id == id || event.prev == id);
+        let raised = |fork: Fork| fork.mark == id || fork.before == id;
+        event || self.position.is_some_and(|p| p.last == id || p.fork.is_some_and(raised))
     }
 
-    /// Writes a fork down. With `raise` the stream goes above both sides, so that no id falls below what
-    /// was shown and the first event afterwards breaks the chain for all who were not told.
-    fn record_fork(&mut self, ancestor: EventId, head: EventId, raise: bool, now_ms: u64, step: u64) {
+    /// Writes a fork down, so that ids go on above what was shown. A mark, if one is wanted, raises the stream
+    /// there, and the first event after it breaks the chain for all who were not told.
+    fn record_fork(&mut self, ancestor: EventId, head: EventId, mark: bool, now_ms: u64, step: u64) {
         self.hold_position(now_ms);
         let Some(position) = &mut self.position else { return };
-        match &mut position.fork {
-            // Somebody reported it before. Raising again would break the chain for those who were told
-            // and wait at the mark: a false alarm.
-            Some(fork) if fork.ancestor == ancestor && fork.mark > ancestor => fork.head = fork.head.max(head),
-            _ => {
-                if raise {
-                    position.last = position.last.max(head).next(now_ms, step);
-                }
-                position.fork = Some(Fork { ancestor, head, mark: position.last });
+        let (before, shown) = (position.last, position.highest_shown().max(head));
+        // Somebody reported this tail, or another that was lost before: who missed it meets that mark.
+        // Raising again would break the chain for those who were told: a false alarm.
+        let marked = position.fork.filter(|fork| fork.mark > ancestor && fork.mark != fork.before);
+        position.fork = Some(match marked {
+            // With an ancestor that is too old, readers would be given again what they know: it is the newer
+            // of two, and where the head lies among ids of this history, the newest of those.
+            Some(fork) if head <= fork.mark => {
+                Fork { ancestor: fork.ancestor.max(ancestor), head: fork.head.max(head), ..fork }
             }
-        }
+            Some(fork) => Fork { ancestor: before, head: fork.head.max(head), ..fork },
+            None if mark => {
+                position.last = shown.next(now_ms, step);
+                Fork { ancestor, head, before, mark: position.last }
+            }
+            None => Fork { ancestor, head: shown, before, mark: before },
+        });
     }
 
     /// The page after a reader's position, which may lie on the lost side of a fork.

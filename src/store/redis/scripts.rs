@@ -104,8 +104,8 @@ pub(super) fn published(stream: &StreamName, answer: Value) -> Result<Published,
 pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let mut fields = Fields::of(answer)?;
     let (from, last, born) = (fields.id()?, fields.id()?, fields.id()?);
-    let fork = match (fields.optional_id()?, fields.optional_id()?, fields.optional_id()?) {
-        (Some(ancestor), Some(head), Some(mark)) => Some(Fork { ancestor, head, mark }),
+    let fork = match (fields.optional_id()?, fields.optional_id()?, fields.optional_id()?, fields.optional_id()?) {
+        (Some(ancestor), Some(head), Some(before), Some(mark)) => Some(Fork { ancestor, head, before, mark }),
         _ => None,
     };
     let first = fields.optional_id()?;

@@ -1,0 +1,278 @@
+//! What really happened in the store, and what a client may be told of it: the model that the code is
+//! held against. It knows nothing of `prev`, rings or pages.
+//!
+//! History is a tree. A birth begins one, each event stands after the one that the store had last, and a
+//! failover goes back to an older point, from which the next event grows another branch. Where a node
+//! found a lost tail and the stream was raised, a [`Kind::Mark`] stands between two events.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::super::Delivery;
+use crate::model::{Event, EventId, Fork, Gap, Page};
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Birth,
+    Event(Bytes),
+    /// Raised for a tail that left this branch right after `shared`, as far as the store could know.
+    Mark {
+        shared: EventId,
+    },
+}
+
+#[derive(Debug)]
+struct Point {
+    parent: Option<EventId>,
+    kind: Kind,
+}
+
+/// Where one copy of the store stands; a replica has its own.
+#[derive(Debug, Clone, Default)]
+pub struct Branch {
+    pub tip: Option<EventId>,
+    kept: VecDeque<EventId>,
+    /// What was shown of a tail that a node found lost: no new id may fall below.
+    shown: EventId,
+    until: u64,
+}
+
+/// Everything that any copy of the store ever held.
+#[derive(Debug, Default)]
+pub struct History {
+    points: HashMap<EventId, Point>,
+    /// Points that a failover, a flush or an expired position took from the store.
+    lost: HashSet<EventId>,
+    /// Events that retention took.
+    trimmed: HashSet<EventId>,
+    /// For each id that a reader may go on at after a gap, the marks that the pages knew of which said so.
+    marks: HashMap<EventId, HashSet<Option<EventId>>>,
+    pub branch: Branch,
+    /// Whether anything at all happened that may be told as a gap.
+    pub eventful: bool,
+}
+
+impl History {
+    pub fn knows(&self, id: EventId) -> bool {
+        self.points.contains_key(&id)
+    }
+
+    pub fn born(&mut self, id: EventId) {
+        // A position that expired, or a flush: nothing of what was leads here.
+        self.abandon(None);
+        self.grow(id, Kind::Birth, None);
+    }
+
+    pub fn published(&mut self, event: &Event, keep: usize, until: u64) {
+        assert_eq!(Some(event.prev), self.branch.tip, "prev is the event before");
+        self.grow(event.id, Kind::Event(event.data.clone()), self.branch.tip);
+        self.branch.kept.push_back(event.id);
+        self.branch.until = until;
+        while self.branch.kept.len() > keep {
+            self.trimmed.extend(self.branch.kept.pop_front());
+            self.eventful = true;
+        }
+    }
+
+    /// A node found that `head`, which it had shown, is lost.
+    pub fn found_lost(&mut self, head: EventId) {
+        self.branch.shown = self.branch.shown.max(head);
+    }
+
+    /// The stream was raised for a node that had shown `head`.
+    pub fn raised(&mut self, mark: EventId, head: EventId, ancestor: EventId) {
+        assert!(!self.on_branch(head), "raised to {mark} for {head}, which nobody lost");
+        self.grow(mark, Kind::Mark { shared: ancestor }, self.branch.tip);
+    }
+
+    /// The fork that the store has on record after a node reported `head`. Its ancestor is where histories
+    /// part or, when a node can't name an event that both share, later: never before, or readers would be
+    /// given events again. Who went on before it is told again at the mark.
+    pub fn recorded(&mut self, fork: Fork, head: EventId) {
+        if !self.on_branch(head) && head <= fork.head {
+            let shared = self.path(head).into_iter().find(|id| self.on_branch(*id));
+            let after = shared.is_none_or(|shared| self.is_at_or_before(shared, fork.ancestor));
+            assert!(after, "{head} left this history at {shared:?}, not at {}", fork.ancestor);
+        }
+        if let Some(Point { kind: Kind::Mark { shared }, .. }) = self.points.get_mut(&fork.mark) {
+            *shared = fork.ancestor;
+        }
+    }
+
+    /// The store answered with this page.
+    pub fn answered(&mut self, page: &Page) {
+        for id in page.events.iter().map(|event| event.id).chain([page.last]) {
+            self.marks.entry(id).or_default().insert(page.fork.map(|fork| fork.mark));
+        }
+    }
+
+    fn grow(&mut self, id: EventId, kind: Kind, parent: Option<EventId>) {
+        if let Some(tip) = self.branch.tip {
+            let shown = self.branch.shown.max(tip);
+            assert!(id > shown, "{id} falls below {shown}");
+        }
+        assert!(self.points.insert(id, Point { parent, kind }).is_none(), "{id} is given twice");
+        self.branch.tip = Some(id);
+    }
+
+    pub fn expire(&mut self, now: u64) {
+        if self.branch.until <= now && !self.branch.kept.is_empty() {
+            self.trimmed.extend(self.branch.kept.drain(..));
+            self.eventful = true;
+        }
+    }
+
+    pub fn oldest_kept(&self) -> Option<EventId> {
+        self.branch.kept.front().copied()
+    }
+
+    /// The store is now another copy, or an empty one. Gives what is lost, newest first.
+    pub fn replaced(&mut self, branch: Branch) -> Vec<EventId> {
+        let lost = self.abandon(branch.tip);
+        self.branch = branch;
+        lost
+    }
+
+    fn abandon(&mut self, tip: Option<EventId>) -> Vec<EventId> {
+        let stays: HashSet<_> = tip.map(|tip| self.path(tip).into_iter().collect()).unwrap_or_default();
+        let old = self.branch.tip.map(|tip| self.path(tip)).unwrap_or_default();
+        let lost: Vec<_> = old.into_iter().filter(|id| !stays.contains(id)).collect();
+        self.eventful |= !lost.is_empty();
+        self.lost.extend(&lost);
+        self.branch = Branch::default();
+        lost
+    }
+
+    pub fn on_branch(&self, id: EventId) -> bool {
+        self.branch.tip.is_some_and(|tip| self.is_at_or_before(id, tip))
+    }
+
+    /// The point and all before it, newest first.
+    pub fn path(&self, id: EventId) -> Vec<EventId> {
+        std::iter::successors(Some(id), |id| self.points[id].parent).collect()
+    }
+
+    pub fn is_at_or_before(&self, a: EventId, b: EventId) -> bool {
+        self.path(b).contains(&a)
+    }
+
+    pub fn is_event(&self, id: EventId) -> bool {
+        matches!(self.points[&id].kind, Kind::Event(_))
+    }
+}
+
+/// One client: what it was given, checked delivery by delivery.
+#[derive(Debug)]
+pub struct Client {
+    /// Where this connection began.
+    start: EventId,
+    /// Its place in the history.
+    pub at: EventId,
+    seen: HashSet<EventId>,
+    gap: Option<Gap>,
+    /// Where it went on after the gaps of this connection.
+    landings: Vec<EventId>,
+    /// Dispatchers that had dispatched what this client would have got next when the store lost it. As
+    /// long as one of them lives, the client has to be told.
+    pub owed_by: Vec<u64>,
+    /// Cursors it had, for resuming with an old one.
+    pub trail: Vec<EventId>,
+}
+
+impl Client {
+    pub fn new(start: EventId) -> Self {
+        Client {
+            start,
+            at: start,
+            seen: HashSet::new(),
+            gap: None,
+            landings: Vec::new(),
+            owed_by: Vec::new(),
+            trail: vec![start],
+        }
+    }
+
+    /// It connects anew, knowing only this cursor.
+    pub fn resume(&mut self, cursor: EventId) {
+        let (owed_by, trail) = (std::mem::take(&mut self.owed_by), std::mem::take(&mut self.trail));
+        *self = Client { owed_by, trail, ..Client::new(cursor) };
+    }
+
+    /// Promise 1, for one delivery.
+    pub fn take(&mut self, delivery: &Delivery, history: &History) {
+        match delivery {
+            Delivery::Gap(gap) => {
+                assert!(history.eventful, "a false alarm: {gap:?}, and nothing was ever lost");
+                // The event that ended a gap may be trimmed before it is handed over to a slow client:
+                // then another gap begins right before it.
+                let before_next = self.gap.as_ref().and_then(|before| history.points[&before.next].parent);
+                let begins = gap.after == self.at || Some(gap.after) == before_next;
+                assert!(begins, "the client is at {}: {gap:?}", self.at);
+                self.gap = Some(gap.clone());
+                return;
+            }
+            Delivery::Event(event) => {
+                let Some(Kind::Event(data)) = history.points.get(&event.id).map(|point| &point.kind) else {
+                    panic!("{} was never published", event.id)
+                };
+                assert_eq!(*data, event.data, "one id, one payload");
+                assert!(self.seen.insert(event.id), "{} is delivered twice", event.id);
+                assert!(!history.is_at_or_before(event.id, self.start), "{} lies before the cursor", event.id);
+                self.step(event.id, true, history);
+            }
+            Delivery::Position(id) => self.step(*id, false, history),
+        }
+        self.trail.push(self.at);
+    }
+
+    /// Goes on at `to`. What it passes over has to be a loss, and told.
+    fn step(&mut self, to: EventId, delivered: bool, history: &History) {
+        let path = history.path(to);
+        let between: Vec<_> =
+            path.iter().skip(usize::from(delivered)).take_while(|id| **id != self.at).copied().collect();
+        let connected = path.contains(&self.at);
+        match self.gap.take() {
+            None => {
+                assert!(connected, "{} does not follow {}, and nothing was told", to, self.at);
+                for id in between {
+                    assert!(self.was_told_of(id, history), "{id} is missing between {} and {to}", self.at);
+                }
+            }
+            Some(gap) => {
+                // A slow client may miss that its position moved to the end of the gap, if an event came
+                // after it meanwhile.
+                let skipped = delivered && path.get(1) == Some(&gap.next);
+                assert!(gap.next == to || skipped, "the client goes on at {to}: {gap:?}");
+                let missing = |id: &EventId| match history.points[id].kind {
+                    Kind::Event(_) => history.trimmed.contains(id) || history.lost.contains(id),
+                    // A notice out of a page that did not know of the mark can't have prepared for it: a
+                    // node found the lost tail later, or two forks follow each other and the store keeps
+                    // the newer one only. Then the client is told twice.
+                    Kind::Mark { .. } => !self.landings.iter().any(|landing| {
+                        self.was_told_at(*landing, *id, history)
+                            && history.marks[landing].iter().all(|mark| *mark == Some(*id))
+                    }),
+                    Kind::Birth => true,
+                };
+                let lost = |id| history.lost.contains(&id);
+                let due = if connected { between.iter().any(missing) } else { lost(self.at) || lost(to) };
+                assert!(due, "a false alarm: {gap:?}");
+                self.landings.push(gap.next);
+                self.owed_by.clear();
+            }
+        }
+        self.at = to;
+    }
+
+    /// Whether `id` is the mark of a loss that this connection was told of: it went on, after a notice,
+    /// somewhere between where the lost tail left this branch and the mark.
+    fn was_told_of(&self, id: EventId, history: &History) -> bool {
+        self.landings.iter().any(|landing| self.was_told_at(*landing, id, history))
+    }
+
+    fn was_told_at(&self, landing: EventId, id: EventId, history: &History) -> bool {
+        let Kind::Mark { shared } = history.points[&id].kind else { return false };
+        shared != landing && history.is_at_or_before(shared, landing) && history.is_at_or_before(landing, id)
+    }
+}
