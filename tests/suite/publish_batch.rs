@@ -157,6 +157,8 @@ async fn an_entry_may_be_for_thousands_of_devices() {
     let devices: Vec<String> = (0..5000).map(|n| format!("\"{n}\"")).collect();
     let results = post(&node, None, &format!(r#"[{{"devices":[{}],"data":"hi"}}]"#, devices.join(","))).await;
     assert_eq!(results.len(), 5000);
-    assert!(results.iter().enumerate().all(|(n, result)| result["stream"] == format!("device:{n}")));
+    for (n, result) in results.iter().enumerate() {
+        assert_eq!(result["stream"], format!("device:{n}"), "{result}");
+    }
     assert_eq!(last.data(1).await, ["\"hi\""]);
 }

@@ -36,6 +36,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Operations that may queue before a lane's socket; more wait in their callers, in order.
 const LANE_QUEUE: usize = 1024;
 
+/// Operations of one batch that are sent at once. The response timeout counts from then on, for all of
+/// them, so a batch of thousands sent whole would break the connection of a store that is merely busy.
+const PIPELINE: usize = 256;
+
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -180,18 +184,30 @@ impl Lane {
         }
     }
 
-    /// Runs calls in one pipeline; one answer each, in order.
-    pub(super) async fn run_all(&self, calls: Vec<Call>) -> Vec<Result<Value, StoreError>> {
-        let all = |error: StoreError, count: usize| vec![Err(error); count];
+    /// Runs calls in pipelines, one after another; one answer each, in order.
+    pub(super) async fn run_all(&self, mut calls: Vec<Call>) -> Vec<Result<Value, StoreError>> {
         let count = calls.len();
+        let mut answers = Vec::with_capacity(count);
         let open = match self.open().await {
             Ok(open) => open,
-            Err(error) => return all(error, count),
+            Err(error) => return vec![Err(error); count],
         };
-        match perform(&mut open.connection.clone(), calls).await {
-            Ok(answers) => answers.into_iter().map(|answer| open.judge(answer)).collect(),
-            Err(error) => all(open.lost(&error), count),
+        while !calls.is_empty() {
+            let rest = calls.split_off(calls.len().min(PIPELINE));
+            let part = std::mem::replace(&mut calls, rest);
+            let sent = part.len();
+            match perform(&mut open.connection.clone(), part).await {
+                Ok(answered) => answers.extend(answered.into_iter().map(|answer| open.judge(answer))),
+                Err(error) => {
+                    answers.extend(vec![Err(open.lost(&error)); sent]);
+                    // The rest was not sent, and must not overtake what is unknown.
+                    let unsent = StoreError::Unavailable("the connection broke before this was sent".to_owned());
+                    answers.extend(vec![Err(unsent); calls.len()]);
+                    break;
+                }
+            }
         }
+        answers
     }
 
     /// The lane's connection, or the next one if that comes about soon.
