@@ -20,14 +20,15 @@ pub enum Start {
 /// node can tell on which side of the split its own position lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
-    /// The newest event that both histories share.
+    /// The newest event that both histories share or, where that is not known for sure, one after it:
+    /// readers from the lost side go on here, and are never to be given again what they know.
     pub ancestor: EventId,
     /// The newest id that was shown of the history that is gone.
     pub head: EventId,
     /// Where the stream stood when the split was found.
     pub before: EventId,
-    /// The id that the stream was raised to from there when the split was found. No event has it, so the first
-    /// event after it breaks the chain for everyone who was not told.
+    /// The id that the stream was raised to from there. No event has it, so the first event after it breaks
+    /// the chain for everyone who was not told. The same as `before` when nothing was raised.
     pub mark: EventId,
 }
 

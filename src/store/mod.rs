@@ -116,10 +116,12 @@ pub trait EventLog: Send + Sync {
     /// `seen` are ids known to have been events of it, newest first, and `born` is the stream's birth id
     /// when it was followed. If the log still has `head`, or lost only what is older than all it keeps,
     /// this is a plain read after `head`. Otherwise history was lost that had been shown: the newest of
-    /// `seen` that the log still has becomes the [`Fork`](crate::model::Fork)'s ancestor (after a flush,
-    /// the new birth id; when nothing of `seen` is left, the stream's newest id), the stream is raised
-    /// above both `last` and `head` by `step`, and the page is read from the ancestor on. A second node
-    /// that reports the same fork changes nothing but the fork's `head`, if it saw further.
+    /// `seen` that the log still has becomes the [`Fork`](crate::model::Fork)'s ancestor (when nothing of
+    /// `seen` is left, the newest event below `head`), the stream is raised above both `last` and `head`
+    /// by `step`, and the page is read from the ancestor on. A second report, of the same fork or of one
+    /// before the mark, raises nothing: who missed that tail meets the mark. After a flush the page is read
+    /// from the new birth, and there is no mark, as every chain breaks at a birth. In any case no new id
+    /// falls below a head that was reported.
     async fn recover(
         &self,
         stream: &StreamName,
