@@ -359,7 +359,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    // Two threads: the listener that held the port is closed by its own task.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_proxy_refuses_and_accepts_again() {
         let proxy = Proxy::to(echo().await);
         for _ in 0..3 {
