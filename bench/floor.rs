@@ -84,9 +84,5 @@ fn read_request(socket: &mut TcpStream) -> io::Result<Option<Request>> {
     }
     let text = &buffer[..length];
     let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-    Ok(Some(if text.starts_with(b"POST") {
-        Request::Publish(text[end + 4..].to_vec())
-    } else {
-        Request::Listen
-    }))
+    Ok(Some(if text.starts_with(b"POST") { Request::Publish(text[end + 4..].to_vec()) } else { Request::Listen }))
 }
