@@ -4,6 +4,17 @@
 //! History is a tree. A birth begins one, each event stands after the one that the store had last, and a
 //! failover goes back to an older point, from which the next event grows another branch. Where a node
 //! found a lost tail and the stream was raised, a [`Kind::Mark`] stands between two events.
+//!
+//! What can't be promised, and is let pass here:
+//! - A tail that only dead or detached nodes had dispatched: nobody knows that there was one. Likewise when
+//!   the log was trimmed beyond it before the node that knows could report it, as a lost head and one that
+//!   was merely trimmed look alike then.
+//! - Two failovers before any node reports the first: the store keeps one mark for both tails, and who was
+//!   told of the older one passes it.
+//! - A client that is told of its loss before a node reported the tail is told again at the mark: a
+//!   position, all that a cursor is, does not say what its owner was told. The same goes for a client that
+//!   connects anew between the notice and the mark, and for one that begins there: what it did not see
+//!   before it came is missing for all that is known.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -16,9 +27,11 @@ use crate::model::{Event, EventId, Fork, Gap, Page};
 enum Kind {
     Birth,
     Event(Bytes),
-    /// Raised for a tail that left this branch right after `shared`, as far as the store could know.
+    /// Raised for a tail that left this branch after `shared`, as far as the store could know then, and not
+    /// after `latest`, with what was reported since.
     Mark {
         shared: EventId,
+        latest: EventId,
     },
 }
 
@@ -83,7 +96,7 @@ impl History {
     /// The stream was raised for a node that had shown `head`.
     pub fn raised(&mut self, mark: EventId, head: EventId, ancestor: EventId) {
         assert!(!self.on_branch(head), "raised to {mark} for {head}, which nobody lost");
-        self.grow(mark, Kind::Mark { shared: ancestor }, self.branch.tip);
+        self.grow(mark, Kind::Mark { shared: ancestor, latest: ancestor }, self.branch.tip);
     }
 
     /// The fork that the store has on record after a node reported `head`. Its ancestor is where histories
@@ -95,8 +108,8 @@ impl History {
             let after = shared.is_none_or(|shared| self.is_at_or_before(shared, fork.ancestor));
             assert!(after, "{head} left this history at {shared:?}, not at {}", fork.ancestor);
         }
-        if let Some(Point { kind: Kind::Mark { shared }, .. }) = self.points.get_mut(&fork.mark) {
-            *shared = fork.ancestor;
+        if let Some(Point { kind: Kind::Mark { latest, .. }, .. }) = self.points.get_mut(&fork.mark) {
+            *latest = fork.ancestor;
         }
     }
 
@@ -246,13 +259,7 @@ impl Client {
                 assert!(gap.next == to || skipped, "the client goes on at {to}: {gap:?}");
                 let missing = |id: &EventId| match history.points[id].kind {
                     Kind::Event(_) => history.trimmed.contains(id) || history.lost.contains(id),
-                    // A notice out of a page that did not know of the mark can't have prepared for it: a
-                    // node found the lost tail later, or two forks follow each other and the store keeps
-                    // the newer one only. Then the client is told twice.
-                    Kind::Mark { .. } => !self.landings.iter().any(|landing| {
-                        self.was_told_at(*landing, *id, history)
-                            && history.marks[landing].iter().all(|mark| *mark == Some(*id))
-                    }),
+                    Kind::Mark { .. } => !self.was_surely_told_of(*id, history),
                     Kind::Birth => true,
                 };
                 let lost = |id| history.lost.contains(&id);
@@ -268,11 +275,23 @@ impl Client {
     /// Whether `id` is the mark of a loss that this connection was told of: it went on, after a notice,
     /// somewhere between where the lost tail left this branch and the mark.
     fn was_told_of(&self, id: EventId, history: &History) -> bool {
-        self.landings.iter().any(|landing| self.was_told_at(*landing, id, history))
+        let Kind::Mark { shared, .. } = history.points[&id].kind else { return false };
+        self.landings.iter().any(|landing| was_told_at(*landing, id, shared, history))
     }
 
-    fn was_told_at(&self, landing: EventId, id: EventId, history: &History) -> bool {
-        let Kind::Mark { shared } = history.points[&id].kind else { return false };
-        shared != landing && history.is_at_or_before(shared, landing) && history.is_at_or_before(landing, id)
+    /// The same, and the notice has to have known it: it came out of a page that named the mark. A node may
+    /// find the lost tail later, or two forks follow each other and the store keeps the newer one only;
+    /// then the client is told twice.
+    fn was_surely_told_of(&self, id: EventId, history: &History) -> bool {
+        let Kind::Mark { latest, .. } = history.points[&id].kind else { return false };
+        self.landings.iter().any(|landing| {
+            was_told_at(*landing, id, latest, history) && history.marks[landing].iter().all(|mark| *mark == Some(id))
+        })
     }
+}
+
+/// Whether a client that went on at `landing` after a notice is on the far side of a tail that left the
+/// branch after `shared`, and for which the stream was raised to `mark`.
+fn was_told_at(landing: EventId, mark: EventId, shared: EventId, history: &History) -> bool {
+    shared != landing && history.is_at_or_before(shared, landing) && history.is_at_or_before(landing, mark)
 }
