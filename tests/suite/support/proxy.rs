@@ -204,7 +204,7 @@ fn accept(socket: Socket, shared: Arc<Shared>) -> AbortHandle {
     let task = async move {
         loop {
             let Ok((client, _)) = listener.accept().await else { continue };
-            let flows = shared.flows.lock().map(|flow| watch::Sender::new(flow));
+            let flows = shared.flows.lock().map(watch::Sender::new);
             let connection = Arc::new(Connection { flows, cut: watch::Sender::new(None), opening: Mutex::default() });
             shared.connections.lock().push(connection.clone());
             let shared = shared.clone();
