@@ -110,7 +110,8 @@ impl Proxy {
         self.each(|connection| connection.cut(how));
     }
 
-    /// Refuses new connections, or accepts them again.
+    /// Refuses new connections, or accepts them again. Waits for the task that accepts, so the runtime has to
+    /// have another thread.
     pub fn refuse(&self, refuse: bool) {
         let mut accepting = self.accepting.lock();
         match (&mut *accepting, refuse) {
@@ -359,7 +360,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_proxy_refuses_and_accepts_again() {
         let proxy = Proxy::to(echo().await);
         for _ in 0..3 {
