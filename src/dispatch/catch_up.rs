@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Chain, Delivery};
+use super::chain::{Chain, Delivery, Step};
 use super::dispatcher::{Dispatcher, Joining, Subscriber};
 use super::registry::{Attached, Registry};
 use super::sink::Offer;
@@ -18,12 +18,16 @@ use crate::model::{EventId, Page};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
+/// How long a client may take nothing before the page that was read for it is given back. Thousands that
+/// have stopped reading, each at a place of its own, must not hold a page each.
+const KEEP_PAGE: Duration = Duration::from_secs(1);
+
 /// What a temporary dispatcher knows: its place, and what it has read but not handed over.
 #[derive(Debug)]
 pub struct Reader {
     /// The place up to which everything was handed over or is pending.
     chain: Chain,
-    pending: VecDeque<Delivery>,
+    pending: VecDeque<Step>,
     /// The last page brought nothing, so reading the same one again would not either.
     stalled: bool,
 }
@@ -48,17 +52,26 @@ impl Reader {
     pub fn page(&mut self, page: &Page) {
         let steps = self.chain.read(page);
         self.stalled = steps.is_empty();
-        self.pending.extend(steps.into_iter().map(|step| step.delivery));
+        self.pending.extend(steps);
     }
 
     /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
     pub fn next(&self) -> Option<&Delivery> {
-        self.pending.front()
+        self.pending.front().map(|step| &step.delivery)
     }
 
     /// The connection took the delivery that [`Reader::next`] gave.
     pub fn taken(&mut self) {
         self.pending.pop_front();
+    }
+
+    /// Gives up what was read but not handed over, to be read again when it is wanted.
+    pub fn give_back(&mut self) {
+        if let Some(step) = self.pending.front() {
+            self.chain = step.resume;
+            self.pending.clear();
+            self.stalled = false;
+        }
     }
 
     /// The live end handed over everything up to `position`.
@@ -142,7 +155,10 @@ async fn hand_over(reader: &mut Reader, dispatcher: &Dispatcher, subscriber: &Su
             Offer::Full => {
                 subscriber.sink.flush();
                 flush = false;
-                subscriber.sink.room().await;
+                if tokio::time::timeout(KEEP_PAGE, subscriber.sink.room()).await.is_err() {
+                    reader.give_back();
+                    subscriber.sink.room().await;
+                }
             }
             Offer::Closed => return false,
         }
@@ -184,6 +200,19 @@ mod tests {
             reader.taken();
         }
         taken
+    }
+
+    #[test]
+    fn what_is_given_back_is_read_again_from_where_the_client_is() {
+        let mut reader = Reader::new(Chain::at(id(1)));
+        reader.page(&page(1, 2..8, 7, false));
+        for _ in 0..3 {
+            reader.taken();
+        }
+        reader.give_back();
+        assert_eq!((reader.position(), reader.next()), (id(4), None));
+        reader.page(&page(4, 5..8, 7, false));
+        assert_eq!(take(&mut reader), [5, 6, 7]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod by_hand;
 mod channel;
+mod cleanup;
 mod clients;
 mod failover;
 mod lab;

@@ -110,7 +110,8 @@ impl Proxy {
         self.each(|connection| connection.cut(how));
     }
 
-    /// Refuses new connections, or accepts them again.
+    /// Refuses new connections, or accepts them again. Waits for the task that accepts, so the runtime has to
+    /// have another thread.
     pub fn refuse(&self, refuse: bool) {
         let mut accepting = self.accepting.lock();
         match (&mut *accepting, refuse) {
