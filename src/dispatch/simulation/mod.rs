@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use world::{Action, Fate, From, LOG_TIME, POSITION_TIME, Settings, World};
 
 /// Cases of an ordinary test run; `PROPTEST_CASES` overrides it for a hunt.
-const CASES: u32 = 600;
+const CASES: u32 = 400;
 
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![8 => Just(Fate::Done), 1 => Just(Fate::Refused), 1 => Just(Fate::Unanswered)]
