@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Takes a node's lease.
 --
 -- KEYS  1 lease

@@ -37,15 +37,13 @@ impl Health {
         Health { store, state: Mutex::new(State { draining: false, reached_once: false, down: None }) }
     }
 
-    /// The store answers. True when it did not before.
-    pub fn store_is_up(&self) -> bool {
+    /// The store answers.
+    pub fn store_is_up(&self) {
         let mut state = self.state.lock();
-        let returned = !state.reached_once || state.down.is_some();
         state.reached_once = true;
         if let Some((since, _)) = state.down.take() {
             tracing::info!(store = self.store, after = ?since.elapsed(), "the store is back");
         }
-        returned
     }
 
     /// The store does not answer.

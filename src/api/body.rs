@@ -10,6 +10,12 @@ use warp::Filter;
 
 use super::Problem;
 
+/// How long a body may take: a client that sends a byte now and then must not keep a socket for ever.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Room made for a body before any of it came.
+const FIRST_CAPACITY: usize = 64 * 1024;
+
 /// A body as it comes in.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
@@ -84,14 +90,19 @@ async fn discard(mut body: BodyStream) {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub async fn read(headers: &HeaderMap, mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
+pub async fn read(headers: &HeaderMap, body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
+    let late = || Problem::bad_request(format!("the body did not come within {} s", BODY_TIME.as_secs()));
+    tokio::time::timeout(BODY_TIME, read_all(headers, body, limit)).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn read_all(headers: &HeaderMap, mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
     let too_large = |size| Problem::too_large(format!("the body has {size} bytes or more; allowed are {limit}"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if let Some(size) = announced.filter(|size| *size > limit) {
         discard(body).await;
         return Err(too_large(size));
     }
-    let mut read = BytesMut::with_capacity(announced.unwrap_or(0));
+    let mut read = BytesMut::with_capacity(announced.unwrap_or(0).min(FIRST_CAPACITY));
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Problem::bad_request("the body was cut short"))?;
         if read.len() + chunk.len() > limit {

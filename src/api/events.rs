@@ -132,10 +132,7 @@ pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Prob
     let mut batch = Vec::with_capacity(entries.len());
     for entry in entries {
         // The data of an entry is a part of the body, not a copy.
-        drafts(entry, &body, &mut batch);
-        if batch.len() > BATCH_EVENTS {
-            return Err(Problem::too_large(format!("a batch may hold {BATCH_EVENTS} events")));
-        }
+        drafts(entry, &body, &mut batch)?;
     }
     let outcomes = publish_sound(api, batch).await;
     Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))
@@ -168,35 +165,52 @@ async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
 }
 
 /// Reads an entry of a batch: one draft, or one for each of its devices.
-fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) {
+fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Problem> {
     let entry: Entry<'_> = match serde_json::from_slice(entry) {
         Ok(entry) => entry,
-        Err(error) => return batch.push(Err(("invalid-entry", format!("not an entry of a batch: {error}")))),
+        Err(error) => {
+            batch.push(Err(("invalid-entry", format!("not an entry of a batch: {error}"))));
+            return Ok(());
+        }
     };
+    // Before it is multiplied: a short entry may name very many devices.
+    let count = entry.devices.as_ref().map_or(1, Vec::len);
+    let bytes = entry.data.map_or(0, |data| data.get().len()) + entry.key.as_ref().map_or(0, String::len);
+    if batch.len() + count > BATCH_EVENTS || count.saturating_mul(bytes) > BATCH_BYTES {
+        let detail =
+            format!("a batch may hold {BATCH_EVENTS} events, and an entry {BATCH_BYTES} bytes for all its devices");
+        return Err(Problem::too_large(detail));
+    }
+    match draft(&entry, body) {
+        Err(refusal) => batch.push(Err(refusal)),
+        Ok(draft) => {
+            let named = |kind, name: &String| match StreamName::new(kind, name) {
+                Ok(stream) => Ok((stream, draft.clone())),
+                Err(error) => Err(("invalid-name", error.to_string())),
+            };
+            match (&entry.device, &entry.topic, &entry.devices) {
+                (Some(device), None, None) => batch.push(named(StreamKind::Device, device)),
+                (None, Some(topic), None) => batch.push(named(StreamKind::Topic, topic)),
+                (None, None, Some(devices)) => {
+                    batch.extend(devices.iter().map(|device| named(StreamKind::Device, device)));
+                }
+                _ => batch.push(Err(("invalid-entry", "give one of \"device\", \"topic\" and \"devices\"".into()))),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The draft of an entry, for whichever streams it names.
+fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String)> {
     let later = entry.ttl.map(|_| "ttl").or(entry.collapse.map(|_| "collapse"));
     if let Some(name) = later {
-        return batch.push(Err(("unsupported", format!("\"{name}\" is not supported by this version"))));
+        return Err(("unsupported", format!("\"{name}\" is not supported by this version")));
     }
-    let Some(data) = entry.data else {
-        return batch.push(Err(("invalid-entry", "\"data\" is missing".into())));
-    };
-    let kind = match entry.kind.as_deref().map(str::parse::<EventType>).transpose() {
-        Ok(kind) => kind.unwrap_or_default(),
-        Err(error) => return batch.push(Err(("invalid-type", error.to_string()))),
-    };
-    let draft = Draft { kind, data: body.slice_ref(data.get().as_bytes()), key: entry.key };
-    let named = |kind, name: String| match StreamName::new(kind, &name) {
-        Ok(stream) => Ok((stream, draft.clone())),
-        Err(error) => Err(("invalid-name", error.to_string())),
-    };
-    match (entry.device, entry.topic, entry.devices) {
-        (Some(device), None, None) => batch.push(named(StreamKind::Device, device)),
-        (None, Some(topic), None) => batch.push(named(StreamKind::Topic, topic)),
-        (None, None, Some(devices)) => {
-            batch.extend(devices.into_iter().map(|device| named(StreamKind::Device, device)));
-        }
-        _ => batch.push(Err(("invalid-entry", "give one of \"device\", \"topic\" and \"devices\"".into()))),
-    }
+    let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
+    let kind = entry.kind.as_deref().map(str::parse::<EventType>).transpose();
+    let kind = kind.map_err(|error| ("invalid-type", error.to_string()))?.unwrap_or_default();
+    Ok(Draft { kind, data: body.slice_ref(data.get().as_bytes()), key: entry.key.clone() })
 }
 
 #[derive(Serialize)]
@@ -254,7 +268,7 @@ mod tests {
     fn data_of(entry: &'static str) -> Result<Bytes, &'static str> {
         let body = Bytes::from_static(entry.as_bytes());
         let mut batch = Vec::new();
-        drafts(&body, &body, &mut batch);
+        drafts(&body, &body, &mut batch).unwrap();
         batch.pop().unwrap().map(|(_, draft)| draft.data).map_err(|(slug, _)| slug)
     }
 

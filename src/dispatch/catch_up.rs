@@ -118,7 +118,11 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
                 synced = false;
             }
         }
-        match registry.pages().after(dispatcher.stream(), reader.position(), reader.needs_fresh_page()).await {
+        let page = tokio::select! {
+            page = registry.pages().after(dispatcher.stream(), reader.position(), reader.needs_fresh_page()) => page,
+            () = subscriber.ended() => return,
+        };
+        match page {
             Ok(page) => {
                 reader.page(&page);
                 if !reader.needs_fresh_page() {

@@ -76,6 +76,8 @@ pub(super) struct State {
     /// interruption that the sync is for.
     sync_when_attached: bool,
     active: Instant,
+    /// When the last one left.
+    left: Instant,
 }
 
 enum Phase {
@@ -116,6 +118,7 @@ impl Dispatcher {
                 pins: 0,
                 sync_when_attached: false,
                 active: Instant::now(),
+                left: Instant::now(),
             }),
             changed: Notify::new(),
         }
@@ -165,6 +168,7 @@ impl Dispatcher {
     pub(super) fn unpin(&self) -> bool {
         let mut state = self.state.lock();
         state.pins -= 1;
+        state.left = Instant::now();
         state.is_idle()
     }
 
@@ -195,10 +199,10 @@ impl Dispatcher {
         ask
     }
 
-    /// Begins the detach if nobody follows and nothing is asked. `None` when someone does.
-    pub(super) fn start_detach(&self) -> Option<Detach> {
+    /// Begins the detach if nobody followed for `linger` and nothing is asked. `None` when someone did.
+    pub(super) fn start_detach(&self, linger: Duration) -> Option<Detach> {
         let mut state = self.state.lock();
-        if !state.is_idle() {
+        if !state.is_idle() || state.left.elapsed() < linger {
             return None;
         }
         match &state.phase {
@@ -313,6 +317,7 @@ impl Dispatcher {
         let found = state.subscribers.iter().position(|s| s.sink.number() == sink_number && s.slot == slot);
         if let Some(at) = found {
             state.subscribers.swap_remove(at);
+            state.left = Instant::now();
         }
         state.is_idle()
     }

@@ -433,7 +433,7 @@ impl Registry {
             };
             let Some(stream) = stream else { return };
             let Some(dispatcher) = self.dispatchers.lock().get(&stream).cloned() else { continue };
-            match dispatcher.start_detach() {
+            match dispatcher.start_detach(LINGER) {
                 Some(Detach::Now) => {
                     tokio::spawn(self.clone().run_detach(dispatcher.clone(), Some(dispatcher.registration())));
                 }

@@ -261,7 +261,8 @@ impl Connection {
         }
         match self.protocol {
             Protocol::Sse { heartbeat, .. } => {
-                if inner.outbox.take_silent_run() {
+                // Behind frames that wait, the cursor would go back to before them.
+                if inner.outbox.is_empty() && inner.outbox.take_silent_run() {
                     let notice = position_notice(&inner.outbox);
                     inner.outbox.push(notice);
                 }
@@ -286,6 +287,18 @@ impl Connection {
         let mut inner = self.inner.lock();
         inner.blocked = false;
         self.write_out(&mut inner);
+    }
+
+    /// Does something that may take a while without holding up what waits for a full socket.
+    pub(super) async fn writing_during(&self, mut work: impl Future<Output = ()> + Unpin) {
+        loop {
+            let blocked = self.inner.lock().blocked;
+            tokio::select! {
+                () = &mut work => return,
+                Ok(()) = self.socket.writable(), if blocked => self.unblock(),
+                () = self.wake.notified() => {}
+            }
+        }
     }
 
     pub(super) async fn woken(&self) {

@@ -10,7 +10,7 @@ use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{Connections, Handoff, socket, task};
 use crate::hub::Hub;
@@ -20,6 +20,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Accepting fails when descriptors run out; trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// When the node stops, requests that are under way have this long to be answered: as long as the store may
+/// take.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// What connections are held to.
 #[derive(Debug, Clone)]
@@ -41,7 +45,8 @@ pub struct Context {
     pub connections: Arc<Connections>,
 }
 
-/// Accepts connections until `stop` turns true, and then no more. Those that are open go on.
+/// Accepts connections until `stop` turns true, and then no more. Returns once the requests that are under
+/// way then are answered, or had their time; listeners' connections go on.
 pub async fn listen<S, B>(
     listener: TcpListener,
     service: S,
@@ -57,14 +62,21 @@ pub async fn listen<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let context = Arc::new(Context { settings, hub, connections });
+    // Nothing is ever sent: it ends when the last request's connection has dropped its end.
+    let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
             Ok((socket, _)) => {
-                tokio::spawn(serve(socket, service.clone(), context.clone(), stop.clone()));
+                let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
+                let under_way = under_way.clone();
+                tokio::spawn(async move {
+                    serve(socket, service, context, stop).await;
+                    drop(under_way);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection");
@@ -72,6 +84,8 @@ pub async fn listen<S, B>(
             }
         }
     }
+    drop(under_way);
+    let _ = tokio::time::timeout(ANSWER_TIME, answered.recv()).await;
 }
 
 async fn serve<S, B>(tcp: TcpStream, service: S, context: Arc<Context>, mut stop: watch::Receiver<bool>)

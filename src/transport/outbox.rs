@@ -98,13 +98,17 @@ impl Outbox {
     /// Takes a frame in any case: notices that must not be lost, and are few.
     pub fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
-        if let (Frame::Silent { slot, id }, Some(Frame::Silent { slot: last_slot, id: last_id })) =
-            (&frame, self.waiting.back_mut())
-            && slot == last_slot
-        {
-            *last_id = *id;
-            self.silent += 1;
-            return;
+        if let Frame::Silent { slot, id } = frame {
+            // One for each stream at most stands at the end of the queue, however many are left out.
+            let run = self.waiting.iter_mut().rev().map_while(|waiting| match waiting {
+                Frame::Silent { slot, id } => Some((*slot, id)),
+                _ => None,
+            });
+            if let Some((_, last)) = run.into_iter().find(|(known, _)| *known == slot) {
+                *last = id;
+                self.silent += 1;
+                return;
+            }
         }
         self.waiting.push_back(frame);
     }
@@ -335,6 +339,16 @@ mod tests {
         assert!(outbox.stage(), "the cursor is to be told");
         assert_eq!(outbox.cursor(), Cursor::Single(EventId::new(9_999, 0)));
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn filtered_events_of_streams_in_turn_take_no_room_either() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        outbox.offer(event(0, 2, "a client that takes nothing"));
+        for ms in 3..10_000 {
+            outbox.offer(Frame::Silent { slot: (ms % 2) as Slot, id: EventId::new(ms, 0) });
+        }
+        assert_eq!(outbox.waiting.len(), 3);
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Client {
                     match message {
                         // Boxed: an operation's state is large, and most clients never send one.
                         Incoming::Text(text) => {
-                            Box::pin(operations::run(&self.connection, &self.context, &text)).await;
+                            let operation = Box::pin(operations::run(&self.connection, &self.context, &text));
+                            self.connection.writing_during(operation).await;
                         }
                         Incoming::Alive => {}
                         Incoming::Close => return false,

@@ -580,7 +580,7 @@ impl World {
 
     fn detach(&mut self, node: usize) {
         let Some(dispatcher) = self.nodes[node].dispatcher.clone() else { return };
-        if let Some(Detach::Now) = dispatcher.start_detach() {
+        if let Some(Detach::Now) = dispatcher.start_detach(Duration::ZERO) {
             self.log.detach(&self.nodes[node].id.clone(), Some(dispatcher.registration()));
             dispatcher.detached();
             self.nodes[node].dispatcher = None;

@@ -43,8 +43,8 @@ const PIPELINE: usize = 256;
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
-/// How long an operation waits for a lane that is being connected again: a server that restarts or fails
-/// over within this time is not noticed but for the delay.
+/// For how long after a break operations wait for the next connection: a server that restarts or fails over
+/// within this time is not noticed but for the delay.
 const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection that lasted this long was a good one: the next break begins with a short wait again.
@@ -148,6 +148,8 @@ pub(super) struct Lane {
     current: ArcSwapOption<Open>,
     /// Why there is none, for people.
     reason: Mutex<String>,
+    /// Since when there is none.
+    broke: Mutex<Option<Instant>>,
     connected: Notify,
 }
 
@@ -218,7 +220,8 @@ impl Lane {
         if let Some(open) = self.current() {
             return Ok(open);
         }
-        let _ = tokio::time::timeout(RECONNECT_WAIT, connected).await;
+        let down = self.broke.lock().map_or(Duration::ZERO, |broke| broke.elapsed());
+        let _ = tokio::time::timeout(RECONNECT_WAIT.saturating_sub(down), connected).await;
         self.current().ok_or_else(|| StoreError::Unavailable(self.reason.lock().clone()))
     }
 
@@ -244,6 +247,7 @@ impl Lane {
         }
         load.query_async::<()>(&mut connection).await?;
         self.current.store(Some(Arc::new(Open { connection, broken, since: Instant::now() })));
+        *self.broke.lock() = None;
         self.connected.notify_waiters();
         Ok(())
     }
@@ -271,6 +275,7 @@ async fn supervise(lane: Arc<Lane>, address: Address) {
         if let Some(open) = lane.current.load_full() {
             open.broken.told.notified().await;
             lane.current.store(None);
+            *lane.broke.lock() = Some(Instant::now());
             "the connection broke".clone_into(&mut lane.reason.lock());
             tracing::warn!(store = %address, "a connection to the store broke");
             if open.since.elapsed() >= GOOD_AGE {

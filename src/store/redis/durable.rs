@@ -34,8 +34,10 @@ pub(super) async fn publish(
     let waits = wait.is_some();
     // What is waited for is the connection's last write. When the event is a duplicate, publishing writes
     // nothing; the touch is behind the first publish then, and whoever has it has that too.
-    let calls = [Some(publish), Some(touch), wait].into_iter().flatten().collect();
-    let mut answers = pool.run_all(calls).await?.into_iter();
+    // The script is made known first: were it sent again for want of it, that would be after the wait.
+    let known = publish.loading();
+    let calls = [known, Some(publish), Some(touch), wait].into_iter().flatten().collect();
+    let mut answers = pool.run_all(calls).await?.into_iter().skip(1);
     let mut next = || answers.next().unwrap_or_else(|| Err(StoreError::Protocol("too few answers".to_owned())));
     let published = scripts::published(stream, next()?)?;
     // From here on the event is stored: whatever fails, fails to confirm.

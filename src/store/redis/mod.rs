@@ -31,7 +31,10 @@ use crate::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, 
 pub use errors::ConnectError;
 pub use inspection::Inspection;
 
-/// Connections for pages, leases and administration.
+/// Connections for leases and beats.
+const MEMBERSHIP_POOL_SIZE: usize = 2;
+
+/// Connections for pages and administration.
 const POOL_SIZE: usize = 8;
 
 /// Durable publishes that can wait at once; more wait for a connection.
@@ -51,8 +54,10 @@ pub struct RedisStore {
     address: Address,
     /// For the operations that must be fast and, within a stream, in order.
     lanes: Lanes,
-    /// For everything that may wait.
+    /// For pages and what else may wait.
     pool: Pool,
+    /// For leases and beats: a rush for pages must not make the node look dead.
+    membership: Pool,
     /// For publishes that wait for replicas or the disk.
     durable: Pool,
 }
@@ -68,9 +73,10 @@ impl RedisStore {
         let address = Address::parse(url)?;
         let pool = Pool::new(&address, POOL_SIZE)?;
         inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
+        let membership = Pool::new(&address, MEMBERSHIP_POOL_SIZE)?;
         let durable = Pool::new(&address, DURABLE_POOL_SIZE)?;
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
-        Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool, durable })
+        Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool, membership, durable })
     }
 
     fn publish_call(&self, stream: &StreamName, draft: &Draft) -> Call {
@@ -150,14 +156,11 @@ impl EventLog for RedisStore {
             .arg(self.position_ms(stream))
             .arg(PAGE_EVENTS)
             .arg(PAGE_BYTES);
-        let lane = self.lanes.of(stream);
-        if head.is_some() {
-            return scripts::page(lane.run(sync).await?);
-        }
-        // Written down before the route exists, so that whoever cleans up after this node finds it.
-        let note = Call::command("SADD", &self.keys.streams(&route.node)).arg(stream.as_str());
-        let mut page = Err(StoreError::Protocol("no answer to an attach".to_owned()));
-        for answer in lane.run_all(vec![note, sync]).await {
+        // Written down before the route exists, so that whoever cleans up after this node finds it; with
+        // every sync, as the node may have got a new id.
+        let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
+        let mut page = Err(StoreError::Protocol("no answer to a sync".to_owned()));
+        for answer in self.lanes.of(stream).run_all(vec![note, sync]).await {
             page = Ok(answer?);
         }
         scripts::page(page?)
@@ -234,7 +237,7 @@ impl Channels for RedisStore {
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         let beat = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
-        self.pool.run(beat.arg(self.keys.channel(node)).arg(subscription::BEAT)).await?;
+        self.membership.run(beat.arg(self.keys.channel(node)).arg(subscription::BEAT)).await?;
         self.lanes.all_open().await
     }
 }

@@ -59,6 +59,7 @@ scripts! {
     ASSERT_NODE = Script::new, "assert_node.lua";
     NODES = Script::new, "nodes.lua";
     CLAIM = Script::new, "claim.lua";
+    NOTE = Script::new, "note.lua";
 }
 
 /// One command on its way to the server.
@@ -81,6 +82,11 @@ impl Call {
         let mut command = redis::cmd(name);
         command.arg(key);
         Call { command, script: None }
+    }
+
+    /// The call that makes this one's script known to the server.
+    pub(super) fn loading(&self) -> Option<Call> {
+        self.script.map(|script| Call { command: script.load(), script: None })
     }
 
     pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
