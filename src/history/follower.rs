@@ -19,6 +19,8 @@ struct Chain {
     holes: Vec<(EventId, EventId)>,
     /// When it was told that the store lost something.
     losses_told: Vec<Moment>,
+    /// Where a notice put it back to, until it gets an event.
+    put_back: Option<EventId>,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,7 @@ impl<'a> Follower<'a> {
                     seen: HashSet::new(),
                     holes: Vec::new(),
                     losses_told: Vec::new(),
+                    put_back: None,
                 };
                 self.chains.insert(stream.clone(), chain);
             }
@@ -188,8 +191,10 @@ impl<'a> Follower<'a> {
         if is_event {
             chain.seen.insert(to);
         }
+        let told_again = gap.as_ref().is_some_and(|gap| chain.put_back == Some(gap.after));
+        chain.put_back = gap.as_ref().filter(|gap| !is_event && gap.next < gap.after).map(|gap| gap.next);
         chain.holes.extend(gap.map(|gap| (gap.after, gap.next)));
-        if lost {
+        if lost && !told_again {
             chain.losses_told.push(moment);
         }
     }
@@ -218,8 +223,13 @@ impl<'a> Follower<'a> {
         }
         let justified = match gap.reason {
             GapReason::Trimmed | GapReason::Expired => !missing.is_empty() || self.ledger.has_open_publishes(stream),
-            // After each loss everyone is told once: who saw the lost tail too, as it is no longer true.
-            GapReason::Lost => chain.losses_told.len() < self.ledger.losses_before(stream, moment).count(),
+            // After each loss everyone is told once: who saw the lost tail too, as it is no longer true. Who
+            // comes back with a lost position before any node has reported the loss is put back to what is
+            // left; when it is reported, nobody can know that there it was no news.
+            GapReason::Lost => {
+                chain.losses_told.len() < self.ledger.losses_before(stream, moment).count()
+                    || chain.put_back == Some(gap.after)
+            }
         };
         if !justified {
             let gap = gap.clone();

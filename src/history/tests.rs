@@ -269,6 +269,21 @@ fn a_lost_tail_that_is_told_twice() {
 }
 
 #[test]
+fn a_loss_may_be_told_again_to_who_was_put_back_before_it_was_reported() {
+    let put_back = || {
+        fork().end(2).loss(Loss::Tail).gap(1, 4, 2, GapReason::Lost).and(Record::Position { session: 1, at: place(2) })
+    };
+    put_back().ok(5..=6).gap(1, 2, 5, GapReason::Lost).events(1, 5..=6).log([1, 2, 5, 6]).sound();
+    put_back()
+        .ok(5..=6)
+        .events(1, 5..=5)
+        .gap(1, 5, 6, GapReason::Lost)
+        .events(1, 6..=6)
+        .log([1, 2, 5, 6])
+        .breaks(&["told to miss 5-1..6-1, but nothing is missing"]);
+}
+
+#[test]
 fn a_store_that_went_back_in_time() {
     // The new master's clock is behind: 3 and 4 are stored below the lost 7 and 8.
     let behind = History::default().session(1, 1, 0).ok([1, 7, 8]).events(1, [1, 7, 8]).loss(Loss::Tail).ok(3..=4);
