@@ -85,7 +85,8 @@ async fn a_cleanup_that_stops_half_way_is_finished_by_another_survivor() {
     assert!(rest > 0, "it was stopped half way");
 
     eventually("the other one finishes", async || is_forgotten(&redis, &dead).await.then_some(())).await;
-    assert_eq!(other.metric("nodes_cleaned_total").await, 1.0);
+    // Perhaps after the one that was stopped too: it is dead for as long.
+    assert!(other.metric("nodes_cleaned_total").await >= 1.0);
     let mut routes = 0;
     for number in (0..LEFT).step_by(97) {
         routes += raw.hlen::<_, usize>(format!("whimbrel:{{device:{number}}}:nodes")).await.unwrap();
