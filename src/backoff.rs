@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 /// A time between half of `wait` and one and a half of it.
-pub fn jittered(wait: Duration) -> Duration {
+fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(rand::rng().random_range(0.5..1.5))
 }
 

@@ -12,9 +12,10 @@ use super::chain::{Chain, Delivery, Step};
 use super::dispatcher::{Dispatcher, Joining, Subscriber};
 use super::registry::{Attached, Registry};
 use super::sink::Offer;
+use crate::backoff::Backoff;
 use crate::model::{EventId, Page};
 
-/// The first wait after a failed page read; doubled up to [`LONGEST_WAIT`], with jitter.
+/// The wait after a failed page read, at first and at the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
@@ -87,7 +88,7 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
     let _counted = registry.metrics().count_temporary();
     let dispatcher = attached.dispatcher();
     let mut reader = Reader::new(chain);
-    let mut wait = FIRST_WAIT;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut synced = false;
     loop {
         if !hand_over(&mut reader, dispatcher, &subscriber).await {
@@ -112,7 +113,7 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
                     synced = true;
                     continue;
                 }
-                if synced && reader.needs_fresh_page() && !pause(&subscriber, &mut wait).await {
+                if synced && reader.needs_fresh_page() && !pause(&subscriber, &mut backoff).await {
                     return;
                 }
                 synced = false;
@@ -126,13 +127,13 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
             Ok(page) => {
                 reader.page(&page);
                 if !reader.needs_fresh_page() {
-                    wait = FIRST_WAIT;
+                    backoff.reset();
                 }
                 registry.hand_on(dispatcher, &page);
             }
             Err(error) => {
                 tracing::debug!(stream = %dispatcher.stream(), %error, "catching up waits for the store");
-                if !pause(&subscriber, &mut wait).await {
+                if !pause(&subscriber, &mut backoff).await {
                     return;
                 }
             }
@@ -141,10 +142,8 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
 }
 
 /// Waits before another try, longer each time. False when the connection no longer wants what comes of it.
-async fn pause(subscriber: &Subscriber, wait: &mut Duration) -> bool {
-    let jittered = crate::backoff::jittered(*wait);
-    *wait = (*wait * 2).min(LONGEST_WAIT);
-    tokio::time::timeout(jittered, subscriber.ended()).await.is_err()
+async fn pause(subscriber: &Subscriber, backoff: &mut Backoff) -> bool {
+    tokio::time::timeout(backoff.next_wait(), subscriber.ended()).await.is_err()
 }
 
 /// Hands over what is pending. False when the connection no longer wants it.
