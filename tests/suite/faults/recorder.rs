@@ -62,9 +62,10 @@ impl Recorder {
         judge(&self.records.lock())
     }
 
-    /// Writes the history to a file, for `whimbrel check --history`.
+    /// Writes the history to a file, for `whimbrel check --history`. Runs side by side have one each.
     pub fn save(&self, name: &str) -> PathBuf {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.history"));
+        let file = format!("{name}-{}.history", std::process::id());
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(file);
         let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
         for record in &*self.records.lock() {
             serde_json::to_writer(&mut file, record).unwrap();
