@@ -96,9 +96,9 @@ async fn a_drain_while_events_are_published_says_so_to_each_client_and_loses_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_clients_come_back_when_all_nodes_are_restarted_at_once() {
+async fn thousands_of_clients_come_back_when_all_nodes_are_restarted_at_once() {
     let mut lab = Lab::new("all_restarted", Plan::default()).await;
-    for number in 0..1000 {
+    for number in 0..2000 {
         let transport = [Transport::Sse, Transport::WebSocket][number % 2];
         let mut habits = lab.habits(transport, number);
         habits.patience = Some(Duration::from_secs(30));
