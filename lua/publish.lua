@@ -1,18 +1,40 @@
 #!lua
 -- Stores one event and tells it to every node that has a route.
 --
--- KEYS  1 events, 2 nodes, 3 meta, 4 once (any key of the stream when there is no idempotency key)
+-- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 once (any key of the stream when there is no idempotency key)
 -- ARGV  1 stream, 2 data, 3 type or '', 4 idempotency key or '', 5 step, 6 events kept,
---       7 ms the log lives, 8 ms the position lives, 9 ms a key lives, 10 what channels begin with
--- Answer: id, nodes told, and 0 stored, 1 stored before, 2 key used for another event.
+--       7 ms the log lives, 8 ms the position lives, 9 ms a key lives, 10 what channels begin with,
+--       11 ms after which the event expires or '', 12 collapse key or ''
+-- Answer: id, nodes told, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
+--         was stored now, the id of the one before it.
 --
 -- No allow-oom: a store without room refuses publishes before anything is written.
-local events, nodes, meta, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local data, kind, key = ARGV[2], ARGV[3], ARGV[4]
+local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local data, kind, key, ttl, group = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12]
+
+-- Collapse keys that are remembered; over that, those that were used longest ago are forgotten. Some at a
+-- time, as looking for them takes reading all.
+local MAX_GROUPS, KEPT_GROUPS = 256, 192
+
+local function forget_groups()
+  local known = redis.call('HGETALL', collapse)
+  local groups = {}
+  for at = 1, #known, 2 do
+    groups[#groups + 1] = { name = known[at], newest = known[at + 1] }
+  end
+  table.sort(groups, function(a, b) return above(b.newest, a.newest) end)
+  for at = 1, #groups - KEPT_GROUPS do
+    redis.call('HDEL', collapse, groups[at].name)
+  end
+end
 
 local digest
 if key ~= '' then
-  digest = redis.sha1hex(kind .. '\0' .. data)
+  local body = kind .. '\0' .. data
+  if ttl ~= '' or group ~= '' then
+    body = body .. '\0' .. ttl .. '\0' .. group
+  end
+  digest = redis.sha1hex(body)
   local known = redis.call('GET', once)
   if known then
     local id, known_digest = string.match(known, '^(%S+) (%S+)$')
@@ -34,10 +56,30 @@ if key ~= '' then
   entry[#entry + 1] = 'k'
   entry[#entry + 1] = key
 end
+local header = ''
+if ttl ~= '' then
+  local expires = string.format('%.0f', now + tonumber(ttl))
+  entry[#entry + 1] = 'x'
+  entry[#entry + 1] = expires
+  header = ' x=' .. expires
+end
+if group ~= '' then
+  entry[#entry + 1] = 'c'
+  entry[#entry + 1] = group
+  header = header .. ' c=' .. group
+end
 redis.call('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
 redis.call('HSET', meta, 'last', id)
 redis.call('PEXPIRE', events, ARGV[7])
 redis.call('PEXPIRE', meta, ARGV[8])
+if group ~= '' then
+  redis.call('HSET', collapse, group, id)
+  if redis.call('HLEN', collapse) > MAX_GROUPS then
+    forget_groups()
+  end
+end
+-- Also behind an event without a key: what is known of the keys lives as long as the log.
+redis.call('PEXPIRE', collapse, ARGV[7])
 if key ~= '' then
   redis.call('SET', once, id .. ' ' .. digest, 'PX', ARGV[9])
 end
@@ -49,7 +91,7 @@ for at = 1, #routes, 2 do
   local deadline = tonumber(string.match(routes[at + 1], '^(%d+) '))
   if deadline and deadline > now then
     message = message or
-      (ARGV[1] .. ' ' .. id .. ' ' .. prev .. ' ' .. (kind ~= '' and kind or 'message') .. '\n' .. data)
+      (ARGV[1] .. ' ' .. id .. ' ' .. prev .. ' ' .. (kind ~= '' and kind or 'message') .. header .. '\n' .. data)
     -- pcall: the event is stored, and an error here would say that it is not. Whoever was not told
     -- finds it with the next sync.
     redis.pcall('PUBLISH', ARGV[10] .. routes[at], message)
@@ -58,4 +100,4 @@ for at = 1, #routes, 2 do
     redis.call('HDEL', nodes, routes[at])
   end
 end
-return { id, told, 0 }
+return { id, told, 0, prev }

@@ -32,7 +32,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
     let key = idempotency_key(&request.headers)?;
     let kind = body::kind(&request.headers)?;
     let body = body::read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
-    let draft = Draft { kind: event_type, data: body::data(kind, body)?, key };
+    let draft = Draft { key, ..Draft::new(event_type, body::data(kind, body)?) };
     let (published, durable) = match durability {
         None => (api.hub.publish(&stream, &draft).await?, None),
         Some(durability) => {
@@ -210,7 +210,7 @@ fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String
     let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
     let kind = entry.kind.as_deref().map(str::parse::<EventType>).transpose();
     let kind = kind.map_err(|error| ("invalid-type", error.to_string()))?.unwrap_or_default();
-    Ok(Draft { kind, data: body.slice_ref(data.get().as_bytes()), key: entry.key.clone() })
+    Ok(Draft { key: entry.key.clone(), ..Draft::new(kind, body.slice_ref(data.get().as_bytes())) })
 }
 
 #[derive(Serialize)]

@@ -92,6 +92,10 @@ pub struct Event {
     pub kind: EventType,
     /// Its data: JSON text, byte for byte as published.
     pub data: Bytes,
+    /// When it is no longer delivered, in milliseconds since 1970 on the store's clock.
+    pub expires_ms: Option<u64>,
+    /// Its collapse key: whoever catches up is given only the newest event of each.
+    pub collapse: Option<Arc<str>>,
     encoded: [OnceLock<Bytes>; Encoding::COUNT],
 }
 
@@ -117,15 +121,21 @@ impl Encoding {
 impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
         (self.id, self.prev, &self.kind, &self.data) == (other.id, other.prev, &other.kind, &other.data)
+            && (self.expires_ms, &self.collapse) == (other.expires_ms, &other.collapse)
     }
 }
 
 impl Eq for Event {}
 
 impl Event {
-    /// An event as the store has it.
+    /// An event as the store has it, that neither expires nor has a collapse key.
     pub fn new(id: EventId, prev: EventId, kind: EventType, data: Bytes) -> Self {
-        Event { id, prev, kind, data, encoded: Default::default() }
+        Event { id, prev, kind, data, expires_ms: None, collapse: None, encoded: Default::default() }
+    }
+
+    /// Whether it is no longer to be delivered when the store's clock shows `now_ms`.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
     }
 
     /// This event in the form of `encoding`, made by `encode` unless it was made before.
@@ -151,6 +161,17 @@ pub struct Draft {
     pub data: Bytes,
     /// Idempotency key: a repeat with the same key stores nothing and answers with the first id.
     pub key: Option<String>,
+    /// After which time it is no longer delivered.
+    pub ttl: Option<Duration>,
+    /// Collapse key: whoever catches up is given only the newest event of each.
+    pub collapse: Option<String>,
+}
+
+impl Draft {
+    /// A draft of this type and data, and nothing else said of it.
+    pub fn new(kind: EventType, data: impl Into<Bytes>) -> Self {
+        Draft { kind, data: data.into(), key: None, ttl: None, collapse: None }
+    }
 }
 
 /// The store's answer to a publish: it has the event.

@@ -241,7 +241,9 @@ pub enum StoreError {
     #[error("the store is full: {0}")]
     Full(String),
     /// The idempotency key was used for another event. Nothing was stored.
-    #[error("the idempotency key was used within the last 5 minutes for an event with another body or type")]
+    #[error(
+        "the idempotency key was used within the last 5 minutes for an event with another body, type, ttl or collapse key"
+    )]
     KeyReused,
     /// This store can't do that. It did not take effect.
     #[error("{0}")]

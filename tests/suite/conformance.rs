@@ -71,6 +71,7 @@ for_each_store! {
     a_log_that_expires_leaves_its_position_behind("*=1000/1");
     a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
     a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
+    a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
     what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
     a_lease_is_renewed_only_while_it_exists("*=1000/3600");
@@ -83,7 +84,7 @@ pub fn stream(name: &str) -> StreamName {
 }
 
 pub fn draft(data: impl Into<Bytes>) -> Draft {
-    Draft { kind: EventType::MESSAGE, data: data.into(), key: None }
+    Draft::new(EventType::MESSAGE, data)
 }
 
 pub fn route(node: &NodeId, registration: u64) -> Route {
@@ -312,16 +313,17 @@ async fn a_log_that_expires_leaves_its_position_behind(store: &impl Store) {
 async fn a_repeated_key_stores_nothing_and_another_body_is_refused(store: &impl Store) {
     let (stream, node) = (stream("device:1"), NodeId::random());
     let keyed = |data: &str, kind: &str, key: &str| Draft {
-        kind: kind.parse().unwrap(),
-        data: data.to_owned().into(),
         key: Some(key.to_owned()),
+        ..Draft::new(kind.parse().unwrap(), data.to_owned())
     };
     store.sync(&stream, &route(&node, 1), None).await.unwrap();
     let first = store.publish(&stream, &keyed("1", "a", "k")).await.unwrap();
     assert_eq!((first.nodes, first.duplicate), (1, false));
     let repeat = store.publish(&stream, &keyed("1", "a", "k")).await.unwrap();
     assert_eq!(repeat, Published { nodes: 0, duplicate: true, ..first.clone() });
-    for other in [keyed("2", "a", "k"), keyed("1", "b", "k")] {
+    let short = Draft { ttl: Some(HOUR), ..keyed("1", "a", "k") };
+    let grouped = Draft { collapse: Some("c".to_owned()), ..keyed("1", "a", "k") };
+    for other in [keyed("2", "a", "k"), keyed("1", "b", "k"), short, grouped] {
         assert_eq!(store.publish(&stream, &other).await, Err(StoreError::KeyReused));
     }
     let other = store.publish(&stream, &keyed("1", "a", "-")).await.unwrap();
@@ -330,6 +332,27 @@ async fn a_repeated_key_stores_nothing_and_another_body_is_refused(store: &impl 
     assert!(!elsewhere.duplicate);
     let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
     assert_eq!(ids(&page), [first.id, other.id]);
+}
+
+async fn a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel(store: &impl Store) {
+    let (stream, node) = (stream("device:1"), NodeId::random());
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    let given = Draft { ttl: Some(HOUR), collapse: Some("a=b:c".to_owned()), ..draft("1") };
+    store.publish(&stream, &given).await.unwrap();
+    store.publish(&stream, &draft("2")).await.unwrap();
+    let told = receive(&mut subscription, 2).await;
+    let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
+    for (read, (_, told)) in page.events.iter().zip(&told) {
+        assert_eq!(read, told);
+    }
+    let event = &page.events[0];
+    assert_eq!(event.collapse.as_deref(), Some("a=b:c"));
+    let hour = HOUR.as_millis() as u64;
+    let expires_ms = event.expires_ms.unwrap();
+    assert!((attached.now_ms + hour..=page.now_ms + hour).contains(&expires_ms), "on the store's clock: {expires_ms}");
+    assert!(!event.is_expired(page.now_ms) && event.is_expired(page.now_ms + hour + 1000));
+    assert_eq!((page.events[1].expires_ms, &page.events[1].collapse), (None, &None));
 }
 
 async fn a_batch_is_answered_in_its_order_each_for_itself(store: &impl Store) {

@@ -391,7 +391,7 @@ impl World {
     fn publish(&mut self, step: u64) {
         self.touch(step);
         self.published += 1;
-        let draft = Draft { kind: EventType::MESSAGE, data: self.published.to_string().into(), key: None };
+        let draft = Draft::new(EventType::MESSAGE, self.published.to_string());
         let now = self.now;
         let step = self.fresh_step(step, |log, step| log.publish(&draft, now, step).map_or(EventId::ZERO, |it| it.id));
         let stored = self.log.publish(&draft, now, step).expect("it has no key");

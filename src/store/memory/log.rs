@@ -17,6 +17,11 @@ use crate::store::{NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route,
 /// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
 const OVERHEAD: usize = 192;
 
+/// Collapse keys that are remembered; over that, those that were used longest ago are forgotten. Some at a
+/// time, as looking for them takes going through all.
+const MAX_GROUPS: usize = 256;
+const KEPT_GROUPS: usize = 192;
+
 /// A stream's events, its position, its routes and its idempotency keys.
 #[derive(Debug, Clone)]
 pub struct StreamLog {
@@ -33,6 +38,8 @@ pub struct StreamLog {
     /// A `Vec`, as a stream is followed by few nodes.
     routes: Vec<HeldRoute>,
     once: HashMap<String, Once>,
+    /// The newest event of each collapse key, as long as there are events.
+    groups: HashMap<Arc<str>, EventId>,
 }
 
 /// What outlives the events.
@@ -60,7 +67,7 @@ struct HeldRoute {
 #[derive(Debug, Clone)]
 struct Once {
     id: EventId,
-    /// Of type and data. A collision would only hide a producer's own mistake from it.
+    /// Of all that the producer handed in. A collision would only hide a producer's own mistake from it.
     digest: u64,
     until: u64,
 }
@@ -90,6 +97,7 @@ impl StreamLog {
             position_until: 0,
             routes: Vec::new(),
             once: HashMap::new(),
+            groups: HashMap::new(),
         }
     }
 
@@ -110,7 +118,14 @@ impl StreamLog {
         position.last = id;
         // A copy: the draft's data may be a small slice of a large request body.
         let data = Bytes::copy_from_slice(&draft.data);
-        let event = Arc::new(Event::new(id, prev, draft.kind.clone(), data));
+        let mut event = Event::new(id, prev, draft.kind.clone(), data);
+        event.expires_ms = draft.ttl.map(|ttl| now_ms.saturating_add(millis(ttl)));
+        event.collapse = draft.collapse.as_deref().map(Arc::from);
+        let event = Arc::new(event);
+        if let Some(group) = &event.collapse {
+            self.groups.insert(group.clone(), id);
+            self.forget_groups();
+        }
         self.events_bytes += event.data.len();
         self.events.push_back(event.clone());
         while self.events.len() as u64 > self.retention.events {
@@ -219,6 +234,7 @@ impl StreamLog {
         if self.events_until <= now_ms {
             self.events.clear();
             self.events_bytes = 0;
+            self.groups.clear();
         }
         if self.position_until <= now_ms {
             self.position = None;
@@ -234,7 +250,7 @@ impl StreamLog {
 
     /// About how much memory it takes.
     pub fn bytes(&self) -> usize {
-        self.events_bytes + OVERHEAD * (2 + self.events.len() + self.once.len() + self.routes.len())
+        self.events_bytes + OVERHEAD * (2 + self.events.len() + self.once.len() + self.routes.len() + self.groups.len())
     }
 
     fn touch(&mut self, now_ms: u64, step: u64) -> Position {
@@ -251,6 +267,16 @@ impl StreamLog {
             let born = EventId::ZERO.next(now_ms, step);
             Position { last: born, born, fork: None }
         })
+    }
+
+    fn forget_groups(&mut self) {
+        if self.groups.len() <= MAX_GROUPS {
+            return;
+        }
+        let mut newest: Vec<EventId> = self.groups.values().copied().collect();
+        newest.sort_unstable();
+        let oldest_kept = newest[newest.len() - KEPT_GROUPS];
+        self.groups.retain(|_, id| *id >= oldest_kept);
     }
 
     fn hold_position(&mut self, now_ms: u64) {
@@ -349,5 +375,6 @@ fn digest(draft: &Draft) -> u64 {
     let mut hasher = DefaultHasher::new();
     draft.kind.as_str().hash(&mut hasher);
     draft.data.hash(&mut hasher);
+    (draft.ttl, &draft.collapse).hash(&mut hasher);
     hasher.finish()
 }

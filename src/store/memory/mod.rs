@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn draft(bytes: usize) -> Draft {
-        Draft { kind: EventType::MESSAGE, data: vec![b'1'; bytes].into(), key: None }
+        Draft::new(EventType::MESSAGE, vec![b'1'; bytes])
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ pub(super) struct StreamKeys {
     pub(super) events: String,
     pub(super) nodes: String,
     pub(super) meta: String,
+    pub(super) collapse: String,
     once: String,
 }
 
@@ -28,6 +29,7 @@ impl Keys {
             events: format!("{base}:events"),
             nodes: format!("{base}:nodes"),
             meta: format!("{base}:meta"),
+            collapse: format!("{base}:collapse"),
             once: format!("{base}:once:"),
         }
     }

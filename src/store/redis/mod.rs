@@ -84,7 +84,8 @@ impl RedisStore {
         let key = draft.key.as_deref().unwrap_or_default();
         let kind = if draft.kind.is_message() { "" } else { draft.kind.as_str() };
         let keys = self.keys.of(stream);
-        Call::script(&scripts::PUBLISH, &[&keys.events, &keys.nodes, &keys.meta, &keys.once(key)])
+        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.once(key)];
+        Call::script(&scripts::PUBLISH, &touched.map(String::as_str))
             .arg(stream.as_str())
             .arg(&draft.data[..])
             .arg(kind)
@@ -95,6 +96,8 @@ impl RedisStore {
             .arg(self.position_ms(stream))
             .arg(millis(ONCE_TIME))
             .arg(self.keys.channels())
+            .arg(draft.ttl.map_or(String::new(), |ttl| millis(ttl).to_string()))
+            .arg(draft.collapse.as_deref().unwrap_or_default())
     }
 
     /// How long the stream's position lives: never shorter than its log, which could not go on without

@@ -133,6 +133,8 @@ fn event(entry: Value) -> Result<Arc<Event>, StoreError> {
             Value::BulkString(name) if name == b"d" => event.data = bytes(value)?,
             Value::BulkString(name) if name == b"p" => event.prev = text(value)?.parse().unwrap_or_default(),
             Value::BulkString(name) if name == b"t" => event.kind = text(value)?.parse().unwrap_or_default(),
+            Value::BulkString(name) if name == b"x" => event.expires_ms = text(value)?.parse().ok(),
+            Value::BulkString(name) if name == b"c" => event.collapse = Some(text(value)?.into()),
             _ => {}
         }
     }

@@ -61,7 +61,8 @@ fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
     }
 }
 
-/// Reads what `publish.lua` writes: stream, id, prev and type in a line, then the data, which is not copied.
+/// Reads what `publish.lua` writes: a line with stream, id, prev, type and further words, those of a newer
+/// version among them, then the data, which is not copied.
 fn parse(payload: Bytes) -> Option<ChannelMessage> {
     if payload == BEAT {
         return Some(ChannelMessage::Beat);
@@ -72,7 +73,15 @@ fn parse(payload: Bytes) -> Option<ChannelMessage> {
     let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     // As for entries of the log: an odd type is no reason to lose the event.
     let kind = words.next()?.parse().unwrap_or_default();
-    Some(ChannelMessage::Event(stream, Arc::new(Event::new(id, prev, kind, payload.slice(end + 1..)))))
+    let mut event = Event::new(id, prev, kind, payload.slice(end + 1..));
+    for word in words {
+        match word.split_once('=') {
+            Some(("x", expires_ms)) => event.expires_ms = expires_ms.parse().ok(),
+            Some(("c", collapse)) => event.collapse = Some(collapse.into()),
+            _ => {}
+        }
+    }
+    Some(ChannelMessage::Event(stream, Arc::new(event)))
 }
 
 #[cfg(test)]
@@ -94,6 +103,16 @@ mod tests {
         );
         assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), Arc::new(event))));
         assert_eq!(parse(Bytes::from_static(b"beat")), Some(ChannelMessage::Beat));
+    }
+
+    #[test]
+    fn words_behind_the_type_are_understood_or_passed_over() {
+        let Some(ChannelMessage::Event(_, event)) =
+            parse(Bytes::from_static(b"topic:a 5-7 5-1 message y=9 x=77 z c=a=b\n1"))
+        else {
+            panic!("no event")
+        };
+        assert_eq!((event.expires_ms, event.collapse.as_deref()), (Some(77), Some("a=b")));
     }
 
     #[test]

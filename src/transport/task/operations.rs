@@ -186,7 +186,7 @@ async fn publish(context: &Context, wanted: Publish<'_>) -> Outcome {
     }
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
     let kind = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
-    let draft = Draft { kind, data: wanted.data.get().to_owned().into(), key: wanted.key };
+    let draft = Draft { key: wanted.key, ..Draft::new(kind, wanted.data.get().to_owned()) };
     match context.hub.publish(&stream, &draft).await {
         Ok(published) => Ok(Some(serde_json::json!({
             "id": published.id, "stream": published.stream, "duplicate": published.duplicate,
