@@ -1,9 +1,14 @@
 //! The description of the API against the real thing.
 
+use std::path::Path;
+
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::support::in_time;
+use super::support::node::Node as RedisNode;
+use super::support::redis::RedisServer;
 use super::tour::Node;
 
 /// The methods that a path could take.
@@ -164,4 +169,26 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         let known = &described["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"]["type"];
         assert!(known["enum"].as_array().unwrap().contains(&json!(kind)), "{kind} is not described for {path}");
     }
+}
+
+/// On the Redis that can do all that is described but replicas.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemathesis_finds_no_difference_between_the_description_and_the_node() {
+    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let node = RedisNode::on(&redis, &[]);
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/python/bin/schemathesis");
+    assert!(Path::new(program).exists(), "scripts/test installs schemathesis");
+    let folder = TempDir::new().unwrap();
+    // A seed of its own in every run finds more; the report tells it.
+    let output = tokio::process::Command::new(program)
+        .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/schemathesis.toml")])
+        .arg("run")
+        .arg(format!("http://{}/openapi.json", node.address()))
+        .args(["--max-examples", "20", "--no-color"])
+        // It keeps what it found in the folder it runs in.
+        .current_dir(folder.path())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
