@@ -7,103 +7,232 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::net::lookup_host;
 
-use crate::bench::{self, Pattern, Plan, Progress, Transport};
+use crate::bench::{self, Dialect, Pattern, Plan, Progress, Rate, Server, Target, Transport};
 
 use super::{Failure, print};
 
 pub const NOTES: &str = "\
 Examples:
   whimbrel bench --connections 10000 --rate 5 --pid $(pidof whimbrel)
-  whimbrel bench --pattern devices --connections 5000 --rate 2000
+      memory of 10,000 idle connections, then what a delivery costs
+  whimbrel bench --connections 10000 --rate find --within 250 --seconds 3
+      the highest rate at which everything arrives, 99% of it within 250 ms
+  whimbrel bench --pattern devices --connections 5000 --rate 2000 --redis-pid $(pidof redis-server)
+      an inbox for each connection
   whimbrel bench --connections 0 --rate max --batch 500
-  whimbrel bench --connections 10000 --rate 5 --storm
+      how fast events are taken
+  whimbrel bench --connections 10000 --storm
+      all connections are cut at once, and resume 10 events behind
+  whimbrel bench --connections 40000 --processes 3 --url http://127.0.0.1:8080 --url http://127.0.0.1:8081
+      two nodes, and more connections than one process has descriptors for
+  whimbrel bench --pattern devices --connections 10000 --idle 60 --seconds 0 --pid $(pidof whimbrel)
+      what idle connections cost
 
-Latency counts from when an event was due, so a stall of the server shows. Listeners and publisher run in \
-this one process and share its clock; on the server's own machine they also share its CPU. One process \
-has room for as many connections as the descriptor limit allows.";
+The parts of a run follow each other: connect, idle (--idle), publish (--seconds), storm (--storm), churn \
+(--churn).
+
+Latency counts from when an event was due, not from when it was sent: a stall of the server shows in every \
+event that was due meanwhile. On the server's own machine the load generator takes CPU from it.
+
+The streams of a run have names that nobody else uses. Their events stay for as long as the server's \
+retention says.";
+
+/// Descriptors that are not for listening connections: publishers, standard streams, the runtime's own.
+const OTHER_DESCRIPTORS: u64 = 40;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The server, plain HTTP
+    /// A server, plain HTTP; once for each, and connections and publishers are spread over them
     #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
-    /// Listening connections
+    url: Vec<String>,
+    /// A header of every request, such as 'Authorization: Bearer …'
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<String>,
+    /// What the server speaks, to measure another one with the same load
+    #[arg(long, value_enum, default_value = "whimbrel")]
+    dialect: Dialect,
+    /// Listening connections, all together
     #[arg(long, default_value_t = 1000)]
     connections: usize,
+    /// Processes that hold the connections. Each has as many descriptors as `ulimit -Hn` says
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    processes: u16,
     /// How to listen
     #[arg(long, value_enum, default_value = "sse")]
     transport: Transport,
     /// Who hears what
     #[arg(long, value_enum, default_value = "topic")]
     pattern: Pattern,
-    /// Events a second in all, or 'max': as fast as the server takes them
+    /// Events a second, all together; 'max': as fast as they are answered; 'find': the highest rate at
+    /// which everything is delivered within --within
     #[arg(long, default_value = "5", value_parser = rate)]
     rate: Rate,
+    /// With --rate find: the latency that 99% of the deliveries have to keep
+    #[arg(long, value_name = "MS", default_value_t = 250)]
+    within: u64,
     /// Bytes of an event's data
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
     size: usize,
     /// Events a request
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "EVENTS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
-    /// How long to publish
+    /// Most connections that publish
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    publishers: u16,
+    /// How long to publish; with --rate find, how long each trial takes
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
-    /// The server's process id, on this machine: its CPU and memory are told
-    #[arg(long)]
-    pid: Option<u32>,
-    /// Afterwards cut all listeners at once, publish 10 events, and let them resume
-    #[arg(long)]
-    storm: bool,
+    /// First watch the idle connections for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    idle: u64,
+    /// Afterwards cut all connections at once, and let them resume so many events behind
+    #[arg(long, value_name = "EVENTS", num_args = 0..=1, default_missing_value = "10",
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    storm: Option<u64>,
+    /// At last let connections come and go for so long, while events are published
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    churn: u64,
+    /// Connections that go, and others that come back, a second of --churn
+    #[arg(long, value_name = "CONNECTIONS", default_value = "50", value_parser = above_nought)]
+    churn_rate: f64,
+    /// A server's process id, on this machine: its CPU and memory are told. Several are added up
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
+    /// The process id of the Redis behind the servers, likewise
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    redis_pid: Vec<u32>,
     /// Tell the figures as JSON
     #[arg(long)]
     json: bool,
+    /// Hold connections for the process that started this one.
+    #[arg(long, hide = true)]
+    crew: bool,
 }
 
-/// Events a second; `None` for as many as are taken.
-type Rate = Option<f64>;
-
 fn rate(text: &str) -> Result<Rate, String> {
-    if text == "max" {
-        return Ok(None);
+    match text {
+        "max" => Ok(Rate::Max),
+        "find" => Ok(Rate::Find),
+        _ => above_nought(text).map(Rate::Fixed).map_err(|error| format!("{error}, nor 'max' or 'find'")),
     }
-    let rate = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
-    rate.map(Some).ok_or_else(|| format!("'{text}' is neither a number above 0 nor 'max'"))
+}
+
+fn above_nought(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| format!("'{text}' is not a number above 0"))
+}
+
+fn header(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() && !text.contains(char::is_control) => {
+            Ok(format!("{}: {}\r\n", name.trim(), value.trim()))
+        }
+        _ => Err("a header is NAME: VALUE".into()),
+    }
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    // Whatever the limit is, connecting tells when it is reached.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let address = arguments
-        .url
-        .strip_prefix("http://")
-        .map(|rest| rest.trim_end_matches('/'))
-        .ok_or_else(|| Failure::usage(format!("--url: '{}' is not http://HOST:PORT", arguments.url)))?;
-    let server = lookup_host(address)
-        .await
-        .map_err(|error| Failure::usage(format!("--url: '{address}': {error}")))?
-        .next()
-        .ok_or_else(|| Failure::usage(format!("--url: '{address}' has no address")))?;
-    let plan = Plan {
-        server,
-        transport: arguments.transport,
-        pattern: arguments.pattern,
-        connections: arguments.connections,
-        rate: arguments.rate,
-        event_bytes: arguments.size,
-        batch: arguments.batch.into(),
-        time: Duration::from_secs(arguments.seconds),
-        pid: arguments.pid,
-        storm: arguments.storm,
-    };
-    let bar = Bar::new(!arguments.json && stderr().is_terminal());
-    let report = bench::run(&plan, &bar).await.map_err(Failure::failed)?;
+    if arguments.crew {
+        bench::serve_crew().await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let json = arguments.json;
+    let plan = arguments.plan().await?;
+    let bar = Bar::new(!json && stderr().is_terminal());
+    let report = bench::run(&plan, &bar).await;
     bar.0.finish_and_clear();
-    if arguments.json {
+    let report = report.map_err(Failure::failed)?;
+    if json {
         print(serde_json::to_string(&report).expect("a report holds only numbers and names"))?;
     } else {
         print(report)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    async fn plan(self) -> Result<Plan, Failure> {
+        self.refuse_what_can_not_work()?;
+        let mut servers = Vec::with_capacity(self.url.len());
+        for url in &self.url {
+            servers.push(server(url).await?);
+        }
+        let target = Target {
+            servers,
+            dialect: self.dialect,
+            transport: self.transport,
+            pattern: self.pattern,
+            name: format!("bench-{}", uuid::Uuid::new_v4().simple()),
+            headers: self.header.concat(),
+            event_bytes: self.size,
+        };
+        Ok(Plan {
+            target,
+            connections: self.connections,
+            processes: self.processes.into(),
+            pids: self.pid,
+            redis_pids: self.redis_pid,
+            idle: Duration::from_secs(self.idle),
+            time: Duration::from_secs(self.seconds),
+            rate: self.rate,
+            within: Duration::from_millis(self.within),
+            batch: self.batch.into(),
+            publishers: self.publishers.into(),
+            storm: self.storm,
+            churn: Duration::from_secs(self.churn),
+            churn_rate: self.churn_rate,
+        })
+    }
+
+    fn refuse_what_can_not_work(&self) -> Result<(), Failure> {
+        let refuse = |line: String| Err(Failure::usage(line));
+        let (descriptors, _) = rlimit::Resource::NOFILE.get().unwrap_or((u64::MAX, u64::MAX));
+        let room = descriptors.saturating_sub(OTHER_DESCRIPTORS + u64::from(self.publishers)).max(1);
+        let wanted = (self.connections as u64).div_ceil(self.processes.into());
+        if wanted > room {
+            let processes = (self.connections as u64).div_ceil(room);
+            return refuse(format!(
+                "--connections: {} connections need --processes {processes} or a higher `ulimit -Hn`: a process here \
+                 has {descriptors} descriptors, room for {room} connections",
+                self.connections
+            ));
+        }
+        if self.dialect == Dialect::SocketIo && self.transport == Transport::Sse {
+            return refuse("--dialect socket-io needs --transport websocket".into());
+        }
+        if self.dialect != Dialect::Whimbrel && self.batch > 1 {
+            return refuse("--batch: only Whimbrel takes several events a request".into());
+        }
+        let has_ids =
+            self.dialect == Dialect::Whimbrel || (self.dialect == Dialect::Nchan && self.transport == Transport::Sse);
+        if self.storm.is_some() && !has_ids {
+            return refuse("--storm: this server gives no ids to resume at over this transport".into());
+        }
+        if self.connections == 0 && (self.rate == Rate::Find || self.storm.is_some() || self.churn > 0) {
+            return refuse("--connections: without connections there is nothing to deliver, cut or churn".into());
+        }
+        Ok(())
+    }
+}
+
+async fn server(url: &str) -> Result<Server, Failure> {
+    let authority = url
+        .strip_prefix("http://")
+        .map(|rest| rest.trim_end_matches('/'))
+        .filter(|rest| !rest.contains('/'))
+        .ok_or_else(|| Failure::usage(format!("--url: '{url}' is not http://HOST[:PORT]")))?;
+    let place = if authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
+    let address = lookup_host(&place)
+        .await
+        .map_err(|error| Failure::usage(format!("--url: '{authority}': {error}")))?
+        .next()
+        .ok_or_else(|| Failure::usage(format!("--url: '{authority}' has no address")))?;
+    Ok(Server { authority: authority.to_owned(), address })
 }
 
 struct Bar(ProgressBar);
@@ -117,8 +246,8 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn part(&self, name: &'static str, total: u64) {
-        self.0.set_message(name);
+    fn part(&self, name: &str, total: u64) {
+        self.0.set_message(name.to_owned());
         self.0.set_length(total.max(1));
         self.0.set_position(0);
     }
