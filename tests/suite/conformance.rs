@@ -202,7 +202,7 @@ async fn nodes_told_are_counted_and_lapsed_routes_are_not(store: &impl Store) {
     let (stream, first, second) = (stream("topic:news"), NodeId::random(), NodeId::random());
     assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 0);
     store.sync(&stream, &route(&first, 1), None).await.unwrap();
-    let short = Route { ttl: Duration::from_millis(300), ..route(&second, 1) };
+    let short = Route { ttl: Duration::from_secs(2), ..route(&second, 1) };
     store.sync(&stream, &short, None).await.unwrap();
     assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 2);
     eventually("the short route lapses", || async {
@@ -431,7 +431,7 @@ async fn a_lease_is_renewed_only_while_it_exists(store: &impl Store) {
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Gone));
     store.register(&first, &info, HOUR).await.unwrap();
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
-    store.register(&second, &info, Duration::from_millis(300)).await.unwrap();
+    store.register(&second, &info, Duration::from_secs(2)).await.unwrap();
     assert_eq!(store.renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 2 }));
     assert_eq!(alive(store).await.len(), 2);
     eventually("the short lease lapses", || async { (alive(store).await == [first.clone()]).then_some(()) }).await;

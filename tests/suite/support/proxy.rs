@@ -233,11 +233,8 @@ async fn carry(client: TcpStream, server: TcpStream, connection: &Connection) ->
     let down = pump(&mut from_server, &mut to_client, flow_to_client.subscribe(), None);
     let mut cut = connection.cut.subscribe();
     let how = tokio::select! {
-        ended = async { tokio::join!(up, down) } => match ended {
-            (Ok(()), Ok(())) => Cut::Fin,
-            // One side broke, so the other hears of it.
-            _ => Cut::Reset,
-        },
+        // When one side breaks, the other hears of it, though it may have nothing to say.
+        ended = async { tokio::try_join!(up, down) } => if ended.is_ok() { Cut::Fin } else { Cut::Reset },
         cut = cut.wait_for(Option::is_some) => cut.ok().and_then(|cut| *cut).unwrap_or(Cut::Reset),
     };
     for handle in &handles {
@@ -358,6 +355,20 @@ mod tests {
             super::super::eventually("it is forgotten", async || proxy.connections("one").is_empty().then_some(()))
                 .await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_breaks_is_heard_of_by_a_client_that_waits() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::to(listener.local_addr().unwrap());
+        let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        socket.write_all(b"one").await.unwrap();
+        server.read_exact(&mut [0; 3]).await.unwrap();
+        SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(server);
+        let ended = in_time("the end", socket.read(&mut [0; 8])).await;
+        assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
     }
 
     // Two threads: the listener that held the port is closed by its own task.
