@@ -11,6 +11,7 @@ mod page;
 mod parameters;
 mod problem;
 mod route;
+mod starting;
 mod status;
 
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use crate::hub::Hub;
 use crate::transport::{Connections, Handoff};
 
 pub use problem::Problem;
+pub use starting::starting;
 
 use body::BodyStream;
 use route::Route;

@@ -4,6 +4,8 @@ use hyper::{StatusCode, header};
 use warp::reply::Response;
 
 use super::{Api, json, reply};
+use crate::health::Report;
+use crate::store::NodeId;
 
 /// The process answers.
 pub fn live() -> Response {
@@ -13,12 +15,17 @@ pub fn live() -> Response {
 /// Whether clients had better come here. A node that merely lost its store keeps its clients, and is no
 /// worse than its neighbours, so that alone does not make it unready.
 pub fn ready(api: &Api) -> Response {
-    let health = api.health.report();
+    let (health, registry) = (api.health.report(), api.hub.registry());
     let ready = !health.draining && health.reached_once && (health.store_error.is_none() || !api.ready_strict);
+    readiness(ready, &health, &registry.node(), api.connections.count(), registry.streams())
+}
+
+/// What a probe for readiness is told.
+pub fn readiness(ready: bool, health: &Report, node: &NodeId, connections: usize, streams: usize) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({
         "status": if ready { "ok" } else { "unready" },
-        "node": api.hub.registry().node().as_str(),
+        "node": node.as_str(),
         "draining": health.draining,
         "store": {
             "kind": health.store,
@@ -26,8 +33,8 @@ pub fn ready(api: &Api) -> Response {
             "error": health.store_error,
             "down_seconds": health.down_for.map(|time| time.as_secs()),
         },
-        "connections": api.connections.count(),
-        "streams": api.hub.registry().streams(),
+        "connections": connections,
+        "streams": streams,
     });
     json(status, &body)
 }

@@ -6,6 +6,7 @@
 mod cleanup;
 mod drain;
 mod membership;
+mod starting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,14 +54,14 @@ pub enum ServeError {
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
-    let store = open_store(&settings).await?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| ServeError::Listen { address: settings.listen, error })?;
     let address = listener.local_addr().unwrap_or(settings.listen);
+    let node = NodeId::random();
+    let Some(store) = wait_for_store(&settings, &listener, &node).await? else { return Ok(()) };
 
     let metrics = Metrics::new();
-    let node = NodeId::random();
     let registry_settings =
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
@@ -108,7 +109,26 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, ServeError> {
+/// Opens the store, and answers whoever comes meanwhile. `None` when told to stop before that.
+async fn wait_for_store(
+    settings: &Settings,
+    listener: &TcpListener,
+    node: &NodeId,
+) -> Result<Option<Arc<dyn Store>>, ServeError> {
+    let address = listener.local_addr().unwrap_or(settings.listen);
+    let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
+    let health = Arc::new(Health::new(place));
+    tokio::select! {
+        store = open_store(settings, &health, address) => store.map(Some),
+        never = starting::answer(listener, &health, node) => match never {},
+        () = drain::signal() => {
+            tracing::info!("stopped before the store was reached");
+            Ok(None)
+        }
+    }
+}
+
+async fn open_store(settings: &Settings, health: &Health, address: SocketAddr) -> Result<Arc<dyn Store>, ServeError> {
     let rules = settings.retention.clone();
     let position_time = Duration::from_secs(settings.position_seconds);
     let Some(url) = &settings.redis_url else {
@@ -125,7 +145,8 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, ServeError> {
             // Whoever starts a node and its Redis together must not have to order them.
             Err(ConnectError::Unreachable(error)) => {
                 let wait = backoff.next_wait();
-                tracing::warn!(%error, ?wait, "{url} can't be used yet; trying again");
+                health.store_is_down(&error.to_string());
+                tracing::warn!(%error, ?wait, "{url} can't be used yet; trying again, and answering probes on http://{address}");
                 tokio::time::sleep(wait).await;
             }
             Err(error) => return Err(error.into()),

@@ -18,6 +18,6 @@ pub mod websocket;
 
 pub use close::CloseReason;
 pub use connection::{Connection, Protocol};
-pub use connections::{Connections, Permit};
+pub use connections::{Connections, Permit, retry_ms};
 pub use handoff::{Accepted, Handoff};
 pub use listener::{ListenerSettings, listen};

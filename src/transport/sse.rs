@@ -16,11 +16,14 @@ pub const HEARTBEAT: &[u8] = b"event: whimbrel:ping\ndata: {}\n\n";
 /// A position notice without its id line.
 pub const POSITION: &[u8] = b"event: whimbrel:position\ndata: {}\n\n";
 
+/// What the answer holds.
+pub const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
+
 /// The answer's head. The connection speaks for itself from here on, so there is no length and no
 /// keep-alive: the stream ends with the connection.
 pub fn head(extra_headers: &str) -> String {
     format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-store\r\n\
+        "HTTP/1.1 200 OK\r\ncontent-type: {CONTENT_TYPE}\r\ncache-control: no-store\r\n\
          x-accel-buffering: no\r\nvary: Accept\r\nconnection: close\r\n{extra_headers}\r\n"
     )
 }

@@ -133,14 +133,39 @@ async fn new_listeners_are_told_to_come_back(mut world: World) {
 async fn a_node_may_start_before_its_store() {
     let mut world = World::on_redis(Transport::Sse);
     let redis = world.redis.as_mut().unwrap();
-    let url = redis.url();
     redis.kill();
-    let starting = tokio::task::spawn_blocking(move || Node::start(&[("WHIMBREL_REDIS_URL", &url)]));
-    redis.revive();
-    let node = crate::support::in_time("the node to start", starting).await.unwrap();
-    let mut client = world.wanted(&["topic:news"]).connect(&node).await;
+    let node = world.node(&[]);
+    assert_eq!(node.get("/health/live").await.status, 200);
+    let ready = node.get("/health/ready").await;
+    assert_eq!((ready.status, &ready.json()["store"]["up"]), (503, &false.into()), "{}", ready.text());
+    eventually("the reason is told", async || {
+        node.get("/health/ready").await.json()["store"]["error"]
+            .as_str()
+            .map(|why| assert!(why.contains("refused"), "{why}"))
+    })
+    .await;
+    let refused = node.call("POST", "/v1/topics/news/events", &[], "1").await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.problem(503).0, "unavailable");
+    let listener = node.get("/v1/sse?topic=news").await;
+    assert_eq!(listener.status, 200, "an EventSource must come back");
+    assert!(listener.text().contains(r#"{"reason":"unavailable","retry":"#), "{}", listener.text());
+
+    world.redis.as_mut().unwrap().revive();
+    eventually("ready", async || (node.get("/health/ready").await.status == 200).then_some(())).await;
+    let mut client = world.wanted(&["topic:news"]).connect_in_time(&node).await;
     publish(&node, "1").await;
     assert_eq!(client.data(1).await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_its_store_stops_when_told() {
+    let mut world = World::on_redis(Transport::Sse);
+    world.redis.as_mut().unwrap().kill();
+    let node = world.node(&[]);
+    assert_eq!(node.get("/health/live").await.status, 200);
+    node.signal("TERM");
+    assert!(node.ended().await.success());
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ impl Node {
         let mut lines = self.log.lines.lock();
         loop {
             let address = lines.iter().find_map(|line| {
-                let (_, rest) = line.split_once("listening on http://")?;
+                let (_, rest) = line.split_once(" on http://")?;
                 rest.split_whitespace().next()?.parse().ok()
             });
             if let Some(address) = address {
