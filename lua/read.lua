@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- Reads a page of a stream's log.
 --
--- KEYS  1 events, 2 meta
--- ARGV  1 'after', 'earliest' or 'last', 2 the id or the count, 3 step, 4 ms the position lives,
+-- KEYS  1 events, 2 meta, 3 collapse
+-- ARGV  1 'after', 'earliest', 'since' or 'last', 2 the id, the time or the count, 3 step, 4 ms the position lives,
 --       5 events in a page, 6 bytes in a page
 local now = clock()
 local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[3]), ARGV[4])
+stream.collapse = KEYS[3]
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 if ARGV[1] == 'after' then
@@ -13,8 +14,10 @@ if ARGV[1] == 'after' then
 end
 
 local start = '-'
-local count = tonumber(ARGV[2])
-if ARGV[1] == 'last' then
+if ARGV[1] == 'since' then
+  start = ARGV[2]
+elseif ARGV[1] == 'last' then
+  local count = tonumber(ARGV[2])
   if count == 0 then
     return answer(stream, stream.last, {}, false, now)
   end
@@ -31,7 +34,7 @@ if ARGV[1] == 'last' then
   end
 end
 
-local entries, more = collect(stream, 'XRANGE', start, '+', limit, max_bytes)
+local entries, more = collect(stream, 'XRANGE', start, '+', limit, max_bytes, now)
 -- The position before the first event wanted, so that the chain holds from the first one on.
 local from = entries[1] and field(entries[1], 'p') or stream.last
 return answer(stream, from, entries, more, now)

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- Finds out what became of a history that was seen up to a head.
 --
--- KEYS  1 events, 2 meta
+-- KEYS  1 events, 2 meta, 3 collapse
 -- ARGV  1 head, 2 born, 3 step, 4 ms the position lives, 5 events in a page, 6 bytes in a page,
 --       7… ids seen, newest first
 local now = clock()
 local head, step = ARGV[1], tonumber(ARGV[3])
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local stream = open(KEYS[1], KEYS[2], now, step, ARGV[4])
+stream.collapse = KEYS[3]
 
 -- Writes a fork down, so that ids go on above what was shown. A mark, if one is wanted, raises the stream
 -- there, and the first event after it breaks the chain for all who were not told.

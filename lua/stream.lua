@@ -103,9 +103,36 @@ local function answer(stream, from, entries, more, now)
   }
 end
 
+-- An entry as readers are to have it: one that expired has lost its data and has 0 for its time, and one
+-- whose collapse key came up again has a field `s`.
+local function as_read(stream, entry, now)
+  local fields, expires, group, prev = entry[2], nil, nil, nil
+  for at = 1, #fields, 2 do
+    local name = fields[at]
+    if name == 'x' then
+      expires = tonumber(fields[at + 1])
+    elseif name == 'c' then
+      group = fields[at + 1]
+    elseif name == 'p' then
+      prev = fields[at + 1]
+    end
+  end
+  if expires and expires <= now then
+    return { entry[1], { 'p', prev or '', 'x', '0' } }
+  end
+  if group then
+    local newest = redis.call('HGET', stream.collapse, group)
+    if newest and above(newest, entry[1]) then
+      fields[#fields + 1] = 's'
+      fields[#fields + 1] = '1'
+    end
+  end
+  return entry
+end
+
 -- Entries in one direction up to the limits of a page, and whether there are more. `command` is XRANGE
 -- or XREVRANGE, `start` the bound to begin at, `stop` the one to end at.
-local function collect(stream, command, start, stop, limit, max_bytes)
+local function collect(stream, command, start, stop, limit, max_bytes, now)
   local entries, bytes = {}, 0
   while true do
     local wanted = math.min(CHUNK, limit - #entries + 1)
@@ -114,6 +141,7 @@ local function collect(stream, command, start, stop, limit, max_bytes)
       if #entries >= limit or bytes >= max_bytes then
         return entries, true
       end
+      entry = as_read(stream, entry, now)
       entries[#entries + 1] = entry
       bytes = bytes + #(field(entry, 'd') or '')
     end
@@ -128,7 +156,7 @@ local function page_from(stream, from, limit, max_bytes, now)
   if from == MAX_ID then
     return answer(stream, from, {}, false, now)
   end
-  local entries, more = collect(stream, 'XRANGE', '(' .. from, '+', limit, max_bytes)
+  local entries, more = collect(stream, 'XRANGE', '(' .. from, '+', limit, max_bytes, now)
   return answer(stream, from, entries, more, now)
 end
 

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- Asserts a node's route, then reads what is newer than its head.
 --
--- KEYS  1 events, 2 nodes, 3 meta
+-- KEYS  1 events, 2 nodes, 3 meta, 4 collapse
 -- ARGV  1 node, 2 registration, 3 ms the route holds, 4 head or '', 5 step, 6 ms the position lives,
 --       7 events in a page, 8 bytes in a page
 --
 -- allow-oom: a full store refuses publishes, but whoever is connected stays connected.
 local now = clock()
 local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[5]), ARGV[6])
+stream.collapse = KEYS[4]
 -- Followed streams keep their position: without this, one that is silent for longer than the position's
 -- time would look flushed to devices that were connected all along.
 redis.call('PEXPIRE', KEYS[3], ARGV[6])

@@ -19,6 +19,10 @@ pub struct Metrics {
     pub published: Counter,
     /// Publishes refused or failed, by problem.
     pub publish_errors: Family<ByProblem, Counter>,
+    /// Events told without being stored.
+    pub ephemeral: Counter,
+    /// Deliveries of such events that a slow connection did without.
+    pub ephemeral_dropped: Counter,
     /// Events dispatched by live dispatchers.
     pub dispatched: Counter,
     /// Deliveries that live dispatchers offered to connections.
@@ -113,6 +117,12 @@ impl Metrics {
         Arc::new(Metrics {
             published: counter(r, "published", "Events acknowledged to producers"),
             publish_errors,
+            ephemeral: counter(r, "ephemeral", "Events told to nodes without being stored"),
+            ephemeral_dropped: counter(
+                r,
+                "ephemeral_dropped",
+                "Deliveries of such events that a slow connection did without",
+            ),
             dispatched: counter(r, "dispatched", "Events dispatched by live dispatchers"),
             deliveries: counter(r, "deliveries", "Deliveries offered to connections by live dispatchers"),
             frames_written: counter(r, "frames_written", "Frames handed to sockets"),
@@ -161,7 +171,7 @@ impl Metrics {
             Delivery::Gap(gap) => {
                 self.gaps.get_or_create(&ByReason { reason: gap.reason.as_str() }).inc();
             }
-            Delivery::Position(_) => {}
+            Delivery::Passed(_) | Delivery::Position(_) | Delivery::Ephemeral(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Publishing and reading events.
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use hyper::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -9,14 +10,19 @@ use warp::reply::Response;
 use super::body::{self, Kind};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
-use crate::hub::{History, PublishError};
-use crate::model::{Draft, Durability, Event, EventId, EventType, Gap, Published, Reached, StreamKind, StreamName};
+use crate::hub::{History, PublishError, check_ephemeral};
+use crate::model::{
+    Draft, Durability, Event, EventId, EventType, Gap, Published, Reached, StreamKind, StreamName, Ttl,
+};
 
 /// Most bytes of a batch's body.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// Most events of a batch; an entry with many devices counts as many.
 const BATCH_EVENTS: usize = 10_000;
+
+/// Ephemeral events of a batch that are on their way at once.
+const TOLD_AT_ONCE: usize = 64;
 
 /// Events in an answer of history, unless the reader wants another number.
 const HISTORY: usize = 100;
@@ -26,13 +32,29 @@ const MAX_HISTORY: usize = 1000;
 
 /// `POST …/events`
 pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
-    let parameters = Parameters::read(&request.query, &["type", "durable"])?;
+    let parameters = Parameters::read(&request.query, &["type", "ttl", "collapse", "durable", "ephemeral"])?;
     let durability = parameters.parsed::<Durability>("durable")?;
     let event_type = parameters.parsed::<EventType>("type")?.unwrap_or_default();
+    let ttl = parameters.parsed::<Ttl>("ttl")?.map(Ttl::time);
+    let collapse = parameters.one("collapse")?.map(str::to_owned);
+    let ephemeral = parameters.switch("ephemeral")?;
     let key = idempotency_key(&request.headers)?;
+    if ephemeral {
+        check_ephemeral([
+            ("a ttl", ttl.is_some()),
+            ("a collapse key", collapse.is_some()),
+            ("a durability", durability.is_some()),
+            ("an Idempotency-Key", key.is_some()),
+        ])?;
+    }
     let kind = body::kind(&request.headers)?;
     let body = body::read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
-    let draft = Draft { key, ..Draft::new(event_type, body::data(kind, body)?) };
+    let data = body::data(kind, body)?;
+    if ephemeral {
+        let nodes = api.hub.tell(&stream, &event_type, &data).await?;
+        return Ok(json(StatusCode::ACCEPTED, &Told { stream, nodes }));
+    }
+    let draft = Draft { key, ttl, collapse, ..Draft::new(event_type, data) };
     let (published, durable) = match durability {
         None => (api.hub.publish(&stream, &draft).await?, None),
         Some(durability) => {
@@ -47,6 +69,13 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// What became of an event that is not stored.
+#[derive(Serialize)]
+struct Told {
+    stream: StreamName,
+    nodes: u32,
 }
 
 #[derive(Serialize)]
@@ -86,7 +115,9 @@ struct Entry<'a> {
     kind: Option<String>,
     key: Option<String>,
     ttl: Option<&'a RawValue>,
-    collapse: Option<&'a RawValue>,
+    collapse: Option<String>,
+    #[serde(default)]
+    ephemeral: bool,
 }
 
 /// A value that is there, even if it is `null`: serde alone takes that for one that is missing.
@@ -99,6 +130,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D
 #[serde(untagged)]
 enum Outcome {
     Stored { id: EventId, stream: StreamName, nodes: u32, duplicate: bool },
+    Told(Told),
     Refused { error: &'static str, detail: String },
 }
 
@@ -138,30 +170,57 @@ pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Prob
     Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))
 }
 
-/// A draft of a batch, or what is wrong with it.
-type Read = Result<(StreamName, Draft), (&'static str, String)>;
+/// What an entry of a batch wants for one stream.
+struct Wanted {
+    stream: StreamName,
+    draft: Draft,
+    ephemeral: bool,
+}
+
+/// What an entry of a batch wants, or what is wrong with it.
+type Read = Result<Wanted, (&'static str, String)>;
+
+impl From<PublishError> for Outcome {
+    fn from(error: PublishError) -> Self {
+        Outcome::Refused { error: error.slug(), detail: error.to_string() }
+    }
+}
 
 async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
     let mut sound = Vec::with_capacity(batch.len());
-    let mut refusals = Vec::with_capacity(batch.len());
-    for entry in batch {
-        match entry {
-            Ok(entry) => {
-                sound.push(entry);
-                refusals.push(None);
+    let mut ephemeral = Vec::new();
+    // `None` where the store has the word.
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for (place, entry) in batch.into_iter().enumerate() {
+        let refused = match entry {
+            Ok(wanted) if wanted.ephemeral => {
+                ephemeral.push((place, wanted));
+                None
             }
-            Err(refusal) => refusals.push(Some(refusal)),
-        }
+            Ok(wanted) => {
+                sound.push((wanted.stream, wanted.draft));
+                None
+            }
+            Err((error, detail)) => Some(Outcome::Refused { error, detail }),
+        };
+        outcomes.push(refused);
     }
+    let mut telling = futures_util::stream::iter(ephemeral.into_iter().map(|(place, wanted)| async move {
+        let Wanted { stream, draft, .. } = wanted;
+        let told = api.hub.tell(&stream, &draft.kind, &draft.data).await;
+        (place, told.map_or_else(Outcome::from, |nodes| Outcome::Told(Told { stream, nodes })))
+    }))
+    .buffered(TOLD_AT_ONCE);
+    while let Some((place, outcome)) = telling.next().await {
+        outcomes[place] = Some(outcome);
+    }
+    drop(telling);
     let mut published = api.hub.publish_all(sound).await.into_iter();
-    let outcome = |refusal| match refusal {
-        Some((error, detail)) => Some(Outcome::Refused { error, detail }),
-        None => published.next().map(|answer| match answer {
-            Ok(Published { id, stream, nodes, duplicate }) => Outcome::Stored { id, stream, nodes, duplicate },
-            Err(error) => Outcome::Refused { error: error.slug(), detail: error.to_string() },
-        }),
+    let stored = |answer: Result<Published, PublishError>| match answer {
+        Ok(Published { id, stream, nodes, duplicate }) => Outcome::Stored { id, stream, nodes, duplicate },
+        Err(error) => error.into(),
     };
-    refusals.into_iter().filter_map(outcome).collect()
+    outcomes.into_iter().filter_map(|outcome| outcome.or_else(|| published.next().map(stored))).collect()
 }
 
 /// Reads an entry of a batch: one draft, or one for each of its devices.
@@ -185,7 +244,7 @@ fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Probl
         Err(refusal) => batch.push(Err(refusal)),
         Ok(draft) => {
             let named = |kind, name: &String| match StreamName::new(kind, name) {
-                Ok(stream) => Ok((stream, draft.clone())),
+                Ok(stream) => Ok(Wanted { stream, draft: draft.clone(), ephemeral: entry.ephemeral }),
                 Err(error) => Err(("invalid-name", error.to_string())),
             };
             match (&entry.device, &entry.topic, &entry.devices) {
@@ -203,14 +262,18 @@ fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Probl
 
 /// The draft of an entry, for whichever streams it names.
 fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String)> {
-    let later = entry.ttl.map(|_| "ttl").or(entry.collapse.map(|_| "collapse"));
-    if let Some(name) = later {
-        return Err(("unsupported", format!("\"{name}\" is not supported by this version")));
-    }
     let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
     let kind = entry.kind.as_deref().map(str::parse::<EventType>).transpose();
     let kind = kind.map_err(|error| ("invalid-type", error.to_string()))?.unwrap_or_default();
-    Ok(Draft { key: entry.key.clone(), ..Draft::new(kind, body.slice_ref(data.get().as_bytes())) })
+    let ttl = entry.ttl.map(|ttl| ttl.get().parse::<Ttl>()).transpose();
+    let ttl = ttl.map_err(|error| ("invalid-ttl", error.to_string()))?.map(Ttl::time);
+    if entry.ephemeral {
+        let given =
+            [("a ttl", ttl.is_some()), ("a collapse key", entry.collapse.is_some()), ("a key", entry.key.is_some())];
+        check_ephemeral(given).map_err(|error| (error.slug(), error.to_string()))?;
+    }
+    let draft = Draft::new(kind, body.slice_ref(data.get().as_bytes()));
+    Ok(Draft { key: entry.key.clone(), ttl, collapse: entry.collapse.clone(), ..draft })
 }
 
 #[derive(Serialize)]
@@ -269,7 +332,7 @@ mod tests {
         let body = Bytes::from_static(entry.as_bytes());
         let mut batch = Vec::new();
         drafts(&body, &body, &mut batch).unwrap();
-        batch.pop().unwrap().map(|(_, draft)| draft.data).map_err(|(slug, _)| slug)
+        batch.pop().unwrap().map(|wanted| wanted.draft.data).map_err(|(slug, _)| slug)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::Problem;
 pub struct Parameters(Vec<(String, String)>);
 
 /// Parameters of api.md that this version does not support yet.
-const LATER: [&str; 5] = ["ttl", "collapse", "ephemeral", "token", "wait"];
+const LATER: [&str; 2] = ["token", "wait"];
 
 /// Some EventSource replacements add this on their own.
 const HARMLESS: &str = "lastEventId";
@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn a_parameter_of_a_later_version_is_refused_by_name() {
-        let problem = Parameters::read("type=a&ttl=5", &["type"]).err().unwrap();
-        assert!(problem.to_string().contains("'ttl' is not supported"), "{problem}");
+        let problem = Parameters::read("type=a&token=5", &["type"]).err().unwrap();
+        assert!(problem.to_string().contains("'token' is not supported"), "{problem}");
     }
 
     #[test]

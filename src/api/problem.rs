@@ -144,6 +144,8 @@ impl From<PublishError> for Problem {
             PublishError::Json(_) => ("The data is not JSON", StatusCode::BAD_REQUEST),
             PublishError::TooLarge { .. } => ("Too large", StatusCode::PAYLOAD_TOO_LARGE),
             PublishError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),
+            PublishError::Collapse => ("The collapse key is not allowed", StatusCode::BAD_REQUEST),
+            PublishError::Ephemeral(_) => ("Not with an ephemeral event", StatusCode::UNPROCESSABLE_ENTITY),
             PublishError::NotDurable(_) => ("Stored, but not as durable as asked", StatusCode::GATEWAY_TIMEOUT),
             PublishError::Store(error) => of_store(error),
         };

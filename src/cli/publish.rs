@@ -13,8 +13,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::client::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Publisher};
-use crate::model::{EventType, StreamName};
+use crate::client::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
+use crate::model::{EventType, StreamName, Ttl};
 
 use super::{Failure, log, print, say};
 
@@ -50,6 +50,15 @@ pub struct Arguments {
     /// Idempotency key: a repeat with the same key within 5 minutes stores nothing
     #[arg(long, requires = "data")]
     key: Option<String>,
+    /// For how long the events are delivered [for as long as they are kept when left out]
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<Ttl>,
+    /// Collapse key: who catches up is given only the newest event of each
+    #[arg(long, value_name = "KEY")]
+    collapse: Option<String>,
+    /// Only tell whoever is connected now, and store nothing; prints how many nodes were told
+    #[arg(long, requires = "data", conflicts_with_all = ["key", "ttl", "collapse"])]
+    ephemeral: bool,
     /// DATA is text, not JSON
     #[arg(long, conflicts_with = "json")]
     text: bool,
@@ -61,6 +70,12 @@ pub struct Arguments {
     retry_seconds: u32,
 }
 
+impl Arguments {
+    fn options(&self) -> Options {
+        Options { kind: self.kind.clone(), ttl: self.ttl, collapse: self.collapse.clone() }
+    }
+}
+
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     log::start_quiet();
     let patience = Duration::from_secs(arguments.retry_seconds.into());
@@ -70,7 +85,11 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let data = if arguments.text { text(data) } else { json(data) };
             let data = data.map_err(|e| Failure::usage(format!("DATA {e}; --text takes it as text")))?;
             let Arguments { stream, kind, key, .. } = &arguments;
-            print(publisher.publish(stream, &data, kind.as_ref(), key.as_deref()).await?)?;
+            if arguments.ephemeral {
+                print(publisher.tell(stream, &data, kind.clone()).await?)?;
+            } else {
+                print(publisher.publish(stream, &data, &arguments.options(), key.as_deref()).await?)?;
+            }
         }
         None => publish_lines(&publisher, &arguments).await?,
     }
@@ -139,7 +158,7 @@ impl Lines {
         let (sender, arriving) = mpsc::channel(BATCH_EVENTS);
         let room = Arc::new(Semaphore::new(ROOM_KIB as usize));
         let source =
-            Source { stream: arguments.stream.clone(), kind: arguments.kind.clone(), json: arguments.json, key: key() };
+            Source { stream: arguments.stream.clone(), options: arguments.options(), json: arguments.json, key: key() };
         let (handle, free) = (Handle::current(), Arc::clone(&room));
         // A thread of its own: a read from a terminal or pipe can't be interrupted, and the runtime would
         // wait for it at the end.
@@ -205,7 +224,7 @@ async fn hand_over(sender: &mpsc::Sender<Line>, room: &Semaphore, line: Line) ->
 /// What makes events of lines.
 struct Source {
     stream: StreamName,
-    kind: Option<EventType>,
+    options: Options,
     json: bool,
     key: String,
 }
@@ -247,7 +266,7 @@ impl Source {
             return Ok(None);
         }
         let data = if self.json { json(line)? } else { text(line)? };
-        Ok(Some(Entry::new(&self.stream, &data, self.kind.as_ref(), &format!("{}-{number}", self.key))))
+        Ok(Some(Entry::new(&self.stream, &data, &self.options, &format!("{}-{number}", self.key))))
     }
 }
 
@@ -275,6 +294,9 @@ mod tests {
             url: String::new(),
             kind: None,
             key: None,
+            ttl: None,
+            collapse: None,
+            ephemeral: false,
             text: false,
             json,
             retry_seconds: 0,

@@ -43,7 +43,7 @@ pub struct Arguments {
     /// The server; given several times, the next one is used when one fails
     #[arg(long = "url", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     urls: Vec<String>,
-    /// Where to begin: now, earliest, last:N, or a cursor ['now' when left out]
+    /// Where to begin: now, earliest, last:N, since:TIME, or a cursor ['now' when left out]
     #[arg(long, value_name = "POSITION")]
     after: Option<String>,
     /// Keep the position in this file, and begin there (rather than at --after) if it has one

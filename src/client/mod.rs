@@ -5,11 +5,11 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), whimbrel::client::ClientError> {
-//! use whimbrel::client::{Notice, Publisher, Subscriber, Subscription};
+//! use whimbrel::client::{Notice, Options, Publisher, Subscriber, Subscription};
 //!
 //! let news = "topic:news".parse().expect("a stream");
 //! let data = serde_json::value::to_raw_value("hello").expect("text is JSON");
-//! let id = Publisher::new("http://127.0.0.1:8080")?.publish(&news, &data, None, None).await?;
+//! let id = Publisher::new("http://127.0.0.1:8080")?.publish(&news, &data, &Options::default(), None).await?;
 //!
 //! let mut wanted = Subscription::of(vec![news]);
 //! wanted.after = Some("earliest".into());
@@ -32,7 +32,7 @@ use std::time::Duration;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-pub use publish::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Publisher};
+pub use publish::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
 pub use subscribe::{Envelope, GapNotice, Notice, Subscriber, Subscription};
 
 /// How long a TCP and TLS handshake may take.

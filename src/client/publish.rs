@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::backoff::Backoff;
-use crate::model::{EventType, StreamKind, StreamName};
+use crate::model::{EventType, StreamKind, StreamName, Ttl};
 
 use super::{ClientError, Failure, address, below, body, http, place};
 
@@ -28,6 +28,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Every other code means that the entry will never be taken.
 const PASSING: &[&str] = &["unavailable", "outcome-unknown", "store-full"];
 
+/// What may be said of an event besides its data.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Its type; `message` when there is none.
+    pub kind: Option<EventType>,
+    /// For how long it is delivered.
+    pub ttl: Option<Ttl>,
+    /// Its collapse key: whoever catches up is given only the newest event of each.
+    pub collapse: Option<String>,
+}
+
 /// One event of a batch.
 #[derive(Debug, Clone)]
 pub struct Entry(String);
@@ -35,7 +46,7 @@ pub struct Entry(String);
 impl Entry {
     /// An event for `stream`. The key makes a repeat safe, so it must be this event's alone: a UUID and a
     /// number, say.
-    pub fn new(stream: &StreamName, data: &RawValue, kind: Option<&EventType>, key: &str) -> Self {
+    pub fn new(stream: &StreamName, data: &RawValue, options: &Options, key: &str) -> Self {
         #[derive(Serialize)]
         struct Line<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +55,10 @@ impl Entry {
             topic: Option<&'a str>,
             #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
             kind: Option<&'a EventType>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            ttl: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            collapse: Option<&'a str>,
             key: &'a str,
             data: &'a RawValue,
         }
@@ -51,7 +66,9 @@ impl Entry {
             StreamKind::Device => (Some(stream.name()), None),
             StreamKind::Topic => (None, Some(stream.name())),
         };
-        let line = serde_json::to_string(&Line { device, topic, kind, key, data });
+        let Options { kind, ttl, collapse } = options;
+        let (kind, ttl, collapse) = (kind.as_ref(), ttl.map(|ttl| ttl.time().as_secs()), collapse.as_deref());
+        let line = serde_json::to_string(&Line { device, topic, kind, ttl, collapse, key, data });
         let mut line = line.expect("strings and raw JSON always serialize");
         // Entries are told apart by line feeds. In JSON one can only be white space.
         if line.contains('\n') {
@@ -105,21 +122,14 @@ impl Publisher {
         &self,
         stream: &StreamName,
         data: &RawValue,
-        kind: Option<&EventType>,
+        options: &Options,
         key: Option<&str>,
     ) -> Result<String, ClientError> {
         #[derive(Deserialize)]
         struct Answer {
             id: String,
         }
-        let kinds = match stream.kind() {
-            StreamKind::Device => "devices",
-            StreamKind::Topic => "topics",
-        };
-        let mut url = below(&self.base, &["v1", kinds, stream.name(), "events"]);
-        if let Some(kind) = kind {
-            url.query_pairs_mut().append_pair("type", kind.as_str());
-        }
+        let url = self.events_url(stream, options);
         let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
         let mut tries = Tries::new(self.patience);
         loop {
@@ -130,6 +140,43 @@ impl Publisher {
                 Err(failure) => tries.wait(failure).await?,
             }
         }
+    }
+
+    /// Tells an event to whoever is connected now, and stores nothing. Answers the number of nodes that were
+    /// told. It is not repeated: what may have been told already would be told twice.
+    pub async fn tell(
+        &self,
+        stream: &StreamName,
+        data: &RawValue,
+        kind: Option<EventType>,
+    ) -> Result<u32, ClientError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            nodes: u32,
+        }
+        let mut url = self.events_url(stream, &Options { kind, ..Options::default() });
+        url.query_pairs_mut().append_pair("ephemeral", "true");
+        let request = self.http.post(url).header("content-type", "application/json").body(data.get().to_owned());
+        let answer = self.send(request).await.map_err(|failure| failure.error)?;
+        self.read::<Answer>(&answer).map(|answer| answer.nodes)
+    }
+
+    fn events_url(&self, stream: &StreamName, options: &Options) -> Url {
+        let kinds = match stream.kind() {
+            StreamKind::Device => "devices",
+            StreamKind::Topic => "topics",
+        };
+        let mut url = below(&self.base, &["v1", kinds, stream.name(), "events"]);
+        if let Some(kind) = &options.kind {
+            url.query_pairs_mut().append_pair("type", kind.as_str());
+        }
+        if let Some(ttl) = options.ttl {
+            url.query_pairs_mut().append_pair("ttl", &ttl.time().as_secs().to_string());
+        }
+        if let Some(collapse) = &options.collapse {
+            url.query_pairs_mut().append_pair("collapse", collapse);
+        }
+        url
     }
 
     /// Publishes a batch and answers the ids, in order. What fails in passing is repeated from the first
@@ -261,7 +308,12 @@ mod tests {
     fn entries(data: &[&str]) -> Vec<Entry> {
         let stream = "topic:news".parse().unwrap();
         let entry = |(n, text): (usize, &&str)| {
-            Entry::new(&stream, &RawValue::from_string((*text).to_owned()).unwrap(), None, &format!("k-{n}"))
+            Entry::new(
+                &stream,
+                &RawValue::from_string((*text).to_owned()).unwrap(),
+                &Options::default(),
+                &format!("k-{n}"),
+            )
         };
         data.iter().enumerate().map(entry).collect()
     }
@@ -348,12 +400,19 @@ mod tests {
     async fn one_event_goes_to_its_own_address_with_a_key() {
         let server = Server::start(vec![answer("201 Created", "application/json", r#"{"id":"7-1"}"#)]).await;
         let data = RawValue::from_string("{\"a\" :1}".into()).unwrap();
-        let kind = "a/b".parse().unwrap();
+        let options = Options {
+            kind: Some("a/b".parse().unwrap()),
+            ttl: Some("60".parse().unwrap()),
+            collapse: Some("a=b".into()),
+        };
         let publisher = Publisher::new(&server.url()).unwrap();
-        let id = publisher.publish(&"device:a|b".parse().unwrap(), &data, Some(&kind), Some("once")).await.unwrap();
+        let id = publisher.publish(&"device:a|b".parse().unwrap(), &data, &options, Some("once")).await.unwrap();
         assert_eq!(id, "7-1");
         let request = &server.requests()[0];
-        assert!(request.starts_with("POST /v1/devices/a|b/events?type=a%2Fb HTTP/1.1\r\n"), "{request}");
+        assert!(
+            request.starts_with("POST /v1/devices/a|b/events?type=a%2Fb&ttl=60&collapse=a%3Db HTTP/1.1\r\n"),
+            "{request}"
+        );
         assert!(request.contains("idempotency-key: once\r\n") && request.ends_with("{\"a\" :1}"), "{request}");
     }
 }

@@ -34,7 +34,7 @@ pub struct Subscription {
     pub streams: Vec<StreamName>,
     /// Only events of these types; all when empty.
     pub types: Vec<EventType>,
-    /// Where to begin: `now` (when not given), `earliest`, `last:N`, or a cursor.
+    /// Where to begin: `now` (when not given), `earliest`, `last:N`, `since:TIME`, or a cursor.
     pub after: Option<String>,
     /// A cursor that an earlier subscription left; beats `after`.
     pub cursor: Option<String>,

@@ -51,8 +51,15 @@ impl Reader {
 
     /// A page that was read after [`Reader::position`].
     pub fn page(&mut self, page: &Page) {
-        let steps = self.chain.read(page);
+        let mut steps = self.chain.read(page);
         self.stalled = steps.is_empty();
+        for step in &mut steps {
+            if let Delivery::Event(event) = &step.delivery
+                && page.is_superseded(event)
+            {
+                step.delivery = Delivery::Passed(event.id);
+            }
+        }
         self.pending.extend(steps);
     }
 
@@ -186,6 +193,7 @@ mod tests {
         Page {
             from: id(from),
             events: events.map(event).collect(),
+            superseded: Vec::new(),
             more,
             last: id(last),
             first: Some(id(2)),

@@ -15,8 +15,23 @@ pub enum Delivery {
     Event(Arc<Event>),
     /// Events are missing here.
     Gap(Gap),
+    /// An event that this connection need not be given any more: a newer one of its collapse key follows.
+    Passed(EventId),
     /// The position moved without an event: no event has this id, and the stream goes on after it.
     Position(EventId),
+    /// An event outside the stream's order, told once to whoever follows now: it moves nothing.
+    Ephemeral(Arc<Event>),
+}
+
+impl Delivery {
+    /// Where a connection that took it stands; a notice alone moves nothing.
+    pub fn position(&self) -> Option<EventId> {
+        match self {
+            Delivery::Event(event) => Some(event.id),
+            Delivery::Passed(id) | Delivery::Position(id) => Some(*id),
+            Delivery::Gap(_) | Delivery::Ephemeral(_) => None,
+        }
+    }
 }
 
 /// A delivery, and where a connection that can't take it now goes on.
@@ -171,6 +186,7 @@ mod tests {
         Page {
             from: id(from),
             events: events.iter().map(|(at, prev)| event(*at, *prev)).collect(),
+            superseded: Vec::new(),
             more: false,
             last: id(last),
             first: first.map(id),

@@ -234,6 +234,28 @@ impl Dispatcher {
         self.step(state, flush, |live, out| live.message(event, out))
     }
 
+    /// An event that is not stored: it goes to whoever follows the live end now, and leaves no trace.
+    pub(super) fn tell(&self, event: Arc<Event>, flush: &mut Flush) {
+        let delivery = Delivery::Ephemeral(event);
+        let mut state = self.state.lock();
+        state.subscribers.retain(|subscriber| {
+            match subscriber.sink.offer(subscriber.slot, &self.stream, &delivery) {
+                Offer::Taken { flush: first } => {
+                    if first {
+                        flush.add(&subscriber.sink);
+                    }
+                    true
+                }
+                // It does without.
+                Offer::Full => {
+                    self.metrics.ephemeral_dropped.inc();
+                    true
+                }
+                Offer::Closed => false,
+            }
+        });
+    }
+
     /// A sync is due.
     pub(super) fn sync(&self) -> Option<Ask> {
         let mut state = self.state.lock();
@@ -289,17 +311,16 @@ impl Dispatcher {
             return Joining::Closed;
         }
         let Phase::Live(live) = &state.phase else { return Joining::Closed };
-        let events = match live.join(position) {
-            Join::Events(events) => events,
+        let deliveries = match live.join(position) {
+            Join::Deliveries(deliveries) => deliveries,
             Join::Behind => return Joining::Behind,
             Join::Ahead => return Joining::Ahead,
         };
         let mut reached = position;
-        let total = events.len();
-        for event in events.into_iter().take(JOIN_EVENTS) {
-            let id = event.id;
-            match subscriber.sink.offer(subscriber.slot, &self.stream, &Delivery::Event(event)) {
-                Offer::Taken { .. } => reached = id,
+        let total = deliveries.len();
+        for delivery in deliveries.into_iter().take(JOIN_EVENTS) {
+            match subscriber.sink.offer(subscriber.slot, &self.stream, &delivery) {
+                Offer::Taken { .. } => reached = delivery.position().unwrap_or(reached),
                 Offer::Full => return Joining::Partly(reached),
                 Offer::Closed => return Joining::Closed,
             }

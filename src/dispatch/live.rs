@@ -11,7 +11,7 @@
 //!   Syncing --does not connect--> Recovering --> Following
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::chain::{Chain, Delivery, Step};
@@ -40,8 +40,8 @@ pub enum Ask {
 /// Where a connection at some position stands to the live end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Join {
-    /// These events, perhaps none, and then it is at the head.
-    Events(Vec<Arc<Event>>),
+    /// These deliveries, perhaps none, and then it is at the head.
+    Deliveries(Vec<Delivery>),
     /// It has to read pages first.
     Behind,
     /// It has seen more than this node: sync, then look again.
@@ -149,6 +149,7 @@ impl Live {
                 Delivery::Event(event) => self.ring.push(event.clone()),
                 // Nobody may join before it without being told.
                 Delivery::Gap(_) | Delivery::Position(_) => self.ring.clear(),
+                Delivery::Passed(_) | Delivery::Ephemeral(_) => {}
             }
             out.push(step);
         }
@@ -172,9 +173,9 @@ impl Live {
             // Those who follow already were told of the break; a page tells it to whoever comes now.
             Join::Behind
         } else if position == self.head() {
-            Join::Events(Vec::new())
+            Join::Deliveries(Vec::new())
         } else if let Some(events) = self.ring.after(position) {
-            Join::Events(events.cloned().collect())
+            Join::Deliveries(newest_of_each_key(events))
         } else if position > self.head() {
             Join::Ahead
         } else {
@@ -247,6 +248,18 @@ impl Live {
         }
         None
     }
+}
+
+/// What whoever catches up is given of these: of events with the same collapse key the newest only.
+fn newest_of_each_key<'a>(events: impl DoubleEndedIterator<Item = &'a Arc<Event>>) -> Vec<Delivery> {
+    let mut seen = HashSet::new();
+    let delivery = |event: &Arc<Event>| match &event.collapse {
+        Some(key) if !seen.insert(key.clone()) => Delivery::Passed(event.id),
+        _ => Delivery::Event(event.clone()),
+    };
+    let mut deliveries: Vec<_> = events.rev().map(delivery).collect();
+    deliveries.reverse();
+    deliveries
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ fn page(from: u64, events: &[(u64, u64)], last: u64) -> Page {
     Page {
         from: id(from),
         events: events.iter().map(|(at, prev)| event(*at, *prev)).collect(),
+        superseded: Vec::new(),
         more: false,
         last: id(last),
         first: Some(id(2)),
@@ -66,6 +67,8 @@ impl Stream {
             Delivery::Event(event) => event.id.ms.to_string(),
             Delivery::Gap(gap) => format!("{}..{} {:?}", gap.after.ms, gap.next.ms, gap.reason),
             Delivery::Position(id) => format!("@{}", id.ms),
+            Delivery::Passed(id) => format!("({})", id.ms),
+            Delivery::Ephemeral(_) => "~".to_owned(),
         };
         self.out.drain(..).map(short).collect::<Vec<_>>().join(", ")
     }
@@ -81,7 +84,7 @@ fn recover(head: u64, seen: &[u64]) -> Option<Ask> {
 
 fn joins(live: &Live, position: u64) -> Option<Vec<u64>> {
     match live.join(id(position)) {
-        Join::Events(events) => Some(events.iter().map(|event| event.id.ms).collect()),
+        Join::Deliveries(deliveries) => Some(deliveries.iter().filter_map(|d| Some(d.position()?.ms)).collect()),
         Join::Behind | Join::Ahead => None,
     }
 }

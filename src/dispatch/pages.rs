@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::metrics::Metrics;
 use crate::model::{EventId, Page, Start, StreamName};
-use crate::store::{PAGE_EVENTS, Store, StoreError};
+use crate::store::{PAGE_EVENTS, Store, StoreClock, StoreError};
 
 /// How long a page serves others who ask for the same position. Clients of one outage come back within
 /// about this time, and what a page lacks by then is at the live end.
@@ -25,6 +25,7 @@ type Slot = Arc<OnceCell<Arc<Page>>>;
 /// Reads pages for temporary dispatchers, one read for all who are at the same position of a stream.
 pub struct Pages {
     store: Arc<dyn Store>,
+    clock: Arc<StoreClock>,
     metrics: Arc<Metrics>,
     shared: Mutex<Shared>,
 }
@@ -37,9 +38,9 @@ struct Shared {
 }
 
 impl Pages {
-    /// Pages out of `store`.
-    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
-        Pages { store, metrics, shared: Mutex::default() }
+    /// Pages out of `store`; each sets `clock` right.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<StoreClock>, metrics: Arc<Metrics>) -> Self {
+        Pages { store, clock, metrics, shared: Mutex::default() }
     }
 
     /// The page after `position`, at most a moment old; `fresh` when the last one brought nothing.
@@ -47,7 +48,9 @@ impl Pages {
         let slot = self.shared.lock().slot((stream.clone(), position), Instant::now(), fresh);
         slot.get_or_try_init(|| async {
             self.metrics.page_reads.inc();
-            self.store.read(stream, Start::After(position), PAGE_EVENTS).await.map(Arc::new)
+            let page = self.store.read(stream, Start::After(position), PAGE_EVENTS).await?;
+            self.clock.read(page.now_ms);
+            Ok(Arc::new(page))
         })
         .await
         .cloned()

@@ -25,7 +25,7 @@ use super::sink::{Flush, Sink, Slot};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, Page, StreamName};
-use crate::store::{NodeId, Route, Store, StoreError};
+use crate::store::{NodeId, Route, Store, StoreClock, StoreError};
 
 /// How long a hole in the chain may be open before the store is asked. Messages that overtake each other
 /// are a network's jitter apart; a read costs the store more than this wait costs the client.
@@ -72,6 +72,8 @@ pub struct Registry {
     lingering: Mutex<VecDeque<(Instant, StreamName)>>,
     registrations: AtomicU64,
     budget: Arc<RingBudget>,
+    /// What every page that is read sets right.
+    clock: Arc<StoreClock>,
     pages: Pages,
     operations: Semaphore,
     metrics: Arc<Metrics>,
@@ -121,8 +123,10 @@ impl Drop for Attached {
 impl Registry {
     /// A registry without dispatchers, for a node with this id.
     pub fn new(store: Arc<dyn Store>, node: NodeId, settings: RegistrySettings, metrics: Arc<Metrics>) -> Arc<Self> {
+        let clock = Arc::<StoreClock>::default();
         Arc::new(Registry {
-            pages: Pages::new(store.clone(), metrics.clone()),
+            pages: Pages::new(store.clone(), clock.clone(), metrics.clone()),
+            clock,
             store,
             node: ArcSwap::from_pointee(node),
             nodes: AtomicU64::new(1),
@@ -154,6 +158,11 @@ impl Registry {
     /// The node's figures.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The store's clock.
+    pub fn clock(&self) -> &Arc<StoreClock> {
+        &self.clock
     }
 
     pub(super) fn pages(&self) -> &Pages {
@@ -212,6 +221,15 @@ impl Registry {
                 let step = dispatcher.message(event, flush);
                 self.carry_out(&dispatcher, step);
             }
+            None => self.detach_stray(stream),
+        }
+    }
+
+    /// An event that is not stored came in over the channel: whoever follows the live end now is told.
+    pub fn tell(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
+        let dispatcher = self.dispatchers.lock().get(stream).cloned();
+        match dispatcher {
+            Some(dispatcher) => dispatcher.tell(event, flush),
             None => self.detach_stray(stream),
         }
     }
@@ -308,6 +326,7 @@ impl Registry {
             let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
             self.store.sync(dispatcher.stream(), &self.route(&dispatcher), None).await
         };
+        self.read_clock(&answer);
         if let Err(error) = &answer {
             tracing::debug!(stream = %dispatcher.stream(), %error, "attach failed");
             // Out of the map first: who is told of the failure may try again at once.
@@ -391,7 +410,7 @@ impl Registry {
     async fn ask_store(&self, dispatcher: &Dispatcher, ask: Ask) -> Result<Page, StoreError> {
         let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
         let stream = dispatcher.stream();
-        match ask {
+        let answer = match ask {
             Ask::Recover { head, born, seen } => {
                 self.metrics.recoveries.inc();
                 self.store.recover(stream, head, born, &seen).await
@@ -401,6 +420,14 @@ impl Registry {
                 self.store.sync(stream, &self.route(dispatcher), Some(head)).await
             }
             Ask::Wait => unreachable!("a wait is not for the store"),
+        };
+        self.read_clock(&answer);
+        answer
+    }
+
+    fn read_clock(&self, answer: &Result<Page, StoreError>) {
+        if let Ok(page) = answer {
+            self.clock.read(page.now_ms);
         }
     }
 

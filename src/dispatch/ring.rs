@@ -81,7 +81,7 @@ impl Ring {
     }
 
     /// The events after `position`, if the ring reaches back that far.
-    pub fn after(&self, position: EventId) -> Option<impl Iterator<Item = &Arc<Event>> + use<'_>> {
+    pub fn after(&self, position: EventId) -> Option<impl DoubleEndedIterator<Item = &Arc<Event>> + use<'_>> {
         let start = match self.index_of(position) {
             Ok(at) => at + 1,
             Err(0) if self.events.front().is_some_and(|oldest| oldest.prev == position) => 0,
@@ -108,7 +108,7 @@ impl Drop for Ring {
 }
 
 fn weight(event: &Event) -> usize {
-    event.data.len() * 2 + EVENT_OVERHEAD
+    event.data.len() * 2 + event.collapse.as_ref().map_or(0, |key| key.len()) + EVENT_OVERHEAD
 }
 
 #[cfg(test)]

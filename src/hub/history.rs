@@ -29,16 +29,24 @@ impl Hub {
         limit: usize,
     ) -> Result<History, StoreError> {
         if let (None, Some(before)) = (after, before) {
-            let page = self.store.read_before(stream, before, limit).await?;
-            return Ok(History { events: page.events, gap: None, last: page.last });
-        }
-        let mut history = match after.filter(|id| *id != EventId::ZERO) {
-            Some(id) => after_id(id, &self.store.read(stream, Start::After(id), limit).await?),
-            None => {
-                let page = self.store.read(stream, Start::Earliest, limit).await?;
-                History { events: page.events, gap: None, last: page.last }
+            let mut page = self.store.read_before(stream, before, limit).await?;
+            // What has expired is passed over: an answer without events says that there are no more.
+            while let Some(passed) = page.events.first().map(|event| event.id).filter(|_| page.more)
+                && page.unexpired().next().is_none()
+            {
+                page = self.store.read_before(stream, passed, limit).await?;
             }
-        };
+            return Ok(History { events: page.unexpired().cloned().collect(), gap: None, last: page.last });
+        }
+        let after = after.filter(|id| *id != EventId::ZERO);
+        let mut page = self.store.read(stream, after.map_or(Start::Earliest, Start::After), limit).await?;
+        let gap = after.and_then(|id| gap_after(id, &page));
+        while let Some(passed) = page.events.last().map(|event| event.id).filter(|_| page.more)
+            && page.unexpired().next().is_none()
+        {
+            page = self.store.read(stream, Start::After(passed), limit).await?;
+        }
+        let mut history = History { events: page.unexpired().cloned().collect(), gap, last: page.last };
         if let Some(before) = before {
             history.events.retain(|event| event.id < before);
         }
@@ -49,14 +57,14 @@ impl Hub {
     pub async fn event(&self, stream: &StreamName, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
         let next = EventId::new(id.ms, id.seq.saturating_add(1));
         let page = self.store.read_before(stream, next, 1).await?;
-        Ok(page.events.into_iter().find(|event| event.id == id))
+        Ok(page.unexpired().find(|event| event.id == id).cloned())
     }
 }
 
-fn after_id(id: EventId, page: &Page) -> History {
-    let gap = Chain::at(id).read(page).into_iter().find_map(|step| match step.delivery {
+/// What is missing right after `id`, or further on in the page.
+fn gap_after(id: EventId, page: &Page) -> Option<Gap> {
+    Chain::at(id).read(page).into_iter().find_map(|step| match step.delivery {
         Delivery::Gap(gap) => Some(gap),
         _ => None,
-    });
-    History { events: page.events.clone(), gap, last: page.last }
+    })
 }

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 
 use super::Hub;
 use crate::dispatch::Attached;
-use crate::model::{EventId, EventIdError, Page, Start, StreamName};
+use crate::model::{EventId, EventIdError, Page, Start, StreamName, Time, TimeError};
 use crate::store::StoreError;
 
 /// Most events that `last:N` may ask for: the store walks over them to find where they begin.
@@ -21,6 +21,8 @@ pub enum After {
     Earliest,
     /// With so many of the newest events.
     Last(u32),
+    /// With the oldest event that was stored at this time, in milliseconds since 1970, or later.
+    Since(u64),
     /// With what follows this event.
     Id(EventId),
 }
@@ -29,11 +31,14 @@ pub enum After {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AfterError {
     /// It is none of the words, so it was read as an id.
-    #[error("{0}; or 'now', 'earliest', 'last:N'")]
+    #[error("{0}; or 'now', 'earliest', 'last:N', 'since:TIME'")]
     Id(#[from] EventIdError),
     /// `last:` with something else than a number that makes sense.
     #[error("'{0}' is not last:N with N from 1 to {MAX_LAST}")]
     Last(String),
+    /// `since:` with something else than a time.
+    #[error(transparent)]
+    Since(#[from] TimeError),
     /// Not in this version.
     #[error("'ack' is not supported by this version: there is no acknowledged position yet")]
     Ack,
@@ -47,14 +52,15 @@ impl FromStr for After {
             "now" => Ok(After::Now),
             "earliest" => Ok(After::Earliest),
             "ack" => Err(AfterError::Ack),
-            _ => match text.strip_prefix("last:") {
-                Some(count) => count
+            _ => match text.split_once(':') {
+                Some(("last", count)) => count
                     .parse()
                     .ok()
                     .filter(|count| (1..=MAX_LAST).contains(count))
                     .map(After::Last)
                     .ok_or_else(|| AfterError::Last(text.chars().take(64).collect())),
-                None => Ok(After::Id(text.parse()?)),
+                Some(("since", time)) => Ok(After::Since(time.parse::<Time>()?.ms())),
+                _ => Ok(After::Id(text.parse()?)),
             },
         }
     }
@@ -104,6 +110,7 @@ impl Hub {
                 before_first(&self.store.read(&stream, Start::Earliest, 1).await?)
             }
             After::Last(count) => before_first(&self.store.read(&stream, Start::Last(count), 1).await?),
+            After::Since(ms) => since(ms, &self.store.read(&stream, Start::Since(ms), 1).await?),
             After::Id(id) => id,
         };
         Ok(Listening { attached, position })
@@ -115,9 +122,21 @@ fn before_first(page: &Page) -> EventId {
     page.events.first().map_or(page.last, |event| event.prev)
 }
 
+/// The position right before the events since a time, of which `page` holds the first. Where some of them are
+/// not kept any more, it is one from which the chain breaks, so that this is told.
+fn since(ms: u64, page: &Page) -> EventId {
+    let before = before_first(page);
+    let oldest_kept = page.events.first().map(|event| event.id) == page.first;
+    let missing = oldest_kept && before.ms >= ms && before > page.born;
+    if missing { EventId::new(ms, 0).max(page.born) } else { before }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::{Event, EventType};
 
     #[test]
     fn every_form_of_after_is_understood() {
@@ -125,11 +144,41 @@ mod tests {
         assert_eq!("earliest".parse(), Ok(After::Earliest));
         assert_eq!("last:5".parse(), Ok(After::Last(5)));
         assert_eq!("5-1".parse(), Ok(After::Id(EventId::new(5, 1))));
+        assert_eq!("since:5".parse(), Ok(After::Since(5)));
+        assert_eq!("since:1970-01-01T00:00:01Z".parse(), Ok(After::Since(1000)));
+    }
+
+    #[test]
+    fn since_begins_right_before_its_first_event_or_tells_that_some_are_gone() {
+        let id = |ms| EventId::new(ms, 1);
+        let event = |ms, prev| Arc::new(Event::new(id(ms), id(prev), EventType::MESSAGE, "1".into()));
+        let page = |events: Vec<Arc<Event>>, first: Option<u64>, last, born| Page {
+            from: id(last),
+            events,
+            superseded: Vec::new(),
+            more: false,
+            last: id(last),
+            first: first.map(id),
+            born: id(born),
+            fork: None,
+            now_ms: 100,
+        };
+        assert_eq!(since(7, &page(vec![event(8, 6)], Some(5), 8, 2)), id(6));
+        assert_eq!(since(3, &page(vec![event(8, 2)], Some(8), 8, 2)), id(2), "it is the first that there was");
+        assert_eq!(since(1, &page(vec![event(8, 2)], Some(8), 8, 2)), id(2));
+        assert_eq!(since(50, &page(vec![], Some(5), 8, 2)), id(8), "there is nothing yet");
+        assert_eq!(since(5, &page(vec![event(8, 7)], Some(8), 8, 2)), EventId::new(5, 0), "7 was trimmed");
+        assert_eq!(since(1, &page(vec![event(8, 7)], Some(8), 8, 2)), id(2), "7 was trimmed, and perhaps more");
+        assert_eq!(since(7, &page(vec![event(8, 6)], Some(8), 8, 2)), id(6), "what was trimmed was before");
+        assert_eq!(since(5, &page(vec![], None, 8, 2)), EventId::new(5, 0), "the log expired");
+        assert_eq!(since(5, &page(vec![], None, 2, 2)), id(2), "there never was any");
     }
 
     #[test]
     fn what_after_does_not_mean_is_refused_by_name() {
-        for text in ["last:0", "last:x", "last:-1", "last:100000", "", "5", "ack", "since:5"] {
+        for text in
+            ["last:0", "last:x", "last:-1", "last:100000", "", "5", "ack", "since:", "since:now", "since:-5", "until:5"]
+        {
             assert!(text.parse::<After>().is_err(), "{text:?}");
         }
     }

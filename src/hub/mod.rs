@@ -15,7 +15,7 @@ use crate::store::Store;
 
 pub use history::History;
 pub use listen::{After, AfterError, ListenError, Listening};
-pub use publish::PublishError;
+pub use publish::{PublishError, check_ephemeral};
 
 /// Limits on what producers hand in.
 #[derive(Debug, Clone)]

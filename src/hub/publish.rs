@@ -4,11 +4,16 @@ use serde_json::value::RawValue;
 
 use super::Hub;
 use crate::metrics::ByProblem;
-use crate::model::{Draft, Durability, Published, Receipt, StreamName};
+use bytes::Bytes;
+
+use crate::model::{Draft, Durability, EventType, Published, Receipt, StreamName};
 use crate::store::StoreError;
 
 /// Longest idempotency key, in ASCII characters.
 const MAX_KEY: usize = 128;
+
+/// Longest collapse key, in ASCII characters.
+const MAX_COLLAPSE: usize = 128;
 
 /// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +27,12 @@ pub enum PublishError {
     /// The idempotency key is not one.
     #[error("the idempotency key must be 1 to {MAX_KEY} visible ASCII characters")]
     Key,
+    /// The collapse key is not one.
+    #[error("the collapse key must be 1 to {MAX_COLLAPSE} visible ASCII characters")]
+    Collapse,
+    /// What an event that is not stored can't have was given with it.
+    #[error("an ephemeral event is not stored, so it can't have {0}")]
+    Ephemeral(&'static str),
     /// It is stored, but not as durable as asked.
     #[error("the event is stored, but was not confirmed to be as durable as asked within the time for it")]
     NotDurable(Receipt),
@@ -37,6 +48,8 @@ impl PublishError {
             PublishError::Json(_) => "invalid-json",
             PublishError::TooLarge { .. } => "too-large",
             PublishError::Key => "invalid-key",
+            PublishError::Collapse => "invalid-collapse",
+            PublishError::Ephemeral(_) => "invalid-ephemeral",
             PublishError::NotDurable(_) => "not-durable",
             PublishError::Store(StoreError::KeyReused) => "key-reused",
             PublishError::Store(StoreError::Unsupported(_)) => "unsupported",
@@ -44,6 +57,14 @@ impl PublishError {
             PublishError::Store(StoreError::Full(_)) => "store-full",
             PublishError::Store(StoreError::Unavailable(_)) => "unavailable",
         }
+    }
+}
+
+/// Refuses an ephemeral event with anything that only a stored one can have, each named and whether it is given.
+pub fn check_ephemeral<const N: usize>(given: [(&'static str, bool); N]) -> Result<(), PublishError> {
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(PublishError::Ephemeral(name)),
+        None => Ok(()),
     }
 }
 
@@ -93,18 +114,37 @@ impl Hub {
             .collect()
     }
 
+    /// Tells an event to whoever is connected now, at most once, and stores nothing. Gives the number of nodes
+    /// that were told.
+    pub async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, PublishError> {
+        self.check_data(data)?;
+        let told = self.store.tell(stream, kind, data).await?;
+        self.metrics.ephemeral.inc();
+        Ok(told)
+    }
+
     fn check(&self, draft: &Draft) -> Result<(), PublishError> {
-        let (size, limit) = (draft.data.len(), self.limits.event_bytes);
+        self.check_data(&draft.data)?;
+        let sound = |text: &Option<String>, most| {
+            text.as_ref()
+                .is_none_or(|text| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()))
+        };
+        if !sound(&draft.key, MAX_KEY) {
+            return Err(PublishError::Key);
+        }
+        if !sound(&draft.collapse, MAX_COLLAPSE) {
+            return Err(PublishError::Collapse);
+        }
+        Ok(())
+    }
+
+    fn check_data(&self, data: &Bytes) -> Result<(), PublishError> {
+        let (size, limit) = (data.len(), self.limits.event_bytes);
         if size > limit {
             return Err(PublishError::TooLarge { size, limit });
         }
-        serde_json::from_slice::<&RawValue>(&draft.data).map_err(|error| PublishError::Json(error.to_string()))?;
-        match &draft.key {
-            Some(key) if !(1..=MAX_KEY).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) => {
-                Err(PublishError::Key)
-            }
-            _ => Ok(()),
-        }
+        let checked = serde_json::from_slice::<&RawValue>(data);
+        checked.map(|_| ()).map_err(|error| PublishError::Json(error.to_string()))
     }
 
     fn count<T>(&self, answer: Result<T, &PublishError>) {

@@ -133,6 +133,16 @@ impl Event {
         Event { id, prev, kind, data, expires_ms: None, collapse: None, encoded: Default::default() }
     }
 
+    /// An event that is told to whoever is connected now and not stored: it has no place in the stream.
+    pub fn ephemeral(kind: EventType, data: Bytes) -> Self {
+        Event::new(EventId::ZERO, EventId::ZERO, kind, data)
+    }
+
+    /// Whether it is told and not stored.
+    pub fn is_ephemeral(&self) -> bool {
+        self.id == EventId::ZERO
+    }
+
     /// Whether it is no longer to be delivered when the store's clock shows `now_ms`.
     pub fn is_expired(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
@@ -151,6 +161,36 @@ impl Event {
 
 /// The last millisecond that RFC 3339 can write (year 9999).
 const MAX_TIME_MS: u64 = 253_402_300_799_999;
+
+/// For how long an event is delivered: whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ttl(u32);
+
+/// A year. Whoever wants an event to be delivered for longer can leave the time out: what is kept is
+/// decided by retention.
+const MAX_TTL: u32 = 31_536_000;
+
+impl Ttl {
+    /// The time.
+    pub fn time(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+/// Why a text is no time to live.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' can't be a ttl: it is a whole number of seconds from 1 to {MAX_TTL}")]
+pub struct TtlError(String);
+
+impl FromStr for Ttl {
+    type Err = TtlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = text.parse().ok().filter(|seconds| digits && (1..=MAX_TTL).contains(seconds));
+        seconds.map(Ttl).ok_or_else(|| TtlError(text.chars().take(64).collect()))
+    }
+}
 
 /// What a producer hands in: an event that has no place yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,6 +238,15 @@ mod tests {
             assert!(text.parse::<EventType>().unwrap_err().to_string().contains("allowed are"), "{text:?}");
         }
         assert_eq!("a.b_c:d/e-f".parse::<EventType>().unwrap().as_str(), "a.b_c:d/e-f");
+    }
+
+    #[test]
+    fn a_ttl_is_a_whole_number_of_seconds_up_to_a_year() {
+        assert_eq!("60".parse::<Ttl>().unwrap().time(), Duration::from_secs(60));
+        assert!("31536000".parse::<Ttl>().is_ok());
+        for text in ["", "0", "-1", "+5", "1.5", "1e3", "5s", "31536001", "99999999999", "\"5\"", "null", "true"] {
+            assert!(text.parse::<Ttl>().unwrap_err().to_string().contains("seconds"), "{text:?}");
+        }
     }
 
     #[test]

@@ -9,11 +9,13 @@ mod gap;
 mod id;
 mod page;
 mod stream;
+mod time;
 
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
 pub use durability::{Durability, DurabilityError, Reached, Receipt};
-pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published};
+pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Ttl, TtlError};
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
 pub use page::{Fork, Page, Start};
 pub use stream::{NameError, StreamKind, StreamName};
+pub use time::{Time, TimeError};

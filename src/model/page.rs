@@ -11,6 +11,8 @@ pub enum Start {
     After(EventId),
     /// At the oldest event kept.
     Earliest,
+    /// At the oldest event kept of those that were stored at this time, in milliseconds since 1970, or later.
+    Since(u64),
     /// At the newest events, at most so many.
     Last(u32),
 }
@@ -39,6 +41,9 @@ pub struct Page {
     pub from: EventId,
     /// Events after `from`, oldest first.
     pub events: Vec<Arc<Event>>,
+    /// Ids of those of `events` that a newer one of the same collapse key supersedes, oldest first: whoever
+    /// catches up passes over them.
+    pub superseded: Vec<EventId>,
     /// Whether the log holds more after the last of `events`.
     pub more: bool,
     /// The newest id ever shown of this stream. Outlives the log.
@@ -51,4 +56,16 @@ pub struct Page {
     pub fork: Option<Fork>,
     /// The store's clock, milliseconds since 1970.
     pub now_ms: u64,
+}
+
+impl Page {
+    /// Whether a newer event of the same collapse key supersedes this one of the page.
+    pub fn is_superseded(&self, event: &Event) -> bool {
+        event.collapse.is_some() && self.superseded.binary_search(&event.id).is_ok()
+    }
+
+    /// The events of the page that whoever reads it now is to be given, the superseded ones among them.
+    pub fn unexpired(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
+        self.events.iter().filter(|event| !event.is_expired(self.now_ms))
+    }
 }

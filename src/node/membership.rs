@@ -235,6 +235,7 @@ impl Joined {
         for message in batch {
             match message {
                 ChannelMessage::Event(stream, event) => registry.message(&stream, event, flush),
+                ChannelMessage::Ephemeral(stream, event) => registry.tell(&stream, event, flush),
                 ChannelMessage::Beat => beat = true,
             }
         }

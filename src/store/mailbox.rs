@@ -81,7 +81,7 @@ impl Mailbox {
 fn cost(message: &ChannelMessage) -> usize {
     OVERHEAD
         + match message {
-            ChannelMessage::Event(_, event) => event.data.len(),
+            ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.data.len(),
             ChannelMessage::Beat => 0,
         }
 }

@@ -8,6 +8,7 @@
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
 //! behaviour.
 
+mod clock;
 mod mailbox;
 pub mod memory;
 pub mod redis;
@@ -15,12 +16,14 @@ mod retention;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::model::{Draft, Durability, Event, EventId, Page, Published, Receipt, Start, StreamName};
+use crate::model::{Draft, Durability, Event, EventId, EventType, Page, Published, Receipt, Start, StreamName};
 
+pub use clock::StoreClock;
 pub use retention::{Retention, RetentionError, RetentionRules};
 
 /// Most events in one page.
@@ -36,6 +39,11 @@ pub const ONCE_TIME: Duration = Duration::from_secs(300);
 /// A duration as whole milliseconds, the unit of all store times.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// This process' clock in milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 /// By how much ids step, see [`EventId::next`]. Small enough that 2^53 is never reached, where Lua's
@@ -104,6 +112,10 @@ pub trait EventLog: Send + Sync {
         durability: Durability,
     ) -> Result<Receipt, StoreError>;
 
+    /// Tells an event to every node that has a route, at most once, and stores nothing. Gives the number of
+    /// nodes that were told.
+    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError>;
+
     /// Asserts the route, then reads what is newer than `head`, in one step: attach (no head yet),
     /// resume, reconnect and repair are all this operation.
     ///
@@ -151,6 +163,8 @@ pub trait EventLog: Send + Sync {
 pub enum ChannelMessage {
     /// An event of a stream to which this node has, or had, a route.
     Event(StreamName, Arc<Event>),
+    /// An event that is not stored, for whoever follows the stream now.
+    Ephemeral(StreamName, Arc<Event>),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
 }

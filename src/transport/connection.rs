@@ -15,11 +15,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::outbox::{Following, Frame, Outbox};
+use super::outbox::{Following, Frame, NEVER, Outbox};
 use super::{CloseReason, sse, websocket};
-use crate::dispatch::{Delivery, Offer, Sink, Slot};
+use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
-use crate::model::{Encoding, EventId, EventType, StreamName};
+use crate::model::{Encoding, Event, EventId, EventType, StreamName};
+use crate::store::StoreClock;
 
 /// Slices in one vectored write.
 const SLICES: usize = 64;
@@ -64,6 +65,8 @@ pub struct Connection {
     wake: Notify,
     /// Wakes temporary dispatchers: the outbox has room, or the connection is over.
     room: Notify,
+    /// For events that expire while they wait.
+    clock: Arc<StoreClock>,
     metrics: Arc<Metrics>,
 }
 
@@ -110,10 +113,10 @@ impl Connection {
         socket: TcpStream,
         outbox_bytes: usize,
         streams: Vec<(StreamName, EventId)>,
-        metrics: Arc<Metrics>,
+        registry: &Registry,
     ) -> Self {
         let following: Vec<_> =
-            (0..).zip(streams).map(|(slot, (stream, position))| Following { slot, stream, position }).collect();
+            (0..).zip(streams).map(|(slot, (stream, position))| Following::new(slot, stream, position)).collect();
         let next_slot = following.len() as Slot;
         Connection {
             number,
@@ -133,7 +136,8 @@ impl Connection {
             }),
             wake: Notify::new(),
             room: Notify::new(),
-            metrics,
+            clock: registry.clock().clone(),
+            metrics: registry.metrics().clone(),
         }
     }
 
@@ -179,7 +183,7 @@ impl Connection {
         }
         let slot = inner.next_slot;
         inner.next_slot += 1;
-        inner.outbox.follow(Following { slot, stream, position });
+        inner.outbox.follow(Following::new(slot, stream, position));
         Some(slot)
     }
 
@@ -259,13 +263,12 @@ impl Connection {
         if inner.stalled > 0 {
             return;
         }
+        // Behind frames that wait, the position would go back to before them.
+        if inner.outbox.is_empty() {
+            self.push_positions(&mut inner.outbox);
+        }
         match self.protocol {
             Protocol::Sse { heartbeat, .. } => {
-                // Behind frames that wait, the cursor would go back to before them.
-                if inner.outbox.is_empty() && inner.outbox.take_silent_run() {
-                    let notice = position_notice(&inner.outbox);
-                    inner.outbox.push(notice);
-                }
                 let ping = if heartbeat { sse::HEARTBEAT } else { sse::PING };
                 inner.outbox.push(Frame::Bare(Bytes::from_static(ping)));
             }
@@ -324,33 +327,61 @@ impl Connection {
 
     fn frame(&self, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Frame {
         match (delivery, self.protocol) {
-            (Delivery::Event(event), _) if !self.wants_type(&event.kind) => Frame::Silent { slot, id: event.id },
+            (Delivery::Event(event), _) if !self.wants(event) => Frame::Silent { slot, id: event.id },
+            (Delivery::Passed(id), _) => Frame::Silent { slot, id: *id },
             (Delivery::Event(event), Protocol::WebSocket) => Frame::Event {
                 slot,
                 id: event.id,
+                expires_ms: event.expires_ms.unwrap_or(NEVER),
                 body: event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)),
             },
             (Delivery::Event(event), Protocol::Sse { encoding, .. }) => {
                 let body = event.encoded(encoding, |event| sse::event(stream, event, encoding));
+                let (id, expires_ms) = (event.id, event.expires_ms.unwrap_or(NEVER));
                 if encoding == Encoding::SseShared {
-                    Frame::WithCursor { slot, id: event.id, body }
+                    Frame::WithCursor { slot, id, expires_ms, body }
                 } else {
-                    Frame::Event { slot, id: event.id, body }
+                    Frame::Event { slot, id, expires_ms, body }
                 }
+            }
+            (Delivery::Ephemeral(event), Protocol::Sse { encoding, .. }) => {
+                Frame::Bare(event.encoded(encoding, |event| sse::event(stream, event, encoding)))
+            }
+            (Delivery::Ephemeral(event), Protocol::WebSocket) => {
+                Frame::Bare(event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)))
             }
             (Delivery::Gap(gap), Protocol::Sse { .. }) => Frame::Bare(sse::gap(stream, gap)),
             (Delivery::Gap(gap), Protocol::WebSocket) => Frame::Bare(websocket::gap(stream, gap)),
             (Delivery::Position(id), Protocol::Sse { .. }) => {
-                Frame::WithCursor { slot, id: *id, body: Bytes::from_static(sse::POSITION) }
+                Frame::WithCursor { slot, id: *id, expires_ms: NEVER, body: Bytes::from_static(sse::POSITION) }
             }
             (Delivery::Position(id), Protocol::WebSocket) => {
-                Frame::Event { slot, id: *id, body: websocket::position(stream, *id) }
+                Frame::Event { slot, id: *id, expires_ms: NEVER, body: websocket::position(stream, *id) }
             }
         }
     }
 
-    fn wants_type(&self, kind: &EventType) -> bool {
-        self.types.as_ref().is_none_or(|types| types.contains(kind))
+    /// Whether the client is to be given this event: it is of a type that it wants, and has not expired.
+    fn wants(&self, event: &Event) -> bool {
+        self.types.as_ref().is_none_or(|types| types.contains(&event.kind))
+            && event.expires_ms.is_none_or(|expires_ms| expires_ms > self.clock.now_ms())
+    }
+
+    /// Queues what tells the client where it stands, after much that it was not given.
+    fn push_positions(&self, outbox: &mut Outbox) {
+        let silent = outbox.take_silent();
+        match self.protocol {
+            Protocol::Sse { .. } if !silent.is_empty() => {
+                let notice = position_notice(outbox);
+                outbox.push(notice);
+            }
+            Protocol::Sse { .. } => {}
+            Protocol::WebSocket => {
+                for (stream, position) in silent {
+                    outbox.push(Frame::Bare(websocket::position(&stream, position)));
+                }
+            }
+        }
     }
 
     /// Writes until nothing waits or the socket takes no more.
@@ -359,10 +390,8 @@ impl Connection {
             return;
         }
         loop {
-            if inner.outbox.stage() && matches!(self.protocol, Protocol::Sse { .. }) {
-                inner.outbox.take_silent_run();
-                let notice = position_notice(&inner.outbox);
-                inner.outbox.push(notice);
+            if inner.outbox.stage(|| self.clock.now_ms()) {
+                self.push_positions(&mut inner.outbox);
                 continue;
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -420,6 +449,9 @@ impl Sink for Connection {
         let mut inner = self.inner.lock();
         if inner.phase != Phase::Open || !inner.outbox.follows(slot) {
             return Offer::Closed;
+        }
+        if matches!(delivery, Delivery::Ephemeral(event) if !self.wants(event)) {
+            return Offer::Taken { flush: false };
         }
         if !inner.outbox.offer(self.frame(slot, stream, delivery)) {
             return Offer::Full;

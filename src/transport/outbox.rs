@@ -28,18 +28,31 @@ pub struct Following {
     pub stream: StreamName,
     /// The id of the newest frame that was staged.
     pub position: EventId,
+    /// The position moved without a frame since the client was last told of it.
+    silent: bool,
 }
+
+impl Following {
+    /// A stream that is followed from right after `position`.
+    pub fn new(slot: Slot, stream: StreamName, position: EventId) -> Self {
+        Following { slot, stream, position, silent: false }
+    }
+}
+
+/// The time of expiry of a frame that never does.
+pub const NEVER: u64 = u64::MAX;
 
 /// Something to be written.
 #[derive(Debug, Clone)]
 pub enum Frame {
     /// Bytes that need nothing added and move no position: pings, notices, answers.
     Bare(Bytes),
-    /// A frame that moves a stream's position and carries its own cursor, if it has one.
-    Event { slot: Slot, id: EventId, body: Bytes },
+    /// A frame that moves a stream's position and carries its own cursor, if it has one. Once the store's clock
+    /// shows `expires_ms`, it moves the position alone.
+    Event { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
     /// The same, but the connection's cursor has to be put in front.
-    WithCursor { slot: Slot, id: EventId, body: Bytes },
-    /// Moves the position and writes nothing: an event that the client's filter leaves out.
+    WithCursor { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
+    /// Moves the position and writes nothing: an event that the client is not given.
     Silent { slot: Slot, id: EventId },
 }
 
@@ -159,9 +172,16 @@ impl Outbox {
         self.following.iter().any(|following| following.slot == slot)
     }
 
-    /// Whether the client's cursor lags far behind because its filter left so much out; resets the count.
-    pub fn take_silent_run(&mut self) -> bool {
-        std::mem::take(&mut self.silent) > 0
+    /// The streams whose positions the client does not know, because it was not given the events that moved
+    /// them. Whoever takes them tells it.
+    pub fn take_silent(&mut self) -> Vec<(StreamName, EventId)> {
+        if std::mem::take(&mut self.silent) == 0 {
+            return Vec::new();
+        }
+        let told = |following: &mut Following| {
+            std::mem::take(&mut following.silent).then(|| (following.stream.clone(), following.position))
+        };
+        self.following.iter_mut().filter_map(told).collect()
     }
 
     /// The connection's cursor: positions of what was staged.
@@ -172,21 +192,28 @@ impl Outbox {
         }
     }
 
-    /// Stages what fits into one write. Returns true when the cursor had better be told.
-    pub fn stage(&mut self) -> bool {
+    /// Stages what fits into one write, apart from what has expired by `now_ms`. Returns true when the client's
+    /// positions had better be told.
+    pub fn stage(&mut self, now_ms: impl Fn() -> u64) -> bool {
         while self.staged.len() < STAGED
             && let Some(frame) = self.waiting.pop_front()
         {
-            match frame {
+            match self.unless_expired(frame, &now_ms) {
                 Frame::Bare(body) => self.staged.push_back(body),
-                Frame::Event { slot, id, body } => {
-                    self.moved(slot, id);
-                    self.silent = 0;
+                Frame::Event { slot, id, body, .. } => {
+                    self.moved(slot, id, false);
+                    if self.silent > 0 && !self.following.iter().any(|following| following.silent) {
+                        self.silent = 0;
+                    }
                     self.staged.push_back(body);
                 }
-                Frame::WithCursor { slot, id, body } => {
-                    self.moved(slot, id);
-                    self.silent = 0;
+                Frame::WithCursor { slot, id, body, .. } => {
+                    self.moved(slot, id, false);
+                    if self.silent > 0 {
+                        // The cursor tells of all streams.
+                        self.following.iter_mut().for_each(|following| following.silent = false);
+                        self.silent = 0;
+                    }
                     let mut line = String::with_capacity(64);
                     let _ = writeln!(line, "id: {}", self.cursor());
                     self.bytes += line.len();
@@ -194,7 +221,7 @@ impl Outbox {
                     self.staged.push_back(body);
                 }
                 Frame::Silent { slot, id } => {
-                    self.moved(slot, id);
+                    self.moved(slot, id, true);
                     self.silent += 1;
                 }
             }
@@ -202,9 +229,23 @@ impl Outbox {
         self.waiting.is_empty() && self.silent >= SILENT_RUN
     }
 
-    fn moved(&mut self, slot: Slot, id: EventId) {
+    /// The frame, or what is left of one that waited for too long.
+    fn unless_expired(&mut self, frame: Frame, now_ms: impl Fn() -> u64) -> Frame {
+        match frame {
+            Frame::Event { slot, id, expires_ms, body } | Frame::WithCursor { slot, id, expires_ms, body }
+                if expires_ms != NEVER && expires_ms <= now_ms() =>
+            {
+                self.bytes -= body.len();
+                Frame::Silent { slot, id }
+            }
+            frame => frame,
+        }
+    }
+
+    fn moved(&mut self, slot: Slot, id: EventId, silent: bool) {
         if let Some(following) = self.following.iter_mut().find(|following| following.slot == slot) {
             following.position = id;
+            following.silent = silent;
         }
     }
 
@@ -248,21 +289,18 @@ mod tests {
 
     fn following(names: &[&str]) -> Vec<Following> {
         let stream = |name: &&str| name.parse().unwrap();
-        (0..)
-            .zip(names)
-            .map(|(slot, name)| Following { slot, stream: stream(name), position: EventId::new(1, 0) })
-            .collect()
+        (0..).zip(names).map(|(slot, name)| Following::new(slot, stream(name), EventId::new(1, 0))).collect()
     }
 
     fn event(slot: Slot, ms: u64, body: &'static str) -> Frame {
-        Frame::Event { slot, id: EventId::new(ms, 0), body: body.into() }
+        Frame::Event { slot, id: EventId::new(ms, 0), expires_ms: NEVER, body: body.into() }
     }
 
     /// Writes everything, `step` bytes at a time.
     fn write_all(outbox: &mut Outbox, step: usize) -> String {
         let mut written = Vec::new();
         loop {
-            outbox.stage();
+            outbox.stage(|| 0);
             let mut slices = [IoSlice::new(&[]); 8];
             let count = outbox.slices(&mut slices);
             if count == 0 {
@@ -293,7 +331,7 @@ mod tests {
         assert!(outbox.has_room());
         assert!(!outbox.offer(event(0, 3, "12345678")));
         assert!(!outbox.has_room() && !outbox.take_room(), "little waits, but the refused one would not fit");
-        outbox.stage();
+        outbox.stage(|| 0);
         outbox.advance(1);
         assert!(outbox.take_room());
         assert!(outbox.offer(event(0, 3, "12345678")));
@@ -318,7 +356,7 @@ mod tests {
     fn a_cursor_of_several_streams_names_only_what_goes_out_before_it() {
         let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
         for (slot, ms) in [(0, 5), (1, 7), (0, 9)] {
-            outbox.offer(Frame::WithCursor { slot, id: EventId::new(ms, 0), body: "body\n".into() });
+            outbox.offer(Frame::WithCursor { slot, id: EventId::new(ms, 0), expires_ms: NEVER, body: "body\n".into() });
         }
         let written = write_all(&mut outbox, 7);
         let cursors: Vec<Cursor> =
@@ -336,9 +374,39 @@ mod tests {
             assert!(outbox.offer(Frame::Silent { slot: 0, id: EventId::new(ms, 0) }));
         }
         assert!(outbox.waiting.len() <= 1);
-        assert!(outbox.stage(), "the cursor is to be told");
+        assert!(outbox.stage(|| 0), "the cursor is to be told");
         assert_eq!(outbox.cursor(), Cursor::Single(EventId::new(9_999, 0)));
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_frame_that_expires_while_it_waits_moves_the_position_alone() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+        outbox.offer(event(0, 2, "first."));
+        outbox.offer(Frame::Event { slot: 0, id: EventId::new(3, 0), expires_ms: 50, body: "late.".into() });
+        outbox.offer(Frame::Event { slot: 0, id: EventId::new(4, 0), expires_ms: 51, body: "in time.".into() });
+        outbox.offer(Frame::Event { slot: 0, id: EventId::new(5, 0), expires_ms: 50, body: "late too.".into() });
+        outbox.stage(|| 50);
+        assert_eq!(write_all(&mut outbox, 100), "first.in time.");
+        assert_eq!(outbox.bytes, 0);
+        assert_eq!(outbox.cursor(), Cursor::Single(EventId::new(5, 0)));
+        assert_eq!(outbox.take_silent(), [("topic:a".parse().unwrap(), EventId::new(5, 0))]);
+        assert_eq!(outbox.take_silent(), []);
+    }
+
+    #[test]
+    fn a_frame_tells_its_own_streams_position_and_no_others() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        for slot in [0, 1] {
+            outbox.offer(Frame::Silent { slot, id: EventId::new(2, 0) });
+        }
+        outbox.offer(event(0, 3, "a"));
+        write_all(&mut outbox, 10);
+        assert_eq!(outbox.take_silent(), [("topic:b".parse().unwrap(), EventId::new(2, 0))]);
+        outbox.offer(Frame::Silent { slot: 1, id: EventId::new(4, 0) });
+        outbox.offer(Frame::WithCursor { slot: 0, id: EventId::new(5, 0), expires_ms: NEVER, body: "a".into() });
+        write_all(&mut outbox, 10);
+        assert_eq!(outbox.take_silent(), [], "the cursor told of both");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn retry(ms: u64) -> String {
 /// An event in one of the SSE encodings.
 pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
     let mut block = Vec::with_capacity(event.data.len() + 160);
-    if encoding != Encoding::SseShared {
+    if encoding != Encoding::SseShared && !event.is_ephemeral() {
         block.extend_from_slice(format!("id: {}\n", event.id).as_bytes());
     }
     if !event.kind.is_message() {
@@ -48,12 +48,12 @@ pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
         put_lines(&mut block, &event.data);
     } else {
         // Stream names and types hold nothing that JSON would escape.
-        let head = format!(
-            r#"{{"stream":"{stream}","id":"{}","type":"{}","time":"{}","data":"#,
-            event.id,
-            event.kind,
-            event.time()
-        );
+        let head = if event.is_ephemeral() {
+            format!(r#"{{"stream":"{stream}","type":"{}","data":"#, event.kind)
+        } else {
+            let (id, kind, time) = (event.id, &event.kind, event.time());
+            format!(r#"{{"stream":"{stream}","id":"{id}","type":"{kind}","time":"{time}","data":"#)
+        };
         block.extend_from_slice(head.as_bytes());
         put_lines(&mut block, &event.data);
         block.push(b'}');
@@ -113,6 +113,18 @@ mod tests {
             encoded("message", "{\n\"a\":\r1}", Encoding::Sse),
             "id: 1763795000000-2731\ndata: {\ndata: \"a\":\ndata: 1}\n\n"
         );
+    }
+
+    #[test]
+    fn an_event_that_is_not_stored_has_no_id_and_no_time() {
+        let made = Event::ephemeral("typing".parse::<EventType>().unwrap(), "5".into());
+        let encoded =
+            |encoding| String::from_utf8(event(&"topic:a".parse().unwrap(), &made, encoding).to_vec()).unwrap();
+        assert_eq!(encoded(Encoding::Sse), "event: typing\ndata: 5\n\n");
+        for encoding in [Encoding::SseEnvelope, Encoding::SseShared] {
+            let expected = "event: typing\ndata: {\"stream\":\"topic:a\",\"type\":\"typing\",\"data\":5}\n\n";
+            assert_eq!(encoded(encoding), expected);
+        }
     }
 
     #[test]

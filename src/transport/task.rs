@@ -52,7 +52,7 @@ pub(super) async fn run(socket: TcpStream, early: Bytes, accepted: Accepted, con
         socket,
         context.settings.outbox_bytes,
         streams.iter().map(|listening| (listening.stream().clone(), listening.position)).collect(),
-        hub.metrics().clone(),
+        hub.registry(),
     ));
     connection.push(head);
     if let Some(reason) = refused {
@@ -62,11 +62,13 @@ pub(super) async fn run(socket: TcpStream, early: Bytes, accepted: Accepted, con
     }
     let by_transport = ByTransport { transport: protocol.as_str() };
     hub.metrics().connections.get_or_create(&by_transport).inc();
-    context.connections.insert(connection.clone());
-    tracing::debug!(connection = %connection.id(), transport = protocol.as_str(), "connected");
     for (slot, listening) in (0..).zip(streams) {
         listening.attached.follow(connection.clone(), slot, listening.position);
     }
+    // Only now may a ping write: a client that has its position is told what is published from then on, events
+    // that are not stored among it.
+    context.connections.insert(connection.clone());
+    tracing::debug!(connection = %connection.id(), transport = protocol.as_str(), "connected");
     connection.flush();
 
     let mut client = Client {

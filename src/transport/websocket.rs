@@ -55,8 +55,11 @@ fn encode(frame: Frame) -> Bytes {
 pub fn event(stream: &StreamName, event: &Event) -> Bytes {
     let mut json = Vec::with_capacity(event.data.len() + 160);
     // Stream names and types hold nothing that JSON would escape.
-    let head = format!(r#"{{"op":"event","stream":"{stream}","id":"{}","type":"{}","data":"#, event.id, event.kind);
-    json.extend_from_slice(head.as_bytes());
+    json.extend_from_slice(format!(r#"{{"op":"event","stream":"{stream}","#).as_bytes());
+    if !event.is_ephemeral() {
+        json.extend_from_slice(format!(r#""id":"{}","#, event.id).as_bytes());
+    }
+    json.extend_from_slice(format!(r#""type":"{}","data":"#, event.kind).as_bytes());
     json.extend_from_slice(&event.data);
     json.push(b'}');
     text(json)

@@ -72,6 +72,9 @@ for_each_store! {
     a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
     a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
     a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel("*=1000/3600");
+    pages_say_what_is_superseded_and_what_has_expired("*=1000/3600");
+    the_newest_of_256_collapse_keys_are_known("*=100000/3600");
+    an_event_that_is_told_is_not_stored("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
     what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
     a_lease_is_renewed_only_while_it_exists("*=1000/3600");
@@ -111,7 +114,7 @@ async fn receive(subscription: &mut Box<dyn Subscription>, count: usize) -> Vec<
         for message in messages {
             match message {
                 ChannelMessage::Event(stream, event) => events.push((stream, event)),
-                ChannelMessage::Beat => panic!("nobody sent a beat"),
+                other => panic!("nobody sent {other:?}"),
             }
         }
     }
@@ -353,6 +356,70 @@ async fn a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel(store:
     assert!((attached.now_ms + hour..=page.now_ms + hour).contains(&expires_ms), "on the store's clock: {expires_ms}");
     assert!(!event.is_expired(page.now_ms) && event.is_expired(page.now_ms + hour + 1000));
     assert_eq!((page.events[1].expires_ms, &page.events[1].collapse), (None, &None));
+}
+
+async fn pages_say_what_is_superseded_and_what_has_expired(store: &impl Store) {
+    let (stream, node) = (stream("device:1"), NodeId::random());
+    let keyed = |key: &str| Draft { collapse: Some(key.to_owned()), ..draft("1") };
+    let brief = Draft { ttl: Some(Duration::from_millis(1)), ..draft("\"brief\"") };
+    let mut told = Vec::new();
+    for draft in [keyed("a"), keyed("b"), brief, keyed("a"), draft("2"), keyed("a")] {
+        told.push(store.publish(&stream, &draft).await.unwrap().id);
+    }
+    let superseded = [told[0], told[3]];
+    let page = eventually("the brief one expires", async || {
+        let page = store.read(&stream, Start::Earliest, 100).await.unwrap();
+        page.events[2].is_expired(page.now_ms).then_some(page)
+    })
+    .await;
+    assert_eq!((ids(&page), &page.superseded[..]), (told.clone(), &superseded[..]));
+    for pair in page.events.windows(2) {
+        assert_eq!(pair[1].prev, pair[0].id, "the chain is whole");
+    }
+    assert_eq!(page.unexpired().count(), 5);
+    let after = store.read(&stream, Start::After(told[0]), 2).await.unwrap();
+    assert_eq!((ids(&after), after.superseded.len()), (told[1..3].to_vec(), 0));
+    let after = store.read(&stream, Start::After(told[1]), 2).await.unwrap();
+    assert_eq!(after.superseded, [told[3]], "what supersedes it is on another page");
+    let before = store.read_before(&stream, told[5], 100).await.unwrap();
+    assert_eq!((ids(&before), &before.superseded[..]), (told[..5].to_vec(), &superseded[..]));
+    let synced = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
+    assert_eq!(synced.superseded, [told[3]]);
+    let recovered = store.recover(&stream, told[2], synced.born, &[told[2]]).await.unwrap();
+    assert_eq!(recovered.superseded, [told[3]]);
+    let since = store.read(&stream, Start::Since(told[0].ms), 100).await.unwrap();
+    assert_eq!((since.from, since.events[0].id), (since.born, told[0]));
+    let since = store.read(&stream, Start::Since(told[5].ms + 1), 100).await.unwrap();
+    assert_eq!((since.from, since.events.len()), (told[5], 0));
+}
+
+async fn the_newest_of_256_collapse_keys_are_known(store: &impl Store) {
+    let stream = stream("topic:prices");
+    let keyed = |n: usize| (stream.clone(), Draft { collapse: Some(format!("k{n}")), ..draft(n.to_string()) });
+    let twice: Vec<_> = (0..300).chain(0..300).map(keyed).collect();
+    for answer in store.publish_all(&twice).await {
+        answer.unwrap();
+    }
+    let page = store.read(&stream, Start::Earliest, 1000).await.unwrap();
+    assert_eq!(page.events.len(), 600);
+    let superseded = page.superseded.len();
+    assert!((150..=256).contains(&superseded), "{superseded}");
+    // Those that were used last.
+    assert_eq!(page.superseded, ids(&page)[300 - superseded..300]);
+}
+
+async fn an_event_that_is_told_is_not_stored(store: &impl Store) {
+    let (stream, node) = (stream("topic:a"), NodeId::random());
+    let (kind, data): (EventType, Bytes) = ("typing".parse().unwrap(), "{\n}".into());
+    assert_eq!(store.tell(&stream, &kind, &data).await, Ok(0));
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    assert_eq!(store.tell(&stream, &kind, &data).await, Ok(1));
+    let messages = in_time("a message", subscription.next(64)).await.unwrap();
+    let expected = ChannelMessage::Ephemeral(stream.clone(), Arc::new(Event::ephemeral(kind, data)));
+    assert_eq!(messages, [expected]);
+    let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.last), (0, attached.last));
 }
 
 async fn a_batch_is_answered_in_its_order_each_for_itself(store: &impl Store) {

@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod bench;
+mod collapse;
 mod commands;
 mod conformance;
 mod durability;
 mod dying_nodes;
+mod ephemeral;
+mod expiry;
 mod fan_out;
 mod faults;
 mod forks;

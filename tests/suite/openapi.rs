@@ -139,7 +139,10 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
     let publish = "/v1/devices/{device}/events";
     let large = "1".repeat(70_000);
     let cases = [
-        ("post", publish, "?ttl=5", "", "1", "unsupported"),
+        ("post", publish, "?ttl=0", "", "1", "bad-request"),
+        ("post", publish, "?collapse=a%20b", "", "1", "invalid-collapse"),
+        ("post", publish, "?ephemeral=1&ttl=5", "", "1", "invalid-ephemeral"),
+        ("post", publish, "?token=x", "", "1", "unsupported"),
         ("post", publish, "?type=a%20b", "", "1", "bad-request"),
         ("post", publish, "", "", "{", "invalid-json"),
         ("post", publish, "", "", &large, "too-large"),

@@ -2,12 +2,14 @@
 
 use serde_json::json;
 
-use crate::support::client::{Cursor, Said, Transport, Wanted};
+use crate::support::client::{Cursor, Said, Transport, Wanted, numbers};
+use crate::support::eventually;
 use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
         every_form_of_after_begins_where_it_says,
+        since_a_time_begins_with_what_was_stored_then_and_tells_what_is_gone,
         after_nothing_is_from_the_beginning_and_no_gap,
         a_type_filter_moves_the_position_over_what_it_leaves_out;
     on_redis:
@@ -52,6 +54,42 @@ async fn every_form_of_after_begins_where_it_says(world: World) {
     }
 }
 
+async fn since_a_time_begins_with_what_was_stored_then_and_tells_what_is_gone(world: World) {
+    let node = world.node(&[("WHIMBREL_RETENTION", "topic:short=1/3600 *=1000/3600")]);
+    let before = node.publish("topic:news", "0").await;
+    // Another millisecond on the store's clock.
+    let second = eventually("a later id", async || {
+        let id = node.publish("topic:news", "1").await;
+        (numbers(&id).0 > numbers(&before).0).then_some(id)
+    })
+    .await;
+    node.publish("topic:news", "2").await;
+    let history = node.get_json("/v1/topics/news/events").await;
+    let event =
+        history["events"].as_array().unwrap().iter().find(|event| event["id"] == second.as_str()).unwrap().clone();
+    let time = event["time"].as_str().unwrap();
+    let ahead = "since:2100-01-01T00:00:00%2B01:00".replace("%2B", "+");
+    let mut future = world.wanted(&["topic:news"]).after(&ahead).connect(&node).await;
+    for after in [format!("since:{}", numbers(&second).0), format!("since:{time}"), format!("topic:news/since:{time}")]
+    {
+        let mut client = world.wanted(&["topic:news"]).after(&after).connect(&node).await;
+        assert_eq!(client.event().await.id, second, "{after}");
+    }
+    let mut all = world.wanted(&["topic:news"]).after("since:0").connect(&node).await;
+    assert_eq!(all.event().await.id, before);
+    node.publish("topic:news", "3").await;
+    assert_eq!(future.data(1).await, ["3"]);
+    // Redis drops whole nodes of a stream, so more than one event has to go.
+    let published = node.publish_all("topic:short", 0..500).await;
+    let first = node.get_json("/v1/topics/short/events?limit=1").await["events"][0]["id"].as_str().unwrap().to_owned();
+    assert_ne!(first, published[0]);
+    let start = format!("since:{}", numbers(&published[0]).0);
+    let mut late = world.wanted(&["topic:short"]).after(&start).connect(&node).await;
+    let gap = late.gap().await;
+    assert_eq!((gap.next.as_str(), gap.reason.as_str()), (first.as_str(), "trimmed"));
+    assert_eq!(late.event().await.id, first);
+}
+
 async fn after_nothing_is_from_the_beginning_and_no_gap(world: World) {
     let node = world.node(&[]);
     for after in ["0-0", "earliest", "last:3"] {
@@ -83,11 +121,9 @@ async fn a_type_filter_moves_the_position_over_what_it_leaves_out(world: World) 
     let last = publish("noise", "6").await;
     let mut resumed = wanted.clone().after("earliest").connect(&node).await;
     assert_eq!(resumed.data(2).await, ["2", "4"]);
-    if world.transport == Transport::Sse {
-        // Over SSE the position is told once the stream is quiet.
-        assert_eq!(client.next().await, Said::Position);
-        assert_eq!(client.cursor(), Cursor::Opaque(last));
-    }
+    // The position is told once the stream is quiet.
+    assert_eq!(client.next().await, Said::Position);
+    assert_eq!(client.cursor().id(), last);
     publish("trade", "7").await;
     assert_eq!(client.data(1).await, ["7"]);
     assert_eq!(resumed.data(1).await, ["7"]);
@@ -101,7 +137,21 @@ async fn a_position_that_makes_no_sense_is_refused(world: World) {
     let detail = async |wanted: Wanted| wanted.refused(&node).await.problem(400).1;
     assert!(detail(two.clone().after(&id)).await.contains("2 streams"), "a bare id can't be of both");
     assert!(detail(one.clone().after("ack")).await.contains("'ack'"));
-    for after in ["", "yesterday", "last:0", "last:-1", "last:x", "5", "5-", "c1.", "c1.!!!", "-1-0"] {
+    for after in [
+        "",
+        "yesterday",
+        "last:0",
+        "last:-1",
+        "last:x",
+        "since:",
+        "since:now",
+        "since:-1",
+        "5",
+        "5-",
+        "c1.",
+        "c1.!!!",
+        "-1-0",
+    ] {
         detail(one.clone().after(after)).await;
         detail(two.clone().after(after)).await;
     }

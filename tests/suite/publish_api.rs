@@ -188,11 +188,6 @@ async fn names_are_held_to_their_alphabet() {
 #[tokio::test]
 async fn what_later_versions_bring_is_refused_by_name() {
     let node = Node::start(&[]);
-    for name in ["ttl", "collapse", "ephemeral"] {
-        let answer = node.call("POST", &format!("/v1/topics/a/events?{name}=1"), &[], "1").await;
-        let (slug, detail) = answer.problem(400);
-        assert!(slug == "unsupported" && detail.contains(&format!("'{name}'")), "{detail}");
-    }
     let id = node.publish("topic:a", "1").await;
     let (slug, detail) = node.get(&format!("/v1/topics/a/events/{id}?wait=1")).await.problem(400);
     assert!(slug == "unsupported" && detail.contains("'wait'"), "{detail}");

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
-use whimbrel::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, StreamName};
+use whimbrel::model::{Draft, Durability, EventId, EventType, Page, Published, Receipt, Start, StreamName};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::{
     Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store, StoreError,
@@ -61,6 +62,10 @@ impl EventLog for Gate {
         durability: Durability,
     ) -> Result<Receipt, StoreError> {
         self.inner.publish_durably(stream, draft, durability).await
+    }
+
+    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+        self.inner.tell(stream, kind, data).await
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {

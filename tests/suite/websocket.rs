@@ -135,7 +135,15 @@ async fn an_operation_that_makes_no_sense_is_an_error_with_its_ref_and_no_end() 
         (json!({"op": "publish", "stream": "topic:b"}), "data"),
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "type": "open"}), "open"),
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "key": "a b"}), "key"),
-        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ttl": 5}), "ttl"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ttl": 0}), "ttl"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ttl": "5"}), "ttl"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "collapse": "a b"}), "collapse"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "durable": "often"}), "often"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "durable": "disk"}), "disk"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": true, "ttl": 5}), "a ttl"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": true, "key": "k"}), "a key"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": 1}), "boolean"),
+        (json!({"op": "subscribe", "stream": "topic:b", "after": "since:now"}), "'now'"),
         (json!({"op": "publish", "stream": "topic:b", "data": "x".repeat(200)}), "100"),
     ] {
         let mut with_ref = operation.clone();

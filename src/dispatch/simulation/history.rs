@@ -18,15 +18,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use bytes::Bytes;
-
 use super::super::Delivery;
 use crate::model::{Event, EventId, Fork, Gap, Page};
 
 #[derive(Debug, Clone)]
 enum Kind {
     Birth,
-    Event(Bytes),
+    Event(Box<Event>),
     /// Raised for a tail that left this branch after `shared`, as far as the store could know then, and not
     /// after `latest`, with what was reported since.
     Mark {
@@ -64,6 +62,8 @@ pub struct History {
     pub branch: Branch,
     /// Whether anything at all happened that may be told as a gap.
     pub eventful: bool,
+    /// The latest time that a store showed.
+    latest: u64,
 }
 
 impl History {
@@ -79,7 +79,7 @@ impl History {
 
     pub fn published(&mut self, event: &Event, keep: usize, until: u64) {
         assert_eq!(Some(event.prev), self.branch.tip, "prev is the event before");
-        self.grow(event.id, Kind::Event(event.data.clone()), self.branch.tip);
+        self.grow(event.id, Kind::Event(Box::new(event.clone())), self.branch.tip);
         self.branch.kept.push_back(event.id);
         self.branch.until = until;
         while self.branch.kept.len() > keep {
@@ -130,6 +130,7 @@ impl History {
     }
 
     pub fn expire(&mut self, now: u64) {
+        self.latest = self.latest.max(now);
         if self.branch.until <= now && !self.branch.kept.is_empty() {
             self.trimmed.extend(self.branch.kept.drain(..));
             self.eventful = true;
@@ -168,6 +169,24 @@ impl History {
 
     pub fn is_at_or_before(&self, a: EventId, b: EventId) -> bool {
         self.path(b).contains(&a)
+    }
+
+    pub fn event(&self, id: EventId) -> &Event {
+        match self.points.get(&id).map(|point| &point.kind) {
+            Some(Kind::Event(event)) => event,
+            _ => panic!("{id} was never published"),
+        }
+    }
+
+    /// Whether an event need not be delivered: it has expired by the latest time that any store ever showed, or
+    /// a newer event of its collapse key came after it.
+    fn may_be_passed(&self, id: EventId) -> bool {
+        let event = self.event(id);
+        let supersedes = |(newer, point): (&EventId, &Point)| match &point.kind {
+            Kind::Event(other) => other.collapse == event.collapse && *newer != id && self.is_at_or_before(id, *newer),
+            _ => false,
+        };
+        event.is_expired(self.latest) || event.collapse.is_some() && self.points.iter().any(supersedes)
     }
 
     pub fn is_event(&self, id: EventId) -> bool {
@@ -226,15 +245,18 @@ impl Client {
                 return;
             }
             Delivery::Event(event) => {
-                let Some(Kind::Event(data)) = history.points.get(&event.id).map(|point| &point.kind) else {
-                    panic!("{} was never published", event.id)
-                };
-                assert_eq!(*data, event.data, "one id, one payload");
+                assert_eq!(history.event(event.id), &**event, "one id, one event");
                 assert!(self.seen.insert(event.id), "{} is delivered twice", event.id);
                 assert!(!history.is_at_or_before(event.id, self.start), "{} lies before the cursor", event.id);
                 self.step(event.id, true, history);
             }
+            Delivery::Passed(id) => {
+                assert!(history.may_be_passed(*id), "{id} is kept from a client for no reason");
+                assert!(!self.seen.contains(id), "{id} was delivered before");
+                self.step(*id, true, history);
+            }
             Delivery::Position(id) => self.step(*id, false, history),
+            Delivery::Ephemeral(_) => panic!("nobody told any"),
         }
         self.trail.push(self.at);
     }

@@ -32,7 +32,8 @@ fn from() -> impl Strategy<Value = From> {
 fn everyday() -> impl Strategy<Value = Action> {
     let (node, client, which) = (0..world::NODES, 0..world::CLIENTS, 0..4usize);
     prop_oneof![
-        12 => (1..4u64).prop_map(|step| Action::Publish { step }),
+        12 => (1..4u64, prop::option::weighted(0.3, 1..8u64), prop::option::weighted(0.3, 0..2u8))
+            .prop_map(|(step, ttl, key)| Action::Publish { step, ttl, key }),
         4 => (1..4u64).prop_map(|ms| Action::Tick { ms }),
         16 => (node.clone(), which.clone(), prop::bool::weighted(0.1))
             .prop_map(|(node, which, again)| Action::Deliver { node, which, again }),

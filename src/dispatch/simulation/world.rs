@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -72,6 +72,10 @@ pub enum From {
 pub enum Action {
     Publish {
         step: u64,
+        /// After so many milliseconds it expires.
+        ttl: Option<u64>,
+        /// Its collapse key.
+        key: Option<u8>,
     },
     Tick {
         ms: u64,
@@ -155,6 +159,8 @@ struct Outbox {
     queue: Mutex<VecDeque<Delivery>>,
     capacity: usize,
     closed: AtomicBool,
+    /// The world's time, as nodes know it.
+    now: Arc<AtomicU64>,
 }
 
 #[async_trait]
@@ -174,7 +180,13 @@ impl Sink for Outbox {
         } else if queue.len() >= self.capacity {
             Offer::Full
         } else {
-            queue.push_back(delivery.clone());
+            // As a real connection does.
+            queue.push_back(match delivery {
+                Delivery::Event(event) if event.is_expired(self.now.load(Ordering::Relaxed)) => {
+                    Delivery::Passed(event.id)
+                }
+                delivery => delivery.clone(),
+            });
             Offer::Taken { flush: false }
         }
     }
@@ -225,6 +237,8 @@ pub struct World {
     published: u64,
     /// Dispatchers whose lost tail was trimmed over before they could report it.
     too_late: HashSet<u64>,
+    /// What nodes know of the store's time.
+    clock: Arc<AtomicU64>,
 }
 
 impl World {
@@ -243,6 +257,7 @@ impl World {
             numbers: 0,
             published: 0,
             too_late: HashSet::new(),
+            clock: Arc::default(),
             settings,
         };
         for n in 0..NODES {
@@ -263,7 +278,7 @@ impl World {
 
     pub fn act(&mut self, action: &Action) {
         match *action {
-            Action::Publish { step } => self.publish(step),
+            Action::Publish { step, ttl, key } => self.publish(step, ttl, key),
             Action::Tick { ms } => self.now += ms,
             Action::Replicate => {
                 self.touch(1);
@@ -308,7 +323,7 @@ impl World {
         }
         self.settle();
         // Messages again: what was missed before is known now.
-        self.publish(1);
+        self.publish(1, None, None);
         self.settle();
         for node in &self.nodes {
             if let Some(dispatcher) = &node.dispatcher {
@@ -377,6 +392,7 @@ impl World {
     fn touch(&mut self, step: u64) -> EventId {
         let now = self.now;
         self.history.expire(now);
+        self.clock.store(now, Ordering::Relaxed);
         let operation = |log: &mut StreamLog, step| log.read(Start::Last(0), 1, now, step).last;
         let step = self.fresh_step(step, operation);
         let page = self.log.read(Start::Last(0), 1, now, step);
@@ -388,10 +404,14 @@ impl World {
         page.last
     }
 
-    fn publish(&mut self, step: u64) {
+    fn publish(&mut self, step: u64, ttl: Option<u64>, key: Option<u8>) {
         self.touch(step);
         self.published += 1;
-        let draft = Draft::new(EventType::MESSAGE, self.published.to_string());
+        let draft = Draft {
+            ttl: ttl.map(Duration::from_millis),
+            collapse: key.map(|key| key.to_string()),
+            ..Draft::new(EventType::MESSAGE, self.published.to_string())
+        };
         let now = self.now;
         let step = self.fresh_step(step, |log, step| log.publish(&draft, now, step).map_or(EventId::ZERO, |it| it.id));
         let stored = self.log.publish(&draft, now, step).expect("it has no key");
@@ -614,6 +634,7 @@ impl World {
             queue: Mutex::default(),
             capacity: self.settings.outbox,
             closed: AtomicBool::new(false),
+            now: self.clock.clone(),
         };
         self.dispatcher(node);
         let connection = Connection { node, outbox: Arc::new(outbox), feed: Feed::Attaching(from) };

@@ -193,6 +193,11 @@ impl StreamLog {
         self.page_from(ancestor, PAGE_EVENTS, now_ms)
     }
 
+    /// The nodes whose routes hold.
+    pub fn routed(&self, now_ms: u64) -> Vec<NodeId> {
+        self.routes.iter().filter(|route| route.until > now_ms).map(|route| route.node.clone()).collect()
+    }
+
     /// Whether a node has a route, lapsed or not.
     pub fn has_route(&self, node: &NodeId) -> bool {
         self.routes.iter().any(|route| route.node == *node)
@@ -210,6 +215,7 @@ impl StreamLog {
         let skipped = match start {
             Start::After(id) => return self.page_after(id, limit, now_ms),
             Start::Earliest => 0,
+            Start::Since(ms) => self.events.partition_point(|event| event.id.ms < ms),
             Start::Last(count) => self.events.len().saturating_sub(count as usize),
         };
         // The position before the first event wanted, so that the chain holds from the first one on.
@@ -226,7 +232,7 @@ impl StreamLog {
         events.reverse();
         let from = events.first().map_or(before, |event| event.prev);
         let more = events.len() < end;
-        Page { events, more, ..self.blank(from, now_ms) }
+        Page { superseded: self.superseded(&events), events, more, ..self.blank(from, now_ms) }
     }
 
     /// Drops what outlived its time.
@@ -339,7 +345,17 @@ impl StreamLog {
     fn page_at(&self, skipped: usize, from: EventId, limit: usize, now_ms: u64) -> Page {
         let events = take(self.events.range(skipped..), limit);
         let more = skipped + events.len() < self.events.len();
-        Page { events, more, ..self.blank(from, now_ms) }
+        Page { superseded: self.superseded(&events), events, more, ..self.blank(from, now_ms) }
+    }
+
+    /// Which of these a newer one of the same collapse key supersedes.
+    fn superseded(&self, events: &[Arc<Event>]) -> Vec<EventId> {
+        let newest = |event: &Event| self.groups.get(event.collapse.as_ref()?).copied();
+        events
+            .iter()
+            .filter(|event| newest(event).is_some_and(|newest| newest > event.id))
+            .map(|event| event.id)
+            .collect()
     }
 
     fn blank(&self, from: EventId, now_ms: u64) -> Page {
@@ -347,6 +363,7 @@ impl StreamLog {
         Page {
             from,
             events: Vec::new(),
+            superseded: Vec::new(),
             more: false,
             last: self.last(),
             first: self.events.front().map(|event| event.id),

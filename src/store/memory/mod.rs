@@ -7,17 +7,18 @@ mod log;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
 use super::{
     ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
-    StoreError, Subscription, millis, random_step,
+    StoreError, Subscription, millis, now_ms, random_step,
 };
-use crate::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, StreamName};
+use crate::model::{Draft, Durability, Event, EventId, EventType, Page, Published, Receipt, Start, StreamName};
 
 pub use log::{Stored, StreamLog};
 
@@ -153,10 +154,6 @@ impl State {
     }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
 #[async_trait]
 impl EventLog for MemoryStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
@@ -169,6 +166,17 @@ impl EventLog for MemoryStore {
 
     async fn publish_durably(&self, _: &StreamName, _: &Draft, _: Durability) -> Result<Receipt, StoreError> {
         Err(StoreError::Unsupported("the embedded store has neither replicas nor a disk".to_owned()))
+    }
+
+    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+        let mut state = self.state.lock();
+        let nodes = state.streams.get(stream).map(|log| log.routed(now_ms())).unwrap_or_default();
+        // A copy: the data may be a small slice of a large request body.
+        let event = Arc::new(Event::ephemeral(kind.clone(), Bytes::copy_from_slice(data)));
+        for node in &nodes {
+            state.tell(node, || ChannelMessage::Ephemeral(stream.clone(), event.clone()));
+        }
+        Ok(nodes.len() as u32)
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {

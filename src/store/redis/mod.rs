@@ -17,6 +17,7 @@ mod subscription;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use redis::Value;
 
 use self::connections::{Address, Lanes, Pool};
@@ -26,7 +27,7 @@ use super::{
     Channels, EventLog, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
     Subscription, millis, random_step,
 };
-use crate::model::{Draft, Durability, EventId, Page, Published, Receipt, Start, StreamName};
+use crate::model::{Draft, Durability, EventId, EventType, Page, Published, Receipt, Start, StreamName};
 
 pub use errors::ConnectError;
 pub use inspection::Inspection;
@@ -148,9 +149,18 @@ impl EventLog for RedisStore {
         durable::publish(&self.durable, stream, self.publish_call(stream, draft), touch, durability).await
     }
 
+    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+        let call = Call::script(&scripts::TELL, &[&self.keys.of(stream).nodes])
+            .arg(stream.as_str())
+            .arg(&data[..])
+            .arg(kind.as_str())
+            .arg(self.keys.channels());
+        scripts::count(self.lanes.of(stream).run(call).await?)
+    }
+
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
         let keys = self.keys.of(stream);
-        let sync = Call::script(&scripts::SYNC, &[&keys.events, &keys.nodes, &keys.meta])
+        let sync = Call::script(&scripts::SYNC, &[&keys.events, &keys.nodes, &keys.meta, &keys.collapse])
             .arg(route.node.as_str())
             .arg(route.registration)
             .arg(millis(route.ttl))
@@ -177,7 +187,7 @@ impl EventLog for RedisStore {
         seen: &[EventId],
     ) -> Result<Page, StoreError> {
         let keys = self.keys.of(stream);
-        let call = Call::script(&scripts::RECOVER, &[&keys.events, &keys.meta])
+        let call = Call::script(&scripts::RECOVER, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(head.to_string())
             .arg(born.to_string())
             .arg(random_step())
@@ -206,9 +216,10 @@ impl EventLog for RedisStore {
         let (kind, amount) = match start {
             Start::After(id) => ("after", id.to_string()),
             Start::Earliest => ("earliest", String::new()),
+            Start::Since(ms) => ("since", ms.to_string()),
             Start::Last(count) => ("last", count.to_string()),
         };
-        let call = Call::script(&scripts::READ, &[&keys.events, &keys.meta])
+        let call = Call::script(&scripts::READ, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(kind)
             .arg(amount)
             .arg(random_step())
@@ -220,7 +231,7 @@ impl EventLog for RedisStore {
 
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
         let keys = self.keys.of(stream);
-        let call = Call::script(&scripts::READ_BEFORE, &[&keys.events, &keys.meta])
+        let call = Call::script(&scripts::READ_BEFORE, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(before.to_string())
             .arg(random_step())
             .arg(self.position_ms(stream))
@@ -228,6 +239,7 @@ impl EventLog for RedisStore {
             .arg(PAGE_BYTES);
         let mut page = self.page(call).await?;
         page.events.reverse();
+        page.superseded.reverse();
         Ok(page)
     }
 }

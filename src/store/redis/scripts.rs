@@ -48,6 +48,7 @@ macro_rules! scripts {
 
 scripts! {
     PUBLISH = Script::of_stream, "publish.lua";
+    TELL = Script::of_stream, "tell.lua";
     SYNC = Script::of_stream, "sync.lua";
     RECOVER = Script::of_stream, "recover.lua";
     DETACH = Script::of_stream, "detach.lua";
@@ -106,6 +107,14 @@ pub(super) fn published(stream: &StreamName, answer: Value) -> Result<Published,
     Ok(Published { id, stream: stream.clone(), nodes, duplicate: outcome == 1 })
 }
 
+/// A number that is the whole answer.
+pub(super) fn count(answer: Value) -> Result<u32, StoreError> {
+    match answer {
+        Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+        _ => Err(nonsense("a number")),
+    }
+}
+
 /// What every reading script answers.
 pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let mut fields = Fields::of(answer)?;
@@ -117,15 +126,22 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let first = fields.optional_id()?;
     let now_ms = fields.text()?.parse().map_err(|_| nonsense("a time"))?;
     let more = fields.number()? == 1;
-    let events = Fields::of(fields.next()?)?.0.map(event).collect::<Result<_, _>>()?;
-    Ok(Page { from, events, more, last, first, born, fork, now_ms })
+    let (mut events, mut superseded) = (Vec::new(), Vec::new());
+    for entry in Fields::of(fields.next()?)?.0 {
+        let (event, is_superseded) = event(entry)?;
+        superseded.extend(is_superseded.then_some(event.id));
+        events.push(Arc::new(event));
+    }
+    Ok(Page { from, events, superseded, more, last, first, born, fork, now_ms })
 }
 
-/// An entry of a log. Producers with access to Redis may have put in what the program would refuse; such
-/// an entry is delivered as well as can be, as an error here would stop its stream for good.
-fn event(entry: Value) -> Result<Arc<Event>, StoreError> {
+/// An entry of a log, and whether a newer one supersedes it. Producers with access to Redis may have put in
+/// what the program would refuse; such an entry is delivered as well as can be, as an error here would stop
+/// its stream for good.
+fn event(entry: Value) -> Result<(Event, bool), StoreError> {
     let mut entry = Fields::of(entry)?;
     let mut event = Event::new(entry.id()?, EventId::ZERO, EventType::MESSAGE, Bytes::from_static(b"null"));
+    let mut superseded = false;
     let mut fields = Fields::of(entry.next()?)?;
     while let Some(name) = fields.0.next() {
         let value = fields.next()?;
@@ -135,10 +151,11 @@ fn event(entry: Value) -> Result<Arc<Event>, StoreError> {
             Value::BulkString(name) if name == b"t" => event.kind = text(value)?.parse().unwrap_or_default(),
             Value::BulkString(name) if name == b"x" => event.expires_ms = text(value)?.parse().ok(),
             Value::BulkString(name) if name == b"c" => event.collapse = Some(text(value)?.into()),
+            Value::BulkString(name) if name == b"s" => superseded = true,
             _ => {}
         }
     }
-    Ok(Arc::new(event))
+    Ok((event, superseded))
 }
 
 /// The elements of an array answer, taken one after another.

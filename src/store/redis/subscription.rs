@@ -61,15 +61,21 @@ fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
     }
 }
 
-/// Reads what `publish.lua` writes: a line with stream, id, prev, type and further words, those of a newer
-/// version among them, then the data, which is not copied.
+/// Reads what `publish.lua` and `tell.lua` write: a line with stream, id, prev, type and further words, those
+/// of a newer version among them, then the data, which is not copied.
 fn parse(payload: Bytes) -> Option<ChannelMessage> {
     if payload == BEAT {
         return Some(ChannelMessage::Beat);
     }
     let end = payload.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&payload[..end]).ok()?.split(' ');
-    let stream: StreamName = words.next()?.parse().ok()?;
+    let first = words.next()?;
+    if first == "!now" {
+        let stream = words.next()?.parse().ok()?;
+        let kind = words.next()?.parse().unwrap_or_default();
+        return Some(ChannelMessage::Ephemeral(stream, Arc::new(Event::ephemeral(kind, payload.slice(end + 1..)))));
+    }
+    let stream: StreamName = first.parse().ok()?;
     let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     // As for entries of the log: an odd type is no reason to lose the event.
     let kind = words.next()?.parse().unwrap_or_default();
@@ -113,6 +119,13 @@ mod tests {
             panic!("no event")
         };
         assert_eq!((event.expires_ms, event.collapse.as_deref()), (Some(77), Some("a=b")));
+    }
+
+    #[test]
+    fn an_event_that_is_not_stored_has_no_place() {
+        let message = parse(Bytes::from_static(b"!now topic:a typing\n{\n}"));
+        let event = Event::ephemeral("typing".parse().unwrap(), "{\n}".into());
+        assert_eq!(message, Some(ChannelMessage::Ephemeral("topic:a".parse().unwrap(), Arc::new(event))));
     }
 
     #[test]

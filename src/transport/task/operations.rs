@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::dispatch::Sink as _;
-use crate::hub::{After, Hub, ListenError};
-use crate::model::{Draft, StreamName};
+use crate::hub::{After, Hub, ListenError, PublishError, check_ephemeral};
+use crate::model::{Draft, Durability, EventType, StreamName, Ttl};
 use crate::transport::listener::Context;
 use crate::transport::{Connection, websocket};
 
@@ -47,23 +46,12 @@ struct Publish<'a> {
     #[serde(rename = "type")]
     kind: Option<String>,
     key: Option<String>,
-    ttl: Option<IgnoredAny>,
-    collapse: Option<IgnoredAny>,
-    ephemeral: Option<IgnoredAny>,
-    durable: Option<IgnoredAny>,
-}
-
-impl Publish<'_> {
-    /// A field of api.md that this version can't honour, and so must not ignore.
-    fn later(&self) -> Option<&'static str> {
-        let fields = [
-            ("ttl", &self.ttl),
-            ("collapse", &self.collapse),
-            ("ephemeral", &self.ephemeral),
-            ("durable", &self.durable),
-        ];
-        fields.into_iter().find_map(|(name, value)| value.map(|_| name))
-    }
+    #[serde(borrow)]
+    ttl: Option<&'a RawValue>,
+    collapse: Option<String>,
+    #[serde(default)]
+    ephemeral: bool,
+    durable: Option<String>,
 }
 
 /// What every operation may carry: it comes back with the answer.
@@ -90,6 +78,12 @@ struct Answer<'a, T: Serialize> {
 struct Fault {
     code: &'static str,
     detail: String,
+}
+
+impl From<PublishError> for Fault {
+    fn from(error: PublishError) -> Self {
+        Fault { code: error.slug(), detail: error.to_string() }
+    }
 }
 
 impl Fault {
@@ -181,16 +175,34 @@ fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outc
 }
 
 async fn publish(context: &Context, wanted: Publish<'_>) -> Outcome {
-    if let Some(name) = wanted.later() {
-        return Err(Fault { code: "unsupported", detail: format!("\"{name}\" is not supported by this version") });
-    }
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
-    let kind = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
-    let draft = Draft { key: wanted.key, ..Draft::new(kind, wanted.data.get().to_owned()) };
-    match context.hub.publish(&stream, &draft).await {
-        Ok(published) => Ok(Some(serde_json::json!({
-            "id": published.id, "stream": published.stream, "duplicate": published.duplicate,
-        }))),
-        Err(error) => Err(Fault { code: error.slug(), detail: error.to_string() }),
+    let kind: EventType = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
+    let ttl = wanted.ttl.map(|ttl| ttl.get().parse()).transpose().map_err(Fault::bad)?.map(Ttl::time);
+    let durability: Option<Durability> = wanted.durable.as_deref().map(str::parse).transpose().map_err(Fault::bad)?;
+    let data = wanted.data.get().to_owned().into();
+    if wanted.ephemeral {
+        check_ephemeral([
+            ("a ttl", ttl.is_some()),
+            ("a collapse key", wanted.collapse.is_some()),
+            ("a durability", durability.is_some()),
+            ("a key", wanted.key.is_some()),
+        ])?;
+        let nodes = context.hub.tell(&stream, &kind, &data).await?;
+        return Ok(Some(serde_json::json!({"stream": stream, "nodes": nodes})));
     }
+    let draft = Draft { key: wanted.key, ttl, collapse: wanted.collapse, ..Draft::new(kind, data) };
+    let (published, durable) = match durability {
+        None => (context.hub.publish(&stream, &draft).await?, None),
+        Some(durability) => {
+            let receipt = context.hub.publish_durably(&stream, &draft, durability).await?;
+            (receipt.published, Some(receipt.reached))
+        }
+    };
+    let mut answer = serde_json::json!({
+        "id": published.id, "stream": published.stream, "duplicate": published.duplicate,
+    });
+    if let Some(durable) = durable {
+        answer["durable"] = serde_json::json!(durable);
+    }
+    Ok(Some(answer))
 }

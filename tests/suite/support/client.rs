@@ -45,6 +45,12 @@ pub struct Gap {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said {
     Event(Event),
+    /// An event that is not stored: it has no id.
+    Ephemeral {
+        stream: String,
+        kind: String,
+        data: String,
+    },
     Gap(Gap),
     /// The cursor moved without an event.
     Position,
@@ -248,6 +254,7 @@ impl Client {
                             assert!(blocks.next().await.is_none(), "the stream ends after it was said");
                             Said::Close { reason: close["reason"].as_str().unwrap().to_owned(), code: None }
                         }
+                        kind if block.id.is_none() => sse_ephemeral(self.only.as_deref(), kind, &block.data.unwrap()),
                         kind => Said::Event(sse_event(self.only.as_deref(), kind, block.id, &block.data.unwrap())),
                     }
                 }
@@ -329,6 +336,24 @@ fn sse_event(only: Option<&str>, kind: &str, id: Option<String>, data: &str) -> 
     Event { stream: envelope.stream, id: envelope.id, kind: kind.to_owned(), data: envelope.data.get().to_owned() }
 }
 
+fn sse_ephemeral(only: Option<&str>, kind: &str, data: &str) -> Said {
+    let kind = if kind.is_empty() { "message" } else { kind };
+    if let Some(stream) = only {
+        return Said::Ephemeral { stream: stream.to_owned(), kind: kind.to_owned(), data: data.to_owned() };
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Envelope<'a> {
+        stream: String,
+        r#type: String,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let envelope: Envelope = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}"));
+    assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
+    Said::Ephemeral { stream: envelope.stream, kind: envelope.r#type, data: envelope.data.get().to_owned() }
+}
+
 fn websocket_said(text: &str) -> Said {
     #[derive(Deserialize)]
     struct Head {
@@ -345,18 +370,17 @@ fn websocket_said(text: &str) -> Said {
                 #[serde(rename = "op")]
                 _op: String,
                 stream: String,
-                id: String,
+                id: Option<String>,
                 r#type: String,
                 #[serde(borrow)]
                 data: &'a RawValue,
             }
             let frame: Frame = serde_json::from_str(text).unwrap();
-            Said::Event(Event {
-                stream: frame.stream,
-                id: frame.id,
-                kind: frame.r#type,
-                data: frame.data.get().to_owned(),
-            })
+            let (stream, kind, data) = (frame.stream, frame.r#type, frame.data.get().to_owned());
+            match frame.id {
+                Some(id) => Said::Event(Event { stream, id, kind, data }),
+                None => Said::Ephemeral { stream, kind, data },
+            }
         }
         "gap" => {
             let mut gap = value;

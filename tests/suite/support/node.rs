@@ -142,6 +142,17 @@ impl Node {
         self.call("POST", &events_path(stream), &[], data).await.id()
     }
 
+    /// Publishes one event with parameters, such as `ttl=5`, and returns its id.
+    pub async fn publish_with(&self, stream: &str, parameters: &str, data: &str) -> String {
+        self.call("POST", &format!("{}?{parameters}", events_path(stream)), &[], data).await.id()
+    }
+
+    /// The data of the events that a stream's history shows.
+    pub async fn history(&self, stream: &str) -> Vec<String> {
+        let history = self.get_json(&format!("{}?limit=1000", events_path(stream))).await;
+        history["events"].as_array().unwrap().iter().map(|event| event["data"].to_string()).collect()
+    }
+
     /// Publishes events in one batch, and returns their ids.
     pub async fn publish_all<D: std::fmt::Display>(
         &self,

@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Tells an event that is not stored to every node that has a route.
+--
+-- KEYS  1 nodes
+-- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with
+-- Answer: nodes told.
+local now = clock()
+local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. '\n' .. ARGV[2]
+local told = 0
+local routes = redis.call('HGETALL', KEYS[1])
+for at = 1, #routes, 2 do
+  local deadline = tonumber(string.match(routes[at + 1], '^(%d+) '))
+  if deadline and deadline > now then
+    redis.call('PUBLISH', ARGV[4] .. routes[at], message)
+    told = told + 1
+  end
+end
+return told
