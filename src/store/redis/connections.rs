@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 
 use super::errors::{ConnectError, is_demoted, refused, unanswered, unreachable};
 use super::scripts::{self, Call};
+use crate::backoff::Backoff;
 use crate::model::StreamName;
 use crate::store::StoreError;
 
@@ -39,6 +40,10 @@ const LANE_QUEUE: usize = 1024;
 /// Operations of one batch that are sent at once. The response timeout counts from then on, for all of
 /// them, so a batch of thousands sent whole would break the connection of a store that is merely busy.
 const PIPELINE: usize = 256;
+
+/// Bytes of one batch after which no further operation is sent with them: what is under way is copied more
+/// than once on its way out.
+const PIPELINE_BYTES: usize = 1024 * 1024;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
@@ -186,17 +191,20 @@ impl Lane {
         }
     }
 
-    /// Runs calls in pipelines, one after another; one answer each, in order.
-    pub(super) async fn run_all(&self, mut calls: Vec<Call>) -> Vec<Result<Value, StoreError>> {
+    /// Runs calls in pipelines, one after another; one answer each, in order. Calls are made as they are
+    /// sent, so that a large batch is not held a second time.
+    pub(super) async fn run_all(
+        &self,
+        mut calls: impl ExactSizeIterator<Item = Call>,
+    ) -> Vec<Result<Value, StoreError>> {
         let count = calls.len();
         let mut answers = Vec::with_capacity(count);
         let open = match self.open().await {
             Ok(open) => open,
             Err(error) => return vec![Err(error); count],
         };
-        while !calls.is_empty() {
-            let rest = calls.split_off(calls.len().min(PIPELINE));
-            let part = std::mem::replace(&mut calls, rest);
+        while calls.len() > 0 {
+            let part = pipeline(&mut calls);
             let sent = part.len();
             match perform(&mut open.connection.clone(), part).await {
                 Ok(answered) => answers.extend(answered.into_iter().map(|answer| open.judge(answer))),
@@ -268,9 +276,24 @@ impl Open {
     }
 }
 
+/// As many calls as are sent at once: a number of them, or less when they are large.
+fn pipeline(calls: &mut impl Iterator<Item = Call>) -> Vec<Call> {
+    let mut bytes = 0;
+    let mut part = Vec::new();
+    while part.len() < PIPELINE
+        && bytes < PIPELINE_BYTES
+        && let Some(call) = calls.next()
+    {
+        bytes += call.bytes();
+        part.push(call);
+    }
+    part
+}
+
 /// Keeps a lane connected for as long as the store lives.
 async fn supervise(lane: Arc<Lane>, address: Address) {
-    let mut backoff = FIRST_BACKOFF;
+    // With jitter, so that the nodes of a region do not all come back in one instant.
+    let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
     loop {
         if let Some(open) = lane.current.load_full() {
             open.broken.told.notified().await;
@@ -279,12 +302,10 @@ async fn supervise(lane: Arc<Lane>, address: Address) {
             "the connection broke".clone_into(&mut lane.reason.lock());
             tracing::warn!(store = %address, "a connection to the store broke");
             if open.since.elapsed() >= GOOD_AGE {
-                backoff = FIRST_BACKOFF;
+                backoff.reset();
             }
         }
-        // Jitter, so that the nodes of a region do not all come back in one instant.
-        tokio::time::sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        tokio::time::sleep(backoff.next_wait()).await;
         match lane.connect(&address).await {
             Ok(()) => tracing::info!(store = %address, "connected to the store"),
             Err(error) => {
@@ -359,19 +380,20 @@ async fn perform_one(connection: &mut MultiplexedConnection, call: Call) -> Redi
 /// Runs calls in one pipeline; one answer each, errors of the server among them.
 async fn perform(connection: &mut MultiplexedConnection, calls: Vec<Call>) -> RedisResult<Vec<Value>> {
     let mut pipeline = redis::Pipeline::with_capacity(calls.len());
-    for call in &calls {
-        pipeline.add_command(call.command.clone());
+    let mut scripts = Vec::with_capacity(calls.len());
+    for Call { command, script } in calls {
+        pipeline.add_command(command);
+        scripts.push(script);
     }
-    let mut answers = connection.send_packed_commands(&pipeline, 0, calls.len()).await?;
+    let mut answers = connection.send_packed_commands(&pipeline, 0, scripts.len()).await?;
     let unknown: Vec<usize> = (0..answers.len()).filter(|at| is_unknown_script(&answers[*at])).collect();
     if unknown.is_empty() {
         return Ok(answers);
     }
-    let mut at = 0;
-    let again = calls.into_iter().filter(|_| {
-        at += 1;
-        unknown.contains(&(at - 1))
-    });
+    let sent = pipeline.cmd_iter().zip(scripts).enumerate();
+    let again = sent
+        .filter(|(at, _)| unknown.contains(at))
+        .map(|(_, (command, script))| Call { command: command.clone(), script });
     for (at, answer) in unknown.iter().zip(perform_loading(connection, again.collect()).await?) {
         answers[*at] = answer;
     }

@@ -126,7 +126,7 @@ impl EventLog for RedisStore {
             places[self.lanes.index_of(stream)].push(place);
         }
         let pipelines = places.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(lane, places)| {
-            let calls = places.iter().map(|place| self.publish_call(&batch[*place].0, &batch[*place].1)).collect();
+            let calls = places.iter().map(|place| self.publish_call(&batch[*place].0, &batch[*place].1));
             async move { (places, self.lanes.at(lane).run_all(calls).await) }
         });
         let mut answers: Vec<_> =
@@ -173,7 +173,7 @@ impl EventLog for RedisStore {
         // every sync, as the node may have got a new id.
         let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
         let mut page = Err(StoreError::Protocol("no answer to a sync".to_owned()));
-        for answer in self.lanes.of(stream).run_all(vec![note, sync]).await {
+        for answer in self.lanes.of(stream).run_all([note, sync].into_iter()).await {
             page = Ok(answer?);
         }
         scripts::page(page?)

@@ -85,6 +85,15 @@ impl Call {
         Call { command, script: None }
     }
 
+    /// How large its arguments are.
+    pub(super) fn bytes(&self) -> usize {
+        let size = |argument| match argument {
+            redis::Arg::Simple(bytes) => <[u8]>::len(bytes),
+            _ => 0,
+        };
+        self.command.args_iter().map(size).sum()
+    }
+
     /// The call that makes this one's script known to the server.
     pub(super) fn loading(&self) -> Option<Call> {
         self.script.map(|script| Call { command: script.load(), script: None })
