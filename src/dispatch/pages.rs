@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::metrics::Metrics;
 use crate::model::{EventId, Page, Start, StreamName};
@@ -19,8 +19,13 @@ const SHARED_FOR: Duration = Duration::from_millis(200);
 /// with events of ordinary size.
 const MAX_SHARED: usize = 128;
 
+/// Pages that are read at once. However many clients come back at places of their own, they wait in order, and
+/// what is read for them does not pile up.
+const MAX_READS: usize = 8;
+
 type Key = (StreamName, EventId);
-type Slot = Arc<OnceCell<Arc<Page>>>;
+type Read = Result<Arc<Page>, StoreError>;
+type Slot = Arc<OnceCell<Read>>;
 
 /// Reads pages for temporary dispatchers, one read for all who are at the same position of a stream.
 pub struct Pages {
@@ -28,6 +33,7 @@ pub struct Pages {
     clock: Arc<StoreClock>,
     metrics: Arc<Metrics>,
     shared: Mutex<Shared>,
+    reads: Semaphore,
 }
 
 #[derive(Default)]
@@ -40,20 +46,30 @@ struct Shared {
 impl Pages {
     /// Pages out of `store`; each sets `clock` right.
     pub fn new(store: Arc<dyn Store>, clock: Arc<StoreClock>, metrics: Arc<Metrics>) -> Self {
-        Pages { store, clock, metrics, shared: Mutex::default() }
+        Pages { store, clock, metrics, shared: Mutex::default(), reads: Semaphore::new(MAX_READS) }
     }
 
-    /// The page after `position`, at most a moment old; `fresh` when the last one brought nothing.
-    pub async fn after(&self, stream: &StreamName, position: EventId, fresh: bool) -> Result<Arc<Page>, StoreError> {
-        let slot = self.shared.lock().slot((stream.clone(), position), Instant::now(), fresh);
-        slot.get_or_try_init(|| async {
+    /// The page after `position`, at most a moment old; `fresh` when the last one brought nothing. A failure
+    /// is shared too: were each to try for itself, they would wait for the store one after another.
+    pub async fn after(&self, stream: &StreamName, position: EventId, fresh: bool) -> Read {
+        self.shared((stream.clone(), position), fresh, self.store.read(stream, Start::After(position), PAGE_EVENTS))
+            .await
+    }
+
+    async fn shared(&self, key: Key, fresh: bool, read: impl Future<Output = Result<Page, StoreError>>) -> Read {
+        let slot = self.shared.lock().slot(key.clone(), Instant::now(), fresh);
+        let page = slot.get_or_init(async || {
+            let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
             self.metrics.page_reads.inc();
-            let page = self.store.read(stream, Start::After(position), PAGE_EVENTS).await?;
+            let page = read.await?;
             self.clock.read(page.now_ms);
             Ok(Arc::new(page))
-        })
-        .await
-        .cloned()
+        });
+        let page = page.await;
+        if page.is_err() {
+            self.shared.lock().forget_failed(&key, &slot);
+        }
+        page.clone()
     }
 
     /// Forgets pages that are too old to be shared.
@@ -77,6 +93,13 @@ impl Shared {
         slot
     }
 
+    /// Whoever asks from now on has it tried again.
+    fn forget_failed(&mut self, key: &Key, slot: &Slot) {
+        if self.pages.get(key).is_some_and(|(_, known)| Arc::ptr_eq(known, slot)) {
+            self.pages.remove(key);
+        }
+    }
+
     fn forget(&mut self, now: Instant, keep: usize) {
         while let Some((since, key)) = self.order.front() {
             if now.duration_since(*since) < SHARED_FOR && self.order.len() <= keep {
@@ -93,6 +116,10 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
     use super::*;
 
     fn key(n: u64) -> Key {
@@ -107,6 +134,47 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &shared.slot(key(1), start + SHARED_FOR / 2, false)));
         assert!(!Arc::ptr_eq(&first, &shared.slot(key(2), start, false)));
         assert!(!Arc::ptr_eq(&first, &shared.slot(key(1), start + SHARED_FOR, false)));
+    }
+
+    fn pages() -> Pages {
+        let rules = crate::store::RetentionRules::default();
+        Pages::new(
+            Arc::new(crate::store::memory::MemoryStore::new(rules, SHARED_FOR, 1 << 20)),
+            Arc::default(),
+            Metrics::new(),
+        )
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_page_share_its_failure_and_whoever_asks_afterwards_has_it_read_again() {
+        let pages = pages();
+        let away = async || Err(StoreError::Unavailable("away".into()));
+        let slow = pages.shared(key(1), false, async {
+            tokio::task::yield_now().await;
+            away().await
+        });
+        let waiting = join_all((0..100).map(|_| pages.shared(key(1), false, away())));
+        let (first, others) = tokio::join!(slow, waiting);
+        assert!(first.is_err() && others.iter().all(Result::is_err));
+        assert_eq!(pages.metrics.page_reads.get(), 1);
+        assert!(pages.shared(key(1), false, away()).await.is_err());
+        assert_eq!(pages.metrics.page_reads.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn few_pages_are_read_at_once_however_many_are_wanted() {
+        let pages = pages();
+        let (under_way, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let reads = (0..100).map(|n| {
+            pages.shared(key(n), false, async {
+                most.fetch_max(under_way.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                under_way.fetch_sub(1, Ordering::Relaxed);
+                Err(StoreError::Unavailable("away".into()))
+            })
+        });
+        join_all(reads).await;
+        assert_eq!((most.into_inner(), pages.metrics.page_reads.get()), (MAX_READS, 100));
     }
 
     #[test]
