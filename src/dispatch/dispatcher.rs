@@ -33,11 +33,7 @@ pub struct Subscriber {
 impl Subscriber {
     /// Resolves once the connection has ended or left the stream.
     pub async fn ended(&self) {
-        while self.sink.wants(self.slot) {
-            self.sink.room().await;
-            // `room` is ready at once while there is room; look again at a pace that costs nothing.
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
+        self.sink.left(self.slot).await;
     }
 }
 

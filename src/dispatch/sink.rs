@@ -41,6 +41,9 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Waits until the outbox has room again, or the connection has ended.
     async fn room(&self);
+
+    /// Waits until [`Sink::wants`] is false: the connection has ended or left the stream.
+    async fn left(&self, slot: Slot);
 }
 
 /// Sinks that took something and wait to be flushed: several deliveries share one write.

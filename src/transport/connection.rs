@@ -4,13 +4,15 @@
 //! connection's task woken to wait for it. Life cycle: `Open`, then `Closing` once the server has said
 //! why it ends the connection (what waits is still written), then `Ended`.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -61,10 +63,8 @@ pub struct Connection {
     types: Option<Box<[EventType]>>,
     socket: TcpStream,
     inner: Mutex<Inner>,
-    /// Wakes the task: the socket is full, or the connection is closing.
-    wake: Notify,
-    /// Wakes temporary dispatchers: the outbox has room, or the connection is over.
-    room: Notify,
+    /// Wakes temporary dispatchers: the outbox has room, a stream was left, or the connection is over.
+    told: Notify,
     /// For events that expire while they wait.
     clock: Arc<StoreClock>,
     metrics: Arc<Metrics>,
@@ -74,6 +74,8 @@ struct Inner {
     outbox: Outbox,
     next_slot: Slot,
     phase: Phase,
+    /// The connection's task, while it waits: to be woken when the socket is full or the connection closing.
+    task: Option<Waker>,
     /// The socket took no more; the task waits for it.
     blocked: bool,
     /// Someone is going to flush.
@@ -86,6 +88,14 @@ struct Inner {
     unanswered: u8,
 }
 
+impl Inner {
+    fn wake(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -93,15 +103,25 @@ enum Phase {
     Ended(Option<CloseReason>),
 }
 
-/// What the connection's task has to wait for.
+/// What there is to do for the connection's task.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// The socket; `None` when nothing is wanted of it until the task is woken.
-    Socket(Option<Interest>),
-    /// The socket, but not for long: the connection is closing, and this is still to be written.
-    Rest(Option<Interest>),
+pub enum Step {
+    /// The client said something.
+    Read,
+    /// The socket that was full has room.
+    Write,
+    /// The connection is closing, and something is still to be written.
+    Closing,
     /// Nothing: it is over.
-    Nothing,
+    Over,
+}
+
+/// How things stand between a connection and its socket.
+struct Stand {
+    phase: Phase,
+    blocked: bool,
+    empty: bool,
+    full: bool,
 }
 
 impl Connection {
@@ -128,14 +148,14 @@ impl Connection {
                 outbox: Outbox::new(outbox_bytes, following),
                 next_slot,
                 phase: Phase::Open,
+                task: None,
                 blocked: false,
                 dirty: false,
                 took: true,
                 stalled: 0,
                 unanswered: 0,
             }),
-            wake: Notify::new(),
-            room: Notify::new(),
+            told: Notify::new(),
             clock: registry.clock().clone(),
             metrics: registry.metrics().clone(),
         }
@@ -195,7 +215,7 @@ impl Connection {
             inner.outbox.unfollow(slot);
             slot
         };
-        self.room.notify_waiters();
+        self.told.notify_waiters();
         Some(slot)
     }
 
@@ -216,9 +236,9 @@ impl Connection {
             }
             inner.phase = Phase::Closing(reason);
             self.write_out(&mut inner);
+            inner.wake();
         }
-        self.wake.notify_one();
-        self.room.notify_waiters();
+        self.told.notify_waiters();
     }
 
     /// Ends the connection without a word: the socket is of no use any more.
@@ -232,9 +252,9 @@ impl Connection {
                 Phase::Closing(reason) => Some(reason),
                 _ => reason,
             });
+            inner.wake();
         }
-        self.wake.notify_one();
-        self.room.notify_waiters();
+        self.told.notify_waiters();
     }
 
     /// Why it ended; `None` while it has not, or when the client left.
@@ -294,34 +314,56 @@ impl Connection {
 
     /// Does something that may take a while without holding up what waits for a full socket.
     pub(super) async fn writing_during(&self, mut work: impl Future<Output = ()> + Unpin) {
-        loop {
-            let blocked = self.inner.lock().blocked;
-            tokio::select! {
-                () = &mut work => return,
-                Ok(()) = self.socket.writable(), if blocked => self.unblock(),
-                () = self.wake.notified() => {}
+        poll_fn(|cx| {
+            if Pin::new(&mut work).poll(cx).is_ready() {
+                return Poll::Ready(());
             }
+            while self.stand(cx).blocked && matches!(self.socket.poll_write_ready(cx), Poll::Ready(Ok(()))) {
+                self.unblock();
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits until there is something to do for the connection's task. `closing` says whether the task knows
+    /// already that the connection is.
+    pub(super) async fn step(&self, closing: bool) -> Step {
+        poll_fn(|cx| {
+            let stand = self.stand(cx);
+            match stand.phase {
+                Phase::Ended(_) => return Poll::Ready(Step::Over),
+                Phase::Closing(_) if stand.empty => return Poll::Ready(Step::Over),
+                Phase::Closing(_) if !closing => return Poll::Ready(Step::Closing),
+                Phase::Open | Phase::Closing(_) => {}
+            }
+            if stand.blocked
+                && let Poll::Ready(ready) = self.socket.poll_write_ready(cx)
+            {
+                return Poll::Ready(ready.map_or(Step::Over, |()| Step::Write));
+            }
+            // A client that does not take what is waiting can't ask for more.
+            if !(stand.blocked && stand.full)
+                && let Poll::Ready(ready) = self.socket.poll_read_ready(cx)
+            {
+                return Poll::Ready(ready.map_or(Step::Over, |()| Step::Read));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// How things stand. The task is woken when that changes.
+    fn stand(&self, cx: &Context<'_>) -> Stand {
+        let mut inner = self.inner.lock();
+        if !inner.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            inner.task = Some(cx.waker().clone());
         }
-    }
-
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
-    }
-
-    /// What to wait for next.
-    pub(super) fn wanted(&self) -> Wanted {
-        let inner = self.inner.lock();
-        // A client that does not take what is waiting can't ask for more.
-        let readable = (!inner.outbox.is_full()).then_some(Interest::READABLE);
-        let writable = inner.blocked.then_some(Interest::WRITABLE);
-        let interest = match (readable, writable) {
-            (Some(readable), Some(writable)) => Some(readable | writable),
-            (readable, writable) => readable.or(writable),
-        };
-        match inner.phase {
-            Phase::Open => Wanted::Socket(interest),
-            Phase::Closing(_) if !inner.outbox.is_empty() => Wanted::Rest(interest),
-            Phase::Closing(_) | Phase::Ended(_) => Wanted::Nothing,
+        Stand {
+            phase: inner.phase,
+            blocked: inner.blocked,
+            empty: inner.outbox.is_empty(),
+            full: inner.outbox.is_full(),
         }
     }
 
@@ -394,12 +436,8 @@ impl Connection {
                 self.push_positions(&mut inner.outbox);
                 continue;
             }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = inner.outbox.slices(&mut slices);
-            if count == 0 {
-                break;
-            }
-            match self.socket.try_write_vectored(&slices[..count]) {
+            let Some(outcome) = self.write_staged(&inner.outbox) else { break };
+            match outcome {
                 Ok(written) => {
                     inner.took = true;
                     let frames = inner.outbox.advance(written);
@@ -408,21 +446,46 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
-                    self.wake.notify_one();
+                    inner.wake();
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::debug!(connection = %self.id, %error, "the client is gone");
                     inner.phase = Phase::Ended(None);
-                    self.wake.notify_one();
-                    self.room.notify_waiters();
+                    inner.wake();
+                    self.told.notify_waiters();
                     return;
                 }
             }
         }
         if inner.outbox.take_room() {
-            self.room.notify_waiters();
+            self.told.notify_waiters();
+        }
+    }
+
+    /// Waits for something of which temporary dispatchers are told.
+    async fn until(&self, reached: impl Fn(&Inner) -> bool) {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if reached(&self.inner.lock()) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// One write of what is staged; `None` if nothing is.
+    fn write_staged(&self, outbox: &Outbox) -> Option<io::Result<usize>> {
+        if let Some(only) = outbox.only_slice() {
+            return Some(self.socket.try_write(only));
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        match outbox.slices(&mut slices) {
+            0 => None,
+            count => Some(self.socket.try_write_vectored(&slices[..count])),
         }
     }
 }
@@ -453,7 +516,15 @@ impl Sink for Connection {
         if matches!(delivery, Delivery::Ephemeral(event) if !self.wants(event)) {
             return Offer::Taken { flush: false };
         }
-        if !inner.outbox.offer(self.frame(slot, stream, delivery)) {
+        let frame = self.frame(slot, stream, delivery);
+        if !inner.outbox.has_room_for(&frame) {
+            // Perhaps only because more came at once than the outbox holds, and nobody has flushed so far.
+            self.write_out(&mut inner);
+            if inner.phase != Phase::Open {
+                return Offer::Closed;
+            }
+        }
+        if !inner.outbox.offer(frame) {
             return Offer::Full;
         }
         let flush = !inner.dirty && !inner.blocked;
@@ -468,17 +539,10 @@ impl Sink for Connection {
     }
 
     async fn room(&self) {
-        loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            {
-                let inner = self.inner.lock();
-                if inner.phase != Phase::Open || inner.outbox.has_room() {
-                    return;
-                }
-            }
-            room.await;
-        }
+        self.until(|inner| inner.phase != Phase::Open || inner.outbox.has_room()).await;
+    }
+
+    async fn left(&self, slot: Slot) {
+        self.until(|inner| inner.phase != Phase::Open || !inner.outbox.follows(slot)).await;
     }
 }

@@ -133,5 +133,5 @@ where
         }
     };
     let parts = http.into_parts();
-    tokio::spawn(task::run(parts.io.into_inner(), parts.read_buf, accepted, context));
+    tokio::spawn(task::start(parts.io.into_inner(), parts.read_buf, accepted, context));
 }

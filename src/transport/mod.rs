@@ -11,6 +11,7 @@ mod connections;
 mod handoff;
 mod listener;
 mod outbox;
+mod queue;
 mod socket;
 pub mod sse;
 mod task;

@@ -4,12 +4,12 @@
 //! written they are staged: only then is it certain which frames precede them, so only then can the
 //! cursor of a connection with several streams be composed.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::queue::Queue;
 use crate::dispatch::Slot;
 use crate::model::{Cursor, EventId, StreamName};
 
@@ -69,8 +69,8 @@ impl Frame {
 #[derive(Debug)]
 pub struct Outbox {
     following: Vec<Following>,
-    waiting: VecDeque<Frame>,
-    staged: VecDeque<Bytes>,
+    waiting: Queue<Frame>,
+    staged: Queue<Bytes>,
     /// Bytes of the first staged frame that are written already.
     written: usize,
     /// Bytes that wait, staged ones included.
@@ -87,8 +87,8 @@ impl Outbox {
     pub fn new(limit: usize, following: Vec<Following>) -> Self {
         Outbox {
             following,
-            waiting: VecDeque::new(),
-            staged: VecDeque::new(),
+            waiting: Queue::new(),
+            staged: Queue::new(),
             written: 0,
             bytes: 0,
             limit,
@@ -97,10 +97,15 @@ impl Outbox {
         }
     }
 
+    /// Whether [`Outbox::offer`] would take this frame.
+    pub fn has_room_for(&self, frame: &Frame) -> bool {
+        self.bytes == 0 || self.bytes + frame.len() <= self.limit
+    }
+
     /// Takes a frame if there is room. An empty outbox takes one frame of any size, or an event larger
     /// than the limit could never be delivered.
     pub fn offer(&mut self, frame: Frame) -> bool {
-        if self.bytes > 0 && self.bytes + frame.len() > self.limit {
+        if !self.has_room_for(&frame) {
             self.refused = self.refused.max(frame.len());
             return false;
         }
@@ -113,7 +118,7 @@ impl Outbox {
         self.bytes += frame.len();
         if let Frame::Silent { slot, id } = frame {
             // One for each stream at most stands at the end of the queue, however many are left out.
-            let run = self.waiting.iter_mut().rev().map_while(|waiting| match waiting {
+            let run = self.waiting.newest_first().map_while(|waiting| match waiting {
                 Frame::Silent { slot, id } => Some((*slot, id)),
                 _ => None,
             });
@@ -123,7 +128,7 @@ impl Outbox {
                 return;
             }
         }
-        self.waiting.push_back(frame);
+        self.waiting.push(frame);
     }
 
     /// Whether nothing waits to be written.
@@ -196,16 +201,16 @@ impl Outbox {
     /// positions had better be told.
     pub fn stage(&mut self, now_ms: impl Fn() -> u64) -> bool {
         while self.staged.len() < STAGED
-            && let Some(frame) = self.waiting.pop_front()
+            && let Some(frame) = self.waiting.pop()
         {
             match self.unless_expired(frame, &now_ms) {
-                Frame::Bare(body) => self.staged.push_back(body),
+                Frame::Bare(body) => self.staged.push(body),
                 Frame::Event { slot, id, body, .. } => {
                     self.moved(slot, id, false);
                     if self.silent > 0 && !self.following.iter().any(|following| following.silent) {
                         self.silent = 0;
                     }
-                    self.staged.push_back(body);
+                    self.staged.push(body);
                 }
                 Frame::WithCursor { slot, id, body, .. } => {
                     self.moved(slot, id, false);
@@ -217,8 +222,8 @@ impl Outbox {
                     let mut line = String::with_capacity(64);
                     let _ = writeln!(line, "id: {}", self.cursor());
                     self.bytes += line.len();
-                    self.staged.push_back(line.into());
-                    self.staged.push_back(body);
+                    self.staged.push(line.into());
+                    self.staged.push(body);
                 }
                 Frame::Silent { slot, id } => {
                     self.moved(slot, id, true);
@@ -249,10 +254,16 @@ impl Outbox {
         }
     }
 
+    /// What is staged if it is one piece: an ordinary write then does, which is cheaper.
+    pub fn only_slice(&self) -> Option<&[u8]> {
+        let first = self.staged.front()?;
+        (self.staged.len() == 1).then(|| &first[self.written..])
+    }
+
     /// What is staged, for a vectored write.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
-        for (slice, bytes) in slices.iter_mut().zip(&self.staged) {
+        for (slice, bytes) in slices.iter_mut().zip(self.staged.iter()) {
             *slice = IoSlice::new(if count == 0 { &bytes[self.written..] } else { bytes });
             count += 1;
         }
@@ -271,13 +282,8 @@ impl Outbox {
             }
             count -= rest;
             self.written = 0;
-            self.staged.pop_front();
+            self.staged.pop();
             frames += 1;
-        }
-        if self.bytes == 0 && self.waiting.is_empty() {
-            // An idle connection holds no queue.
-            self.waiting = VecDeque::new();
-            self.staged = VecDeque::new();
         }
         frames
     }

@@ -13,14 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use super::connection::Wanted;
+use super::connection::Step;
 use super::connections::retry_ms;
 use super::handoff::Accepted;
 use super::listener::Context;
 use super::websocket::{self, Codec, Incoming};
-use super::{CloseReason, Connection, Protocol, sse};
+use super::{CloseReason, Connection, Permit, Protocol, sse};
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
 
@@ -36,9 +36,14 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// Bytes read from a socket at a time, on the stack.
 const READ_BYTES: usize = 4096;
 
-/// Runs a connection from its answer's head to its end. `early` are bytes that the client sent after its
-/// request.
-pub(super) async fn run(socket: TcpStream, early: Bytes, accepted: Accepted, context: Arc<Context>) {
+/// Begins a connection with its answer's head. What is returned runs it to its end. It is small: an idle
+/// connection costs hardly more than its socket. `early` are bytes that the client sent after its request.
+pub(super) fn start(
+    socket: TcpStream,
+    early: Bytes,
+    accepted: Accepted,
+    context: Arc<Context>,
+) -> impl Future<Output = ()> + Send + use<> {
     let Accepted { protocol, head, types, streams, permit } = accepted;
     let (streams, refused) = match streams {
         Ok(streams) => (streams, None),
@@ -60,8 +65,7 @@ pub(super) async fn run(socket: TcpStream, early: Bytes, accepted: Accepted, con
     } else {
         greet(&connection, &context);
     }
-    let by_transport = ByTransport { transport: protocol.as_str() };
-    hub.metrics().connections.get_or_create(&by_transport).inc();
+    hub.metrics().connections.get_or_create(&by_transport(protocol)).inc();
     for (slot, listening) in (0..).zip(streams) {
         listening.attached.follow(connection.clone(), slot, listening.position);
     }
@@ -71,14 +75,20 @@ pub(super) async fn run(socket: TcpStream, early: Bytes, accepted: Accepted, con
     tracing::debug!(connection = %connection.id(), transport = protocol.as_str(), "connected");
     connection.flush();
 
-    let mut client = Client {
-        codec: (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes)),
-        connection,
-        context,
-    };
+    // An empty one would still hold the HTTP server's whole buffer.
+    let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
+    let codec = (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes));
+    run(Client { codec, connection, context }, early, permit)
+}
+
+async fn run(mut client: Client, early: Option<Box<[u8]>>, permit: Option<Permit>) {
     client.live(early).await;
-    client.finish(by_transport).await;
+    Box::pin(client.finish()).await;
     drop(permit);
+}
+
+fn by_transport(protocol: Protocol) -> ByTransport {
+    ByTransport { transport: protocol.as_str() }
 }
 
 /// The first frames: when to come back, and the positions to come back at.
@@ -100,67 +110,51 @@ struct Client {
 }
 
 impl Client {
-    async fn live(&mut self, early: Bytes) {
-        if !early.is_empty() {
-            self.received(&early).await;
+    async fn live(&mut self, early: Option<Box<[u8]>>) {
+        if let Some(early) = early {
+            Box::pin(self.received(&early)).await;
         }
-        let mut rest_until = None;
+        // What waits when the server ends the connection is still written, but not for long.
+        if self.steps(false).await {
+            let _ = Box::pin(timeout(REST_TIME, self.steps(true))).await;
+        }
+    }
+
+    /// Does what there is to do, until the connection is over, or is closing unless that is `closing` already.
+    /// False when the client has left.
+    async fn steps(&mut self, closing: bool) -> bool {
         loop {
-            let interest = match self.connection.wanted() {
-                Wanted::Nothing => return,
-                Wanted::Socket(interest) => interest,
-                Wanted::Rest(interest) => {
-                    rest_until.get_or_insert_with(|| Instant::now() + REST_TIME);
-                    interest
-                }
-            };
-            let ready = async {
-                match interest {
-                    Some(interest) => self.connection.socket().ready(interest).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let step = async {
-                tokio::select! {
-                    ready = ready => Some(ready),
-                    () = self.connection.woken() => None,
-                }
-            };
-            let stepped = match rest_until {
-                None => step.await,
-                Some(until) => match timeout_at(until, step).await {
-                    Ok(stepped) => stepped,
-                    Err(_) => return,
+            match self.connection.step(closing).await {
+                Step::Over => return false,
+                Step::Closing if !closing => return true,
+                Step::Closing => {}
+                Step::Write => self.connection.unblock(),
+                Step::Read => match self.read() {
+                    Read::Left => return false,
+                    Read::Nothing => {}
+                    // Boxed: most clients never say anything, and none of them needs room for it.
+                    Read::Bytes(bytes) => {
+                        if !Box::pin(self.received(&bytes)).await {
+                            return false;
+                        }
+                    }
                 },
-            };
-            match stepped {
-                None => {}
-                Some(Err(_)) => return,
-                Some(Ok(ready)) => {
-                    if ready.is_writable() {
-                        self.connection.unblock();
-                    }
-                    if ready.is_readable() && !self.read().await {
-                        return;
-                    }
-                }
             }
         }
     }
 
-    /// Reads what is there. False when the client has left.
-    async fn read(&mut self) -> bool {
-        let received = {
-            let mut buffer = [0; READ_BYTES];
-            match self.connection.socket().try_read(&mut buffer) {
-                Ok(0) => return false,
-                // What an SSE client says after its request means nothing.
-                Ok(_) if self.codec.is_none() => return true,
-                Ok(count) => Bytes::copy_from_slice(&buffer[..count]),
-                Err(error) => return matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+    fn read(&self) -> Read {
+        let mut buffer = [0; READ_BYTES];
+        match self.connection.socket().try_read(&mut buffer) {
+            Ok(0) => Read::Left,
+            // What an SSE client says after its request means nothing.
+            Ok(_) if self.codec.is_none() => Read::Nothing,
+            Ok(count) => Read::Bytes(buffer[..count].into()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Read::Nothing
             }
-        };
-        self.received(&received).await
+            Err(_) => Read::Left,
+        }
     }
 
     /// Deals with bytes from a WebSocket client. False when it has left.
@@ -196,7 +190,7 @@ impl Client {
         }
     }
 
-    async fn finish(self, by_transport: ByTransport) {
+    async fn finish(self) {
         let Client { connection, context, .. } = self;
         let reason = connection.reason();
         connection.end(None);
@@ -205,12 +199,20 @@ impl Client {
         }
         context.connections.remove(connection.number());
         let metrics = context.hub.metrics();
-        metrics.connections.get_or_create(&by_transport).dec();
+        metrics.connections.get_or_create(&by_transport(connection.protocol())).dec();
         let reason = reason.map_or("client", CloseReason::as_str);
         metrics.closed.get_or_create(&ByClose { reason }).inc();
         tracing::debug!(connection = %connection.id(), reason, "disconnected");
         let _ = timeout(LINGER_TIME, linger(connection.socket())).await;
     }
+}
+
+/// What a socket had.
+enum Read {
+    Bytes(Box<[u8]>),
+    Nothing,
+    /// The client has left.
+    Left,
 }
 
 /// Says that nothing more will come, and waits for the client to say the same.

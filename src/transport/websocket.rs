@@ -3,11 +3,11 @@
 //! Frames that go out are built here, once, and shared by all connections: a server's frames carry no
 //! mask, so the same bytes serve everyone. What comes in is read by tungstenite, fed from memory.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
 use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, error::CapacityError};
 
@@ -17,7 +17,7 @@ use crate::model::{Event, EventId, Gap, StreamName};
 /// The subprotocol that clients may ask for.
 pub const SUBPROTOCOL: &str = "whimbrel.v1";
 
-/// The codec's read buffer, held by every connection. Client messages are short and rare.
+/// The codec's read buffer. Client messages are short and rare.
 const READ_BUFFER: usize = 512;
 
 /// The answer to the handshake.
@@ -92,9 +92,12 @@ pub enum Incoming {
     Close,
 }
 
-/// Reads what one client sends.
+/// Reads what one client sends. Between messages it holds no buffers: most clients send nothing but pongs.
 pub struct Codec {
-    context: WebSocketContext,
+    max_message: usize,
+    boundary: Boundary,
+    /// There while a message has come in part.
+    context: Option<Box<WebSocketContext>>,
 }
 
 /// Why a client's bytes can't be read on.
@@ -109,39 +112,96 @@ pub struct CodecError {
 impl Codec {
     /// A codec for messages of at most `max_message` bytes.
     pub fn new(max_message: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_message))
-            .max_frame_size(Some(max_message));
-        Codec { context: WebSocketContext::new(Role::Server, Some(config)) }
+        Codec { max_message, boundary: Boundary::default(), context: None }
     }
 
     /// Takes bytes as they came from the socket, whole messages or parts. `answer` gets what the protocol
     /// itself wants sent: pongs and close replies.
     pub fn read(&mut self, bytes: &[u8], answer: &mut Vec<u8>) -> Result<Vec<Incoming>, CodecError> {
-        let mut memory = Memory { input: bytes, output: answer };
-        let mut incoming = Vec::new();
+        self.boundary.pass(bytes);
+        let mut context = self.context.take().unwrap_or_else(|| Box::new(context(self.max_message)));
+        let incoming = read(&mut context, bytes, answer);
+        if !self.boundary.is_reached() {
+            self.context = Some(context);
+        }
+        incoming
+    }
+}
+
+fn context(max_message: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    WebSocketContext::new(Role::Server, Some(config))
+}
+
+fn read(context: &mut WebSocketContext, bytes: &[u8], answer: &mut Vec<u8>) -> Result<Vec<Incoming>, CodecError> {
+    let mut memory = Memory { input: bytes, output: answer };
+    let mut incoming = Vec::new();
+    loop {
+        match context.read(&mut memory) {
+            Ok(Message::Text(text)) => incoming.push(Incoming::Text(text.as_str().to_owned())),
+            Ok(Message::Close(_)) => {
+                // The close reply is in the codec's hands; this sends it.
+                let _ = context.flush(&mut memory);
+                incoming.push(Incoming::Close);
+                return Ok(incoming);
+            }
+            Ok(Message::Binary(_)) => {
+                return Err(CodecError { code: 1003, detail: "binary messages are not spoken here".into() });
+            }
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => incoming.push(Incoming::Alive),
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = context.flush(&mut memory);
+                return Ok(incoming);
+            }
+            Err(error) => return Err(CodecError::from(error)),
+        }
+    }
+}
+
+/// Follows the frames of a client far enough to know when nothing of a message is outstanding.
+#[derive(Default)]
+struct Boundary {
+    /// The begin of a frame's header that has come in part.
+    header: Vec<u8>,
+    /// Bytes of the current frame's payload that are still to come.
+    payload: u64,
+    /// A message's last frame is still to come.
+    fragmented: bool,
+}
+
+impl Boundary {
+    fn pass(&mut self, mut bytes: &[u8]) {
         loop {
-            match self.context.read(&mut memory) {
-                Ok(Message::Text(text)) => incoming.push(Incoming::Text(text.as_str().to_owned())),
-                Ok(Message::Close(_)) => {
-                    // The close reply is in the codec's hands; this sends it.
-                    let _ = self.context.flush(&mut memory);
-                    incoming.push(Incoming::Close);
-                    return Ok(incoming);
+            let count = self.payload.min(bytes.len() as u64);
+            self.payload -= count;
+            bytes = &bytes[count as usize..];
+            let Some((first, rest)) = bytes.split_first() else { break };
+            self.header.push(*first);
+            bytes = rest;
+            match FrameHeader::parse(&mut Cursor::new(&self.header)) {
+                Ok(None) => {}
+                Ok(Some((header, payload))) => {
+                    self.header.clear();
+                    self.payload = payload;
+                    if let OpCode::Data(_) = header.opcode {
+                        self.fragmented = !header.is_final;
+                    }
                 }
-                Ok(Message::Binary(_)) => {
-                    return Err(CodecError { code: 1003, detail: "binary messages are not spoken here".into() });
-                }
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => incoming.push(Incoming::Alive),
-                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let _ = self.context.flush(&mut memory);
-                    return Ok(incoming);
-                }
-                Err(error) => return Err(CodecError::from(error)),
+                // The codec refuses it too, and the client is let go.
+                Err(_) => return,
             }
         }
+        if self.header.is_empty() {
+            self.header = Vec::new();
+        }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.payload == 0 && self.header.is_empty() && !self.fragmented
     }
 }
 
@@ -199,6 +259,16 @@ mod tests {
         masked(Frame::message(payload.to_owned(), OpCode::Data(Data::Text), true))
     }
 
+    /// A message in several frames, with a ping before each.
+    fn fragmented(payload: &[u8], pieces: usize) -> Vec<u8> {
+        let parts: Vec<&[u8]> = payload.chunks(payload.len().div_ceil(pieces)).collect();
+        let frame = |(at, part): (usize, &&[u8])| {
+            let opcode = OpCode::Data(if at == 0 { Data::Text } else { Data::Continue });
+            [masked(Frame::ping("?")), masked(Frame::message(part.to_vec(), opcode, at + 1 == parts.len()))].concat()
+        };
+        parts.iter().enumerate().flat_map(frame).collect()
+    }
+
     #[test]
     fn an_event_frame_is_one_text_frame_without_mask() {
         let made = Event::new(EventId::new(5, 1), EventId::ZERO, Default::default(), "{\"a\":1}".into());
@@ -243,6 +313,23 @@ mod tests {
                 read.extend(codec.read(part, &mut Vec::new()).unwrap());
             }
             prop_assert_eq!(read, texts.into_iter().map(Incoming::Text).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn fragments_with_pings_between_are_read_whole_and_nothing_is_held_afterwards(
+            texts in prop::collection::vec("\\PC{2,300}", 1..4),
+            pieces in 1usize..5,
+            step in 1usize..400,
+        ) {
+            let bytes: Vec<u8> = texts.iter().flat_map(|text| fragmented(text.as_bytes(), pieces)).collect();
+            let mut codec = Codec::new(10_000);
+            let mut read = Vec::new();
+            for part in bytes.chunks(step) {
+                read.extend(codec.read(part, &mut Vec::new()).unwrap());
+            }
+            read.retain(|incoming| *incoming != Incoming::Alive);
+            prop_assert_eq!(read, texts.into_iter().map(Incoming::Text).collect::<Vec<_>>());
+            prop_assert!(codec.context.is_none());
         }
 
         #[test]

@@ -16,6 +16,7 @@ mod faults;
 mod forks;
 mod gaps;
 mod hostile;
+mod idle;
 mod log_pipe;
 mod openapi;
 mod positions;

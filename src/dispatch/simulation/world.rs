@@ -194,6 +194,10 @@ impl Sink for Outbox {
     fn flush(&self) {}
 
     async fn room(&self) {}
+
+    async fn left(&self, _slot: Slot) {
+        std::future::pending().await
+    }
 }
 
 struct Connection {

@@ -1,0 +1,74 @@
+//! What connections cost that have nothing to do.
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::node::Node;
+use crate::support::redis::RedisServer;
+
+/// What the first ones make a node take for all who follow is not theirs.
+const FIRST: usize = 500;
+const CONNECTIONS: usize = 2000;
+
+/// Connections that are being set up at once.
+const RUSH: usize = 100;
+
+/// Bytes of a process that are backed by no file.
+fn private(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// A listener that was told its position.
+async fn listener(node: &Node, target: &str) -> TcpStream {
+    let address = node.address();
+    let upgrade = if target.starts_with("/v1/ws") {
+        "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    } else {
+        ""
+    };
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut told = Vec::new();
+    while ![&b"data: {}"[..], b"\"positions\""].iter().any(|end| told.windows(end.len()).any(|part| part == *end)) {
+        assert!(socket.read_buf(&mut told).await.unwrap() > 0, "{}", String::from_utf8_lossy(&told));
+    }
+    socket
+}
+
+/// What each of many listeners takes that come in a rush.
+async fn cost(node: &Node, target: impl Fn(usize) -> String) -> usize {
+    let connect = async |numbers: std::ops::Range<usize>| -> Vec<TcpStream> {
+        let listeners = stream::iter(numbers).map(|number| (target(number), node));
+        listeners.map(async |(target, node)| listener(node, &target).await).buffered(RUSH).collect().await
+    };
+    let first = connect(0..FIRST).await;
+    let before = private(node.pid());
+    let others = connect(FIRST..FIRST + CONNECTIONS).await;
+    let cost = (private(node.pid()) - before) / CONNECTIONS;
+    println!("idle: {} takes {cost} bytes", target(0));
+    drop((first, others));
+    cost
+}
+
+#[tokio::test]
+async fn an_idle_listener_of_a_topic_takes_at_most_2560_bytes() {
+    for path in ["/v1/sse", "/v1/ws"] {
+        // Each on a node of its own: what the others gave back would be taken first.
+        let node = Node::start(&[]);
+        assert!(cost(&node, |_| format!("{path}?topic=news")).await <= 2560);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_listener_with_an_inbox_of_its_own_takes_at_most_4_kib() {
+    let redis = RedisServer::start();
+    for path in ["/v1/sse", "/v1/ws"] {
+        let node = Node::on(&redis, &[]);
+        assert!(cost(&node, |number| format!("{path}?device={number}")).await <= 4096);
+    }
+}
