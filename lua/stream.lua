@@ -51,9 +51,9 @@ end
 -- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
 -- stream. `position` is how long it lasts, in milliseconds.
 local function open(events, meta, now, step, position)
-  local known = redis.call('HMGET', meta, 'last', 'born', 'fork')
+  local known = redis.call('HMGET', meta, 'last', 'born', 'fork', 'erased')
   if known[1] then
-    local stream = { key = events, meta = meta, last = known[1], born = known[2] or known[1] }
+    local stream = { key = events, meta = meta, last = known[1], born = known[2] or known[1], erased = known[4] }
     if known[3] then
       local ancestor, head, before, mark = string.match(known[3], '^(%S+) (%S+) (%S+) (%S+)$')
       stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark }
@@ -99,7 +99,7 @@ local function answer(stream, from, entries, more, now)
   return {
     from, stream.last, stream.born,
     fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
-    first and first[1] or '', string.format('%.0f', now), more and 1 or 0, entries,
+    first and first[1] or '', stream.erased or '', string.format('%.0f', now), more and 1 or 0, entries,
   }
 end
 
@@ -160,12 +160,17 @@ local function page_from(stream, from, limit, max_bytes, now)
   return answer(stream, from, entries, more, now)
 end
 
--- The page after a reader's position. On the lost side of a fork nothing is known of it, so reading
--- begins at the newest event that both sides share.
-local function page_after(stream, position, limit, max_bytes, now)
+-- Where reading on from a position begins. On the lost side of a fork nothing is known of it, so that is the
+-- newest event that both sides share.
+local function shared(stream, position)
   local fork = stream.fork
   if fork and above(position, fork.ancestor) and not above(position, fork.head) and not knows(stream, position) then
-    position = fork.ancestor
+    return fork.ancestor
   end
-  return page_from(stream, position, limit, max_bytes, now)
+  return position
+end
+
+-- The page after a reader's position.
+local function page_after(stream, position, limit, max_bytes, now)
+  return page_from(stream, shared(stream, position), limit, max_bytes, now)
 end

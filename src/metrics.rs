@@ -23,6 +23,8 @@ pub struct Metrics {
     pub ephemeral: Counter,
     /// Deliveries of such events that a slow connection did without.
     pub ephemeral_dropped: Counter,
+    /// Acknowledgements taken from devices.
+    pub acknowledged: Counter,
     /// Events dispatched by live dispatchers.
     pub dispatched: Counter,
     /// Deliveries that live dispatchers offered to connections.
@@ -123,6 +125,7 @@ impl Metrics {
                 "ephemeral_dropped",
                 "Deliveries of such events that a slow connection did without",
             ),
+            acknowledged: counter(r, "acknowledged", "Acknowledgements taken from devices"),
             dispatched: counter(r, "dispatched", "Events dispatched by live dispatchers"),
             deliveries: counter(r, "deliveries", "Deliveries offered to connections by live dispatchers"),
             frames_written: counter(r, "frames_written", "Frames handed to sockets"),

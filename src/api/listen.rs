@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, reply};
-use crate::hub::{After, ListenError, Listening};
+use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
 use crate::transport::{Accepted, CloseReason, Handoff, Protocol, sse, websocket};
 
@@ -158,6 +158,7 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
                 "'{id}' is the id of one event, but {} streams are asked for; give the cursor, or STREAM/ID pairs",
                 streams.len()
             ))),
+            Ok(After::Ack) => acknowledged(streams).map_err(|error| bad(&error)),
             Ok(after) => Ok(everywhere(after)),
             // None of the words, nor an id: a cursor of several streams, or nothing at all.
             Err(error) => match only.parse::<Cursor>() {
@@ -180,6 +181,9 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
                 })?;
                 let stream: StreamName = stream.parse().map_err(|error| bad(&error))?;
                 let after: After = after.parse().map_err(|error| bad(&error))?;
+                if after == After::Ack && stream.kind() == StreamKind::Topic {
+                    return Err(bad(&AckError::Topic(stream)));
+                }
                 given.insert(stream, after);
             }
             Ok(streams
@@ -190,6 +194,21 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
                 })
                 .collect())
         }
+    }
+}
+
+/// Devices at what they acknowledged, and topics, of which nothing is, at now.
+fn acknowledged(streams: Vec<StreamName>) -> Result<Vec<(StreamName, After)>, AckError> {
+    let is_device = |stream: &StreamName| stream.kind() == StreamKind::Device;
+    match streams.first() {
+        Some(topic) if !streams.iter().any(is_device) => Err(AckError::Topic(topic.clone())),
+        _ => Ok(streams
+            .into_iter()
+            .map(|stream| {
+                let after = if is_device(&stream) { After::Ack } else { After::Now };
+                (stream, after)
+            })
+            .collect()),
     }
 }
 
@@ -265,6 +284,10 @@ mod tests {
     #[test]
     fn words_hold_for_every_stream() {
         assert_eq!(afters(&["topic:a", "topic:b"], &["last:3"]), Ok(vec![After::Last(3); 2]));
+        assert_eq!(afters(&["device:a", "topic:b"], &["ack"]), Ok(vec![After::Ack, After::Now]));
+        assert_eq!(afters(&[], &["ack"]), Ok(vec![]));
+        assert!(afters(&["topic:a"], &["ack"]).unwrap_err().contains("topic:a"));
+        assert!(afters(&["topic:a", "device:b"], &["topic:a/ack"]).unwrap_err().contains("topic:a"));
         assert!(afters(&["topic:a"], &["yesterday"]).unwrap_err().contains("earliest"));
     }
 }

@@ -6,6 +6,7 @@
 mod body;
 mod events;
 mod host;
+mod inbox;
 mod listen;
 mod page;
 mod parameters;
@@ -102,6 +103,9 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Stream(stream) if listen::wants_stream(&request.headers) => listen::sse_of(api, stream, request).await,
         Route::Stream(stream) => events::history(api, stream, &request.query).await,
         Route::Event(stream, id) => events::event(api, &stream, id, &request.query).await,
+        Route::Device(stream) => inbox::device(api, &stream, &request.query).await,
+        Route::Acknowledge(stream) => inbox::acknowledge(api, stream, request).await,
+        Route::Erase(stream) => inbox::erase(api, &stream, &request.query).await,
         Route::Sse => listen::sse(api, request).await,
         Route::WebSocket => listen::websocket(api, request).await,
         Route::Live => Ok(status::live()),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::reply;
-use crate::hub::{ListenError, PublishError};
+use crate::hub::{AckError, ListenError, PublishError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::store::StoreError;
 
@@ -156,6 +156,17 @@ impl From<PublishError> for Problem {
             }
             _ => problem,
         }
+    }
+}
+
+impl From<AckError> for Problem {
+    fn from(error: AckError) -> Self {
+        let (title, status) = match &error {
+            AckError::Topic(_) => ("Topics are not acknowledged", StatusCode::BAD_REQUEST),
+            AckError::Ahead { .. } => ("Nothing so new was published", StatusCode::UNPROCESSABLE_ENTITY),
+            AckError::Store(error) => of_store(error),
+        };
+        Problem::new(error.slug(), title, status, error.to_string())
     }
 }
 

@@ -18,6 +18,12 @@ pub enum Route {
     Stream(StreamName),
     /// `GET …/events/{id}`
     Event(StreamName, EventId),
+    /// `GET /v1/devices/{device}`
+    Device(StreamName),
+    /// `POST /v1/devices/{device}/ack`
+    Acknowledge(StreamName),
+    /// `DELETE /v1/devices/{device}`, `DELETE /v1/topics/{topic}`
+    Erase(StreamName),
     /// `GET /v1/sse`
     Sse,
     /// `GET /v1/ws`
@@ -39,6 +45,9 @@ enum Known {
     Events(StreamName),
     Event(StreamName, EventId),
     Batch,
+    Device(StreamName),
+    Topic(StreamName),
+    Acknowledge(StreamName),
     Get(Route),
 }
 
@@ -47,7 +56,9 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
     let known = known(path)?;
     let allow = match known {
         Known::Events(_) => "GET, HEAD, POST, OPTIONS",
-        Known::Batch => "POST, OPTIONS",
+        Known::Batch | Known::Acknowledge(_) => "POST, OPTIONS",
+        Known::Device(_) => "GET, HEAD, DELETE, OPTIONS",
+        Known::Topic(_) => "DELETE, OPTIONS",
         Known::Event(..) | Known::Get(_) => "GET, HEAD, OPTIONS",
     };
     let reading = method == Method::GET || method == Method::HEAD;
@@ -57,6 +68,9 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Events(stream) if method == Method::POST => Ok(Route::Publish(stream)),
         Known::Batch if method == Method::POST => Ok(Route::PublishBatch),
         Known::Event(stream, id) if reading => Ok(Route::Event(stream, id)),
+        Known::Device(stream) if reading => Ok(Route::Device(stream)),
+        Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
+        Known::Acknowledge(stream) if method == Method::POST => Ok(Route::Acknowledge(stream)),
         Known::Get(route) if reading => Ok(route),
         _ => Err(Problem::method_not_allowed(method, allow)),
     }
@@ -70,6 +84,9 @@ fn known(path: &str) -> Result<Known, Problem> {
             let id = decode(id)?.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
             Known::Event(stream(kind, name)?, id)
         }
+        ["v1", "devices", name] => Known::Device(stream("devices", name)?),
+        ["v1", "topics", name] => Known::Topic(stream("topics", name)?),
+        ["v1", "devices", name, "ack"] => Known::Acknowledge(stream("devices", name)?),
         ["v1", "events"] => Known::Batch,
         ["v1", "sse"] => Known::Get(Route::Sse),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
@@ -130,14 +147,17 @@ mod tests {
             Route::Page(File::Script) => 10,
             Route::Page(File::Style) => 11,
             Route::Page(File::OpenApi) => 12,
-            Route::Options(_) => 13,
+            Route::Device(_) => 13,
+            Route::Acknowledge(_) => 14,
+            Route::Erase(_) => 15,
+            Route::Options(_) => 16,
         }
     }
 
     #[test]
     fn every_route_is_described_in_the_document() {
         let document: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
-        let mut described = [false; 14];
+        let mut described = [false; 17];
         for (path, operations) in document["paths"].as_object().unwrap() {
             let path = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", "5-1");
             for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
@@ -145,12 +165,12 @@ mod tests {
                 described[number(&find(&method, &path).unwrap())] = true;
             }
         }
-        assert_eq!(described, [true; 14]);
+        assert_eq!(described, [true; 17]);
     }
 
     #[test]
     fn an_unknown_path_is_not_found() {
-        for path in ["/v1", "/v1/", "/v2/events", "/v1/topics//", "/v1/topics/a", "/nothing", "//", "/v1/events/"] {
+        for path in ["/v1", "/v1/", "/v2/events", "/v1/topics//", "/v1/topics/a/b", "/nothing", "//", "/v1/events/"] {
             assert_eq!(find(&Method::GET, path).unwrap_err().status(), 404, "{path}");
         }
     }

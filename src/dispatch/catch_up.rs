@@ -197,6 +197,7 @@ mod tests {
             more,
             last: id(last),
             first: Some(id(2)),
+            erased: None,
             born: id(1),
             fork: None,
             now_ms: 0,

@@ -190,6 +190,7 @@ mod tests {
             more: false,
             last: id(last),
             first: first.map(id),
+            erased: None,
             born: id(1),
             fork: None,
             now_ms: 0,

@@ -144,6 +144,9 @@ impl Live {
             return Some(Ask::Recover { head: asked, born: self.born, seen: self.ring.newest(FORK_SEARCH) });
         }
         self.born = page.born;
+        if let Some(erased) = page.erased {
+            self.ring.forget_up_to(erased);
+        }
         for step in self.chain.read(page) {
             match &step.delivery {
                 Delivery::Event(event) => self.ring.push(event.clone()),

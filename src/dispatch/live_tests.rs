@@ -17,6 +17,7 @@ fn page(from: u64, events: &[(u64, u64)], last: u64) -> Page {
         more: false,
         last: id(last),
         first: Some(id(2)),
+        erased: None,
         born: id(1),
         fork: None,
         now_ms: 0,

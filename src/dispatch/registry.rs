@@ -234,6 +234,15 @@ impl Registry {
         }
     }
 
+    /// Something happened to a stream that its next sync tells: that is due now.
+    pub fn sync(self: &Arc<Self>, stream: &StreamName) {
+        let dispatcher = self.dispatchers.lock().get(stream).cloned();
+        match dispatcher {
+            Some(dispatcher) => self.start(&dispatcher, dispatcher.sync()),
+            None => self.detach_stray(stream),
+        }
+    }
+
     /// Something may have been missed on every stream: reads them all again, and asserts their routes.
     pub fn sync_all(self: &Arc<Self>) {
         let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();

@@ -69,6 +69,13 @@ impl Ring {
         self.events.shrink_to_fit();
     }
 
+    /// Forgets what was erased.
+    pub fn forget_up_to(&mut self, id: EventId) {
+        while self.events.front().is_some_and(|oldest| oldest.id <= id) {
+            self.drop_oldest();
+        }
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(event) = self.events.pop_front() {
             self.budget.used.fetch_sub(weight(&event), Ordering::Relaxed);

@@ -23,6 +23,8 @@ pub enum After {
     Last(u32),
     /// With the oldest event that was stored at this time, in milliseconds since 1970, or later.
     Since(u64),
+    /// With what follows the newest event that was acknowledged; with the oldest of all when none was.
+    Ack,
     /// With what follows this event.
     Id(EventId),
 }
@@ -31,7 +33,7 @@ pub enum After {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AfterError {
     /// It is none of the words, so it was read as an id.
-    #[error("{0}; or 'now', 'earliest', 'last:N', 'since:TIME'")]
+    #[error("{0}; or 'now', 'earliest', 'last:N', 'since:TIME', 'ack'")]
     Id(#[from] EventIdError),
     /// `last:` with something else than a number that makes sense.
     #[error("'{0}' is not last:N with N from 1 to {MAX_LAST}")]
@@ -39,9 +41,6 @@ pub enum AfterError {
     /// `since:` with something else than a time.
     #[error(transparent)]
     Since(#[from] TimeError),
-    /// Not in this version.
-    #[error("'ack' is not supported by this version: there is no acknowledged position yet")]
-    Ack,
 }
 
 impl FromStr for After {
@@ -51,7 +50,7 @@ impl FromStr for After {
         match text {
             "now" => Ok(After::Now),
             "earliest" => Ok(After::Earliest),
-            "ack" => Err(AfterError::Ack),
+            "ack" => Ok(After::Ack),
             _ => match text.split_once(':') {
                 Some(("last", count)) => count
                     .parse()
@@ -111,6 +110,8 @@ impl Hub {
             }
             After::Last(count) => before_first(&self.store.read(&stream, Start::Last(count), 1).await?),
             After::Since(ms) => since(ms, &self.store.read(&stream, Start::Since(ms), 1).await?),
+            // Right after the birth when nothing was acknowledged: what is no longer kept is told.
+            After::Ack => self.store.acknowledge(&stream, None).await?.position(),
             After::Id(id) => id,
         };
         Ok(Listening { attached, position })
@@ -143,6 +144,7 @@ mod tests {
         assert_eq!("now".parse(), Ok(After::Now));
         assert_eq!("earliest".parse(), Ok(After::Earliest));
         assert_eq!("last:5".parse(), Ok(After::Last(5)));
+        assert_eq!("ack".parse(), Ok(After::Ack));
         assert_eq!("5-1".parse(), Ok(After::Id(EventId::new(5, 1))));
         assert_eq!("since:5".parse(), Ok(After::Since(5)));
         assert_eq!("since:1970-01-01T00:00:01Z".parse(), Ok(After::Since(1000)));
@@ -159,6 +161,7 @@ mod tests {
             more: false,
             last: id(last),
             first: first.map(id),
+            erased: None,
             born: id(born),
             fork: None,
             now_ms: 100,
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn what_after_does_not_mean_is_refused_by_name() {
         for text in
-            ["last:0", "last:x", "last:-1", "last:100000", "", "5", "ack", "since:", "since:now", "since:-5", "until:5"]
+            ["last:0", "last:x", "last:-1", "last:100000", "", "5", "since:", "since:now", "since:-5", "until:5"]
         {
             assert!(text.parse::<After>().is_err(), "{text:?}");
         }

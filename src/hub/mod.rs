@@ -1,8 +1,9 @@
-//! What can be done with the service, whatever the way in: publish, listen, read.
+//! What can be done with the service, whatever the way in: publish, listen, read, acknowledge, erase.
 //!
 //! `api` and `transport` call it; neither calls the other.
 
 mod history;
+mod inbox;
 mod listen;
 mod publish;
 
@@ -14,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use history::History;
+pub use inbox::AckError;
 pub use listen::{After, AfterError, ListenError, Listening};
 pub use publish::{PublishError, check_ephemeral};
 

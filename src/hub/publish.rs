@@ -51,12 +51,19 @@ impl PublishError {
             PublishError::Collapse => "invalid-collapse",
             PublishError::Ephemeral(_) => "invalid-ephemeral",
             PublishError::NotDurable(_) => "not-durable",
-            PublishError::Store(StoreError::KeyReused) => "key-reused",
-            PublishError::Store(StoreError::Unsupported(_)) => "unsupported",
-            PublishError::Store(StoreError::Unknown(_) | StoreError::Protocol(_)) => "outcome-unknown",
-            PublishError::Store(StoreError::Full(_)) => "store-full",
-            PublishError::Store(StoreError::Unavailable(_)) => "unavailable",
+            PublishError::Store(error) => store_slug(error),
         }
+    }
+}
+
+/// The name of a problem with the store.
+pub(super) const fn store_slug(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::KeyReused => "key-reused",
+        StoreError::Unsupported(_) => "unsupported",
+        StoreError::Unknown(_) | StoreError::Protocol(_) => "outcome-unknown",
+        StoreError::Full(_) => "store-full",
+        StoreError::Unavailable(_) => "unavailable",
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Page {
     pub last: EventId,
     /// The oldest event kept.
     pub first: Option<EventId>,
+    /// Up to where all events were erased on purpose, if any were: nobody is to be given them any more.
+    pub erased: Option<EventId>,
     /// The id that the stream was born with: nothing before it is known to the store.
     pub born: EventId,
     /// The last fork, if there was one.

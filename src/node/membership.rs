@@ -236,6 +236,7 @@ impl Joined {
             match message {
                 ChannelMessage::Event(stream, event) => registry.message(&stream, event, flush),
                 ChannelMessage::Ephemeral(stream, event) => registry.tell(&stream, event, flush),
+                ChannelMessage::Erased(stream) => registry.sync(&stream),
                 ChannelMessage::Beat => beat = true,
             }
         }

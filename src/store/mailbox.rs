@@ -82,6 +82,6 @@ fn cost(message: &ChannelMessage) -> usize {
     OVERHEAD
         + match message {
             ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.data.len(),
-            ChannelMessage::Beat => 0,
+            ChannelMessage::Erased(_) | ChannelMessage::Beat => 0,
         }
 }

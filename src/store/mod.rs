@@ -21,7 +21,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::model::{Draft, Durability, Event, EventId, EventType, Page, Published, Receipt, Start, StreamName};
+use crate::model::{
+    Acknowledged, Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+};
 
 pub use clock::StoreClock;
 pub use retention::{Retention, RetentionError, RetentionRules};
@@ -155,6 +157,19 @@ pub trait EventLog: Send + Sync {
     /// Reads the newest events before an id, at most `limit`, oldest first. `more` says that older ones
     /// are kept.
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError>;
+
+    /// Moves the acknowledged position forward to `id`, and says where it is then. An older id moves nothing, and
+    /// neither does one above `last`: what this history will have up to there was not seen. Without an id it
+    /// only says where the position is.
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError>;
+
+    /// Counts what waits for the device.
+    async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError>;
+
+    /// Erases the events and what is known of collapse keys, and has every node that has a route told, so that
+    /// it syncs. The positions stay, `last` so that ids go on above all that was shown, and what was
+    /// acknowledged: who had not seen all is told of a gap, who had is not.
+    async fn erase(&self, stream: &StreamName) -> Result<(), StoreError>;
 }
 
 /// What a node's channel brings.
@@ -165,6 +180,8 @@ pub enum ChannelMessage {
     Event(StreamName, Arc<Event>),
     /// An event that is not stored, for whoever follows the stream now.
     Ephemeral(StreamName, Arc<Event>),
+    /// A stream's events were erased.
+    Erased(StreamName),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
 }

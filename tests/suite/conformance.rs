@@ -75,6 +75,9 @@ for_each_store! {
     pages_say_what_is_superseded_and_what_has_expired("*=1000/3600");
     the_newest_of_256_collapse_keys_are_known("*=100000/3600");
     an_event_that_is_told_is_not_stored("*=1000/3600");
+    an_acknowledged_position_moves_only_forward_and_never_above_last("*=1000/3600");
+    what_waits_is_counted_behind_the_acknowledged_position("*=100000/3600");
+    erased_events_are_gone_and_the_positions_stay("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
     what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
     a_lease_is_renewed_only_while_it_exists("*=1000/3600");
@@ -420,6 +423,75 @@ async fn an_event_that_is_told_is_not_stored(store: &impl Store) {
     assert_eq!(messages, [expected]);
     let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
     assert_eq!((page.events.len(), page.last), (0, attached.last));
+}
+
+async fn an_acknowledged_position_moves_only_forward_and_never_above_last(store: &impl Store) {
+    let stream = stream("device:1");
+    let acknowledge = async |id: Option<EventId>| store.acknowledge(&stream, id).await.unwrap();
+    let first = acknowledge(None).await;
+    assert_eq!((first.acked, first.last, first.position()), (None, first.born, first.born));
+    for id in [EventId::ZERO, first.born, EventId::new(u64::MAX, u64::MAX)] {
+        assert_eq!(acknowledge(Some(id)).await, first, "there is nothing to be acknowledged yet");
+    }
+    let told = publish(store, &stream, 10).await;
+    for (id, acked) in [
+        (told[3], told[3]),
+        (told[1], told[3]),
+        (EventId::new(u64::MAX, u64::MAX), told[3]),
+        (EventId::new(told[9].ms, told[9].seq + 1), told[3]),
+        (told[8], told[8]),
+        (told[9], told[9]),
+    ] {
+        let after = acknowledge(Some(id)).await;
+        assert_eq!((after.acked, after.last, after.born), (Some(acked), told[9], first.born), "{id}");
+    }
+    assert_eq!(acknowledge(None).await.position(), told[9]);
+    publish(store, &stream, 1).await;
+    assert_eq!(acknowledge(None).await.acked, Some(told[9]));
+}
+
+async fn what_waits_is_counted_behind_the_acknowledged_position(store: &impl Store) {
+    let stream = stream("device:1");
+    assert_eq!(store.inbox(&stream).await.unwrap().pending, 0);
+    // More than one look takes.
+    let batch: Vec<_> = (0..1000).map(|n| (stream.clone(), draft(n.to_string()))).collect();
+    let told: Vec<_> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
+    let pending = async || store.inbox(&stream).await.unwrap().pending;
+    assert_eq!(pending().await, 1000);
+    store.acknowledge(&stream, Some(told[299])).await.unwrap();
+    let inbox = store.inbox(&stream).await.unwrap();
+    assert_eq!((inbox.acknowledged.acked, inbox.acknowledged.last, inbox.pending), (Some(told[299]), told[999], 700));
+    for _ in 0..3 {
+        store.publish(&stream, &Draft { collapse: Some("a".to_owned()), ..draft("1") }).await.unwrap();
+        store.publish(&stream, &Draft { ttl: Some(Duration::from_millis(1)), ..draft("1") }).await.unwrap();
+    }
+    eventually("three expire, and two are superseded", async || (pending().await == 701).then_some(())).await;
+}
+
+async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
+    let (stream, node) = (stream("device:1"), NodeId::random());
+    store.erase(&stream).await.unwrap();
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
+    assert_eq!(attached.erased, None);
+    let keyed = Draft { collapse: Some("a".to_owned()), ..draft("1") };
+    let first = store.publish(&stream, &keyed).await.unwrap().id;
+    let told = publish(store, &stream, 3).await;
+    store.acknowledge(&stream, Some(told[0])).await.unwrap();
+    receive(&mut subscription, 4).await;
+    store.erase(&stream).await.unwrap();
+    let messages = in_time("a message", subscription.next(64)).await.unwrap();
+    assert_eq!(messages, [ChannelMessage::Erased(stream.clone())]);
+    let page = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
+    assert_eq!((page.events.len(), page.last, page.first), (0, told[2], None));
+    assert_eq!((page.erased, page.born), (Some(told[2]), attached.born));
+    assert_eq!(store.inbox(&stream).await.unwrap().acknowledged.acked, Some(told[0]));
+    assert_eq!(store.read(&stream, Start::After(first), 10).await.unwrap().events, []);
+    // What is known of the collapse keys went with the events.
+    let next = store.publish(&stream, &keyed).await.unwrap().id;
+    let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
+    assert_eq!((ids(&page), page.events[0].prev, page.erased), (vec![next], told[2], Some(told[2])));
+    assert_eq!(store.inbox(&stream).await.unwrap().pending, 1);
 }
 
 async fn a_batch_is_answered_in_its_order_each_for_itself(store: &impl Store) {

@@ -3,6 +3,7 @@
 //! A test's name is the promise that it checks. Waiting is always for a condition, never for a time.
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod acknowledge;
 mod bench;
 mod collapse;
 mod commands;
@@ -10,6 +11,7 @@ mod conformance;
 mod durability;
 mod dying_nodes;
 mod ephemeral;
+mod erase;
 mod expiry;
 mod fan_out;
 mod faults;

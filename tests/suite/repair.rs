@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
-use whimbrel::model::{Draft, Durability, EventId, EventType, Page, Published, Receipt, Start, StreamName};
+use whimbrel::model::{
+    Acknowledged, Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::{
     Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store, StoreError,
@@ -100,6 +102,18 @@ impl EventLog for Gate {
 
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
         self.inner.read_before(stream, before, limit).await
+    }
+
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError> {
+        self.inner.acknowledge(stream, id).await
+    }
+
+    async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
+        self.inner.inbox(stream).await
+    }
+
+    async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
+        self.inner.erase(stream).await
     }
 }
 

@@ -129,6 +129,12 @@ impl History {
         self.branch.tip = Some(id);
     }
 
+    /// All events were erased on purpose.
+    pub fn erased(&mut self) {
+        self.trimmed.extend(self.branch.kept.drain(..));
+        self.eventful = true;
+    }
+
     pub fn expire(&mut self, now: u64) {
         self.latest = self.latest.max(now);
         if self.branch.until <= now && !self.branch.kept.is_empty() {

@@ -59,6 +59,7 @@ fn disaster() -> impl Strategy<Value = Action> {
         2 => prop_oneof![Just(0), 0..6u64].prop_map(|behind| Action::Failover { behind }),
         1 => prop_oneof![3 => Just(LOG_TIME), 1 => Just(POSITION_TIME)].prop_map(|ms| Action::Tick { ms }),
         1 => Just(Action::Flush),
+        1 => Just(Action::Erase),
     ]
 }
 
@@ -87,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn promises_are_kept_through_failovers_flushes_and_trimming(
+    fn promises_are_kept_through_failovers_flushes_erasure_and_trimming(
         settings in settings(),
         actions in prop::collection::vec(prop_oneof![16 => everyday(), 1 => disaster()], 1..100),
     ) {

@@ -87,6 +87,7 @@ pub enum Action {
         behind: u64,
     },
     Flush,
+    Erase,
     Deliver {
         node: usize,
         which: usize,
@@ -284,6 +285,11 @@ impl World {
         match *action {
             Action::Publish { step, ttl, key } => self.publish(step, ttl, key),
             Action::Tick { ms } => self.now += ms,
+            Action::Erase => {
+                self.touch(1);
+                self.log.erase(self.now);
+                self.history.erased();
+            }
             Action::Replicate => {
                 self.touch(1);
                 self.replica = (self.log.clone(), self.history.branch.clone());

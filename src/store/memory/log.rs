@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Draft, Event, EventId, Fork, Page, Start};
+use crate::model::{Acknowledged, Draft, Event, EventId, Fork, Inbox, Page, Start};
 use crate::store::{NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
 /// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
@@ -48,6 +48,8 @@ struct Position {
     last: EventId,
     born: EventId,
     fork: Option<Fork>,
+    acked: Option<EventId>,
+    erased: Option<EventId>,
 }
 
 impl Position {
@@ -209,6 +211,37 @@ impl StreamLog {
             .retain(|route| route.node != *node || registration.is_some_and(|wanted| wanted != route.registration));
     }
 
+    /// Forgets all events. The position stays, so that ids go on above all that was shown.
+    pub fn erase(&mut self, now_ms: u64) {
+        self.expire(now_ms);
+        self.forget_events();
+        if let Some(position) = &mut self.position {
+            position.erased = Some(position.last);
+        }
+    }
+
+    /// Moves the acknowledged position forward to `id`, unless that is above all that there is.
+    pub fn acknowledge(&mut self, id: Option<EventId>, now_ms: u64, step: u64) -> Acknowledged {
+        self.expire(now_ms);
+        let position = self.open(now_ms, step);
+        if let Some(id) = id
+            && id > position.acked.unwrap_or(position.born)
+            && id <= position.last
+        {
+            position.acked = Some(id);
+        }
+        Acknowledged { last: position.last, born: position.born, acked: position.acked }
+    }
+
+    /// What waits for the device.
+    pub fn inbox(&mut self, now_ms: u64, step: u64) -> Inbox {
+        let acknowledged = self.acknowledge(None, now_ms, step);
+        let from = self.shared(acknowledged.position());
+        let after = self.events.iter().rev().take_while(|event| event.id > from);
+        let pending = after.filter(|event| !event.is_expired(now_ms) && !self.is_superseded(event)).count() as u64;
+        Inbox { acknowledged, pending }
+    }
+
     /// Reads a page.
     pub fn read(&mut self, start: Start, limit: usize, now_ms: u64, step: u64) -> Page {
         self.touch(now_ms, step);
@@ -238,9 +271,7 @@ impl StreamLog {
     /// Drops what outlived its time.
     pub fn expire(&mut self, now_ms: u64) {
         if self.events_until <= now_ms {
-            self.events.clear();
-            self.events_bytes = 0;
-            self.groups.clear();
+            self.forget_events();
         }
         if self.position_until <= now_ms {
             self.position = None;
@@ -271,7 +302,7 @@ impl StreamLog {
         }
         self.position.get_or_insert_with(|| {
             let born = EventId::ZERO.next(now_ms, step);
-            Position { last: born, born, fork: None }
+            Position { last: born, born, fork: None, acked: None, erased: None }
         })
     }
 
@@ -330,11 +361,23 @@ impl StreamLog {
         });
     }
 
-    /// The page after a reader's position, which may lie on the lost side of a fork.
+    /// The page after a reader's position.
     fn page_after(&self, position: EventId, limit: usize, now_ms: u64) -> Page {
+        self.page_from(self.shared(position), limit, now_ms)
+    }
+
+    /// Where reading on from a position begins. On the lost side of a fork nothing is known of it, so that is
+    /// the newest event that both sides share.
+    fn shared(&self, position: EventId) -> EventId {
         let fork = self.position.and_then(|known| known.fork);
         let crossing = fork.filter(|fork| fork.ancestor < position && position <= fork.head && !self.knows(position));
-        self.page_from(crossing.map_or(position, |fork| fork.ancestor), limit, now_ms)
+        crossing.map_or(position, |fork| fork.ancestor)
+    }
+
+    fn forget_events(&mut self) {
+        self.events.clear();
+        self.events_bytes = 0;
+        self.groups.clear();
     }
 
     fn page_from(&self, from: EventId, limit: usize, now_ms: u64) -> Page {
@@ -350,12 +393,12 @@ impl StreamLog {
 
     /// Which of these a newer one of the same collapse key supersedes.
     fn superseded(&self, events: &[Arc<Event>]) -> Vec<EventId> {
-        let newest = |event: &Event| self.groups.get(event.collapse.as_ref()?).copied();
-        events
-            .iter()
-            .filter(|event| newest(event).is_some_and(|newest| newest > event.id))
-            .map(|event| event.id)
-            .collect()
+        events.iter().filter(|event| self.is_superseded(event)).map(|event| event.id).collect()
+    }
+
+    fn is_superseded(&self, event: &Event) -> bool {
+        let newest = event.collapse.as_ref().and_then(|key| self.groups.get(key));
+        newest.is_some_and(|newest| *newest > event.id)
     }
 
     fn blank(&self, from: EventId, now_ms: u64) -> Page {
@@ -367,6 +410,7 @@ impl StreamLog {
             more: false,
             last: self.last(),
             first: self.events.front().map(|event| event.id),
+            erased: position.and_then(|known| known.erased),
             born: position.map_or(EventId::ZERO, |known| known.born),
             fork: position.and_then(|known| known.fork),
             now_ms,

@@ -18,7 +18,9 @@ use super::{
     ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
     StoreError, Subscription, millis, now_ms, random_step,
 };
-use crate::model::{Draft, Durability, Event, EventId, EventType, Page, Published, Receipt, Start, StreamName};
+use crate::model::{
+    Acknowledged, Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+};
 
 pub use log::{Stored, StreamLog};
 
@@ -208,6 +210,31 @@ impl EventLog for MemoryStore {
 
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
         self.with_log(stream, |log, now_ms| Ok(log.read_before(before, limit, now_ms, random_step())))
+    }
+
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.acknowledge(id, now_ms, random_step())))
+    }
+
+    async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.inbox(now_ms, random_step())))
+    }
+
+    async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        let mut state = self.state.lock();
+        if !state.streams.contains_key(stream) {
+            return Ok(());
+        }
+        let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
+        let nodes = state.with_log(stream, fresh, |log| {
+            log.erase(now_ms);
+            log.routed(now_ms)
+        });
+        for node in &nodes {
+            state.tell(node, || ChannelMessage::Erased(stream.clone()));
+        }
+        Ok(())
     }
 }
 

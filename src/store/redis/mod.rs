@@ -27,7 +27,9 @@ use super::{
     Channels, EventLog, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
     Subscription, millis, random_step,
 };
-use crate::model::{Draft, Durability, EventId, EventType, Page, Published, Receipt, Start, StreamName};
+use crate::model::{
+    Acknowledged, Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+};
 
 pub use errors::ConnectError;
 pub use inspection::Inspection;
@@ -241,6 +243,45 @@ impl EventLog for RedisStore {
         page.events.reverse();
         page.superseded.reverse();
         Ok(page)
+    }
+
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError> {
+        let keys = self.keys.of(stream);
+        let call = Call::script(&scripts::ACKNOWLEDGE, &[&keys.events, &keys.meta])
+            .arg(id.map_or(String::new(), |id| id.to_string()))
+            .arg(random_step())
+            .arg(self.position_ms(stream));
+        scripts::acknowledged(self.lanes.of(stream).run(call).await?)
+    }
+
+    async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
+        let keys = self.keys.of(stream);
+        let (mut pending, mut from) = (0, String::new());
+        // A page at a time, so that a large inbox does not hold up the store.
+        loop {
+            let call = Call::script(&scripts::INBOX, &[&keys.events, &keys.meta, &keys.collapse])
+                .arg(&from)
+                .arg(random_step())
+                .arg(self.position_ms(stream))
+                .arg(PAGE_EVENTS)
+                .arg(PAGE_BYTES);
+            let (inbox, next) = scripts::inbox(self.pool.run(call).await?)?;
+            pending += inbox.pending;
+            match next {
+                Some(next) => from = next.to_string(),
+                None => return Ok(Inbox { pending, ..inbox }),
+            }
+        }
+    }
+
+    async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
+        let keys = self.keys.of(stream);
+        let call = Call::script(&scripts::ERASE, &[&keys.events, &keys.nodes, &keys.meta, &keys.collapse])
+            .arg(stream.as_str())
+            .arg(random_step())
+            .arg(self.position_ms(stream))
+            .arg(self.keys.channels());
+        self.lanes.of(stream).run(call).await.map(drop)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use redis::{Cmd, ToRedisArgs, Value};
 
-use crate::model::{Event, EventId, EventType, Fork, Page, Published, StreamName};
+use crate::model::{Acknowledged, Event, EventId, EventType, Fork, Inbox, Page, Published, StreamName};
 use crate::store::StoreError;
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
@@ -54,6 +54,9 @@ scripts! {
     DETACH = Script::of_stream, "detach.lua";
     READ = Script::of_stream, "read.lua";
     READ_BEFORE = Script::of_stream, "read_before.lua";
+    ACKNOWLEDGE = Script::of_stream, "acknowledge.lua";
+    INBOX = Script::of_stream, "inbox.lua";
+    ERASE = Script::of_stream, "erase.lua";
     REGISTER = Script::new, "register.lua";
     RENEW = Script::new, "renew.lua";
     BEAT = Script::new, "beat.lua";
@@ -124,6 +127,19 @@ pub(super) fn count(answer: Value) -> Result<u32, StoreError> {
     }
 }
 
+/// What was acknowledged.
+pub(super) fn acknowledged(answer: Value) -> Result<Acknowledged, StoreError> {
+    Fields::of(answer)?.acknowledged()
+}
+
+/// What was found of an inbox, and the id to count on from.
+pub(super) fn inbox(answer: Value) -> Result<(Inbox, Option<EventId>), StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let acknowledged = fields.acknowledged()?;
+    let pending = u64::try_from(fields.number()?).map_err(|_| nonsense("a count"))?;
+    Ok((Inbox { acknowledged, pending }, fields.optional_id()?))
+}
+
 /// What every reading script answers.
 pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let mut fields = Fields::of(answer)?;
@@ -132,7 +148,7 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
         (Some(ancestor), Some(head), Some(before), Some(mark)) => Some(Fork { ancestor, head, before, mark }),
         _ => None,
     };
-    let first = fields.optional_id()?;
+    let (first, erased) = (fields.optional_id()?, fields.optional_id()?);
     let now_ms = fields.text()?.parse().map_err(|_| nonsense("a time"))?;
     let more = fields.number()? == 1;
     let (mut events, mut superseded) = (Vec::new(), Vec::new());
@@ -141,7 +157,7 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
         superseded.extend(is_superseded.then_some(event.id));
         events.push(Arc::new(event));
     }
-    Ok(Page { from, events, superseded, more, last, first, born, fork, now_ms })
+    Ok(Page { from, events, superseded, more, last, first, erased, born, fork, now_ms })
 }
 
 /// An entry of a log, and whether a newer one supersedes it. Producers with access to Redis may have put in
@@ -195,6 +211,10 @@ impl Fields {
 
     fn id(&mut self) -> Result<EventId, StoreError> {
         self.text()?.parse().map_err(|_| nonsense("an id"))
+    }
+
+    fn acknowledged(&mut self) -> Result<Acknowledged, StoreError> {
+        Ok(Acknowledged { last: self.id()?, born: self.id()?, acked: self.optional_id()? })
     }
 
     fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {

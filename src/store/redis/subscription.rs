@@ -67,6 +67,9 @@ fn parse(payload: Bytes) -> Option<ChannelMessage> {
     if payload == BEAT {
         return Some(ChannelMessage::Beat);
     }
+    if let Some(stream) = payload.strip_prefix(b"!erased ") {
+        return std::str::from_utf8(stream).ok()?.parse().ok().map(ChannelMessage::Erased);
+    }
     let end = payload.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&payload[..end]).ok()?.split(' ');
     let first = words.next()?;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::dispatch::Sink as _;
-use crate::hub::{After, Hub, ListenError, PublishError, check_ephemeral};
-use crate::model::{Draft, Durability, EventType, StreamName, Ttl};
+use crate::hub::{AckError, After, Hub, ListenError, PublishError, check_ephemeral};
+use crate::model::{Draft, Durability, EventId, EventType, StreamKind, StreamName, Ttl};
 use crate::transport::listener::Context;
 use crate::transport::{Connection, websocket};
 
@@ -39,6 +39,12 @@ struct Unsubscribe {
 }
 
 #[derive(Deserialize)]
+struct Ack {
+    stream: String,
+    id: String,
+}
+
+#[derive(Deserialize)]
 struct Publish<'a> {
     stream: String,
     #[serde(borrow)]
@@ -63,7 +69,7 @@ struct Head<'a> {
 }
 
 /// The operations of api.md that this version answers.
-const OPERATIONS: [&str; 4] = ["ping", "publish", "subscribe", "unsubscribe"];
+const OPERATIONS: [&str; 5] = ["ack", "ping", "publish", "subscribe", "unsubscribe"];
 
 #[derive(Serialize)]
 struct Answer<'a, T: Serialize> {
@@ -82,6 +88,12 @@ struct Fault {
 
 impl From<PublishError> for Fault {
     fn from(error: PublishError) -> Self {
+        Fault { code: error.slug(), detail: error.to_string() }
+    }
+}
+
+impl From<AckError> for Fault {
+    fn from(error: AckError) -> Self {
         Fault { code: error.slug(), detail: error.to_string() }
     }
 }
@@ -109,6 +121,10 @@ pub async fn run(connection: &Arc<Connection>, context: &Context, text: &str) {
         Some("unsubscribe") => {
             read::<Unsubscribe>(text).and_then(|wanted| unsubscribe(connection, context, &wanted.stream))
         }
+        Some("ack") => match read::<Ack>(text) {
+            Ok(wanted) => acknowledge(context, &wanted).await,
+            Err(fault) => Err(fault),
+        },
         Some("publish") => match read::<Publish<'_>>(text) {
             Ok(wanted) => publish(context, wanted).await,
             Err(fault) => Err(fault),
@@ -145,6 +161,9 @@ async fn subscribe(
 ) -> Outcome {
     let stream: StreamName = stream.parse().map_err(Fault::bad)?;
     let after: After = after.unwrap_or("now").parse().map_err(Fault::bad)?;
+    if after == After::Ack && stream.kind() == StreamKind::Topic {
+        return Err(AckError::Topic(stream).into());
+    }
     if connection.following().iter().any(|following| following.stream == stream) {
         return Err(Fault::bad(format!("{stream} is followed already")));
     }
@@ -172,6 +191,13 @@ fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outc
     };
     context.hub.registry().leave(&stream, connection.number(), slot);
     Ok(Some(serde_json::json!({"stream": stream})))
+}
+
+async fn acknowledge(context: &Context, wanted: &Ack) -> Outcome {
+    let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
+    let id: EventId = wanted.id.parse().map_err(Fault::bad)?;
+    let acked = context.hub.acknowledge(&stream, id).await?.acked;
+    Ok(Some(serde_json::json!({"stream": stream, "acked": acked})))
 }
 
 async fn publish(context: &Context, wanted: Publish<'_>) -> Outcome {

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- Says where a stream's acknowledged position is, and counts events after it that wait for the device.
+--
+-- KEYS  1 events, 2 meta, 3 collapse
+-- ARGV  1 id to count on from, or '' to begin, 2 step, 3 ms the position lives, 4 events to look at,
+--       5 bytes to look at
+-- Answer: last, born, the acknowledged position or '', events that wait, id to count on from or ''.
+local now = clock()
+local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3])
+stream.collapse = KEYS[3]
+local acked = redis.call('HGET', KEYS[2], 'acked')
+local from = ARGV[1]
+if from == '' then
+  from = acked or stream.born
+end
+local entries, more = {}, false
+if from ~= MAX_ID then
+  local start = '(' .. shared(stream, from)
+  entries, more = collect(stream, 'XRANGE', start, '+', tonumber(ARGV[4]), tonumber(ARGV[5]), now)
+end
+local waiting = 0
+for _, entry in ipairs(entries) do
+  if field(entry, 'x') ~= '0' and not field(entry, 's') then
+    waiting = waiting + 1
+  end
+end
+return { stream.last, stream.born, acked or '', waiting, more and entries[#entries][1] or '' }

@@ -1,0 +1,62 @@
+//! A device's inbox, what it acknowledges, and erasing a stream.
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use warp::reply::Response;
+
+use super::body::{self, Kind};
+use super::parameters::Parameters;
+use super::{Api, Problem, Request, json, reply};
+use crate::model::{EventId, StreamName};
+
+/// Most bytes of an acknowledgement.
+const ACK_BYTES: usize = 1024;
+
+#[derive(Serialize)]
+struct ShownDevice<'a> {
+    device: &'a str,
+    last: EventId,
+    acked: Option<EventId>,
+    pending: u64,
+}
+
+/// `GET /v1/devices/{device}`
+pub async fn device(api: &Api, stream: &StreamName, query: &str) -> Result<Response, Problem> {
+    Parameters::read(query, &[])?;
+    let inbox = api.hub.inbox(stream).await?;
+    let (last, acked) = (inbox.acknowledged.last, inbox.acknowledged.acked);
+    Ok(json(StatusCode::OK, &ShownDevice { device: stream.name(), last, acked, pending: inbox.pending }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ack {
+    id: String,
+}
+
+#[derive(Serialize)]
+struct ShownAck {
+    stream: StreamName,
+    acked: Option<EventId>,
+}
+
+/// `POST /v1/devices/{device}/ack`
+pub async fn acknowledge(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
+    Parameters::read(&request.query, &[])?;
+    if body::kind(&request.headers)? != Kind::Json {
+        return Err(Problem::unsupported_media("an acknowledgement is a JSON object"));
+    }
+    let body = body::read(&request.headers, request.body, ACK_BYTES).await?;
+    let ack: Ack = serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body has to be {{\"id\": ID}}: {error}")))?;
+    let id = ack.id.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
+    let acked = api.hub.acknowledge(&stream, id).await?.acked;
+    Ok(json(StatusCode::OK, &ShownAck { stream, acked }))
+}
+
+/// `DELETE` of a device or a topic
+pub async fn erase(api: &Api, stream: &StreamName, query: &str) -> Result<Response, Problem> {
+    Parameters::read(query, &[])?;
+    api.hub.erase(stream).await?;
+    Ok(reply(StatusCode::NO_CONTENT, &[], ""))
+}

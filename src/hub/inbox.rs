@@ -1,0 +1,61 @@
+//! Acknowledging what a device has seen, and erasing what a stream holds.
+
+use super::Hub;
+use super::publish::store_slug;
+use crate::model::{Acknowledged, EventId, Inbox, StreamKind, StreamName};
+use crate::store::StoreError;
+
+/// Why nothing was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AckError {
+    /// A topic has many readers, and no position that is theirs together.
+    #[error("{0} is a topic; a device's own stream can be acknowledged")]
+    Topic(StreamName),
+    /// Nothing with that id was published.
+    #[error("{id} can't be acknowledged: the newest event of the device is {last}")]
+    Ahead {
+        /// What was to be acknowledged.
+        id: EventId,
+        /// The newest id there is.
+        last: EventId,
+    },
+    /// The store did not do it, or did not say.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AckError {
+    /// The problem's name, stable for programs.
+    pub fn slug(&self) -> &'static str {
+        match self {
+            AckError::Topic(_) => "bad-request",
+            AckError::Ahead { .. } => "not-published",
+            AckError::Store(error) => store_slug(error),
+        }
+    }
+}
+
+impl Hub {
+    /// Moves a device's acknowledged position forward to `id`; an older one changes nothing.
+    pub async fn acknowledge(&self, stream: &StreamName, id: EventId) -> Result<Acknowledged, AckError> {
+        if stream.kind() == StreamKind::Topic {
+            return Err(AckError::Topic(stream.clone()));
+        }
+        let acknowledged = self.store.acknowledge(stream, Some(id)).await?;
+        if id > acknowledged.last {
+            return Err(AckError::Ahead { id, last: acknowledged.last });
+        }
+        self.metrics.acknowledged.inc();
+        Ok(acknowledged)
+    }
+
+    /// What waits for a device.
+    pub async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
+        self.store.inbox(stream).await
+    }
+
+    /// Erases the events of a stream.
+    pub async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
+        self.store.erase(stream).await
+    }
+}
