@@ -1,4 +1,4 @@
-//! The page on which a newcomer sees it work, and the description of the API. Both are part of the
+//! The page on which a newcomer sees it work, and the descriptions of the API. All are part of the
 //! program.
 
 use hyper::{StatusCode, header};
@@ -17,6 +17,7 @@ pub enum File {
     Script,
     Style,
     OpenApi,
+    AsyncApi,
 }
 
 impl File {
@@ -27,6 +28,7 @@ impl File {
             "page.js" => Some(File::Script),
             "page.css" => Some(File::Style),
             "openapi.json" => Some(File::OpenApi),
+            "asyncapi.json" => Some(File::AsyncApi),
             _ => None,
         }
     }
@@ -39,6 +41,7 @@ pub fn file(file: File) -> Response {
         File::Script => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
         File::Style => ("text/css; charset=utf-8", include_str!("page/page.css")),
         File::OpenApi => ("application/json", include_str!("openapi.json")),
+        File::AsyncApi => ("application/json", include_str!("asyncapi.json")),
     };
     let headers = [
         (header::CONTENT_TYPE, kind),

@@ -1,0 +1,37 @@
+//! The description of what is spoken over SSE and WebSocket against the real thing.
+
+use std::path::Path;
+
+use super::support::node::Node;
+use super::support::redis::RedisServer;
+
+/// So few events are kept that a client which comes back late is told of a gap.
+const SETTINGS: &[(&str, &str)] = &[
+    ("WHIMBREL_RETENTION", "topic:news=5/600 *=1000/600"),
+    ("WHIMBREL_PING_SECONDS", "1"),
+    ("WHIMBREL_DRAIN_DELAY_SECONDS", "0"),
+    ("WHIMBREL_DRAIN_SECONDS", "1"),
+];
+
+async fn is_held_to_its_description(node: &Node) {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/node_modules");
+    assert!(tools.exists(), "scripts/test installs what this runs");
+    let output = tokio::process::Command::new("node")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/asyncapi.mjs"))
+        .args([format!("http://{}", node.address()), node.pid().to_string()])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stock_clients_of_an_embedded_node_hear_what_is_described_and_nothing_else() {
+    is_held_to_its_description(&Node::start(SETTINGS)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stock_clients_of_a_node_on_redis_hear_what_is_described_and_nothing_else() {
+    let redis = RedisServer::start_with(&["--stream-node-max-entries", "1"]);
+    is_held_to_its_description(&Node::on(&redis, SETTINGS)).await;
+}
