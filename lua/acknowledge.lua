@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Moves a stream's acknowledged position forward, or only says where it is.
 --
--- KEYS  1 events, 2 meta
+-- KEYS  1 events, 2 meta, 3 nodes
 -- ARGV  1 id or '', 2 step, 3 ms the position lives
--- Answer: last, born, the acknowledged position or ''. An id above last moves nothing: this history has no such
+-- Answer: last, born, up to where nodes were told or '', the acknowledged position or ''. An id above last moves nothing: this history has no such
 --         event, and what it will have up to there was not seen.
 local now = clock()
 local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3])
@@ -13,4 +13,4 @@ if id ~= '' and above(id, acked or stream.born) and not above(id, stream.last) t
   redis.call('HSET', KEYS[2], 'acked', id)
   acked = id
 end
-return { stream.last, stream.born, acked or '' }
+return { stream.last, stream.born, told(stream, KEYS[3]), acked or '' }

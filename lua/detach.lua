@@ -1,12 +1,17 @@
 #!lua flags=allow-oom
 -- Removes a node's route, if it is of this registration or none is named.
 --
--- KEYS  1 nodes
+-- KEYS  1 nodes, 2 meta
 -- ARGV  1 node, 2 registration or ''
 -- Answer: whether the node has no route now.
 local route = redis.call('HGET', KEYS[1], ARGV[1])
 if route and ARGV[2] ~= '' and string.match(route, ' (%d+)$') ~= ARGV[2] then
   return 0
+end
+local last = redis.call('HGET', KEYS[2], 'last')
+if route and last then
+  -- It was told of everything so far: see told().
+  redis.call('HSET', KEYS[2], 'told', last)
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 return 1

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- Says where a stream's acknowledged position is, and counts events after it that wait for the device.
 --
--- KEYS  1 events, 2 meta, 3 collapse
+-- KEYS  1 events, 2 meta, 3 collapse, 4 nodes
 -- ARGV  1 id to count on from, or '' to begin, 2 step, 3 ms the position lives, 4 events to look at,
 --       5 bytes to look at
--- Answer: last, born, the acknowledged position or '', events that wait, id to count on from or ''.
+-- Answer: last, born, up to where nodes were told or '', the acknowledged position or '', events that wait,
+--         id to count on from or ''.
 local now = clock()
 local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3])
 stream.collapse = KEYS[3]
@@ -24,4 +25,4 @@ for _, entry in ipairs(entries) do
     waiting = waiting + 1
   end
 end
-return { stream.last, stream.born, acked or '', waiting, more and entries[#entries][1] or '' }
+return { stream.last, stream.born, told(stream, KEYS[4]), acked or '', waiting, more and entries[#entries][1] or '' }

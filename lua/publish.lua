@@ -98,6 +98,7 @@ for at = 1, #routes, 2 do
     told = told + 1
   else
     redis.call('HDEL', nodes, routes[at])
+    redis.call('HSET', meta, 'told', prev)
   end
 end
 return { id, told, 0, prev }

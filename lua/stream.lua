@@ -69,6 +69,15 @@ local function open(events, meta, now, step, position)
   return { key = events, meta = meta, last = born, born = born }
 end
 
+-- Up to where nodes were told, '' when none ever was. All routes that there are were there for every event so
+-- far: a publish removes those that lapsed, and whoever removes one writes down where the stream was then.
+local function told(stream, nodes)
+  if redis.call('EXISTS', nodes) == 1 then
+    return stream.last
+  end
+  return redis.call('HGET', stream.meta, 'told') or ''
+end
+
 local function has(stream, id)
   return #redis.call('XRANGE', stream.key, id, id, 'COUNT', 1) > 0
 end

@@ -13,10 +13,8 @@ stream.collapse = KEYS[4]
 -- time would look flushed to devices that were connected all along.
 redis.call('PEXPIRE', KEYS[3], ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
--- The hash lives as long as the longest of its routes.
-if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[3]) then
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
-end
+-- Not only as long as its routes: one that lapsed says up to where its node was told, see told().
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
 if ARGV[4] == '' then
   return answer(stream, stream.last, {}, false, now)
 end

@@ -1,5 +1,7 @@
 //! Publishing and reading events.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use hyper::{HeaderMap, StatusCode, header};
@@ -12,7 +14,7 @@ use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
 use crate::hub::{History, PublishError, check_ephemeral};
 use crate::model::{
-    Draft, Durability, Event, EventId, EventType, Gap, Published, Reached, StreamKind, StreamName, Ttl,
+    Draft, Durability, Event, EventId, EventType, Gap, Progress, Published, Reached, StreamKind, StreamName, Ttl,
 };
 
 /// Most bytes of a batch's body.
@@ -23,6 +25,9 @@ const BATCH_EVENTS: usize = 10_000;
 
 /// Ephemeral events of a batch that are on their way at once.
 const TOLD_AT_ONCE: usize = 64;
+
+/// Longest that a request may wait for an acknowledgement, in seconds.
+const MAX_WAIT: u64 = 60;
 
 /// Events in an answer of history, unless the reader wants another number.
 const HISTORY: usize = 100;
@@ -315,11 +320,25 @@ pub async fn history(api: &Api, stream: StreamName, query: &str) -> Result<Respo
     Ok(json(StatusCode::OK, &ShownHistory { events, gap: gap.as_ref(), last }))
 }
 
+#[derive(Serialize)]
+struct ShownProgress<'a> {
+    #[serde(flatten)]
+    event: ShownEvent<'a>,
+    status: Progress,
+}
+
 /// `GET …/events/{id}`
 pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> Result<Response, Problem> {
-    Parameters::read(query, &[])?;
-    match api.hub.event(stream, id).await? {
-        Some(event) => Ok(json(StatusCode::OK, &shown(&event)?)),
+    let parameters = Parameters::read(query, &["wait"])?;
+    let patience = match parameters.parsed::<u64>("wait")?.unwrap_or(0) {
+        seconds @ 0..=MAX_WAIT => Duration::from_secs(seconds),
+        seconds => {
+            let detail = format!("the parameter 'wait': {seconds} s are too long; up to {MAX_WAIT} are allowed");
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    match api.hub.event(stream, id, patience).await? {
+        Some((event, status)) => Ok(json(StatusCode::OK, &ShownProgress { event: shown(&event)?, status })),
         None => Err(Problem::no_such_event(format!("{stream} has no event {id}, or keeps it no longer"))),
     }
 }

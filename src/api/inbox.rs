@@ -24,7 +24,7 @@ struct ShownDevice<'a> {
 pub async fn device(api: &Api, stream: &StreamName, query: &str) -> Result<Response, Problem> {
     Parameters::read(query, &[])?;
     let inbox = api.hub.inbox(stream).await?;
-    let (last, acked) = (inbox.acknowledged.last, inbox.acknowledged.acked);
+    let (last, acked) = (inbox.standing.last, inbox.standing.acked);
     Ok(json(StatusCode::OK, &ShownDevice { device: stream.name(), last, acked, pending: inbox.pending }))
 }
 

@@ -8,7 +8,7 @@ use super::Problem;
 pub struct Parameters(Vec<(String, String)>);
 
 /// Parameters of api.md that this version does not support yet.
-const LATER: [&str; 2] = ["token", "wait"];
+const LATER: [&str; 1] = ["token"];
 
 /// Some EventSource replacements add this on their own.
 const HARMLESS: &str = "lastEventId";

@@ -7,7 +7,7 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::reply;
-use crate::hub::{AckError, ListenError, PublishError};
+use crate::hub::{AckError, ListenError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::store::StoreError;
 
@@ -167,6 +167,18 @@ impl From<AckError> for Problem {
             AckError::Store(error) => of_store(error),
         };
         Problem::new(error.slug(), title, status, error.to_string())
+    }
+}
+
+impl From<WaitError> for Problem {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::TooMany => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                Problem::new("too-many-waits", "Too many requests wait", status, error.to_string())
+            }
+            WaitError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -54,7 +54,7 @@ impl Hub {
     }
 
     /// One event, if it is kept.
-    pub async fn event(&self, stream: &StreamName, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
+    pub(super) async fn kept(&self, stream: &StreamName, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
         let next = EventId::new(id.ms, id.seq.saturating_add(1));
         let page = self.store.read_before(stream, next, 1).await?;
         Ok(page.unexpired().find(|event| event.id == id).cloned())

@@ -2,7 +2,7 @@
 
 use super::Hub;
 use super::publish::store_slug;
-use crate::model::{Acknowledged, EventId, Inbox, StreamKind, StreamName};
+use crate::model::{EventId, Inbox, Standing, StreamKind, StreamName};
 use crate::store::StoreError;
 
 /// Why nothing was acknowledged.
@@ -37,16 +37,16 @@ impl AckError {
 
 impl Hub {
     /// Moves a device's acknowledged position forward to `id`; an older one changes nothing.
-    pub async fn acknowledge(&self, stream: &StreamName, id: EventId) -> Result<Acknowledged, AckError> {
+    pub async fn acknowledge(&self, stream: &StreamName, id: EventId) -> Result<Standing, AckError> {
         if stream.kind() == StreamKind::Topic {
             return Err(AckError::Topic(stream.clone()));
         }
-        let acknowledged = self.store.acknowledge(stream, Some(id)).await?;
-        if id > acknowledged.last {
-            return Err(AckError::Ahead { id, last: acknowledged.last });
+        let standing = self.store.acknowledge(stream, Some(id)).await?;
+        if id > standing.last {
+            return Err(AckError::Ahead { id, last: standing.last });
         }
         self.metrics.acknowledged.inc();
-        Ok(acknowledged)
+        Ok(standing)
     }
 
     /// What waits for a device.

@@ -5,10 +5,13 @@
 mod history;
 mod inbox;
 mod listen;
+mod progress;
 mod publish;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Semaphore;
 
 use crate::dispatch::Registry;
 use crate::metrics::Metrics;
@@ -17,6 +20,7 @@ use crate::store::Store;
 pub use history::History;
 pub use inbox::AckError;
 pub use listen::{After, AfterError, ListenError, Listening};
+pub use progress::WaitError;
 pub use publish::{PublishError, check_ephemeral};
 
 /// Limits on what producers hand in.
@@ -33,13 +37,15 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     limits: Limits,
     draining: AtomicBool,
+    /// Room for requests that wait for an acknowledgement.
+    waits: Semaphore,
 }
 
 impl Hub {
     /// A hub on a store, with the dispatchers of this node.
     pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, limits: Limits) -> Arc<Self> {
         let metrics = registry.metrics().clone();
-        Arc::new(Hub { store, registry, metrics, limits, draining: AtomicBool::new(false) })
+        Arc::new(Hub { store, registry, metrics, limits, draining: AtomicBool::new(false), waits: progress::waits() })
     }
 
     /// The dispatchers of this node.

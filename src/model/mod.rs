@@ -17,7 +17,7 @@ pub use durability::{Durability, DurabilityError, Reached, Receipt};
 pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Ttl, TtlError};
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
-pub use inbox::{Acknowledged, Inbox};
+pub use inbox::{Inbox, Progress, Standing};
 pub use page::{Fork, Page, Start};
 pub use stream::{NameError, StreamKind, StreamName};
 pub use time::{Time, TimeError};

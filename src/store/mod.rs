@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::model::{
-    Acknowledged, Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+    Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 
 pub use clock::StoreClock;
@@ -161,7 +161,7 @@ pub trait EventLog: Send + Sync {
     /// Moves the acknowledged position forward to `id`, and says where it is then. An older id moves nothing, and
     /// neither does one above `last`: what this history will have up to there was not seen. Without an id it
     /// only says where the position is.
-    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError>;
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError>;
 
     /// Counts what waits for the device.
     async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError>;

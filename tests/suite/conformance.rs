@@ -77,6 +77,7 @@ for_each_store! {
     an_event_that_is_told_is_not_stored("*=1000/3600");
     an_acknowledged_position_moves_only_forward_and_never_above_last("*=1000/3600");
     what_waits_is_counted_behind_the_acknowledged_position("*=100000/3600");
+    it_is_known_up_to_where_nodes_were_told("*=1000/3600");
     erased_events_are_gone_and_the_positions_stay("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
     what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
@@ -460,12 +461,44 @@ async fn what_waits_is_counted_behind_the_acknowledged_position(store: &impl Sto
     assert_eq!(pending().await, 1000);
     store.acknowledge(&stream, Some(told[299])).await.unwrap();
     let inbox = store.inbox(&stream).await.unwrap();
-    assert_eq!((inbox.acknowledged.acked, inbox.acknowledged.last, inbox.pending), (Some(told[299]), told[999], 700));
+    assert_eq!((inbox.standing.acked, inbox.standing.last, inbox.pending), (Some(told[299]), told[999], 700));
     for _ in 0..3 {
         store.publish(&stream, &Draft { collapse: Some("a".to_owned()), ..draft("1") }).await.unwrap();
         store.publish(&stream, &Draft { ttl: Some(Duration::from_millis(1)), ..draft("1") }).await.unwrap();
     }
     eventually("three expire, and two are superseded", async || (pending().await == 701).then_some(())).await;
+}
+
+async fn it_is_known_up_to_where_nodes_were_told(store: &impl Store) {
+    let (stream, nodes) = (stream("device:1"), [NodeId::random(), NodeId::random()]);
+    let told = async || store.acknowledge(&stream, None).await.unwrap().told;
+    let before = publish(store, &stream, 2).await;
+    assert_eq!(told().await, None);
+    // A node that comes has all that is there within its reach.
+    store.sync(&stream, &route(&nodes[0], 1), None).await.unwrap();
+    assert_eq!(told().await, Some(before[1]));
+    let during = publish(store, &stream, 2).await;
+    store.sync(&stream, &route(&nodes[1], 1), None).await.unwrap();
+    store.detach(&stream, &nodes[0], None).await.unwrap();
+    assert_eq!(told().await, Some(during[1]), "one is still there");
+    let still = publish(store, &stream, 1).await;
+    store.detach(&stream, &nodes[1], Some(2)).await.unwrap();
+    assert_eq!(told().await, Some(still[0]));
+    store.detach(&stream, &nodes[1], Some(1)).await.unwrap();
+    publish(store, &stream, 2).await;
+    assert_eq!(told().await, Some(still[0]), "nobody was there any more");
+    // A route that lapses was good for what came before.
+    let brief = Route { ttl: Duration::from_secs(4), ..route(&nodes[0], 2) };
+    store.sync(&stream, &brief, None).await.unwrap();
+    let last = publish(store, &stream, 1).await[0];
+    assert_eq!(told().await, Some(last));
+    let later = eventually("the route lapses", async || {
+        let published = store.publish(&stream, &draft("1")).await.unwrap();
+        (published.nodes == 0).then_some(published.id)
+    })
+    .await;
+    let told = told().await.unwrap();
+    assert!(last <= told && told < later, "{last} {told} {later}");
 }
 
 async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
@@ -485,7 +518,7 @@ async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
     let page = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
     assert_eq!((page.events.len(), page.last, page.first), (0, told[2], None));
     assert_eq!((page.erased, page.born), (Some(told[2]), attached.born));
-    assert_eq!(store.inbox(&stream).await.unwrap().acknowledged.acked, Some(told[0]));
+    assert_eq!(store.inbox(&stream).await.unwrap().standing.acked, Some(told[0]));
     assert_eq!(store.read(&stream, Start::After(first), 10).await.unwrap().events, []);
     // What is known of the collapse keys went with the events.
     let next = store.publish(&stream, &keyed).await.unwrap().id;

@@ -161,7 +161,7 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("post", "/v1/devices/{device}/ack", "", "", "{}", "bad-request"),
         ("post", "/v1/devices/{device}/ack", "", "", r#"{"id":"99999999999999-1"}"#, "not-published"),
         ("delete", "/v1/topics/{topic}", "?all=1", "", "", "bad-request"),
-        ("get", "/v1/devices/{device}/events/{id}", "?wait=1", "", "", "unsupported"),
+        ("get", "/v1/devices/{device}/events/{id}", "?wait=61", "", "", "bad-request"),
         ("get", "/v1/sse", "", "", "", "bad-request"),
         ("get", "/v1/sse", "?device=a%20b", "", "", "invalid-name"),
         ("get", "/v1/ws", "", "", "", "bad-request"),

@@ -188,12 +188,8 @@ async fn names_are_held_to_their_alphabet() {
 #[tokio::test]
 async fn what_later_versions_bring_is_refused_by_name() {
     let node = Node::start(&[]);
-    let id = node.publish("topic:a", "1").await;
-    let (slug, detail) = node.get(&format!("/v1/topics/a/events/{id}?wait=1")).await.problem(400);
-    assert!(slug == "unsupported" && detail.contains("'wait'"), "{detail}");
     let (slug, detail) = node.get("/v1/topics/a/events?token=x").await.problem(400);
     assert!(slug == "unsupported" && detail.contains("'token'"), "{detail}");
-    assert_eq!(node.get_json("/v1/topics/a/events").await["events"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
 use whimbrel::model::{
-    Acknowledged, Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+    Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::{
@@ -104,7 +104,7 @@ impl EventLog for Gate {
         self.inner.read_before(stream, before, limit).await
     }
 
-    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError> {
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
         self.inner.acknowledge(stream, id).await
     }
 

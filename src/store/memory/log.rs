@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Acknowledged, Draft, Event, EventId, Fork, Inbox, Page, Start};
+use crate::model::{Draft, Event, EventId, Fork, Inbox, Page, Standing, Start};
 use crate::store::{NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
 /// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
@@ -48,6 +48,7 @@ struct Position {
     last: EventId,
     born: EventId,
     fork: Option<Fork>,
+    told: Option<EventId>,
     acked: Option<EventId>,
     erased: Option<EventId>,
 }
@@ -207,8 +208,9 @@ impl StreamLog {
 
     /// Removes the route of a node, if it is of this registration or none is named.
     pub fn detach(&mut self, node: &NodeId, registration: Option<u64>) {
-        self.routes
-            .retain(|route| route.node != *node || registration.is_some_and(|wanted| wanted != route.registration));
+        self.retain_routes(|route| {
+            route.node != *node || registration.is_some_and(|wanted| wanted != route.registration)
+        });
     }
 
     /// Forgets all events. The position stays, so that ids go on above all that was shown.
@@ -221,8 +223,9 @@ impl StreamLog {
     }
 
     /// Moves the acknowledged position forward to `id`, unless that is above all that there is.
-    pub fn acknowledge(&mut self, id: Option<EventId>, now_ms: u64, step: u64) -> Acknowledged {
+    pub fn acknowledge(&mut self, id: Option<EventId>, now_ms: u64, step: u64) -> Standing {
         self.expire(now_ms);
+        let followed = !self.routes.is_empty();
         let position = self.open(now_ms, step);
         if let Some(id) = id
             && id > position.acked.unwrap_or(position.born)
@@ -230,16 +233,18 @@ impl StreamLog {
         {
             position.acked = Some(id);
         }
-        Acknowledged { last: position.last, born: position.born, acked: position.acked }
+        let Position { last, born, told, acked, .. } = *position;
+        // Whoever lapsed was taken away by now: the others were there for all events so far.
+        Standing { last, born, told: if followed { Some(last) } else { told }, acked }
     }
 
     /// What waits for the device.
     pub fn inbox(&mut self, now_ms: u64, step: u64) -> Inbox {
-        let acknowledged = self.acknowledge(None, now_ms, step);
-        let from = self.shared(acknowledged.position());
+        let standing = self.acknowledge(None, now_ms, step);
+        let from = self.shared(standing.position());
         let after = self.events.iter().rev().take_while(|event| event.id > from);
         let pending = after.filter(|event| !event.is_expired(now_ms) && !self.is_superseded(event)).count() as u64;
-        Inbox { acknowledged, pending }
+        Inbox { standing, pending }
     }
 
     /// Reads a page.
@@ -273,10 +278,10 @@ impl StreamLog {
         if self.events_until <= now_ms {
             self.forget_events();
         }
+        self.retain_routes(|route| route.until > now_ms);
         if self.position_until <= now_ms {
             self.position = None;
         }
-        self.routes.retain(|route| route.until > now_ms);
         self.once.retain(|_, once| once.until > now_ms);
     }
 
@@ -302,8 +307,19 @@ impl StreamLog {
         }
         self.position.get_or_insert_with(|| {
             let born = EventId::ZERO.next(now_ms, step);
-            Position { last: born, born, fork: None, acked: None, erased: None }
+            Position { last: born, born, fork: None, told: None, acked: None, erased: None }
         })
+    }
+
+    fn retain_routes(&mut self, keep: impl FnMut(&HeldRoute) -> bool) {
+        let before = self.routes.len();
+        self.routes.retain(keep);
+        if self.routes.len() < before
+            && let Some(position) = &mut self.position
+        {
+            // Its node was told of everything so far.
+            position.told = Some(position.last);
+        }
     }
 
     fn forget_groups(&mut self) {

@@ -19,7 +19,7 @@ use super::{
     StoreError, Subscription, millis, now_ms, random_step,
 };
 use crate::model::{
-    Acknowledged, Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+    Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 
 pub use log::{Stored, StreamLog};
@@ -212,7 +212,7 @@ impl EventLog for MemoryStore {
         self.with_log(stream, |log, now_ms| Ok(log.read_before(before, limit, now_ms, random_step())))
     }
 
-    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError> {
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
         self.with_log(stream, |log, now_ms| Ok(log.acknowledge(id, now_ms, random_step())))
     }
 

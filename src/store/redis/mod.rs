@@ -28,7 +28,7 @@ use super::{
     Subscription, millis, random_step,
 };
 use crate::model::{
-    Acknowledged, Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Start, StreamName,
+    Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 
 pub use errors::ConnectError;
@@ -202,7 +202,8 @@ impl EventLog for RedisStore {
 
     async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
         let lane = self.lanes.of(stream);
-        let detach = Call::script(&scripts::DETACH, &[&self.keys.of(stream).nodes])
+        let keys = self.keys.of(stream);
+        let detach = Call::script(&scripts::DETACH, &[&keys.nodes, &keys.meta])
             .arg(node.as_str())
             .arg(registration.map_or(String::new(), |registration| registration.to_string()));
         // Only when the route is gone: a stream with a route that its node's set does not name would be
@@ -245,13 +246,13 @@ impl EventLog for RedisStore {
         Ok(page)
     }
 
-    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Acknowledged, StoreError> {
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
         let keys = self.keys.of(stream);
-        let call = Call::script(&scripts::ACKNOWLEDGE, &[&keys.events, &keys.meta])
+        let call = Call::script(&scripts::ACKNOWLEDGE, &[&keys.events, &keys.meta, &keys.nodes])
             .arg(id.map_or(String::new(), |id| id.to_string()))
             .arg(random_step())
             .arg(self.position_ms(stream));
-        scripts::acknowledged(self.lanes.of(stream).run(call).await?)
+        scripts::standing(self.lanes.of(stream).run(call).await?)
     }
 
     async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
@@ -259,7 +260,7 @@ impl EventLog for RedisStore {
         let (mut pending, mut from) = (0, String::new());
         // A page at a time, so that a large inbox does not hold up the store.
         loop {
-            let call = Call::script(&scripts::INBOX, &[&keys.events, &keys.meta, &keys.collapse])
+            let call = Call::script(&scripts::INBOX, &[&keys.events, &keys.meta, &keys.collapse, &keys.nodes])
                 .arg(&from)
                 .arg(random_step())
                 .arg(self.position_ms(stream))

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use redis::{Cmd, ToRedisArgs, Value};
 
-use crate::model::{Acknowledged, Event, EventId, EventType, Fork, Inbox, Page, Published, StreamName};
+use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName};
 use crate::store::StoreError;
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
@@ -127,17 +127,17 @@ pub(super) fn count(answer: Value) -> Result<u32, StoreError> {
     }
 }
 
-/// What was acknowledged.
-pub(super) fn acknowledged(answer: Value) -> Result<Acknowledged, StoreError> {
-    Fields::of(answer)?.acknowledged()
+/// How far a stream's events got.
+pub(super) fn standing(answer: Value) -> Result<Standing, StoreError> {
+    Fields::of(answer)?.standing()
 }
 
 /// What was found of an inbox, and the id to count on from.
 pub(super) fn inbox(answer: Value) -> Result<(Inbox, Option<EventId>), StoreError> {
     let mut fields = Fields::of(answer)?;
-    let acknowledged = fields.acknowledged()?;
+    let standing = fields.standing()?;
     let pending = u64::try_from(fields.number()?).map_err(|_| nonsense("a count"))?;
-    Ok((Inbox { acknowledged, pending }, fields.optional_id()?))
+    Ok((Inbox { standing, pending }, fields.optional_id()?))
 }
 
 /// What every reading script answers.
@@ -213,8 +213,8 @@ impl Fields {
         self.text()?.parse().map_err(|_| nonsense("an id"))
     }
 
-    fn acknowledged(&mut self) -> Result<Acknowledged, StoreError> {
-        Ok(Acknowledged { last: self.id()?, born: self.id()?, acked: self.optional_id()? })
+    fn standing(&mut self) -> Result<Standing, StoreError> {
+        Ok(Standing { last: self.id()?, born: self.id()?, told: self.optional_id()?, acked: self.optional_id()? })
     }
 
     fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {
