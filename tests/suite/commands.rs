@@ -1,6 +1,6 @@
 //! The commands, as people use them.
 
-use crate::support::client::{Transport, Wanted};
+use crate::support::client::{Said, Transport, Wanted};
 use crate::support::command::{Outcome, run, start};
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
@@ -99,6 +99,44 @@ async fn one_event_is_published_from_the_command_line() {
     assert_eq!(client.data(1).await, ["1"]);
     one_line_on_stderr(&publish(&["{oops"]).await, 2, &["DATA", "not JSON", "--text"]);
     one_line_on_stderr(&publish(&[&format!("\"{}\"", "x".repeat(70_000))]).await, 1, &["413"]);
+}
+
+#[tokio::test]
+async fn what_may_be_said_of_an_event_may_be_said_on_the_command_line() {
+    let node = Node::start(&[]);
+    let url = node.url();
+    let mut client = Wanted::new(Transport::WebSocket, &["topic:a"]).connect(&node).await;
+    let publish = async |rest: &[&str], input: &[u8]| {
+        run(&[&["publish", "topic:a", "--url", &url], rest].concat(), &[], input).await
+    };
+    let outcome = publish(&["1", "--ephemeral", "--type", "typing"], b"").await;
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "1\n"), "nodes told");
+    let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "1".into() };
+    assert_eq!(client.next().await, expected);
+    assert_eq!(publish(&["2", "--ttl", "1"], b"").await.code, Some(0));
+    assert_eq!(publish(&["3", "--collapse", "k"], b"").await.code, Some(0));
+    // For every line of the input, too.
+    assert_eq!(publish(&["--json", "--collapse", "k", "--ttl", "1000"], b"4\n5\n").await.code, Some(0));
+    eventually("the brief one expires", async || (node.history("topic:a").await.len() == 3).then_some(())).await;
+    let mut late = Wanted::new(Transport::WebSocket, &["topic:a"]).after("earliest").connect(&node).await;
+    assert_eq!(late.data(1).await, ["5"]);
+    for wrong in [
+        &["1", "--ttl", "0"][..],
+        &["1", "--ttl", "soon"],
+        &["1", "--ephemeral", "--ttl", "5"],
+        &["1", "--ephemeral", "--collapse", "k"],
+        &["1", "--ephemeral", "--key", "k"],
+        &["--ephemeral"],
+    ] {
+        assert_eq!(publish(wrong, b"").await.code, Some(2), "{wrong:?}");
+    }
+    one_line_on_stderr(&publish(&["1", "--collapse", "a b"], b"").await, 1, &["400", "collapse"]);
+    // A subscription prints what is not stored as well.
+    let subscription = start(&["subscribe", "topic:a", "--url", &url, "--json", "--limit", "1"], &[]);
+    connected(&node).await;
+    publish(&["6", "--ephemeral"], b"").await;
+    let printed = subscription.end().await.stdout;
+    assert_eq!(printed, "{\"stream\":\"topic:a\",\"id\":null,\"type\":\"message\",\"data\":6}\n");
 }
 
 #[tokio::test]

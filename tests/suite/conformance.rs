@@ -69,6 +69,7 @@ for_each_store! {
     reading_before_an_id_gives_the_newest_before_it("*=1000/3600");
     trimming_keeps_at_least_what_is_said_and_first_tells("*=10/3600");
     a_log_that_expires_leaves_its_position_behind("*=1000/1");
+    each_stream_is_kept_as_the_first_pattern_that_matches_says("topic:brief:*=1000/1 topic:brief=2000/3600 topic:*=10/3600");
     a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
     a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
     a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel("*=1000/3600");
@@ -315,6 +316,35 @@ async fn a_log_that_expires_leaves_its_position_behind(store: &impl Store) {
     let id = store.publish(&stream, &draft("1")).await.unwrap().id;
     let page = store.read(&stream, Start::After(told[1]), 10).await.unwrap();
     assert_eq!((page.events[0].prev, page.events[0].id), (told[1], id));
+}
+
+async fn each_stream_is_kept_as_the_first_pattern_that_matches_says(store: &impl Store) {
+    let streams = ["topic:brief:a", "topic:brief", "topic:brie", "device:1"].map(stream);
+    for stream in &streams {
+        let batch: Vec<_> = (0..500).map(|n| (stream.clone(), draft(n.to_string()))).collect();
+        for answer in store.publish_all(&batch).await {
+            answer.unwrap();
+        }
+    }
+    let kept = async |which: usize| {
+        let mut kept = 0;
+        let mut start = Start::Earliest;
+        loop {
+            let page = store.read(&streams[which], start, 1000).await.unwrap();
+            kept += page.events.len();
+            match page.events.last() {
+                Some(last) if page.more => start = Start::After(last.id),
+                _ => return kept,
+            }
+        }
+    };
+    assert_eq!(kept(1).await, 500);
+    // A store may keep some more than it was told to.
+    assert!((10..500).contains(&kept(2).await));
+    // No pattern matches it, and by default a stream keeps a thousand.
+    assert_eq!(kept(3).await, 500);
+    eventually("the brief one expires", async || (kept(0).await == 0).then_some(())).await;
+    assert_eq!(kept(1).await, 500);
 }
 
 async fn a_repeated_key_stores_nothing_and_another_body_is_refused(store: &impl Store) {

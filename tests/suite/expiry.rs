@@ -26,10 +26,11 @@ async fn an_expired_event_is_passed_over_without_a_word(world: World) {
     let first = node.publish_with("topic:a", "ttl=2", "1").await;
     node.publish("topic:a", "2").await;
     node.publish_with("topic:a", "ttl=2&type=brief", "3").await;
-    node.publish_with("topic:a", "ttl=1000", "4").await;
+    let long = node.publish_with("topic:a", "ttl=1000", "4").await;
     node.publish_with("topic:a", "ttl=2", "5").await;
-    assert_eq!(live.data(5).await, ["1", "2", "3", "4", "5"], "in its time it is delivered");
-    assert_eq!(node.get_json(&format!("/v1/topics/a/events/{first}")).await["data"], json!(1));
+    // In its time it is delivered; on a busy machine the brief ones may expire on their way.
+    while live.event().await.data != "4" {}
+    assert_eq!(node.get_json(&format!("/v1/topics/a/events/{long}")).await["data"], json!(4));
     expired(&node, "topic:a", &["2", "4"]).await;
     assert_eq!(node.get(&format!("/v1/topics/a/events/{first}")).await.problem(404).0, "not-found");
     // From the ring, from pages, and from a position that is an expired event's.
@@ -43,10 +44,11 @@ async fn an_expired_event_is_passed_over_without_a_word(world: World) {
         }
     }
     node.publish("topic:a", "6").await;
-    clients.push(live);
     for client in &mut clients {
         assert_eq!(client.data(1).await, ["6"], "no gap, and nothing twice");
     }
+    let next = live.event().await;
+    assert!(next.data == "6" || next.data == "5" && live.event().await.data == "6", "{next:?}");
 }
 
 async fn a_position_moves_over_what_has_expired(world: World) {

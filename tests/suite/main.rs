@@ -18,6 +18,7 @@ mod fan_out;
 mod faults;
 mod forks;
 mod gaps;
+mod history;
 mod hostile;
 mod idle;
 mod log_pipe;

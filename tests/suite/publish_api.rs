@@ -179,10 +179,12 @@ async fn names_are_held_to_their_alphabet() {
         assert_eq!(answer.problem(400).0, "invalid-name", "{name}");
     }
     assert_eq!(node.call("POST", "/v1/devices/%FF/events", &[], "1").await.status, 400);
+    assert_eq!(node.call("POST", "/v1/topics/a/events?bogus=1", &[], "1").await.problem(400).0, "bad-request");
     for kind in ["open", "error", "whimbrel:x", "a%20b", "", &"t".repeat(129)] {
         let answer = node.call("POST", &format!("/v1/topics/a/events?type={kind}"), &[], "1").await;
         assert!(answer.problem(400).1.contains("type"), "{kind}");
     }
+    assert_eq!(node.history("topic:a").await, [""; 0], "nothing is stored");
 }
 
 #[tokio::test]

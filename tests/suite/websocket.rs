@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Cursor, Said, Transport, Wanted};
+use crate::support::eventually;
 use crate::support::http::Http;
 use crate::support::node::Node;
+use crate::support::redis::RedisServer;
 use crate::support::world::World;
 
 fn wanted(streams: &[&str]) -> Wanted {
@@ -115,6 +117,45 @@ async fn a_publish_is_answered_with_its_id_and_delivered_byte_for_byte() {
     let null = client.ask(json!({"op": "publish", "stream": "topic:a", "data": null})).await;
     assert_eq!(null["op"], "ok");
     assert_eq!(other.data(1).await, ["null"]);
+}
+
+#[tokio::test]
+async fn a_publish_may_say_all_that_it_may_say_over_rest() {
+    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let node = Node::on(&redis, &[]);
+    let mut client = wanted(&[]).connect(&node).await;
+    let mut other = wanted(&["topic:a"]).connect(&node).await;
+    let publish = |data: u8| json!({"op": "publish", "stream": "topic:a", "data": data});
+    let with = |data: u8, fields: Value| {
+        let mut operation = publish(data);
+        operation.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        operation
+    };
+    for operation in [
+        with(1, json!({"ttl": 1, "type": "brief"})),
+        with(2, json!({"collapse": "score"})),
+        with(3, json!({"collapse": "score", "ttl": 1000})),
+    ] {
+        assert_eq!(client.ask(operation).await["op"], "ok");
+    }
+    let durable = client.ask(with(4, json!({"durable": "disk"}))).await;
+    assert_eq!((&durable["op"], &durable["durable"]), (&json!("ok"), &json!({"disk": true})));
+    let told = client.ask(with(5, json!({"ephemeral": true, "type": "typing"}))).await;
+    assert_eq!(told, json!({"op": "ok", "stream": "topic:a", "nodes": 1}));
+    // Unless this took so long that the first is no longer delivered.
+    let mut heard = Vec::new();
+    let ephemeral = loop {
+        match other.next().await {
+            Said::Event(event) => heard.push(event.data),
+            Said::Position => {}
+            said => break said,
+        }
+    };
+    let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "5".into() };
+    assert_eq!((&heard[heard.len() - 3..], ephemeral), (&["2", "3", "4"].map(String::from)[..], expected));
+    eventually("the brief one expires", async || (node.history("topic:a").await.len() == 3).then_some(())).await;
+    let mut late = wanted(&["topic:a"]).after("earliest").connect(&node).await;
+    assert_eq!(late.data(2).await, ["3", "4"], "neither what has expired nor what is superseded");
 }
 
 #[tokio::test]
