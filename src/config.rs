@@ -11,13 +11,13 @@ mod value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
 
 use crate::store::RetentionRules;
+use crate::transport::{Endpoint, Reach};
 
 pub use value::RedisUrl;
 
@@ -85,9 +85,10 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Address of the HTTP listener. Access is open in this version, so anything but
-    /// loopback needs WHIMBREL_INSECURE=true.
-    listen: SocketAddr = "127.0.0.1:8080", "ADDRESS", value::address;
+    /// Where to listen: an IP address with a port, the path of a Unix socket (unix:/PATH), or
+    /// several, space-separated. Access is open in this version, so any address but loopback
+    /// needs WHIMBREL_INSECURE=true; who may open a Unix socket is up to its directory.
+    listen: Vec<Endpoint> = "127.0.0.1:8080", "PLACES", value::endpoints;
     /// The Redis (7.0 or newer) or Valkey that all nodes share: redis://, rediss:// (TLS),
     /// unix:// or redis+unix://. Without one this is a single node that keeps events in its
     /// own memory.
@@ -183,12 +184,11 @@ impl Settings {
             let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
             self.redis_url = Some(value::redis_url(text.trim()).map_err(|e| refuse(format!("in the file: {e}")))?);
         }
-        // An IPv4 address may come as IPv6: ::ffff:127.0.0.1 is loopback as well.
-        if !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+        let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
+        if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure) {
             let reason = format!(
-                "{} can be reached from other machines while access is open to everyone; \
-                 use a loopback address, or allow it with WHIMBREL_INSECURE=true (--insecure)",
-                self.listen
+                "{address} can be reached from other machines while access is open to everyone; \
+                 use a loopback address, or allow it with WHIMBREL_INSECURE=true (--insecure)"
             );
             return Err(SettingError::new("listen", reason));
         }

@@ -3,16 +3,17 @@
 //! A page of another origin names itself in `Origin`; a page that had its own name point to this machine
 //! (DNS rebinding) names that in `Host`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use hyper::{HeaderMap, Uri, header};
 
 use super::Problem;
+use crate::transport::Reach;
 
-/// Refuses requests with a foreign `Origin` or, on a loopback listener, a foreign `Host`.
-pub fn check(headers: &HeaderMap, listen: SocketAddr) -> Result<(), Problem> {
+/// Refuses requests with a foreign `Origin` or, on a loopback address, a foreign `Host`.
+pub fn check(headers: &HeaderMap, reach: Reach) -> Result<(), Problem> {
     let host = text(headers, header::HOST);
-    if listen.ip().is_loopback()
+    if reach == Reach::Loopback
         && let Some(host) = host
         && !is_loopback(host)
     {
@@ -57,32 +58,32 @@ fn is_loopback(authority: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn checked(host: &str, origin: Option<&str>, listen: &str) -> bool {
+    fn checked(host: &str, origin: Option<&str>, reach: Reach) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().unwrap());
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        check(&headers, listen.parse().unwrap()).is_ok()
+        check(&headers, reach).is_ok()
     }
 
     #[test]
     fn open_access_on_loopback_is_for_this_machine_only() {
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
-            assert!(checked(host, None, "127.0.0.1:8080"), "{host}");
+            assert!(checked(host, None, Reach::Loopback), "{host}");
         }
         for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1:8080"] {
-            assert!(!checked(host, None, "127.0.0.1:8080"), "{host}");
+            assert!(!checked(host, None, Reach::Loopback), "{host}");
         }
     }
 
     #[test]
     fn no_page_of_another_origin_may_use_it() {
-        assert!(checked("127.0.0.1:8080", Some("http://127.0.0.1:8080"), "127.0.0.1:8080"));
-        assert!(checked("push.example", Some("https://push.example"), "0.0.0.0:8080"));
+        assert!(checked("127.0.0.1:8080", Some("http://127.0.0.1:8080"), Reach::Loopback));
+        assert!(checked("push.example", Some("https://push.example"), Reach::Network));
         for origin in ["https://evil.example", "null", "http://localhost.evil.example", ""] {
-            assert!(!checked("127.0.0.1:8080", Some(origin), "127.0.0.1:8080"), "{origin}");
-            assert!(!checked("push.example", Some(origin), "0.0.0.0:8080"), "{origin}");
+            assert!(!checked("127.0.0.1:8080", Some(origin), Reach::Loopback), "{origin}");
+            assert!(!checked("push.example", Some(origin), Reach::Network), "{origin}");
         }
     }
 }

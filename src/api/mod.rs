@@ -16,7 +16,6 @@ mod starting;
 mod status;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode, header};
@@ -26,7 +25,7 @@ use warp::reply::Response;
 
 use crate::health::Health;
 use crate::hub::Hub;
-use crate::transport::{Connections, Handoff};
+use crate::transport::{Connections, Handoff, Reach};
 
 pub use problem::Problem;
 pub use starting::starting;
@@ -42,8 +41,6 @@ pub struct Api {
     pub health: Arc<Health>,
     /// Who listens.
     pub connections: Arc<Connections>,
-    /// Where the node listens: decides which `Host` a request may name.
-    pub listen: SocketAddr,
     /// The node reports unready while its store is away.
     pub ready_strict: bool,
     /// Streams that a connection may follow.
@@ -56,6 +53,8 @@ struct Request {
     path: String,
     query: String,
     headers: HeaderMap,
+    /// Where it came in: decides which `Host` it may name.
+    reach: Reach,
     handoff: Option<Handoff>,
     body: BodyStream,
 }
@@ -67,12 +66,15 @@ pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infal
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Reach>())
         .and(warp::ext::optional::<Handoff>())
         .and(body::stream())
-        .then(move |method, path: FullPath, query, headers, handoff, body| {
+        .then(move |method, path: FullPath, query, headers, reach: Option<Reach>, handoff, body| {
             let api = api.clone();
             let path = path.as_str().to_owned();
-            async move { answer(&api, Request { method, path, query, headers, handoff, body }).await }
+            // The strictest, were it ever missing.
+            let reach = reach.unwrap_or(Reach::Loopback);
+            async move { answer(&api, Request { method, path, query, headers, reach, handoff, body }).await }
         })
         // None of the filters above rejects; were one to, that would be our fault.
         .recover(|rejection| async move {
@@ -84,7 +86,7 @@ pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infal
 
 async fn answer(api: &Api, request: Request) -> Response {
     let head_only = request.method == Method::HEAD;
-    let answered = match host::check(&request.headers, api.listen) {
+    let answered = match host::check(&request.headers, request.reach) {
         Ok(()) => dispatch(api, request).await,
         Err(problem) => Err(problem),
     };

@@ -54,7 +54,8 @@ fn run_history(path: &Path) -> Result<ExitCode, Failure> {
 
 async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
     let (settings, warnings) = flags.validate(std::env::vars_os())?;
-    let mut findings = vec![Finding::ok(format!("the settings are sound; a node would listen on {}", settings.listen))];
+    let places = settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let mut findings = vec![Finding::ok(format!("the settings are sound; a node would listen on {places}"))];
     findings.extend(warnings.into_iter().map(Finding::warning));
     match &settings.redis_url {
         None => findings.push(Finding::ok("no Redis is set: a single node that keeps its events in memory")),

@@ -22,7 +22,7 @@ fn refusal(flags: &[&str], variables: &[(&str, &str)]) -> String {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let settings = accepted(&[], &[]);
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.listen, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(settings.redis_url, None);
     assert_eq!(settings.prefix, "whimbrel");
     assert_eq!(settings.retention, RetentionRules::default());

@@ -2,12 +2,12 @@
 //! caller puts the setting's name in front.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use redis::IntoConnectionInfo as _;
 
 use crate::store::RetentionRules;
+use crate::transport::Endpoint;
 
 /// Ten years. More is a mistake, and sums with the clock could overflow.
 const MAX_SECONDS: u64 = 10 * 365 * 86_400;
@@ -59,8 +59,13 @@ pub fn redis_url(text: &str) -> Result<RedisUrl, String> {
     }
 }
 
-pub fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{} is not an IP address with a port, such as 127.0.0.1:8080", quoted(text)))
+/// Places to listen at, at least one.
+pub fn endpoints(text: &str) -> Result<Vec<Endpoint>, String> {
+    let endpoint = |word: &str| word.parse::<Endpoint>().map_err(|error| format!("{} is {error}", quoted(word)));
+    match text.split_whitespace().map(endpoint).collect::<Result<Vec<_>, _>>()? {
+        none if none.is_empty() => Err("names no place to listen at".into()),
+        endpoints => Ok(endpoints),
+    }
 }
 
 pub fn path(text: &str) -> Result<PathBuf, String> {

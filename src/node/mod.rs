@@ -8,12 +8,10 @@ mod drain;
 mod membership;
 mod starting;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::{self, Api};
@@ -26,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
-use crate::transport::{Connections, ListenerSettings, listen};
+use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
 
 use membership::Membership;
 
@@ -39,11 +37,11 @@ const OWN_DESCRIPTORS: usize = 64;
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address can't be listened on.
-    #[error("WHIMBREL_LISTEN (--listen): can't listen on {address}: {error}")]
+    /// A place can't be listened at.
+    #[error("WHIMBREL_LISTEN (--listen): can't listen on {place}: {error}")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The place.
+        place: Endpoint,
         /// What the system said.
         error: std::io::Error,
     },
@@ -54,12 +52,9 @@ pub enum ServeError {
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| ServeError::Listen { address: settings.listen, error })?;
-    let address = listener.local_addr().unwrap_or(settings.listen);
+    let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
-    let Some(store) = wait_for_store(&settings, &listener, &node).await? else { return Ok(()) };
+    let Some(store) = wait_for_store(&settings, &endpoints, &node).await? else { return Ok(()) };
 
     let metrics = Metrics::new();
     let registry_settings =
@@ -70,7 +65,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let connections = Connections::new(max_connections(settings.max_connections));
 
     let info =
-        NodeInfo { region: "local".into(), address: address.to_string(), version: env!("CARGO_PKG_VERSION").into() };
+        NodeInfo { region: "local".into(), address: address(&endpoints), version: env!("CARGO_PKG_VERSION").into() };
     let membership = Membership::new(store.clone(), registry.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;
     tokio::spawn(joined.stay());
@@ -83,7 +78,6 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         hub: hub.clone(),
         health: health.clone(),
         connections: connections.clone(),
-        listen: address,
         ready_strict: settings.ready_strict,
         max_streams: settings.max_streams,
     });
@@ -95,9 +89,12 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         max_streams: settings.max_streams,
     };
     let (stop, stopped) = watch::channel(false);
+    let places: Vec<_> = endpoints.places().cloned().collect();
     let accepting =
-        tokio::spawn(listen(listener, service, listener_settings, hub.clone(), connections.clone(), stopped));
-    tracing::info!(node = registry.node().as_str(), "listening on http://{address}");
+        tokio::spawn(listen(endpoints, service, listener_settings, hub.clone(), connections.clone(), stopped));
+    for place in &places {
+        tracing::info!(node = registry.node().as_str(), "listening on {place}");
+    }
 
     drain::signal().await;
     drain::let_go(&settings, &health, &hub, &connections).await;
@@ -112,15 +109,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 /// Opens the store, and answers whoever comes meanwhile. `None` when told to stop before that.
 async fn wait_for_store(
     settings: &Settings,
-    listener: &TcpListener,
+    endpoints: &Endpoints,
     node: &NodeId,
 ) -> Result<Option<Arc<dyn Store>>, ServeError> {
-    let address = listener.local_addr().unwrap_or(settings.listen);
     let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
     let health = Arc::new(Health::new(place));
     tokio::select! {
-        store = open_store(settings, &health, address) => store.map(Some),
-        never = starting::answer(listener, &health, node) => match never {},
+        store = open_store(settings, &health, endpoints) => store.map(Some),
+        never = starting::answer(endpoints, &health, node) => match never {},
         () = drain::signal() => {
             tracing::info!("stopped before the store was reached");
             Ok(None)
@@ -128,7 +124,7 @@ async fn wait_for_store(
     }
 }
 
-async fn open_store(settings: &Settings, health: &Health, address: SocketAddr) -> Result<Arc<dyn Store>, ServeError> {
+async fn open_store(settings: &Settings, health: &Health, endpoints: &Endpoints) -> Result<Arc<dyn Store>, ServeError> {
     let rules = settings.retention.clone();
     let position_time = Duration::from_secs(settings.position_seconds);
     let Some(url) = &settings.redis_url else {
@@ -146,12 +142,22 @@ async fn open_store(settings: &Settings, health: &Health, address: SocketAddr) -
             Err(ConnectError::Unreachable(error)) => {
                 let wait = backoff.next_wait();
                 health.store_is_down(&error.to_string());
-                tracing::warn!(%error, ?wait, "{url} can't be used yet; trying again, and answering probes on http://{address}");
+                let places = endpoints.places().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
+                tracing::warn!(%error, ?wait, "{url} can't be used yet; trying again, and answering probes on {places}");
                 tokio::time::sleep(wait).await;
             }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Where other nodes and people find this one: its first address, or its Unix socket when it has nothing else.
+fn address(endpoints: &Endpoints) -> String {
+    let address = endpoints.places().find_map(|place| match place {
+        Endpoint::Address(address) => Some(address.to_string()),
+        Endpoint::Path(_) => None,
+    });
+    address.or_else(|| endpoints.places().next().map(Endpoint::to_string)).unwrap_or_default()
 }
 
 /// Raises the descriptor limit as far as it goes; a tenth of it is left to requests, probes and the store.

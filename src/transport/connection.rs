@@ -13,12 +13,11 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::outbox::{Following, Frame, NEVER, Outbox};
-use super::{CloseReason, sse, websocket};
+use super::{CloseReason, Socket, sse, websocket};
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Encoding, Event, EventId, EventType, StreamName};
@@ -61,7 +60,7 @@ pub struct Connection {
     protocol: Protocol,
     /// The event types that the client wants; all when `None`.
     types: Option<Box<[EventType]>>,
-    socket: TcpStream,
+    socket: Socket,
     inner: Mutex<Inner>,
     /// Wakes temporary dispatchers: the outbox has room, a stream was left, or the connection is over.
     told: Notify,
@@ -130,7 +129,7 @@ impl Connection {
         number: u64,
         protocol: Protocol,
         types: Option<Box<[EventType]>>,
-        socket: TcpStream,
+        socket: Socket,
         outbox_bytes: usize,
         streams: Vec<(StreamName, EventId)>,
         registry: &Registry,
@@ -171,7 +170,7 @@ impl Connection {
         self.protocol
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }
 

@@ -9,10 +9,9 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use super::{Connections, Handoff, socket, task};
+use super::{Connections, Endpoints, Handoff, Reach, Socket, task};
 use crate::hub::Hub;
 
 /// A client that has not sent a request's head by then is let go. It also ends idle keep-alive.
@@ -48,7 +47,7 @@ pub struct Context {
 /// Accepts connections until `stop` turns true, and then no more. Returns once the requests that are under
 /// way then are answered, or had their time; listeners' connections go on.
 pub async fn listen<S, B>(
-    listener: TcpListener,
+    endpoints: Endpoints,
     service: S,
     settings: ListenerSettings,
     hub: Arc<Hub>,
@@ -66,15 +65,15 @@ pub async fn listen<S, B>(
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = endpoints.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((socket, _)) => {
+            Ok((socket, reach)) => {
                 let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
                 let under_way = under_way.clone();
                 tokio::spawn(async move {
-                    serve(socket, service, context, stop).await;
+                    serve(socket, reach, service, context, stop).await;
                     drop(under_way);
                 });
             }
@@ -84,11 +83,11 @@ pub async fn listen<S, B>(
             }
         }
     }
-    drop(under_way);
+    drop((endpoints, under_way));
     let _ = tokio::time::timeout(ANSWER_TIME, answered.recv()).await;
 }
 
-async fn serve<S, B>(tcp: TcpStream, service: S, context: Arc<Context>, mut stop: watch::Receiver<bool>)
+async fn serve<S, B>(socket: Socket, reach: Reach, service: S, context: Arc<Context>, mut stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
     S::Future: Send,
@@ -96,7 +95,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Err(error) = socket::prepare(&tcp, context.settings.ping * 2) {
+    if let Err(error) = socket.prepare(context.settings.ping * 2) {
         tracing::debug!(%error, "the client is gone");
         return;
     }
@@ -104,6 +103,7 @@ where
     let handed = {
         let handoff = handoff.clone();
         service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(reach);
             request.extensions_mut().insert(handoff.clone());
             service.call(request)
         })
@@ -113,7 +113,7 @@ where
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(tcp), handed),
+            .serve_connection(TokioIo::new(socket), handed),
     );
     let mut stopping = false;
     let accepted = loop {

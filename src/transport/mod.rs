@@ -8,6 +8,7 @@
 mod close;
 mod connection;
 mod connections;
+mod endpoint;
 mod handoff;
 mod listener;
 mod outbox;
@@ -20,5 +21,7 @@ pub mod websocket;
 pub use close::CloseReason;
 pub use connection::{Connection, Protocol};
 pub use connections::{Connections, Permit, retry_ms};
+pub use endpoint::{Endpoint, EndpointError, Endpoints, Reach};
 pub use handoff::{Accepted, Handoff};
 pub use listener::{ListenerSettings, listen};
+pub use socket::Socket;

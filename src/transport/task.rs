@@ -6,13 +6,10 @@
 //! ```
 
 use std::io;
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connection::Step;
@@ -20,7 +17,7 @@ use super::connections::retry_ms;
 use super::handoff::Accepted;
 use super::listener::Context;
 use super::websocket::{self, Codec, Incoming};
-use super::{CloseReason, Connection, Permit, Protocol, sse};
+use super::{CloseReason, Connection, Permit, Protocol, Socket, sse};
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
 
@@ -39,7 +36,7 @@ const READ_BYTES: usize = 4096;
 /// Begins a connection with its answer's head. What is returned runs it to its end. It is small: an idle
 /// connection costs hardly more than its socket. `early` are bytes that the client sent after its request.
 pub(super) fn start(
-    socket: TcpStream,
+    socket: Socket,
     early: Bytes,
     accepted: Accepted,
     context: Arc<Context>,
@@ -216,8 +213,8 @@ enum Read {
 }
 
 /// Says that nothing more will come, and waits for the client to say the same.
-async fn linger(socket: &TcpStream) {
-    if SockRef::from(socket).shutdown(Shutdown::Write).is_err() {
+async fn linger(socket: &Socket) {
+    if socket.shut_write().is_err() {
         return;
     }
     loop {

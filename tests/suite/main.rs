@@ -21,6 +21,7 @@ mod gaps;
 mod history;
 mod hostile;
 mod idle;
+mod listening;
 mod log_pipe;
 mod openapi;
 mod positions;

@@ -15,7 +15,11 @@ use super::{PATIENCE, eventually};
 
 /// The program, without any setting of whoever runs the tests.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_whimbrel"));
+    program_by(env!("CARGO_BIN_EXE_whimbrel"))
+}
+
+fn program_by(starter: &str) -> Command {
+    let mut command = Command::new(starter);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHIMBREL_")) {
         command.env_remove(name);
     }
@@ -39,7 +43,18 @@ struct Log {
 impl Node {
     /// A node on the embedded store, with these settings.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        let mut process = program()
+        Node::run(program(), settings)
+    }
+
+    /// A node on the embedded store that may have so many descriptors and no more.
+    pub fn start_with_descriptors(most: usize, settings: &[(&str, &str)]) -> Self {
+        let mut command = program_by("sh");
+        command.arg("-c").arg(format!("ulimit -n {most}; exec '{}'", env!("CARGO_BIN_EXE_whimbrel")));
+        Node::run(command, settings)
+    }
+
+    fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
+        let mut process = command
             .env("WHIMBREL_LISTEN", "127.0.0.1:0")
             .env("WHIMBREL_LOG", "info,whimbrel=debug")
             .envs(settings.iter().copied())

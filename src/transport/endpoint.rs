@@ -1,0 +1,203 @@
+//! Where a node listens: addresses and Unix sockets, as many as it is told.
+
+use std::fmt;
+use std::fs;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+use super::Socket;
+
+/// Connections that the system may have accepted before the node does: thousands of clients that come back at
+/// once must not be turned away. The system may hold it lower.
+const BACKLOG: u32 = 4096;
+
+/// What the name of a Unix socket begins with.
+const UNIX: &str = "unix:";
+
+/// One place to listen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An address with a port; port 0 takes a free one.
+    Address(SocketAddr),
+    /// The path of a Unix socket.
+    Path(PathBuf),
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an IP address with a port, such as 127.0.0.1:8080, nor unix:/PATH with an absolute path")]
+pub struct EndpointError;
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix(UNIX) {
+            Some(path) if path.starts_with('/') => Ok(Endpoint::Path(path.into())),
+            Some(_) => Err(EndpointError),
+            None => text.parse().map(Endpoint::Address).map_err(|_| EndpointError),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Address(address) => write!(f, "http://{address}"),
+            Endpoint::Path(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl Endpoint {
+    /// Who can come in here.
+    pub fn reach(&self) -> Reach {
+        match self {
+            // An IPv4 address may come as IPv6: ::ffff:127.0.0.1 is loopback as well.
+            Endpoint::Address(address) if address.ip().to_canonical().is_loopback() => Reach::Loopback,
+            Endpoint::Address(_) => Reach::Network,
+            Endpoint::Path(_) => Reach::Socket,
+        }
+    }
+}
+
+/// Who can have sent a request, by where it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs of this machine, browsers with foreign pages among them.
+    Loopback,
+    /// Other machines.
+    Network,
+    /// Programs of this machine that may open the socket's file; no browser can.
+    Socket,
+}
+
+/// All places at which a node listens.
+pub struct Endpoints {
+    listeners: Vec<Listener>,
+    /// The one that is looked at first, so that a rush at one of them does not shut out the others.
+    first: AtomicUsize,
+}
+
+struct Listener {
+    /// With the port that was taken.
+    place: Endpoint,
+    bound: Bound,
+}
+
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Endpoints {
+    /// Listens at all of these, or at none.
+    pub fn bind(places: &[Endpoint]) -> Result<Self, (Endpoint, io::Error)> {
+        let bind = |place: &Endpoint| Listener::bind(place).map_err(|error| (place.clone(), error));
+        let listeners = places.iter().map(bind).collect::<Result<_, _>>()?;
+        Ok(Endpoints { listeners, first: AtomicUsize::new(0) })
+    }
+
+    /// The places, with the ports that were taken.
+    pub fn places(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.iter().map(|listener| &listener.place)
+    }
+
+    /// Waits for the next client, at whichever of them. For one caller at a time.
+    pub async fn accept(&self) -> io::Result<(Socket, Reach)> {
+        poll_fn(|cx| {
+            let count = self.listeners.len();
+            let first = self.first.fetch_add(1, Ordering::Relaxed);
+            for at in 0..count {
+                let listener = &self.listeners[first.wrapping_add(at) % count];
+                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                    return Poll::Ready(accepted.map(|socket| (socket, listener.place.reach())));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Listener {
+    fn bind(place: &Endpoint) -> io::Result<Self> {
+        match place {
+            Endpoint::Address(address) => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                // A node that is started again must not wait for the old one's connections to be forgotten.
+                socket.set_reuseaddr(true)?;
+                socket.bind(*address)?;
+                let listener = socket.listen(BACKLOG)?;
+                Ok(Listener { place: Endpoint::Address(listener.local_addr()?), bound: Bound::Tcp(listener) })
+            }
+            Endpoint::Path(path) => {
+                remove_stale(path)?;
+                Ok(Listener { place: place.clone(), bound: Bound::Unix(UnixListener::bind(path)?) })
+            }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        match &self.bound {
+            Bound::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Tcp(stream)),
+            Bound::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Unix(stream)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Endpoint::Path(path) = &self.place {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the socket that a killed node left behind. One at which somebody still listens stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket
+        && matches!(StdUnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_an_address_or_an_absolute_path() {
+        for place in ["127.0.0.1:8080", "[::1]:0", "0.0.0.0:80", "unix:/run/whimbrel.sock"] {
+            let shown = place.parse::<Endpoint>().unwrap().to_string();
+            assert!(shown == place || shown == format!("http://{place}"), "{shown}");
+        }
+        for text in ["", "8080", "localhost:8080", "unix:", "unix:whimbrel.sock", "/run/whimbrel.sock", "127.0.0.1"] {
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_told_from_what_others_reach() {
+        for (place, reach) in [
+            ("127.0.0.1:1", Reach::Loopback),
+            ("[::ffff:127.0.0.1]:1", Reach::Loopback),
+            ("0.0.0.0:1", Reach::Network),
+            ("unix:/a", Reach::Socket),
+        ] {
+            assert_eq!(place.parse::<Endpoint>().unwrap().reach(), reach, "{place}");
+        }
+    }
+}
