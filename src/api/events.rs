@@ -53,7 +53,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
         ])?;
     }
     let kind = body::kind(&request.headers)?;
-    let body = body::read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
+    let (body, _held) = api.bodies.read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
     let data = body::data(kind, body)?;
     if ephemeral {
         let nodes = api.hub.tell(&stream, &event_type, &data).await?;
@@ -153,7 +153,7 @@ pub async fn publish_batch(api: &Api, request: Request) -> Result<Response, Prob
         return Err(Problem::bad_request(detail));
     }
     let kind = body::kind(&request.headers)?;
-    let body = body::read(&request.headers, request.body, BATCH_BYTES).await?;
+    let (body, _held) = api.bodies.read(&request.headers, request.body, BATCH_BYTES).await?;
     let entries = match kind {
         Kind::Lines => body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).collect(),
         Kind::Json => serde_json::from_slice::<Vec<&RawValue>>(&body)

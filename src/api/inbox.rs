@@ -46,7 +46,7 @@ pub async fn acknowledge(api: &Api, stream: StreamName, request: Request) -> Res
     if body::kind(&request.headers)? != Kind::Json {
         return Err(Problem::unsupported_media("an acknowledgement is a JSON object"));
     }
-    let body = body::read(&request.headers, request.body, ACK_BYTES).await?;
+    let (body, _held) = api.bodies.read(&request.headers, request.body, ACK_BYTES).await?;
     let ack: Ack = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body has to be {{\"id\": ID}}: {error}")))?;
     let id = ack.id.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;

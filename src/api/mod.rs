@@ -27,6 +27,7 @@ use crate::health::Health;
 use crate::hub::Hub;
 use crate::transport::{Connections, Handoff, Reach};
 
+pub use body::Bodies;
 pub use problem::Problem;
 pub use starting::starting;
 
@@ -45,6 +46,8 @@ pub struct Api {
     pub ready_strict: bool,
     /// Streams that a connection may follow.
     pub max_streams: usize,
+    /// The bodies of requests.
+    pub bodies: Bodies,
 }
 
 /// A request, taken apart.

@@ -89,6 +89,11 @@ impl Problem {
         Problem::new("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
+    /// There is no room for it now. Nothing was stored.
+    pub fn overload(detail: impl Into<String>) -> Self {
+        Problem::new("overload", "Too much at once; nothing was stored", StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
     /// The body is of a kind that is not taken.
     pub fn unsupported_media(detail: impl Into<String>) -> Self {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;

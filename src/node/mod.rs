@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Bodies};
 use crate::backoff::Backoff;
 use crate::config::Settings;
 use crate::dispatch::{Registry, RegistrySettings};
@@ -80,6 +80,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         connections: connections.clone(),
         ready_strict: settings.ready_strict,
         max_streams: settings.max_streams,
+        bodies: Bodies::default(),
     });
     let service = TowerToHyperService::new(warp::service(api::routes(api)));
     let listener_settings = ListenerSettings {
