@@ -395,6 +395,29 @@ fn a_connection_joins_at_the_head_or_inside_the_ring() {
 }
 
 #[test]
+fn what_was_erased_is_no_longer_in_the_ring_after_the_next_answer() {
+    let mut stream = Stream::at(8);
+    assert_eq!(stream.live.sync(), sync(8));
+    stream.answered(&Page { erased: Some(id(7)), ..page(8, &[], 8) });
+    assert_eq!(stream.told(), "");
+    assert_eq!((joins(&stream.live, 5), joins(&stream.live, 7)), (None, Some(vec![8])));
+}
+
+#[test]
+fn whoever_joins_inside_the_ring_is_given_the_newest_of_each_key() {
+    let mut stream = Stream::new();
+    for (at, key) in [(6, Some("a")), (7, Some("b")), (8, None), (9, Some("a")), (10, Some("a"))] {
+        let mut event = Arc::unwrap_or_clone(event(at, at - 1));
+        event.collapse = key.map(Into::into);
+        stream.live.message(Arc::new(event), &mut stream.out);
+    }
+    assert_eq!(stream.told(), "6, 7, 8, 9, 10", "who is there already is given all");
+    let Join::Deliveries(deliveries) = stream.live.join(id(5)) else { panic!("it is in the ring") };
+    stream.out.extend(deliveries.into_iter().map(|delivery| Step { delivery, resume: Chain::at(id(5)) }));
+    assert_eq!(stream.told(), "(6), 7, 8, (9), 10");
+}
+
+#[test]
 fn a_slow_connection_goes_on_where_it_stopped() {
     let mut stream = Stream::at(9);
     stream.live.sync();

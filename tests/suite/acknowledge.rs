@@ -15,6 +15,7 @@ promises! {
         pending_counts_what_is_to_be_delivered;
     on_redis:
         an_acknowledgement_outlives_the_events_and_the_node,
+        who_goes_on_at_its_acknowledgement_misses_nothing_though_nodes_are_killed,
 }
 
 async fn acknowledge(node: &Node, id: &str) -> Answer {
@@ -75,6 +76,8 @@ async fn an_inbox_that_overflowed_before_it_was_read_is_told_as_a_gap(world: Wor
     // What nobody ever acknowledged begins with the stream itself.
     let born = inbox.connect(&node).await.cursor().id().to_owned();
     let ids = node.publish_all("device:42", 0..300).await;
+    // What the node has in its hands already is not missed, whatever the store trims.
+    node.metric_is("dispatched_total", 300.0).await;
     let kept = node.get_json("/v1/devices/42/events?limit=1").await["events"][0]["id"].as_str().unwrap().to_owned();
     let gap = |after: &str| Gap {
         stream: "device:42".into(),
@@ -124,6 +127,31 @@ async fn an_acknowledgement_outlives_the_events_and_the_node(world: World) {
     let mut client = world.wanted(&["device:42"]).after("ack").connect(&node).await;
     node.publish("device:42", "3").await;
     assert_eq!(client.data(1).await, ["3"], "no gap: it had acknowledged all there was");
+}
+
+async fn who_goes_on_at_its_acknowledgement_misses_nothing_though_nodes_are_killed(world: World) {
+    let producer = world.node(&[]);
+    let inbox = world.wanted(&["device:42"]).after("ack");
+    let (mut published, mut dealt_with) = (Vec::new(), 0);
+    // It reads some, acknowledges a part of that, and its node is gone.
+    for (read, acknowledged) in [(7, 5), (20, 0), (1, 1), (30, 30), (3, 2), (12, 11)] {
+        let node = world.node(&[]);
+        published.extend(producer.publish_all("device:42", (0..10).map(|n| published.len() + n)).await);
+        let mut client = inbox.connect(&node).await;
+        for id in published[dealt_with..].iter().take(read) {
+            assert_eq!(client.event().await.id, *id);
+        }
+        if acknowledged > 0 {
+            dealt_with = (dealt_with + acknowledged).min(published.len());
+            assert_eq!(acked(&node, &published[dealt_with - 1]).await, json!(published[dealt_with - 1]));
+        }
+        drop(node);
+    }
+    assert_eq!(device(&producer).await["pending"], json!(published.len() - dealt_with));
+    let mut client = inbox.connect(&producer).await;
+    for id in &published[dealt_with..] {
+        assert_eq!(client.event().await.id, *id);
+    }
 }
 
 #[tokio::test]
