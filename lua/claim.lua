@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Makes one node the one that cleans up after another. Its claim lapses, so that a cleaner that stops
--- half way is followed by the next.
+-- Makes one node the one that does a work: cleans up after another, or drains an ingress stream. Its claim
+-- lapses unless it is made again, so that one who stops half way is followed by the next.
 --
--- KEYS  1 cleaner
--- ARGV  1 who cleans up, 2 ms the claim holds
+-- KEYS  1 claim
+-- ARGV  1 who claims, 2 ms the claim holds
 -- Answer: whether the claim is theirs.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

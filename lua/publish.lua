@@ -4,9 +4,12 @@
 -- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 once (any key of the stream when there is no idempotency key)
 -- ARGV  1 stream, 2 data, 3 type or '', 4 idempotency key or '', 5 step, 6 events kept,
 --       7 ms the log lives, 8 ms the position lives, 9 ms a key lives, 10 what channels begin with,
---       11 ms after which the event expires or '', 12 collapse key or ''
+--       11 ms after which the event expires or '', 12 collapse key or '', 13 of an event out of an ingress
+--       stream: what that is called, the entry, and the entry before it for the same stream if both are on
+--       their way; otherwise ''
 -- Answer: id, nodes told, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
---         was stored now, the id of the one before it.
+--         was stored now, the id of the one before it. Instead of the id the newest entry taken, with 4: an
+--         entry as new as this was taken before; or '', with 5: the one before it was not taken.
 --
 -- No allow-oom: a store without room refuses publishes before anything is written.
 local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -28,6 +31,35 @@ local function forget_groups()
   end
 end
 
+-- The mark of an ingress stream is its newest entry that this stream took: `meta` holds a NAME=ID word for
+-- each of them, as regions have one each.
+local ingress, taken, after = string.match(ARGV[13], '^(%S+) (%S+) ?(%S*)$')
+local other_marks = {}
+if ingress then
+  local mark
+  for name, id in string.gmatch(redis.call('HGET', meta, 'ingress') or '', '(%S-)=(%S+)') do
+    if name == ingress then
+      mark = id
+    else
+      other_marks[#other_marks + 1] = name .. '=' .. id
+    end
+  end
+  if mark and not above(taken, mark) then
+    return { mark, 0, 4 }
+  end
+  if after ~= '' and (not mark or above(after, mark)) then
+    return { '', 0, 5 }
+  end
+end
+
+local function raise_mark()
+  other_marks[#other_marks + 1] = ingress .. '=' .. taken
+  redis.call('HSET', meta, 'ingress', table.concat(other_marks, ' '))
+  -- It has to be there for as long as the entry is, whatever happens meanwhile. Who removes that lets it
+  -- expire again.
+  redis.call('PERSIST', meta)
+end
+
 local digest
 if key ~= '' then
   local body = kind .. '\0' .. data
@@ -38,7 +70,11 @@ if key ~= '' then
   local known = redis.call('GET', once)
   if known then
     local id, known_digest = string.match(known, '^(%S+) (%S+)$')
-    return { id, 0, known_digest == digest and 1 or 2 }
+    if known_digest ~= digest then
+      return { id, 0, 2 }
+    end
+    if ingress then raise_mark() end
+    return { id, 0, 1 }
   end
 end
 
@@ -71,7 +107,11 @@ end
 redis.call('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
 redis.call('HSET', meta, 'last', id)
 redis.call('PEXPIRE', events, ARGV[7])
-redis.call('PEXPIRE', meta, ARGV[8])
+if ingress then
+  raise_mark()
+else
+  redis.call('PEXPIRE', meta, ARGV[8])
+end
 if group ~= '' then
   redis.call('HSET', collapse, group, id)
   if redis.call('HLEN', collapse) > MAX_GROUPS then

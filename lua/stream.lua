@@ -139,6 +139,17 @@ local function as_read(stream, entry, now)
   return entry
 end
 
+-- The newest id that a stream ever gave to an entry, also when that is gone.
+local function newest_given(key)
+  if redis.call('EXISTS', key) == 0 then
+    return '0-0'
+  end
+  local info = redis.call('XINFO', 'STREAM', key)
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then return info[at + 1] end
+  end
+end
+
 -- Entries in one direction up to the limits of a page, and whether there are more. `command` is XRANGE
 -- or XREVRANGE, `start` the bound to begin at, `stop` the one to end at.
 local function collect(stream, command, start, stop, limit, max_bytes, now)

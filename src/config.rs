@@ -133,6 +133,10 @@ settings! {
     /// Report unready (503) while the store is away. Otherwise a node that once reached its
     /// store stays ready and keeps its clients.
     ready_strict: bool = "false", "BOOL", value::switch;
+    /// Take what producers write straight into Redis: the node takes its turns at the
+    /// ingress stream, and loads the function library. When not set, true with a Redis. The
+    /// embedded store has no ingress.
+    ingress: Option<bool> = "", "BOOL", value::optional(value::switch);
     /// Memory that events may take in the embedded store, in bytes. Unused with a Redis.
     embedded_bytes: usize = "268435456", "BYTES", value::bytes(1);
     /// What is logged: error, warn, info, debug, trace, or a filter such as
@@ -183,6 +187,10 @@ impl Settings {
             // The path is not told: a URL with its password ends up here by mistake.
             let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
             self.redis_url = Some(value::redis_url(text.trim()).map_err(|e| refuse(format!("in the file: {e}")))?);
+        }
+        if self.ingress == Some(true) && self.redis_url.is_none() {
+            let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";
+            return Err(SettingError::new("ingress", reason.into()));
         }
         let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
         if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure) {

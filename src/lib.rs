@@ -30,6 +30,7 @@
 //! - [`dispatch`]: from channel messages to what each connection gets next. Its state machines are plain
 //!   values, and locks, tasks and the store stand around them.
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
+//! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
@@ -50,6 +51,7 @@ pub mod dispatch;
 mod health;
 pub mod history;
 pub mod hub;
+pub mod ingress;
 pub mod metrics;
 pub mod model;
 pub mod node;

@@ -65,6 +65,18 @@ pub struct Metrics {
     pub leases_lost: Counter,
     /// Dead nodes that this one cleaned up after.
     pub nodes_cleaned: Counter,
+    /// Entries of the ingress stream that were published.
+    pub ingress_placed: Counter,
+    /// Entries of the ingress stream that could not be events.
+    pub ingress_rejected: Counter,
+    /// Whether this node drains the ingress stream: 1 or 0. The figures below are 0 on all others.
+    pub ingress_draining: Gauge,
+    /// Entries that can't be placed for now.
+    pub ingress_held: Gauge,
+    /// Entries that wait in the ingress stream.
+    pub ingress_lag_entries: Gauge,
+    /// How long the oldest of them has waited, in seconds.
+    pub ingress_lag_seconds: Gauge<f64, AtomicU64>,
     /// Whether the store answers: 1 or 0.
     pub store_up: Gauge,
 }
@@ -113,6 +125,8 @@ impl Metrics {
         }
         let publish_errors: Family<ByProblem, Counter> = figure!("publish_errors", "Publishes refused or failed");
         let gaps: Family<ByReason, Counter> = figure!("gaps", "Gap notices of live dispatchers");
+        let ingress_lag_seconds: Gauge<f64, AtomicU64> =
+            figure!("ingress_lag_seconds", "How long the oldest entry of the ingress stream has waited");
         let connections: Family<ByTransport, Gauge> = figure!("connections", "Open connections");
         let closed: Family<ByClose, Counter> = figure!("connections_closed", "Connections ended");
         let r = &mut registry;
@@ -146,6 +160,12 @@ impl Metrics {
             channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
             leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
             nodes_cleaned: counter(r, "nodes_cleaned", "Dead nodes that this one cleaned up after"),
+            ingress_placed: counter(r, "ingress_placed", "Entries of the ingress stream that were published"),
+            ingress_rejected: counter(r, "ingress_rejected", "Entries of the ingress stream that can't be events"),
+            ingress_draining: gauge(r, "ingress_draining", "Whether this node drains the ingress stream"),
+            ingress_held: gauge(r, "ingress_held", "Entries of the ingress stream that can't be placed for now"),
+            ingress_lag_entries: gauge(r, "ingress_lag_entries", "Entries that wait in the ingress stream"),
+            ingress_lag_seconds,
             store_up: gauge(r, "store_up", "Whether the store answers"),
             registry,
         })

@@ -130,7 +130,8 @@ impl Hub {
         Ok(told)
     }
 
-    fn check(&self, draft: &Draft) -> Result<(), PublishError> {
+    /// Whether an event may be published: for whoever publishes past the hub.
+    pub fn check(&self, draft: &Draft) -> Result<(), PublishError> {
         self.check_data(&draft.data)?;
         let sound = |text: &Option<String>, most| {
             text.as_ref()

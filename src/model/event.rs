@@ -166,11 +166,11 @@ const MAX_TIME_MS: u64 = 253_402_300_799_999;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ttl(u32);
 
-/// A year. Whoever wants an event to be delivered for longer can leave the time out: what is kept is
-/// decided by retention.
-const MAX_TTL: u32 = 31_536_000;
-
 impl Ttl {
+    /// A year. Whoever wants an event to be delivered for longer can leave the time out: what is kept is
+    /// decided by retention.
+    pub const LONGEST: Ttl = Ttl(31_536_000);
+
     /// The time.
     pub fn time(self) -> Duration {
         Duration::from_secs(self.0.into())
@@ -179,7 +179,7 @@ impl Ttl {
 
 /// Why a text is no time to live.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' can't be a ttl: it is a whole number of seconds from 1 to {MAX_TTL}")]
+#[error("'{0}' can't be a ttl: it is a whole number of seconds from 1 to {longest}", longest = Ttl::LONGEST.time().as_secs())]
 pub struct TtlError(String);
 
 impl FromStr for Ttl {
@@ -187,7 +187,7 @@ impl FromStr for Ttl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let seconds = text.parse().ok().filter(|seconds| digits && (1..=MAX_TTL).contains(seconds));
+        let seconds = text.parse().ok().filter(|seconds| digits && (1..=Ttl::LONGEST.0).contains(seconds));
         seconds.map(Ttl).ok_or_else(|| TtlError(text.chars().take(64).collect()))
     }
 }

@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::dispatch::{Registry, RegistrySettings};
 use crate::health::Health;
 use crate::hub::{Hub, Limits};
+use crate::ingress::Turns;
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::{ConnectError, RedisStore};
@@ -69,7 +70,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let membership = Membership::new(store.clone(), registry.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;
     tokio::spawn(joined.stay());
-    tokio::spawn(cleanup::clean_up_for_ever(store, registry.clone(), settings.lease()));
+    tokio::spawn(cleanup::clean_up_for_ever(store.clone(), registry.clone(), settings.lease()));
+    let turns = settings.ingress.unwrap_or(true).then(|| Turns::begin(store, hub.clone(), settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
@@ -98,6 +100,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     }
 
     drain::signal().await;
+    if let Some(turns) = turns {
+        turns.end().await;
+    }
     drain::let_go(&settings, &health, &hub, &connections).await;
     // Nobody is to come in any more; requests that are under way are answered.
     let _ = stop.send(true);

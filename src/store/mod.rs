@@ -1,14 +1,16 @@
-//! What a region's store does for us, as three small traits, and its two implementations.
+//! What a region's store does for us, as four small traits, and its two implementations.
 //!
 //! - [`EventLog`]: the streams' logs with the routes that say which nodes follow them;
 //! - [`Channels`]: the way from a publish to the nodes that follow the stream, at most once;
-//! - [`Leases`]: which nodes are alive.
+//! - [`Leases`]: which nodes are alive;
+//! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
 //! behaviour.
 
 mod clock;
+mod ingress;
 mod mailbox;
 pub mod memory;
 pub mod redis;
@@ -26,6 +28,7 @@ use crate::model::{
 };
 
 pub use clock::StoreClock;
+pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
 pub use retention::{Retention, RetentionError, RetentionRules};
 
 /// Most events in one page.
@@ -257,6 +260,10 @@ pub trait Leases: Send + Sync {
 pub trait Store: EventLog + Channels + Leases {
     /// What it is, for people: `embedded` or a Redis address without its password.
     fn describe(&self) -> String;
+
+    /// Where producers add events by themselves. The embedded store has no such place: nobody but its node
+    /// reaches it.
+    fn ingress(&self) -> Option<&dyn Ingress>;
 }
 
 /// Why the store did not do what it was asked.

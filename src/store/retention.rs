@@ -20,6 +20,11 @@ pub struct Retention {
 pub struct RetentionRules(Vec<(String, Retention)>);
 
 impl RetentionRules {
+    /// All rules in order, patterns first; the last one matches every stream.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Retention)> {
+        self.0.iter().map(|(pattern, retention)| (pattern.as_str(), *retention)).chain([("*", DEFAULT)])
+    }
+
     /// What holds for `stream`. Streams that no rule matches get the default: 1000 events, a day.
     pub fn of(&self, stream: &StreamName) -> Retention {
         self.0

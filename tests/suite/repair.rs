@@ -14,8 +14,8 @@ use whimbrel::model::{
 };
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::{
-    Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store, StoreError,
-    Subscription,
+    Channels, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
+    StoreError, Subscription,
 };
 
 use crate::conformance::draft;
@@ -158,6 +158,10 @@ impl Leases for Gate {
 impl Store for Gate {
     fn describe(&self) -> String {
         "a gate".to_owned()
+    }
+
+    fn ingress(&self) -> Option<&dyn Ingress> {
+        None
     }
 }
 

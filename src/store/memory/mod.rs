@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, EventLog, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
-    StoreError, Subscription, millis, now_ms, random_step,
+    ChannelMessage, Channels, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route,
+    Store, StoreError, Subscription, millis, now_ms, random_step,
 };
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -316,6 +316,10 @@ impl Leases for MemoryStore {
 impl Store for MemoryStore {
     fn describe(&self) -> String {
         "embedded".to_owned()
+    }
+
+    fn ingress(&self) -> Option<&dyn Ingress> {
+        None
     }
 }
 

@@ -34,6 +34,30 @@ impl Keys {
         }
     }
 
+    /// What producers add by themselves.
+    pub(super) fn ingress(&self) -> String {
+        format!("{}:ingress", self.prefix)
+    }
+
+    /// What of it can't be events.
+    pub(super) fn rejected(&self) -> String {
+        format!("{}:ingress:rejected", self.prefix)
+    }
+
+    /// Who drains it.
+    pub(super) fn drainer(&self) -> String {
+        format!("{}:ingress:drainer", self.prefix)
+    }
+
+    /// Which function library was loaded last.
+    pub(super) fn library(&self) -> String {
+        format!("{}:library", self.prefix)
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// What every node's channel begins with.
     pub(super) fn channels(&self) -> &str {
         &self.channels

@@ -8,9 +8,11 @@
 mod connections;
 mod durable;
 mod errors;
+mod ingress;
 mod inspection;
 mod keys;
 mod leases;
+mod library;
 mod scripts;
 mod subscription;
 
@@ -21,10 +23,11 @@ use bytes::Bytes;
 use redis::Value;
 
 use self::connections::{Address, Lanes, Pool};
+use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Channels, EventLog, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
+    Channels, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
     Subscription, millis, random_step,
 };
 use crate::model::{
@@ -63,6 +66,8 @@ pub struct RedisStore {
     membership: Pool,
     /// For publishes that wait for replicas or the disk.
     durable: Pool,
+    /// Waits for entries of the ingress stream.
+    bell: Bell,
 }
 
 impl RedisStore {
@@ -79,10 +84,16 @@ impl RedisStore {
         let membership = Pool::new(&address, MEMBERSHIP_POOL_SIZE)?;
         let durable = Pool::new(&address, DURABLE_POOL_SIZE)?;
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
-        Ok(RedisStore { rules, position_time, keys: Keys::new(prefix), address, lanes, pool, membership, durable })
+        let (keys, bell) = (Keys::new(prefix), Bell::default());
+        Ok(RedisStore { rules, position_time, keys, address, lanes, pool, membership, durable, bell })
     }
 
     fn publish_call(&self, stream: &StreamName, draft: &Draft) -> Call {
+        self.publish_call_of(stream, draft, "")
+    }
+
+    /// A publish of an event that came with an ingress stream, by the entry; otherwise that is empty.
+    fn publish_call_of(&self, stream: &StreamName, draft: &Draft, entry: &str) -> Call {
         let retention = self.rules.of(stream);
         let key = draft.key.as_deref().unwrap_or_default();
         let kind = if draft.kind.is_message() { "" } else { draft.kind.as_str() };
@@ -101,12 +112,39 @@ impl RedisStore {
             .arg(self.keys.channels())
             .arg(draft.ttl.map_or(String::new(), |ttl| millis(ttl).to_string()))
             .arg(draft.collapse.as_deref().unwrap_or_default())
+            .arg(entry)
     }
 
     /// How long the stream's position lives: never shorter than its log, which could not go on without
     /// it, as new ids might fall among the old.
     fn position_ms(&self, stream: &StreamName) -> u64 {
         millis(self.position_time.max(self.rules.of(stream).time))
+    }
+
+    /// Runs a call for each item on its stream's lane: a stream's calls stay in order, and lanes don't wait
+    /// for each other. The answers are in the order of the items.
+    async fn run_by_stream<'a, T>(
+        &self,
+        items: &'a [T],
+        stream: impl Fn(&'a T) -> &'a StreamName,
+        call: impl Fn(&'a T) -> Call,
+    ) -> Vec<Result<Value, StoreError>> {
+        let mut places = vec![Vec::new(); self.lanes.count()];
+        for (place, item) in items.iter().enumerate() {
+            places[self.lanes.index_of(stream(item))].push(place);
+        }
+        let pipelines = places.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(lane, places)| {
+            let calls = places.iter().map(|place| call(&items[*place]));
+            async move { (places, self.lanes.at(lane).run_all(calls).await) }
+        });
+        let mut answers: Vec<_> =
+            items.iter().map(|_| Err(StoreError::Protocol("too few answers".to_owned()))).collect();
+        for (places, outcomes) in futures_util::future::join_all(pipelines).await {
+            for (place, outcome) in places.iter().zip(outcomes) {
+                answers[*place] = outcome;
+            }
+        }
+        answers
     }
 
     async fn page(&self, call: Call) -> Result<Page, StoreError> {
@@ -122,23 +160,13 @@ impl EventLog for RedisStore {
     }
 
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
-        // One pipeline a lane: a stream's events stay in order, and lanes don't wait for each other.
-        let mut places = vec![Vec::new(); self.lanes.count()];
-        for (place, (stream, _)) in batch.iter().enumerate() {
-            places[self.lanes.index_of(stream)].push(place);
-        }
-        let pipelines = places.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(lane, places)| {
-            let calls = places.iter().map(|place| self.publish_call(&batch[*place].0, &batch[*place].1));
-            async move { (places, self.lanes.at(lane).run_all(calls).await) }
-        });
-        let mut answers: Vec<_> =
-            batch.iter().map(|_| Err(StoreError::Protocol("too few answers".to_owned()))).collect();
-        for (places, outcomes) in futures_util::future::join_all(pipelines).await {
-            for (place, outcome) in places.iter().zip(outcomes) {
-                answers[*place] = outcome.and_then(|answer| scripts::published(&batch[*place].0, answer));
-            }
-        }
+        let answers =
+            self.run_by_stream(batch, |(stream, _)| stream, |(stream, draft)| self.publish_call(stream, draft)).await;
         answers
+            .into_iter()
+            .zip(batch)
+            .map(|(answer, (stream, _))| answer.and_then(|answer| scripts::published(stream, answer)))
+            .collect()
     }
 
     async fn publish_durably(
@@ -302,5 +330,9 @@ impl Channels for RedisStore {
 impl Store for RedisStore {
     fn describe(&self) -> String {
         format!("Redis at {}", self.address)
+    }
+
+    fn ingress(&self) -> Option<&dyn Ingress> {
+        Some(self)
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{Cmd, ToRedisArgs, Value};
 
 use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName};
-use crate::store::StoreError;
+use crate::store::{IngressEntry, IngressPage, Placed, StoreError};
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
 pub(super) struct Script {
@@ -57,12 +57,16 @@ scripts! {
     ACKNOWLEDGE = Script::of_stream, "acknowledge.lua";
     INBOX = Script::of_stream, "inbox.lua";
     ERASE = Script::of_stream, "erase.lua";
+    INGRESS_READ = Script::of_stream, "ingress_read.lua";
+    INGRESS_LIFT = Script::of_stream, "ingress_lift.lua";
+    REJECT = Script::new, "reject.lua";
     REGISTER = Script::new, "register.lua";
     RENEW = Script::new, "renew.lua";
     BEAT = Script::new, "beat.lua";
     ASSERT_NODE = Script::new, "assert_node.lua";
     NODES = Script::new, "nodes.lua";
     CLAIM = Script::new, "claim.lua";
+    UNCLAIM = Script::new, "unclaim.lua";
     NOTE = Script::new, "note.lua";
 }
 
@@ -138,6 +142,43 @@ pub(super) fn inbox(answer: Value) -> Result<(Inbox, Option<EventId>), StoreErro
     let standing = fields.standing()?;
     let pending = u64::try_from(fields.number()?).map_err(|_| nonsense("a count"))?;
     Ok((Inbox { standing, pending }, fields.optional_id()?))
+}
+
+/// What a publish of an ingress entry answered.
+pub(super) fn placed(answer: Value) -> Result<Placed, StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let id = fields.optional_id()?;
+    let _nodes = fields.number()?;
+    match (fields.number()?, id) {
+        (0 | 1, _) => Ok(Placed::Now),
+        (2, _) => Err(StoreError::KeyReused),
+        (4, Some(mark)) => Ok(Placed::Before(mark)),
+        (5, _) => Ok(Placed::NotInTurn),
+        _ => Err(nonsense("an outcome of a publish")),
+    }
+}
+
+/// A page of an ingress stream.
+pub(super) fn ingress_page(answer: Value) -> Result<IngressPage, StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let last = fields.id()?;
+    let waiting = fields.number()?.unsigned_abs();
+    let oldest = fields.optional_id()?;
+    let now_ms = fields.text()?.parse().map_err(|_| nonsense("a time"))?;
+    let entries = Fields::of(fields.next()?)?.0.map(ingress_entry).collect::<Result<_, _>>()?;
+    Ok(IngressPage { last, waiting, oldest, now_ms, entries })
+}
+
+fn ingress_entry(entry: Value) -> Result<IngressEntry, StoreError> {
+    let mut entry = Fields::of(entry)?;
+    let id = entry.id()?;
+    let size = entry.number()?.unsigned_abs();
+    let mut words = Fields::of(entry.next()?)?;
+    let mut fields = Vec::with_capacity(words.0.len() / 2);
+    while let Some(name) = words.0.next() {
+        fields.push((bytes(name)?, bytes(words.next()?)?));
+    }
+    Ok(IngressEntry { id, bytes: size, fields })
 }
 
 /// What every reading script answers.

@@ -4,6 +4,7 @@ pub mod client;
 pub mod command;
 pub mod http;
 pub mod node;
+pub mod producers;
 pub mod proxy;
 pub mod redis;
 mod sse;

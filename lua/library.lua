@@ -1,0 +1,154 @@
+-- The function with which producers publish: it checks what a node would check, then does what
+-- lua/publish.lua does. It is put behind that, as `publish(KEYS, ARGV)`, behind lua/json.lua, and behind
+-- `SETTINGS`, which are those of the node that loaded it.
+--
+-- KEYS  1 K:events, 2 K:nodes, 3 K:meta, 4 K:collapse, 5 K:once:KEY or K:once:-
+-- ARGV  1 data, then names and values: type, ttl, collapse, key
+-- Answer: the event's id.
+
+local function refuse(slug, detail)
+  return redis.error_reply('ERR ' .. slug .. ': ' .. detail)
+end
+
+-- What was given, cut short, and on one line.
+local function quoted(text)
+  return "'" .. string.gsub(string.sub(text, 1, 64), '[%c\128-\255]', '?') .. "'"
+end
+
+-- The stream that a tag names; otherwise nil and what is wrong.
+local function named_stream(tag)
+  local kind, name = string.match(tag, '^(%a+):(.*)$')
+  if kind ~= 'device' and kind ~= 'topic' then
+    return nil, quoted(tag) .. ' is not a stream: expected device:NAME or topic:NAME'
+  end
+  if #name < 1 or #name > 200 or string.find(name, '[^A-Za-z0-9%-._~:@|=]') or name == '.' or name == '..'
+    or string.sub(name, 1, 9) == 'whimbrel:' then
+    return nil, 'the name ' .. quoted(name) .. ' is not allowed; allowed are 1 to 200 characters out of ' ..
+      "A-Z a-z 0-9 - . _ ~ : @ | =, not '.' or '..', not beginning with 'whimbrel:'"
+  end
+  return tag
+end
+
+local function bad_type(kind)
+  return #kind < 1 or #kind > 128 or string.find(kind, '[^A-Za-z0-9._:/%-]') or kind == 'open' or kind == 'error'
+    or string.sub(kind, 1, 9) == 'whimbrel:'
+end
+
+-- How much of a stream is kept: the first rule that matches it. A rule's pattern is given as what stands
+-- between its stars.
+local function matches(parts, text)
+  local first = parts[1]
+  if string.sub(text, 1, #first) ~= first then return false end
+  if #parts == 1 then return #text == #first end
+  local at = #first + 1
+  for index = 2, #parts - 1 do
+    local _, stop = string.find(text, parts[index], at, true)
+    if not stop then return false end
+    at = stop + 1
+  end
+  local last = parts[#parts]
+  return #text - at + 1 >= #last and string.sub(text, #text - #last + 1) == last
+end
+
+local function retention(stream)
+  for _, rule in ipairs(SETTINGS.retention) do
+    if matches(rule.parts, stream) then return rule end
+  end
+end
+
+local OPTIONS = { type = true, ttl = true, collapse = true, key = true }
+
+local function publish_checked(keys, args)
+  if #keys ~= 5 then
+    return refuse('invalid-keys', 'expected 5 keys: K:events K:nodes K:meta K:collapse K:once:KEY, where K is ' ..
+      SETTINGS.prefix .. ':{device:NAME} or ' .. SETTINGS.prefix .. ':{topic:NAME}')
+  end
+  local head = SETTINGS.prefix .. ':{'
+  local tag = string.match(keys[1], '^(.*)}:events$')
+  if not tag or string.sub(tag, 1, #head) ~= head then
+    return refuse('invalid-keys', 'the first key is ' .. quoted(keys[1]) .. ', expected ' .. head ..
+      'device:NAME}:events or ' .. head .. 'topic:NAME}:events')
+  end
+  local stream, wrong = named_stream(string.sub(tag, #head + 1))
+  if not stream then
+    return refuse('invalid-name', wrong)
+  end
+  local base = tag .. '}:'
+  for index, suffix in ipairs({ 'events', 'nodes', 'meta', 'collapse' }) do
+    if keys[index] ~= base .. suffix then
+      return refuse('invalid-keys', 'key ' .. index .. ' is ' .. quoted(keys[index]) .. ', expected ' ..
+        base .. suffix)
+    end
+  end
+
+  local data = args[1]
+  if not data then
+    return refuse('invalid-data', 'the data is missing')
+  end
+  if #data > SETTINGS.event_bytes then
+    return refuse('too-large', "the event's data has " .. #data .. ' bytes; allowed are ' .. SETTINGS.event_bytes)
+  end
+  local at = not_json(data)
+  if at then
+    return refuse('invalid-json', 'the data is not JSON at byte ' .. at)
+  end
+
+  local given = {}
+  for index = 2, #args, 2 do
+    local name, value = args[index], args[index + 1]
+    if not OPTIONS[name] then
+      return refuse('invalid-option', quoted(name) .. ' is not known; known: type, ttl, collapse, key')
+    elseif given[name] then
+      return refuse('invalid-option', name .. ' is given more than once')
+    elseif not value then
+      return refuse('invalid-option', 'the value of ' .. name .. ' is missing')
+    end
+    given[name] = value
+  end
+  local kind, ttl, collapse, key = given.type or '', given.ttl or '', given.collapse or '', given.key or ''
+  if given.type and bad_type(kind) then
+    return refuse('invalid-type', quoted(kind) .. " can't be an event type; allowed are 1 to 128 characters out of " ..
+      "A-Z a-z 0-9 . _ : / -, not 'open' or 'error', not beginning with 'whimbrel:'")
+  end
+  if kind == 'message' then kind = '' end
+  if given.ttl then
+    if not string.find(ttl, '^[1-9]%d*$') or #ttl > 9 or tonumber(ttl) > SETTINGS.longest_ttl then
+      return refuse('invalid-ttl', 'the ttl is ' .. quoted(ttl) .. ', expected whole seconds from 1 to ' ..
+        SETTINGS.longest_ttl)
+    end
+    ttl = ttl .. '000'
+  end
+  if given.collapse and (#collapse < 1 or #collapse > 128 or string.find(collapse, '[^\33-\126]')) then
+    return refuse('invalid-collapse', 'the collapse key must be 1 to 128 visible ASCII characters')
+  end
+  if given.key and (#key < 1 or #key > 128 or string.find(key, '[^\33-\126]')) then
+    return refuse('invalid-key', 'the idempotency key must be 1 to 128 visible ASCII characters')
+  end
+  local once = base .. 'once:' .. (given.key or '-')
+  if keys[5] ~= once then
+    return refuse('invalid-keys', 'key 5 is ' .. quoted(keys[5]) .. ', expected ' .. quoted(once))
+  end
+
+  local kept = retention(stream)
+  -- Ids step at random, so that two masters after a split do not give one id to two events. The random numbers
+  -- of scripts are the same on every master; a digest of the event and the microsecond is not.
+  local time = redis.call('TIME')
+  local step = tonumber(string.sub(redis.sha1hex(time[1] .. '.' .. time[2] .. kind .. '\0' .. data), 1, 4), 16) + 1
+  local answer = publish(keys, {
+    stream, data, kind, key, tostring(step), kept.events, kept.ms, kept.position_ms, SETTINGS.once_ms,
+    SETTINGS.channels, ttl, collapse, '', '',
+  })
+  if answer[3] == 2 then
+    return refuse('key-reused',
+      'the idempotency key was used within the last 5 minutes for an event with another body or type')
+  elseif answer[3] > 2 then
+    return refuse('unavailable', 'the stream does not take events here now')
+  end
+  return answer[1]
+end
+
+redis.register_function({
+  function_name = SETTINGS.name,
+  callback = publish_checked,
+  description = SETTINGS.description,
+})

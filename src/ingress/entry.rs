@@ -1,0 +1,133 @@
+//! From an entry's fields to an event for a stream, or to what is wrong with them.
+
+use bytes::Bytes;
+
+use crate::model::{Draft, EventType, StreamKind, StreamName, Ttl};
+use crate::store::{IngressEntry, Placement, Rejection};
+
+/// Fields of an entry.
+const FIELDS: [&str; 7] = ["device", "topic", "data", "type", "ttl", "collapse", "key"];
+
+/// What an entry may have around its data: names, a stream, a type, keys.
+pub const OVERHEAD: usize = 4096;
+
+/// Fields of a rejected entry that are kept, and bytes of each name and value.
+const SHOWN_FIELDS: usize = 16;
+const SHOWN_BYTES: usize = 1024;
+
+/// Reads an entry. The error is for people, and names the field.
+pub fn read(entry: &IngressEntry) -> Result<(StreamName, Draft), String> {
+    if entry.fields.is_empty() {
+        return Err(format!("the entry has {} bytes, more than any event has", entry.bytes));
+    }
+    let mut given: [Option<&Bytes>; FIELDS.len()] = [None; FIELDS.len()];
+    for (name, value) in &entry.fields {
+        let Some(at) = FIELDS.iter().position(|known| known.as_bytes() == name) else {
+            return Err(format!("the field {} is not known; known: {}", quoted(name), FIELDS.join(", ")));
+        };
+        if given[at].replace(value).is_some() {
+            return Err(format!("the field '{}' is given more than once", FIELDS[at]));
+        }
+    }
+    let [device, topic, data, kind, ttl, collapse, key] = given;
+    let stream = match (device, topic) {
+        (Some(name), None) => StreamName::new(StreamKind::Device, text("device", name)?),
+        (None, Some(name)) => StreamName::new(StreamKind::Topic, text("topic", name)?),
+        _ => return Err("give one of the fields 'device' and 'topic'".to_owned()),
+    };
+    let stream = stream.map_err(|error| error.to_string())?;
+    let data = data.ok_or("the field 'data' is missing")?;
+    let kind = match kind {
+        Some(kind) => text("type", kind)?.parse::<EventType>().map_err(|error| error.to_string())?,
+        None => EventType::MESSAGE,
+    };
+    let word = |name, value: Option<&Bytes>| value.map(|value| text(name, value).map(str::to_owned)).transpose();
+    let mut draft = Draft::new(kind, data.clone());
+    draft.ttl = match ttl {
+        Some(ttl) => Some(text("ttl", ttl)?.parse::<Ttl>().map_err(|error| error.to_string())?.time()),
+        None => None,
+    };
+    draft.collapse = word("collapse", collapse)?;
+    draft.key = word("key", key)?;
+    Ok((stream, draft))
+}
+
+/// An entry that could be read, but is refused by its stream.
+pub fn rejection_of(placement: &Placement, reason: String) -> Rejection {
+    let Placement { id, stream, draft, .. } = placement;
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let mut fields = vec![(text(stream.kind().as_str()), text(stream.name())), (text("data"), draft.data.clone())];
+    fields.extend(draft.key.as_deref().map(|key| (text("key"), text(key))));
+    rejection(&IngressEntry { id: *id, bytes: 0, fields }, reason)
+}
+
+fn text<'a>(field: &str, value: &'a Bytes) -> Result<&'a str, String> {
+    std::str::from_utf8(value).map_err(|_| format!("the field '{field}' is not UTF-8"))
+}
+
+/// What was given, cut short, and on one line whatever it holds.
+fn quoted(value: &Bytes) -> String {
+    let start: String = String::from_utf8_lossy(value).chars().take(64).collect();
+    format!("'{}'", start.escape_debug())
+}
+
+/// The entry as those who look after it are shown it: a large one is cut short.
+pub fn rejection(entry: &IngressEntry, reason: String) -> Rejection {
+    let cut = |bytes: &Bytes| Bytes::copy_from_slice(&bytes[..bytes.len().min(SHOWN_BYTES)]);
+    let fields = entry.fields.iter().take(SHOWN_FIELDS).map(|(name, value)| (cut(name), cut(value))).collect();
+    Rejection { id: entry.id, reason, fields }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::EventId;
+
+    fn entry(words: &[&str]) -> IngressEntry {
+        let bytes = |word: &str| Bytes::copy_from_slice(word.as_bytes());
+        let fields = words.chunks(2).map(|pair| (bytes(pair[0]), bytes(pair[1]))).collect();
+        IngressEntry { id: EventId::new(5, 1), bytes: 0, fields }
+    }
+
+    #[test]
+    fn an_entry_names_its_stream_and_holds_an_event() {
+        let words = ["topic", "a:b", "data", "{}", "type", "x.y", "ttl", "60", "collapse", "c", "key", "k"];
+        let (stream, draft) = read(&entry(&words)).unwrap();
+        assert_eq!((stream.as_str(), &draft.data[..], draft.kind.as_str()), ("topic:a:b", &b"{}"[..], "x.y"));
+        assert_eq!(draft.ttl, Some(Duration::from_secs(60)));
+        assert_eq!((draft.collapse.as_deref(), draft.key.as_deref()), (Some("c"), Some("k")));
+        assert_eq!(read(&entry(&["device", "42", "data", "1"])).unwrap().0.as_str(), "device:42");
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_entry_is_named() {
+        for (words, wrong) in [
+            (&["data", "1"][..], "'device' and 'topic'"),
+            (&["device", "1", "topic", "2", "data", "1"], "'device' and 'topic'"),
+            (&["device", "no spaces", "data", "1"], "' '"),
+            (&["device", "1"], "'data' is missing"),
+            (&["device", "1", "data", "1", "data", "2"], "'data' is given more than once"),
+            (&["device", "1", "data", "1", "typ", "x"], "'typ' is not known"),
+            (&["device", "1", "data", "1", "type", "open"], "'open'"),
+            (&["device", "1", "data", "1", "ttl", "0"], "'0' can't be a ttl"),
+            (&["device", "1", "data", "1", "ttl", "+5"], "'+5' can't be a ttl"),
+            (&["device", "1", "data", "1", "ttl", "99999999999999999999"], "number of seconds"),
+            (&[], "more than any event"),
+        ] {
+            let told = read(&entry(words)).unwrap_err();
+            assert!(told.contains(wrong), "{words:?}: {told}");
+        }
+        let odd = IngressEntry { fields: vec![("topic".into(), Bytes::from_static(b"\xff"))], ..entry(&[]) };
+        assert!(read(&odd).unwrap_err().contains("not UTF-8"));
+    }
+
+    #[test]
+    fn of_a_large_entry_little_is_shown() {
+        let fields = vec![("data".into(), Bytes::from(vec![b'x'; 100_000])); 100];
+        let shown = rejection(&IngressEntry { fields, ..entry(&[]) }, "too much".to_owned());
+        assert_eq!(shown.fields.len(), SHOWN_FIELDS);
+        assert!(shown.fields.iter().all(|(_, value)| value.len() == SHOWN_BYTES));
+    }
+}

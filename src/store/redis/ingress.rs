@@ -1,0 +1,132 @@
+//! The ingress stream of this Redis, and the connection on which new entries are waited for.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
+
+use super::RedisStore;
+use super::connections::Address;
+use super::errors::{refused, unanswered, unreachable};
+use super::library;
+use super::scripts::{self, Call};
+use crate::model::{EventId, StreamName};
+use crate::store::{Ingress, IngressPage, NodeId, PAGE_BYTES, Placed, Placement, Rejection, StoreError, millis};
+
+/// What the marks of this ingress stream are kept under. One region has one.
+const NAME: &str = "local";
+
+/// Entries in a page. They are placed before the next page is read, so a large page keeps all lanes busy.
+const PAGE_ENTRIES: usize = 1024;
+
+/// A page of small entries is rarely as large as one of a stream: several of those fit.
+const PAGE_SIZE: usize = 4 * PAGE_BYTES;
+
+/// Rejected entries that are kept, at the least.
+const REJECTED_KEPT: usize = 10_000;
+
+/// The newest of the rejected that are looked through for one that was written down already: more than can
+/// have been written down without having been removed.
+const REJECTED_LOOKED_THROUGH: usize = 2 * PAGE_ENTRIES;
+
+/// A connection that waits: whatever is sent behind a blocking command waits too, so nothing else is.
+#[derive(Default)]
+pub(super) struct Bell(Mutex<Option<MultiplexedConnection>>);
+
+impl Bell {
+    async fn wait(&self, address: &Address, key: &str, after: EventId, most: Duration) -> Result<(), StoreError> {
+        let mut held = self.0.lock().await;
+        // Taken out for the time: were the wait given up, its answer would be in the way of the next.
+        let mut connection = match held.take() {
+            Some(connection) => connection,
+            None => address.open(|_| {}).await.map_err(unreachable)?,
+        };
+        let mut wait = redis::cmd("XREAD");
+        // BLOCK 0 would be for ever.
+        wait.arg("COUNT").arg(1).arg("BLOCK").arg(millis(most).max(1));
+        wait.arg("STREAMS").arg(key).arg(after.to_string());
+        match connection.send_packed_command(&wait).await {
+            Ok(Value::ServerError(error)) => Err(refused(&error)),
+            Ok(_) => {
+                *held = Some(connection);
+                Ok(())
+            }
+            Err(error) => Err(unanswered(&error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Ingress for RedisStore {
+    async fn hold(&self, node: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
+        let call = Call::script(&scripts::CLAIM, &[&self.keys.drainer()]).arg(node.as_str()).arg(millis(ttl));
+        Ok(self.membership.run(call).await? == Value::Int(1))
+    }
+
+    async fn let_go(&self, node: &NodeId) -> Result<(), StoreError> {
+        let call = Call::script(&scripts::UNCLAIM, &[&self.keys.drainer()]).arg(node.as_str());
+        self.membership.run(call).await.map(drop)
+    }
+
+    async fn entries(&self, after: EventId, largest: usize) -> Result<IngressPage, StoreError> {
+        let call = Call::script(&scripts::INGRESS_READ, &[&self.keys.ingress()])
+            .arg(after.to_string())
+            .arg(PAGE_ENTRIES)
+            .arg(PAGE_SIZE)
+            .arg(largest);
+        scripts::ingress_page(self.pool.run(call).await?)
+    }
+
+    async fn wait(&self, after: EventId, most: Duration) -> Result<(), StoreError> {
+        self.bell.wait(&self.address, &self.keys.ingress(), after, most).await
+    }
+
+    async fn place(&self, batch: &[Placement]) -> Vec<Result<Placed, StoreError>> {
+        let call = |Placement { id, after, stream, draft }: &Placement| {
+            let entry = match after {
+                Some(after) => format!("{NAME} {id} {after}"),
+                None => format!("{NAME} {id}"),
+            };
+            self.publish_call_of(stream, draft, &entry)
+        };
+        let answers = self.run_by_stream(batch, |placement| &placement.stream, call).await;
+        answers.into_iter().map(|answer| answer.and_then(scripts::placed)).collect()
+    }
+
+    async fn settle(&self, done: &[EventId], streams: &[StreamName]) -> Result<(), StoreError> {
+        let ids: Vec<String> = done.iter().map(EventId::to_string).collect();
+        self.pool.run(Call::command("XDEL", &self.keys.ingress()).arg(ids)).await?;
+        // Only now: until the entries are gone, the marks that keep them from being taken twice may not go.
+        let expire =
+            |stream: &StreamName| Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
+        // A stream that misses it keeps its position until somebody uses it again.
+        self.run_by_stream(streams, |stream| stream, expire).await;
+        Ok(())
+    }
+
+    async fn reject(&self, rejections: &[Rejection]) -> Result<(), StoreError> {
+        let call =
+            Call::script(&scripts::REJECT, &[&self.keys.rejected()]).arg(REJECTED_KEPT).arg(REJECTED_LOOKED_THROUGH);
+        let call = rejections.iter().fold(call, |call, Rejection { id, reason, fields }| {
+            let words: Vec<&[u8]> =
+                fields.iter().flat_map(|(name, value): &(Bytes, Bytes)| [&name[..], value]).collect();
+            call.arg(id.to_string()).arg(reason).arg(words.len()).arg(words)
+        });
+        self.pool.run(call).await?;
+        let ids: Vec<String> = rejections.iter().map(|rejection| rejection.id.to_string()).collect();
+        self.pool.run(Call::command("XDEL", &self.keys.ingress()).arg(ids)).await.map(drop)
+    }
+
+    async fn lift(&self, mark: EventId, done: &[EventId]) -> Result<bool, StoreError> {
+        let done: Vec<String> = done.iter().map(EventId::to_string).collect();
+        let call = Call::script(&scripts::INGRESS_LIFT, &[&self.keys.ingress()]).arg(mark.to_string()).arg(done);
+        Ok(self.pool.run(call).await? == Value::Int(1))
+    }
+
+    async fn offer_functions(&self, event_bytes: usize, starting: bool) -> Result<bool, StoreError> {
+        library::offer(self, event_bytes, starting).await
+    }
+}

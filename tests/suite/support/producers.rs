@@ -1,0 +1,40 @@
+//! Producers that write straight into Redis, with what they have: `redis-cli`, and a stock client for Python.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::in_time;
+use super::redis::RedisServer;
+
+/// What `redis-cli` answers to a command, as JSON.
+pub async fn redis_cli(redis: &RedisServer, command: &[&str]) -> Value {
+    let port = redis.port().to_string();
+    let output = tokio::process::Command::new("redis-cli").args(["-p", &port, "--json"]).args(command).output();
+    let output = in_time("redis-cli", output).await.expect("redis-cli comes with redis-server");
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim_end().to_owned()))
+}
+
+/// A script in Python under way.
+pub struct Script(tokio::process::Child);
+
+/// Starts a script of the repository, by its path in it.
+pub fn python(script: &str, arguments: &[&str]) -> Script {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join("target/tools/python/bin/python");
+    assert!(program.exists(), "scripts/test installs the Python that tests use");
+    let mut command = tokio::process::Command::new(program);
+    command.arg(root.join(script)).args(arguments).kill_on_drop(true);
+    Script(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+impl Script {
+    /// What it printed, after it ended as it should.
+    pub async fn end(self) -> String {
+        let output = in_time("the end of the script", self.0.wait_with_output()).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
