@@ -130,8 +130,13 @@ local function as_read(stream, entry, now)
     return { entry[1], { 'p', prev or '', 'x', '0' } }
   end
   if group then
-    local newest = redis.call('HGET', stream.collapse, group)
-    if newest and above(newest, entry[1]) then
+    local newest = stream.newest[group]
+    if newest == nil then
+      newest = redis.call('HGET', stream.collapse, group)
+      stream.newest[group] = newest
+    end
+    -- Any other than the newest of its key is older.
+    if newest and newest ~= entry[1] then
       fields[#fields + 1] = 's'
       fields[#fields + 1] = '1'
     end
@@ -154,6 +159,8 @@ end
 -- or XREVRANGE, `start` the bound to begin at, `stop` the one to end at.
 local function collect(stream, command, start, stop, limit, max_bytes, now)
   local entries, bytes = {}, 0
+  -- What the store said of collapse keys, to be asked once for each.
+  stream.newest = {}
   while true do
     local wanted = math.min(CHUNK, limit - #entries + 1)
     local chunk = redis.call(command, stream.key, start, stop, 'COUNT', wanted)
