@@ -222,6 +222,9 @@ impl Lane {
 
     /// The lane's connection, or the next one if that comes about soon.
     pub(super) async fn open(&self) -> Result<Arc<Open>, StoreError> {
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
         let connected = self.connected.notified();
         tokio::pin!(connected);
         connected.as_mut().enable();

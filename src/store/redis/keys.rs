@@ -24,13 +24,14 @@ impl Keys {
     }
 
     pub(super) fn of(&self, stream: &StreamName) -> StreamKeys {
-        let base = format!("{}:{{{stream}}}", self.prefix);
+        // Joined, not formatted: they are made for every operation.
+        let name = |key: &str| [&self.prefix, ":{", stream.as_str(), "}:", key].concat();
         StreamKeys {
-            events: format!("{base}:events"),
-            nodes: format!("{base}:nodes"),
-            meta: format!("{base}:meta"),
-            collapse: format!("{base}:collapse"),
-            once: format!("{base}:once:"),
+            events: name("events"),
+            nodes: name("nodes"),
+            meta: name("meta"),
+            collapse: name("collapse"),
+            once: name("once:"),
         }
     }
 

@@ -70,6 +70,11 @@ scripts! {
     NOTE = Script::new, "note.lua";
 }
 
+/// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
+/// grow in a dozen steps.
+const ARGUMENTS: usize = 24;
+const ARGUMENT_BYTES: usize = 768;
+
 /// One command on its way to the server.
 pub(super) struct Call {
     pub(super) command: Cmd,
@@ -80,8 +85,8 @@ pub(super) struct Call {
 impl Call {
     /// A script with the keys it touches.
     pub(super) fn script(script: &'static Script, keys: &[&str]) -> Self {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.hash).arg(keys.len()).arg(keys);
+        let mut command = Cmd::with_capacity(ARGUMENTS, ARGUMENT_BYTES);
+        command.arg("EVALSHA").arg(&script.hash).arg(keys.len()).arg(keys);
         Call { command, script: Some(script) }
     }
 
