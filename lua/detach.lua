@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- Removes a node's route, if it is of this registration or none is named.
+-- Removes a node's route, if it is of this registration or none is named, and the entries of connections that
+-- the node left behind.
 --
--- KEYS  1 nodes, 2 meta
+-- KEYS  1 nodes, 2 meta, 3 connections
 -- ARGV  1 node, 2 registration or ''
 -- Answer: whether the node has no route now.
 local route = redis.call('HGET', KEYS[1], ARGV[1])
@@ -14,4 +15,11 @@ if route and last then
   redis.call('HSET', KEYS[2], 'told', last)
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
+local held = redis.call('HGETALL', KEYS[3])
+for at = 1, #held, 2 do
+  local entry = seat_entry(held[at], held[at + 1])
+  if entry and entry.node == ARGV[1] then
+    redis.call('HDEL', KEYS[3], held[at])
+  end
+end
 return 1

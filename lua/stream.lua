@@ -33,6 +33,17 @@ local function clock()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- The same in microseconds: stamps of connections.
+local function clock_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+-- A number without exponent or fraction.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
 -- What no new id may fall below: a lost tail had been shown up to there.
 local function highest_shown(stream)
   return stream.fork and highest(stream.last, stream.fork.head) or stream.last
@@ -51,9 +62,11 @@ end
 -- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
 -- stream. `position` is how long it lasts, in milliseconds.
 local function open(events, meta, now, step, position)
-  local known = redis.call('HMGET', meta, 'last', 'born', 'fork', 'erased')
+  local known = redis.call('HMGET', meta, 'last', 'born', 'fork', 'erased', 'kick')
   if known[1] then
-    local stream = { key = events, meta = meta, last = known[1], born = known[2] or known[1], erased = known[4] }
+    local stream = {
+      key = events, meta = meta, last = known[1], born = known[2] or known[1], erased = known[4], kick = known[5],
+    }
     if known[3] then
       local ancestor, head, before, mark = string.match(known[3], '^(%S+) (%S+) (%S+) (%S+)$')
       stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark }
@@ -76,6 +89,36 @@ local function told(stream, nodes)
     return stream.last
   end
   return redis.call('HGET', stream.meta, 'told') or ''
+end
+
+-- Up to which stamps connections of the device were kicked, and gave way to others.
+local function marks(stream)
+  local kicked, replaced = string.match(stream.kick or '', '^(%d+) (%d+)$')
+  return tonumber(kicked or 0), tonumber(replaced or 0)
+end
+
+-- The nodes whose routes hold.
+local function live_routes(nodes, now)
+  local live = {}
+  local routes = redis.call('HGETALL', nodes)
+  for at = 1, #routes, 2 do
+    local deadline = tonumber(string.match(routes[at + 1], '^(%d+) '))
+    if deadline and deadline > now then
+      live[routes[at]] = true
+    end
+  end
+  return live
+end
+
+-- An entry of a device's connections, nil if it makes no sense.
+local function seat_entry(connection, value)
+  local stamp, since, asserted, node, transport = string.match(value, '^(%d+) (%d+) (%d+) (%S+) (%S+)$')
+  if stamp then
+    return {
+      connection = connection, stamp = tonumber(stamp), since = since, asserted = tonumber(asserted),
+      node = node, transport = transport,
+    }
+  end
 end
 
 local function has(stream, id)
@@ -109,6 +152,7 @@ local function answer(stream, from, entries, more, now)
     from, stream.last, stream.born,
     fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
     first and first[1] or '', stream.erased or '', string.format('%.0f', now), more and 1 or 0, entries,
+    stream.kick or '',
   }
 end
 

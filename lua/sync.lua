@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Asserts a node's route, then reads what is newer than its head.
 --
--- KEYS  1 events, 2 nodes, 3 meta, 4 collapse
+-- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 connections
 -- ARGV  1 node, 2 registration, 3 ms the route holds, 4 head or '', 5 step, 6 ms the position lives,
 --       7 events in a page, 8 bytes in a page
 --
@@ -12,6 +12,7 @@ stream.collapse = KEYS[4]
 -- Followed streams keep their position: without this, one that is silent for longer than the position's
 -- time would look flushed to devices that were connected all along.
 redis.call('PEXPIRE', KEYS[3], ARGV[6])
+redis.call('PEXPIRE', KEYS[5], ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
 -- Not only as long as its routes: one that lapsed says up to where its node was told, see told().
 redis.call('PEXPIRE', KEYS[2], ARGV[6])

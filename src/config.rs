@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches};
 
 use crate::store::RetentionRules;
+use crate::store::presence::Overflow;
 use crate::transport::{Endpoint, Reach};
 
 pub use value::RedisUrl;
@@ -128,6 +129,11 @@ settings! {
     max_event_bytes: usize = "65536", "BYTES", value::event_bytes;
     /// Most streams that one connection may follow, at most 64.
     max_streams: usize = "64", "COUNT", value::count(1, 64);
+    /// Most connections of one device, on all nodes together.
+    connections_per_device: usize = "16", "COUNT", value::count(1, 1000);
+    /// Which connection of a device goes when there are more: 'newest' is refused, or
+    /// 'oldest' gives way.
+    device_overflow: Overflow = "newest", "WHICH", value::overflow;
     /// Allow a listener that other machines reach although access is open.
     insecure: bool = "false", "BOOL", value::switch;
     /// Report unready (503) while the store is away. Otherwise a node that once reached its
@@ -216,8 +222,6 @@ const NOT_YET: &[&str] = &[
     "region",
     "regions",
     "directory_url",
-    "connections_per_device",
-    "device_overflow",
     "jwt_secret",
     "jwt_public_key",
     "jwks_url",

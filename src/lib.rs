@@ -33,6 +33,7 @@
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
+//! - [`presence`]: who is connected here, and that the store and others know it.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
 //! - [`config`], [`metrics`], `health`, `backoff`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
@@ -55,5 +56,6 @@ pub mod ingress;
 pub mod metrics;
 pub mod model;
 pub mod node;
+pub mod presence;
 pub mod store;
 pub mod transport;

@@ -27,6 +27,8 @@ struct Asked {
     types: Option<Box<[EventType]>>,
     envelope: bool,
     heartbeat: bool,
+    /// The client was told not to come back by itself, and does so all the same.
+    stopped: bool,
 }
 
 /// `GET /v1/sse`
@@ -52,6 +54,10 @@ async fn listen_sse(
     streams: Vec<StreamName>,
 ) -> Result<Response, Problem> {
     let asked = asked(api, parameters, &request.headers, streams)?;
+    if asked.stopped {
+        // At any other answer the client would come back for ever, against what it was told.
+        return Ok(reply(StatusCode::NO_CONTENT, &[(header::CACHE_CONTROL, "no-store")], ""));
+    }
     let encoding = match (asked.streams.len(), asked.envelope) {
         (1, false) => Encoding::Sse,
         (1, true) => Encoding::SseEnvelope,
@@ -88,11 +94,19 @@ async fn accept(
 ) -> Result<Response, Problem> {
     let handoff = handoff.ok_or_else(Problem::internal)?;
     let permit = api.connections.admit();
-    let streams = match permit {
+    let attached = match permit {
         Some(_) => attach(api, asked.streams).await,
         None => Err(CloseReason::Overload),
     };
-    handoff.leave(Accepted { protocol, head, types: asked.types, streams, permit }).await
+    let (streams, place) = match attached {
+        Ok(streams) => {
+            let device = streams.iter().map(Listening::stream).find(|stream| stream.device().is_some()).cloned();
+            let place = api.hub.presence().enter(device, protocol.as_str()).await;
+            (streams, place.map_err(CloseReason::from))
+        }
+        Err(reason) => (Vec::new(), Err(reason)),
+    };
+    handoff.leave(Accepted { protocol, head, types: asked.types, streams, place, permit }).await
 }
 
 async fn attach(api: &Api, streams: Vec<(StreamName, After)>) -> Result<Vec<Listening>, CloseReason> {
@@ -129,15 +143,18 @@ fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<S
         .map(str::parse)
         .collect::<Result<Vec<EventType>, _>>()
         .map_err(|error| Problem::bad_request(format!("the parameter 'types': {error}")))?;
-    let after: Vec<&str> = match last_event_id(headers)? {
+    let last = last_event_id(headers)?;
+    let after: Vec<&str> = match last {
         Some(cursor) => vec![cursor],
         None => parameters.all("after").collect(),
     };
+    let stopped = last.and_then(|cursor| cursor.parse::<Cursor>().ok()).is_some_and(|cursor| cursor.unmarked().0);
     Ok(Asked {
         streams: positions(streams, &after)?,
         types: (!types.is_empty()).then(|| types.into()),
         envelope: parameters.switch("envelope")?,
         heartbeat: parameters.switch("heartbeat")?,
+        stopped,
     })
 }
 
@@ -150,18 +167,20 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 /// Where to begin in each stream.
 fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName, After)>, Problem> {
     let bad = |error: &dyn std::fmt::Display| Problem::bad_request(format!("the position: {error}"));
+    let count = streams.len();
+    let one_event = |id| {
+        format!("'{id}' is the id of one event, but {count} streams are asked for; give the cursor, or STREAM/ID pairs")
+    };
     let everywhere = |after: After| streams.iter().map(|stream| (stream.clone(), after)).collect();
     match after {
         [] => Ok(everywhere(After::Now)),
         [only] if !only.contains('/') => match only.parse::<After>() {
-            Ok(After::Id(id)) if streams.len() > 1 => Err(bad(&format!(
-                "'{id}' is the id of one event, but {} streams are asked for; give the cursor, or STREAM/ID pairs",
-                streams.len()
-            ))),
+            Ok(After::Id(id)) if streams.len() > 1 => Err(bad(&one_event(id))),
             Ok(After::Ack) => acknowledged(streams).map_err(|error| bad(&error)),
             Ok(after) => Ok(everywhere(after)),
-            // None of the words, nor an id: a cursor of several streams, or nothing at all.
-            Err(error) => match only.parse::<Cursor>() {
+            // None of the words, nor an id: a cursor of several streams, or with a stop mark, or nothing at all.
+            Err(error) => match only.parse::<Cursor>().map(|cursor| cursor.unmarked().1) {
+                Ok(Cursor::Single(id)) if streams.len() > 1 => Err(bad(&one_event(id))),
                 Ok(cursor) => Ok(streams
                     .into_iter()
                     .map(|stream| {
@@ -259,7 +278,7 @@ mod tests {
     fn a_bare_event_id_with_several_streams_is_refused() {
         assert_eq!(afters(&["topic:a"], &["5-1"]), Ok(vec![After::Id(EventId::new(5, 1))]));
         assert!(afters(&["topic:a", "topic:b"], &["5-1"]).unwrap_err().contains("one event"));
-        assert!(afters(&["topic:a", "topic:b"], &["5-1"]).is_err());
+        assert!(afters(&["topic:a", "topic:b"], &["5-1.stop"]).unwrap_err().contains("one event"));
     }
 
     #[test]
@@ -269,6 +288,15 @@ mod tests {
         assert_eq!(afters(&["topic:a", "topic:b"], &[&cursor]), Ok(vec![After::Id(EventId::new(7, 2)), After::Now]));
         let cut = &cursor[..cursor.len() - 2];
         assert!(afters(&["topic:a"], &[cut]).unwrap_err().contains("damaged"));
+    }
+
+    #[test]
+    fn a_stop_mark_does_not_matter_to_who_comes_back_on_purpose() {
+        assert_eq!(afters(&["topic:a"], &["5-1.stop"]), Ok(vec![After::Id(EventId::new(5, 1))]));
+        let known = streams(&["topic:a", "topic:b"]);
+        let cursor = Cursor::several(known.iter().map(|stream| (stream, EventId::new(7, 2)))).stopped().to_string();
+        assert_eq!(afters(&["topic:a", "topic:b"], &[&cursor]), Ok(vec![After::Id(EventId::new(7, 2)); 2]));
+        assert!(afters(&["topic:a"], &["now.stop"]).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! decoded once, a wrong method is told with the right ones, and an unknown path is a JSON 404.
 
 mod body;
+mod devices;
 mod events;
 mod host;
 mod inbox;
@@ -111,6 +112,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Device(stream) => inbox::device(api, &stream, &request.query).await,
         Route::Acknowledge(stream) => inbox::acknowledge(api, stream, request).await,
         Route::Erase(stream) => inbox::erase(api, &stream, &request.query).await,
+        Route::Kick(device) => devices::kick(api, &device, &request.query).await,
         Route::Sse => listen::sse(api, request).await,
         Route::WebSocket => listen::websocket(api, request).await,
         Route::Live => Ok(status::live()),

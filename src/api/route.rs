@@ -24,6 +24,8 @@ pub enum Route {
     Acknowledge(StreamName),
     /// `DELETE /v1/devices/{device}`, `DELETE /v1/topics/{topic}`
     Erase(StreamName),
+    /// `DELETE /v1/devices/{device}/connections`
+    Kick(StreamName),
     /// `GET /v1/sse`
     Sse,
     /// `GET /v1/ws`
@@ -48,6 +50,7 @@ enum Known {
     Device(StreamName),
     Topic(StreamName),
     Acknowledge(StreamName),
+    Connections(StreamName),
     Get(Route),
 }
 
@@ -59,6 +62,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Batch | Known::Acknowledge(_) => "POST, OPTIONS",
         Known::Device(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Topic(_) => "DELETE, OPTIONS",
+        Known::Connections(_) => "DELETE, OPTIONS",
         Known::Event(..) | Known::Get(_) => "GET, HEAD, OPTIONS",
     };
     let reading = method == Method::GET || method == Method::HEAD;
@@ -67,6 +71,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Events(stream) if reading => Ok(Route::Stream(stream)),
         Known::Events(stream) if method == Method::POST => Ok(Route::Publish(stream)),
         Known::Batch if method == Method::POST => Ok(Route::PublishBatch),
+        Known::Connections(device) if method == Method::DELETE => Ok(Route::Kick(device)),
         Known::Event(stream, id) if reading => Ok(Route::Event(stream, id)),
         Known::Device(stream) if reading => Ok(Route::Device(stream)),
         Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
@@ -87,6 +92,7 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "devices", name] => Known::Device(stream("devices", name)?),
         ["v1", "topics", name] => Known::Topic(stream("topics", name)?),
         ["v1", "devices", name, "ack"] => Known::Acknowledge(stream("devices", name)?),
+        ["v1", "devices", name, "connections"] => Known::Connections(stream("devices", name)?),
         ["v1", "events"] => Known::Batch,
         ["v1", "sse"] => Known::Get(Route::Sse),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
@@ -131,7 +137,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 18;
+    const ROUTES: usize = 19;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -154,6 +160,7 @@ mod tests {
             Route::Erase(_) => 15,
             Route::Page(File::AsyncApi) => 16,
             Route::Options(_) => 17,
+            Route::Kick(_) => 18,
         }
     }
 

@@ -156,8 +156,6 @@ fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
     for name in [
         "REGIONS",
         "DIRECTORY_URL",
-        "CONNECTIONS_PER_DEVICE",
-        "DEVICE_OVERFLOW",
         "JWT_SECRET",
         "JWT_SECRET_FILE",
         "JWT_PUBLIC_KEY",

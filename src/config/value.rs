@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use redis::IntoConnectionInfo as _;
 
 use crate::store::RetentionRules;
+use crate::store::presence::Overflow;
 use crate::transport::Endpoint;
 
 /// Ten years. More is a mistake, and sums with the clock could overflow.
@@ -113,6 +114,13 @@ pub fn count(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String
             _ => format!("{} is not a whole number from {least} to {most}", quoted(text)),
         })
     }
+}
+
+pub fn overflow(text: &str) -> Result<Overflow, String> {
+    [Overflow::Newest, Overflow::Oldest]
+        .into_iter()
+        .find(|overflow| overflow.as_str() == text)
+        .ok_or_else(|| format!("{} is neither newest nor oldest", quoted(text)))
 }
 
 pub fn switch(text: &str) -> Result<bool, String> {

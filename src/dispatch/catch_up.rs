@@ -200,6 +200,7 @@ mod tests {
             erased: None,
             born: id(1),
             fork: None,
+            marks: Default::default(),
             now_ms: 0,
         }
     }

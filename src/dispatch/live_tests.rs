@@ -20,6 +20,7 @@ fn page(from: u64, events: &[(u64, u64)], last: u64) -> Page {
         erased: None,
         born: id(1),
         fork: None,
+        marks: Default::default(),
         now_ms: 0,
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -24,7 +24,7 @@ use super::ring::RingBudget;
 use super::sink::{Flush, Sink, Slot};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
-use crate::model::{Event, EventId, Page, StreamName};
+use crate::model::{Event, EventId, Marks, Page, StreamName};
 use crate::store::{NodeId, Route, Store, StoreClock, StoreError};
 
 /// How long a hole in the chain may be open before the store is asked. Messages that overtake each other
@@ -77,7 +77,11 @@ pub struct Registry {
     pages: Pages,
     operations: Semaphore,
     metrics: Arc<Metrics>,
+    /// Who wants to hear of the marks that syncs bring.
+    on_marks: OnceLock<OnMarks>,
 }
+
+type OnMarks = Box<dyn Fn(&StreamName, Marks) + Send + Sync>;
 
 /// A stream that is attached and stays so while this lives.
 pub struct Attached {
@@ -137,6 +141,7 @@ impl Registry {
             operations: Semaphore::new(MAX_OPERATIONS),
             settings,
             metrics,
+            on_marks: OnceLock::new(),
         })
     }
 
@@ -148,6 +153,11 @@ impl Registry {
     /// The node got a new id. Routes are written under it from now on; sync all streams next.
     pub fn rename(&self, node: NodeId) {
         self.node.store(Arc::new(node));
+    }
+
+    /// Has `told` called with the marks of a device whenever a sync brings some.
+    pub fn on_marks(&self, told: impl Fn(&StreamName, Marks) + Send + Sync + 'static) {
+        let _ = self.on_marks.set(Box::new(told));
     }
 
     /// How many nodes share the store.
@@ -405,7 +415,10 @@ impl Registry {
             self.carry_out(&dispatcher, Step { ask: None, ..step });
             flush.run();
             match answer {
-                Ok(_) => backoff.reset(),
+                Ok(page) => {
+                    backoff.reset();
+                    self.tell_marks(dispatcher.stream(), page.marks);
+                }
                 Err(error) => {
                     tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
                     tokio::time::sleep(backoff.next_wait()).await;
@@ -413,6 +426,14 @@ impl Registry {
                     next = next.filter(|ask| *ask != Ask::Wait).or_else(|| dispatcher.sync());
                 }
             }
+        }
+    }
+
+    fn tell_marks(&self, stream: &StreamName, marks: Marks) {
+        if marks != Marks::default()
+            && let Some(told) = self.on_marks.get()
+        {
+            told(stream, marks);
         }
     }
 

@@ -137,7 +137,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Event, EventType};
+    use crate::model::{Event, EventType, Marks};
 
     #[test]
     fn every_form_of_after_is_understood() {
@@ -164,6 +164,7 @@ mod tests {
             erased: None,
             born: id(born),
             fork: None,
+            marks: Marks::default(),
             now_ms: 100,
         };
         assert_eq!(since(7, &page(vec![event(8, 6)], Some(5), 8, 2)), id(6));

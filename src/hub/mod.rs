@@ -2,6 +2,7 @@
 //!
 //! `api` and `transport` call it; neither calls the other.
 
+mod devices;
 mod history;
 mod inbox;
 mod listen;
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::dispatch::Registry;
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::store::Store;
 
 pub use history::History;
@@ -34,6 +36,7 @@ pub struct Limits {
 pub struct Hub {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
+    presence: Arc<Presence>,
     metrics: Arc<Metrics>,
     limits: Limits,
     draining: AtomicBool,
@@ -43,14 +46,20 @@ pub struct Hub {
 
 impl Hub {
     /// A hub on a store, with the dispatchers of this node.
-    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, limits: Limits) -> Arc<Self> {
+    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, presence: Arc<Presence>, limits: Limits) -> Arc<Self> {
         let metrics = registry.metrics().clone();
-        Arc::new(Hub { store, registry, metrics, limits, draining: AtomicBool::new(false), waits: progress::waits() })
+        let (draining, waits) = (AtomicBool::new(false), progress::waits());
+        Arc::new(Hub { store, registry, presence, metrics, limits, draining, waits })
     }
 
     /// The dispatchers of this node.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Who is connected to this node.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 
     /// The node's figures.

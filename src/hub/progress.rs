@@ -73,7 +73,9 @@ mod tests {
     use crate::hub::Limits;
     use crate::metrics::Metrics;
     use crate::model::{Draft, EventType};
+    use crate::presence::Presence;
     use crate::store::memory::MemoryStore;
+    use crate::store::presence::{DeviceLimit, Overflow};
     use crate::store::{NodeId, RetentionRules};
 
     const LONG: Duration = Duration::from_secs(600);
@@ -82,7 +84,9 @@ mod tests {
         let store = Arc::new(MemoryStore::new(RetentionRules::default(), LONG, 1 << 20));
         let settings = RegistrySettings { sync: LONG, lease: LONG, ring_bytes: 0 };
         let registry = Registry::new(store.clone(), NodeId::random(), settings, Metrics::new());
-        Hub::new(store, registry, Limits { event_bytes: 1000 })
+        let limit = DeviceLimit { most: 1, overflow: Overflow::Newest };
+        let presence = Presence::new(store.clone(), registry.clone(), limit);
+        Hub::new(store, registry, presence, Limits { event_bytes: 1000 })
     }
 
     #[tokio::test]

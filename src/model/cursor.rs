@@ -14,16 +14,23 @@ pub const MAX_CURSOR_BYTES: usize = 2048;
 /// What composite cursors begin with; the digit is the version of the layout.
 const PREFIX: &str = "c1.";
 
+/// What a cursor ends with when its client was told not to come back by itself.
+const STOP: &str = ".stop";
+
 /// A position in every stream of a connection.
 ///
 /// With one stream it is written as the event id alone. With several it is `c1.` and, in base64url, for
-/// each stream its fingerprint (8 bytes) and its id (two variable-length numbers), then a check byte.
+/// each stream its fingerprint (8 bytes) and its id (two variable-length numbers), then a check byte. Either
+/// may be followed by `.stop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cursor {
     /// The position in the connection's only stream.
     Single(EventId),
     /// Positions by stream fingerprint.
     Several(Vec<(u64, EventId)>),
+    /// One of the others, given to a client that was told not to come back by itself. A client that comes back
+    /// on its own all the same hands it back as its last id, and is recognised by it.
+    Stopped(Box<Cursor>),
 }
 
 impl Cursor {
@@ -32,10 +39,27 @@ impl Cursor {
         Cursor::Several(positions.into_iter().map(|(stream, id)| (stream.fingerprint(), id)).collect())
     }
 
+    /// The same position with the stop mark.
+    pub fn stopped(self) -> Self {
+        match self {
+            Cursor::Stopped(_) => self,
+            cursor => Cursor::Stopped(Box::new(cursor)),
+        }
+    }
+
+    /// Whether the client was told not to come back by itself, and the position without that mark.
+    pub fn unmarked(self) -> (bool, Self) {
+        match self {
+            Cursor::Stopped(cursor) => (true, *cursor),
+            cursor => (false, cursor),
+        }
+    }
+
     /// The position in `stream`; `None` when the cursor doesn't know it.
     pub fn position(&self, stream: &StreamName) -> Option<EventId> {
         match self {
             Cursor::Single(id) => Some(*id),
+            Cursor::Stopped(cursor) => cursor.position(stream),
             Cursor::Several(positions) => {
                 let wanted = stream.fingerprint();
                 positions.iter().find(|(fingerprint, _)| *fingerprint == wanted).map(|(_, id)| *id)
@@ -48,6 +72,7 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cursor::Single(id) => id.fmt(f),
+            Cursor::Stopped(cursor) => write!(f, "{cursor}{STOP}"),
             Cursor::Several(positions) => {
                 let mut bytes = Vec::with_capacity(positions.len() * 18 + 1);
                 for (fingerprint, id) in positions {
@@ -77,6 +102,12 @@ impl FromStr for Cursor {
     type Err = CursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(marked) = text.strip_suffix(STOP) {
+            return match marked.parse()? {
+                Cursor::Stopped(_) => Err(CursorError::Damaged),
+                cursor => Ok(cursor.stopped()),
+            };
+        }
         let Some(encoded) = text.strip_prefix(PREFIX) else {
             return Ok(Cursor::Single(text.parse()?));
         };
@@ -161,9 +192,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_mark_changes_no_position() {
+        let (news, sport) = (stream("topic:news"), stream("topic:sport"));
+        let one = Cursor::Single(EventId::new(5, 1));
+        let two = Cursor::several([(&news, EventId::new(5, 1)), (&sport, EventId::new(7, 0))]);
+        for cursor in [one, two] {
+            let text = cursor.clone().stopped().to_string();
+            assert_eq!(text, format!("{cursor}.stop"));
+            let read: Cursor = text.parse().unwrap();
+            assert_eq!(read.position(&news), Some(EventId::new(5, 1)));
+            assert_eq!(read.unmarked(), (true, cursor));
+        }
+        for text in [".stop", "5.stop", "5-1.stop.stop", "5-1.stops", "c1.AAAA.stop", "5-1.STOP", "stop"] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_cursor_of_64_streams_fits_in_2_kib() {
         let positions = (0..64).map(|n| (n, EventId::new(4_000_000_000_000, 1 << 48))).collect();
-        assert!(Cursor::Several(positions).to_string().len() <= MAX_CURSOR_BYTES);
+        assert!(Cursor::Several(positions).stopped().to_string().len() <= MAX_CURSOR_BYTES);
     }
 
     proptest! {

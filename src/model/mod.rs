@@ -8,6 +8,7 @@ mod event;
 mod gap;
 mod id;
 mod inbox;
+mod marks;
 mod page;
 mod stream;
 mod time;
@@ -18,6 +19,7 @@ pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Tt
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
 pub use inbox::{Inbox, Progress, Standing};
+pub use marks::{Marks, MarksError};
 pub use page::{Fork, Page, Start};
 pub use stream::{NameError, StreamKind, StreamName};
 pub use time::{Time, TimeError};

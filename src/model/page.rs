@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Event, EventId};
+use super::{Event, EventId, Marks};
 
 /// Where a read begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +56,8 @@ pub struct Page {
     pub born: EventId,
     /// The last fork, if there was one.
     pub fork: Option<Fork>,
+    /// Up to which of a device's connections all were told to go.
+    pub marks: Marks,
     /// The store's clock, milliseconds since 1970.
     pub now_ms: u64,
 }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::dispatch::{Flush, Registry};
 use crate::health::Health;
-use crate::store::{ChannelMessage, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
+use crate::presence::Presence;
+use crate::store::{ChannelMessage, Control, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
 
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
 const BATCH: usize = 256;
@@ -31,6 +32,7 @@ const LEAVE_TIME: Duration = Duration::from_secs(2);
 pub struct Membership {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
+    presence: Arc<Presence>,
     health: Arc<Health>,
     info: NodeInfo,
     lease: Duration,
@@ -63,11 +65,12 @@ impl Membership {
     pub fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
+        presence: Arc<Presence>,
         health: Arc<Health>,
         info: NodeInfo,
         lease: Duration,
     ) -> Self {
-        Membership { store, registry, health, info, lease }
+        Membership { store, registry, presence, health, info, lease }
     }
 
     /// Begins the first term. Waits until the store can be used.
@@ -100,6 +103,12 @@ impl Membership {
         let subscription = self.store.subscribe(node).await?;
         self.store.register(node, &self.info, self.lease).await?;
         Ok(subscription)
+    }
+
+    /// What was said meanwhile is lost, and the store may have forgotten: everything is asserted and read again.
+    fn assert_all(&self) {
+        self.registry.sync_all();
+        self.presence.claim_all();
     }
 
     /// Renews the lease and sends beats until the lease is gone.
@@ -151,7 +160,7 @@ impl Joined {
             self.subscription = self.membership.begin_term(&node).await;
             self.node = node.clone();
             self.membership.registry.rename(node);
-            self.membership.registry.sync_all();
+            self.membership.assert_all();
         }
     }
 
@@ -190,7 +199,7 @@ impl Joined {
                 Ok((_, false)) => return Some(Interruption::Lease),
                 Ok((subscription, true)) => {
                     self.subscription = subscription;
-                    self.membership.registry.sync_all();
+                    self.membership.assert_all();
                     return None;
                 }
                 Err(error) => {
@@ -238,10 +247,18 @@ impl Joined {
                 ChannelMessage::Ephemeral(stream, event) => registry.tell(&stream, event, flush),
                 ChannelMessage::Erased(stream) => registry.sync(&stream),
                 ChannelMessage::Beat => beat = true,
+                ChannelMessage::Control(control) => self.hear(&control),
             }
         }
         flush.run();
         beat
+    }
+
+    fn hear(&self, control: &Control) {
+        if !self.membership.presence.hear(control) {
+            // A node of a newer version says more than this one understands.
+            tracing::debug!(?control, "a message that is not understood");
+        }
     }
 }
 

@@ -22,7 +22,9 @@ use crate::health::Health;
 use crate::hub::{Hub, Limits};
 use crate::ingress::Turns;
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::store::memory::MemoryStore;
+use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
@@ -61,19 +63,24 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let registry_settings =
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
-    let hub = Hub::new(store.clone(), registry.clone(), Limits { event_bytes: settings.max_event_bytes });
+    let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
+    let presence = Presence::new(store.clone(), registry.clone(), limit);
+    let hub =
+        Hub::new(store.clone(), registry.clone(), presence.clone(), Limits { event_bytes: settings.max_event_bytes });
     let health = Arc::new(Health::new(store.describe()));
     let connections = Connections::new(max_connections(settings.max_connections));
 
     let info =
         NodeInfo { region: "local".into(), address: address(&endpoints), version: env!("CARGO_PKG_VERSION").into() };
-    let membership = Membership::new(store.clone(), registry.clone(), health.clone(), info, settings.lease());
+    let membership =
+        Membership::new(store.clone(), registry.clone(), presence.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;
     tokio::spawn(joined.stay());
     tokio::spawn(cleanup::clean_up_for_ever(store.clone(), registry.clone(), settings.lease()));
     let turns = settings.ingress.unwrap_or(true).then(|| Turns::begin(store, hub.clone(), settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
+    tokio::spawn(presence.keep_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
 
     let api = Arc::new(Api {

@@ -82,6 +82,7 @@ fn cost(message: &ChannelMessage) -> usize {
     OVERHEAD
         + match message {
             ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.data.len(),
+            ChannelMessage::Control(control) => control.word.len() + control.rest.len(),
             ChannelMessage::Erased(_) | ChannelMessage::Beat => 0,
         }
 }

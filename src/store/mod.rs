@@ -1,18 +1,21 @@
-//! What a region's store does for us, as four small traits, and its two implementations.
+//! What a region's store does for us, as small traits, and its two implementations.
 //!
 //! - [`EventLog`]: the streams' logs with the routes that say which nodes follow them;
 //! - [`Channels`]: the way from a publish to the nodes that follow the stream, at most once;
 //! - [`Leases`]: which nodes are alive;
 //! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it.
+//! - [`Presence`]: who is connected.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
 //! behaviour.
 
 mod clock;
+mod control;
 mod ingress;
 mod mailbox;
 pub mod memory;
+pub mod presence;
 pub mod redis;
 mod retention;
 
@@ -28,7 +31,9 @@ use crate::model::{
 };
 
 pub use clock::StoreClock;
+pub use control::Control;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
+pub use presence::Presence;
 pub use retention::{Retention, RetentionError, RetentionRules};
 
 /// Most events in one page.
@@ -177,7 +182,7 @@ pub trait EventLog: Send + Sync {
 
 /// What a node's channel brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "all but three messages a lease time are events")]
+#[allow(clippy::large_enum_variant, reason = "nearly all messages are events")]
 pub enum ChannelMessage {
     /// An event of a stream to which this node has, or had, a route.
     Event(StreamName, Arc<Event>),
@@ -187,6 +192,8 @@ pub enum ChannelMessage {
     Erased(StreamName),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
+    /// What another node has to say, or the store.
+    Control(Control),
 }
 
 /// A node's own channel.
@@ -198,6 +205,9 @@ pub trait Channels: Send + Sync {
     /// Sends a beat to the channel of `node`. Fails also while any other part of the store can't be used, so
     /// that its success says that the store is back as a whole.
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError>;
+
+    /// Says something to a node, over its channel: it arrives at most once.
+    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError>;
 }
 
 /// The receiving end of a node's channel.
@@ -257,7 +267,7 @@ pub trait Leases: Send + Sync {
 }
 
 /// A region's store.
-pub trait Store: EventLog + Channels + Leases {
+pub trait Store: EventLog + Channels + Leases + Presence {
     /// What it is, for people: `embedded` or a Redis address without its password.
     fn describe(&self) -> String;
 

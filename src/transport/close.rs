@@ -1,5 +1,7 @@
 //! Why the server ends a connection, in every form in which that is told.
 
+use crate::presence::Eviction;
+
 /// Why the server ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
@@ -9,6 +11,12 @@ pub enum CloseReason {
     Overload,
     /// The store can't be reached, so the streams can't be attached.
     Unavailable,
+    /// The device has as many connections as it may.
+    Limit,
+    /// A newer connection of the device took this one's place.
+    Replaced,
+    /// Somebody ended all connections of the device.
+    Kicked,
     /// The client took nothing, or sent no pong, for two ping intervals.
     Slow,
     /// The client sent what it may not, or what makes no sense.
@@ -22,9 +30,17 @@ impl CloseReason {
             CloseReason::Drain => "drain",
             CloseReason::Overload => "overload",
             CloseReason::Unavailable => "unavailable",
+            CloseReason::Limit => "limit",
+            CloseReason::Replaced => "replaced",
+            CloseReason::Kicked => "kicked",
             CloseReason::Slow => "slow",
             CloseReason::Protocol(_) => "protocol",
         }
+    }
+
+    /// Whether the client is not to come back by itself: its last id then carries the stop mark.
+    pub const fn is_final(self) -> bool {
+        matches!(self, CloseReason::Limit | CloseReason::Replaced | CloseReason::Kicked)
     }
 
     /// The WebSocket close code.
@@ -32,8 +48,20 @@ impl CloseReason {
         match self {
             CloseReason::Drain => 1012,
             CloseReason::Overload | CloseReason::Unavailable => 1013,
+            CloseReason::Limit | CloseReason::Replaced => 4001,
+            CloseReason::Kicked => 4003,
             CloseReason::Slow => 4004,
             CloseReason::Protocol(code) => code,
+        }
+    }
+}
+
+impl From<Eviction> for CloseReason {
+    fn from(why: Eviction) -> Self {
+        match why {
+            Eviction::Kicked => CloseReason::Kicked,
+            Eviction::Replaced => CloseReason::Replaced,
+            Eviction::Limit => CloseReason::Limit,
         }
     }
 }

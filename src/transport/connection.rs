@@ -16,11 +16,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::connections::retry_ms;
 use super::outbox::{Following, Frame, NEVER, Outbox};
 use super::{CloseReason, Socket, sse, websocket};
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Encoding, Event, EventId, EventType, StreamName};
+use crate::presence::{Eviction, Occupant};
 use crate::store::StoreClock;
 
 /// Slices in one vectored write.
@@ -57,6 +59,8 @@ impl Protocol {
 pub struct Connection {
     number: u64,
     id: Uuid,
+    /// The first device among the streams that it began with.
+    device: Option<StreamName>,
     protocol: Protocol,
     /// The event types that the client wants; all when `None`.
     types: Option<Box<[EventType]>>,
@@ -125,8 +129,10 @@ struct Stand {
 
 impl Connection {
     /// A connection that follows these streams from these positions on. Nothing is written yet.
+    #[allow(clippy::too_many_arguments, reason = "each is a thing of its own, given once")]
     pub fn new(
         number: u64,
+        id: Uuid,
         protocol: Protocol,
         types: Option<Box<[EventType]>>,
         socket: Socket,
@@ -137,9 +143,11 @@ impl Connection {
         let following: Vec<_> =
             (0..).zip(streams).map(|(slot, (stream, position))| Following::new(slot, stream, position)).collect();
         let next_slot = following.len() as Slot;
+        let device = following.iter().find(|f| f.stream.device().is_some()).map(|f| f.stream.clone());
         Connection {
             number,
-            id: Uuid::new_v4(),
+            id,
+            device,
             protocol,
             types,
             socket,
@@ -163,6 +171,11 @@ impl Connection {
     /// The connection's public id.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// The inbox of the device that it is connected as.
+    pub fn device(&self) -> Option<&StreamName> {
+        self.device.as_ref()
     }
 
     /// How the client is spoken to.
@@ -226,6 +239,9 @@ impl Connection {
                 return;
             }
             match self.protocol {
+                Protocol::Sse { .. } if reason.is_final() => {
+                    inner.outbox.push(Frame::Stop(sse::close(reason, retry_ms)));
+                }
                 Protocol::Sse { .. } => inner.outbox.push(Frame::Bare(sse::close(reason, retry_ms))),
                 Protocol::WebSocket => {
                     for frame in websocket::close(reason, retry_ms) {
@@ -494,6 +510,12 @@ fn position_notice(outbox: &Outbox) -> Frame {
     let mut notice = format!("id: {}\n", outbox.cursor()).into_bytes();
     notice.extend_from_slice(sse::POSITION);
     Frame::Bare(notice.into())
+}
+
+impl Occupant for Connection {
+    fn evict(&self, why: Eviction) {
+        self.close(why.into(), retry_ms());
+    }
 }
 
 #[async_trait]

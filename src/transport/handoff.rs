@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::{CloseReason, Permit, Protocol};
 use crate::hub::Listening;
 use crate::model::EventType;
+use crate::presence::Place;
 
 /// A listener's request that was accepted.
 pub struct Accepted {
@@ -21,9 +22,10 @@ pub struct Accepted {
     pub head: String,
     /// The event types that the client wants; all when `None`.
     pub types: Option<Box<[EventType]>>,
-    /// The streams, attached, with the positions to go on from. Or why there are none: the client is told
-    /// and let go.
-    pub streams: Result<Vec<Listening>, CloseReason>,
+    /// The streams, attached, with the positions to go on from.
+    pub streams: Vec<Listening>,
+    /// Its place among those who are connected. Or why it has none: the client is told and let go.
+    pub place: Result<Place, CloseReason>,
     /// Its place among the node's connections.
     pub permit: Option<Permit>,
 }

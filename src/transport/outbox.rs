@@ -52,6 +52,9 @@ pub enum Frame {
     Event { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
     /// The same, but the connection's cursor has to be put in front.
     WithCursor { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
+    /// The last frame of a client that is not to come back by itself: the connection's cursor with the stop mark
+    /// is put in front.
+    Stop(Bytes),
     /// Moves the position and writes nothing: an event that the client is not given.
     Silent { slot: Slot, id: EventId },
 }
@@ -59,7 +62,9 @@ pub enum Frame {
 impl Frame {
     fn len(&self) -> usize {
         match self {
-            Frame::Bare(body) | Frame::Event { body, .. } | Frame::WithCursor { body, .. } => body.len(),
+            Frame::Bare(body) | Frame::Stop(body) | Frame::Event { body, .. } | Frame::WithCursor { body, .. } => {
+                body.len()
+            }
             Frame::Silent { .. } => 0,
         }
     }
@@ -225,6 +230,12 @@ impl Outbox {
                     self.staged.push(line.into());
                     self.staged.push(body);
                 }
+                Frame::Stop(body) => {
+                    let line = Bytes::from(format!("id: {}\n", self.cursor().stopped()));
+                    self.bytes += line.len();
+                    self.staged.push(line);
+                    self.staged.push(body);
+                }
                 Frame::Silent { slot, id } => {
                     self.moved(slot, id, true);
                     self.silent += 1;
@@ -371,6 +382,14 @@ mod tests {
         let positions: Vec<_> =
             cursors.iter().map(|c| (c.position(&a).unwrap().ms, c.position(&b).unwrap().ms)).collect();
         assert_eq!(positions, [(5, 1), (5, 7), (9, 7)]);
+    }
+
+    #[test]
+    fn a_stop_mark_stands_at_what_went_out_before_it() {
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+        outbox.offer(event(0, 5, "five\n"));
+        outbox.push(Frame::Stop("event: whimbrel:close\n".into()));
+        assert_eq!(write_all(&mut outbox, 7), "five\nid: 5-0.stop\nevent: whimbrel:close\n");
     }
 
     #[test]

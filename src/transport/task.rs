@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::connection::Step;
 use super::connections::retry_ms;
@@ -20,6 +21,7 @@ use super::websocket::{self, Codec, Incoming};
 use super::{CloseReason, Connection, Permit, Protocol, Socket, sse};
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
+use crate::presence::Place;
 
 mod operations;
 
@@ -41,14 +43,11 @@ pub(super) fn start(
     accepted: Accepted,
     context: Arc<Context>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let Accepted { protocol, head, types, streams, permit } = accepted;
-    let (streams, refused) = match streams {
-        Ok(streams) => (streams, None),
-        Err(reason) => (Vec::new(), Some(reason)),
-    };
+    let Accepted { protocol, head, types, streams, place, permit } = accepted;
     let hub = &context.hub;
     let connection = Arc::new(Connection::new(
         context.connections.next_number(),
+        place.as_ref().map_or_else(|_| Uuid::new_v4(), Place::connection),
         protocol,
         types,
         socket,
@@ -57,12 +56,15 @@ pub(super) fn start(
         hub.registry(),
     ));
     connection.push(head);
-    if let Some(reason) = refused {
-        connection.close(reason, retry_ms());
-    } else {
-        greet(&connection, &context);
+    match &place {
+        Ok(_) => greet(&connection, &context),
+        Err(reason) => connection.close(*reason, retry_ms()),
     }
     hub.metrics().connections.get_or_create(&by_transport(protocol)).inc();
+    if let Ok(place) = &place {
+        let occupant = Arc::downgrade(&connection);
+        place.occupy(occupant);
+    }
     for (slot, listening) in (0..).zip(streams) {
         listening.attached.follow(connection.clone(), slot, listening.position);
     }
@@ -75,12 +77,12 @@ pub(super) fn start(
     // An empty one would still hold the HTTP server's whole buffer.
     let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
     let codec = (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes));
-    run(Client { codec, connection, context }, early, permit)
+    run(Client { codec, connection, context }, early, place.ok(), permit)
 }
 
-async fn run(mut client: Client, early: Option<Box<[u8]>>, permit: Option<Permit>) {
+async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<Place>, permit: Option<Permit>) {
     client.live(early).await;
-    Box::pin(client.finish()).await;
+    Box::pin(client.finish(place)).await;
     drop(permit);
 }
 
@@ -187,7 +189,7 @@ impl Client {
         }
     }
 
-    async fn finish(self) {
+    async fn finish(self, place: Option<Place>) {
         let Client { connection, context, .. } = self;
         let reason = connection.reason();
         connection.end(None);
@@ -195,6 +197,7 @@ impl Client {
             context.hub.registry().leave(&following.stream, connection.number(), following.slot);
         }
         context.connections.remove(connection.number());
+        drop(place);
         let metrics = context.hub.metrics();
         metrics.connections.get_or_create(&by_transport(connection.protocol())).dec();
         let reason = reason.map_or("client", CloseReason::as_str);

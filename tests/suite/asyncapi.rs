@@ -1,7 +1,6 @@
 //! The description of what is spoken over SSE and WebSocket against the real thing.
 
-use std::path::Path;
-
+use super::support::javascript::javascript;
 use super::support::node::Node;
 use super::support::redis::RedisServer;
 
@@ -14,15 +13,7 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 async fn is_held_to_its_description(node: &Node) {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/node_modules");
-    assert!(tools.exists(), "scripts/test installs what this runs");
-    let output = tokio::process::Command::new("node")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/asyncapi.mjs"))
-        .args([format!("http://{}", node.address()), node.pid().to_string()])
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    javascript("asyncapi.mjs", &[&node.url(), &node.pid().to_string()]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

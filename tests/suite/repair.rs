@@ -7,15 +7,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
 use whimbrel::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 use whimbrel::store::memory::MemoryStore;
+use whimbrel::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
 use whimbrel::store::{
-    Channels, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route, Store,
-    StoreError, Subscription,
+    Channels, Control, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Renewal, RetentionRules,
+    Route, Store, StoreError, Subscription,
 };
 
 use crate::conformance::draft;
@@ -126,6 +128,10 @@ impl Channels for Gate {
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         self.inner.beat(node).await
     }
+
+    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
+        self.inner.signal(node, control).await
+    }
 }
 
 #[async_trait]
@@ -152,6 +158,25 @@ impl Leases for Gate {
 
     async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
         self.inner.streams_of(node, limit).await
+    }
+}
+
+#[async_trait]
+impl Presence for Gate {
+    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError> {
+        self.inner.seat(device, claim, limit).await
+    }
+
+    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
+        self.inner.unseat(places).await
+    }
+
+    async fn kick(&self, device: &StreamName) -> Result<u32, StoreError> {
+        self.inner.kick(device).await
+    }
+
+    async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
+        self.inner.device(device).await
     }
 }
 

@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-use crate::model::{Draft, Event, EventId, Fork, Inbox, Page, Standing, Start};
+use super::seats::Seats;
+use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing, Start};
+use crate::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
 use crate::store::{NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
 /// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
@@ -40,6 +43,8 @@ pub struct StreamLog {
     once: HashMap<String, Once>,
     /// The newest event of each collapse key, as long as there are events.
     groups: HashMap<Arc<str>, EventId>,
+    /// Of a device: who is connected.
+    seats: Seats,
 }
 
 /// What outlives the events.
@@ -101,6 +106,7 @@ impl StreamLog {
             routes: Vec::new(),
             once: HashMap::new(),
             groups: HashMap::new(),
+            seats: Seats::default(),
         }
     }
 
@@ -211,6 +217,47 @@ impl StreamLog {
         self.retain_routes(|route| {
             route.node != *node || registration.is_some_and(|wanted| wanted != route.registration)
         });
+        if !self.has_route(node) {
+            self.seats.forget(node);
+        }
+    }
+
+    /// Gives a connection its place, see [`Presence::seat`](crate::store::Presence::seat). The second part of
+    /// the answer are nodes that are to be told of the marks.
+    pub fn seat(&mut self, claim: &Claim, limit: DeviceLimit, now_ms: u64, step: u64) -> (Seating, Vec<NodeId>) {
+        self.touch(now_ms, step);
+        self.hold_position(now_ms);
+        let routes = &self.routes;
+        self.seats.seat(claim, limit, now_ms, |node| routes.iter().any(|route| route.node == *node))
+    }
+
+    /// Takes a connection's place away.
+    pub fn unseat(&mut self, connection: Uuid) {
+        self.seats.unseat(connection);
+    }
+
+    /// Tells all connections to go: how many there are, and the nodes that are to be told of the marks.
+    pub fn kick(&mut self, now_ms: u64, step: u64) -> (u32, Vec<NodeId>) {
+        self.expire(now_ms);
+        if self.seats.len() == 0 && self.routes.is_empty() {
+            return (0, Vec::new());
+        }
+        self.touch(now_ms, step);
+        let routes = &self.routes;
+        let count = self.seats.kick(now_ms, |node| routes.iter().any(|route| route.node == *node));
+        (count, self.routes.iter().map(|route| route.node.clone()).collect())
+    }
+
+    /// Who is connected.
+    pub fn device(&mut self, now_ms: u64) -> DeviceState {
+        self.expire(now_ms);
+        let connections = self.seats.seated(|node| self.has_route(node));
+        DeviceState { connections, last: self.position.map(|position| position.last) }
+    }
+
+    /// Up to which of the device's connections all were told to go.
+    pub fn marks(&self) -> Marks {
+        self.seats.marks()
     }
 
     /// Forgets all events. The position stays, so that ids go on above all that was shown.
@@ -281,18 +328,24 @@ impl StreamLog {
         self.retain_routes(|route| route.until > now_ms);
         if self.position_until <= now_ms {
             self.position = None;
+            self.seats = Seats::default();
         }
         self.once.retain(|_, once| once.until > now_ms);
     }
 
     /// Whether the store may forget that this stream exists.
     pub fn is_blank(&self) -> bool {
-        self.position.is_none() && self.events.is_empty() && self.routes.is_empty() && self.once.is_empty()
+        self.position.is_none()
+            && self.seats.len() == 0
+            && self.events.is_empty()
+            && self.routes.is_empty()
+            && self.once.is_empty()
     }
 
     /// About how much memory it takes.
     pub fn bytes(&self) -> usize {
-        self.events_bytes + OVERHEAD * (2 + self.events.len() + self.once.len() + self.routes.len() + self.groups.len())
+        let others = self.once.len() + self.routes.len() + self.groups.len() + self.seats.len();
+        self.events_bytes + OVERHEAD * (2 + self.events.len() + others)
     }
 
     fn touch(&mut self, now_ms: u64, step: u64) -> Position {
@@ -429,6 +482,7 @@ impl StreamLog {
             erased: position.and_then(|known| known.erased),
             born: position.map_or(EventId::ZERO, |known| known.born),
             fork: position.and_then(|known| known.fork),
+            marks: self.marks(),
             now_ms,
         }
     }

@@ -4,6 +4,8 @@
 //! leases, the clock and the byte limit around it.
 
 mod log;
+mod presence;
+mod seats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,8 +17,8 @@ use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules, Route,
-    Store, StoreError, Subscription, millis, now_ms, random_step,
+    ChannelMessage, Channels, Control, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules,
+    Route, Store, StoreError, Subscription, millis, now_ms, random_step,
 };
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -248,6 +250,11 @@ impl Channels for MemoryStore {
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         self.state.lock().tell(node, || ChannelMessage::Beat);
+        Ok(())
+    }
+
+    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
+        self.state.lock().tell(node, || ChannelMessage::Control(control.clone()));
         Ok(())
     }
 }

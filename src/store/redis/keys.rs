@@ -15,6 +15,8 @@ pub(super) struct StreamKeys {
     pub(super) nodes: String,
     pub(super) meta: String,
     pub(super) collapse: String,
+    /// Who is connected as the device.
+    pub(super) connections: String,
     once: String,
 }
 
@@ -31,6 +33,7 @@ impl Keys {
             nodes: name("nodes"),
             meta: name("meta"),
             collapse: name("collapse"),
+            connections: name("connections"),
             once: name("once:"),
         }
     }

@@ -13,6 +13,7 @@ mod inspection;
 mod keys;
 mod leases;
 mod library;
+mod presence;
 mod scripts;
 mod subscription;
 
@@ -27,8 +28,8 @@ use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Channels, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store, StoreError,
-    Subscription, millis, random_step,
+    Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store,
+    StoreError, Subscription, millis, random_step,
 };
 use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -190,7 +191,8 @@ impl EventLog for RedisStore {
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
         let keys = self.keys.of(stream);
-        let sync = Call::script(&scripts::SYNC, &[&keys.events, &keys.nodes, &keys.meta, &keys.collapse])
+        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.connections];
+        let sync = Call::script(&scripts::SYNC, &touched.map(String::as_str))
             .arg(route.node.as_str())
             .arg(route.registration)
             .arg(millis(route.ttl))
@@ -231,7 +233,7 @@ impl EventLog for RedisStore {
     async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
         let lane = self.lanes.of(stream);
         let keys = self.keys.of(stream);
-        let detach = Call::script(&scripts::DETACH, &[&keys.nodes, &keys.meta])
+        let detach = Call::script(&scripts::DETACH, &[&keys.nodes, &keys.meta, &keys.connections])
             .arg(node.as_str())
             .arg(registration.map_or(String::new(), |registration| registration.to_string()));
         // Only when the route is gone: a stream with a route that its node's set does not name would be
@@ -324,6 +326,12 @@ impl Channels for RedisStore {
         let beat = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
         self.membership.run(beat.arg(self.keys.channel(node)).arg(subscription::BEAT)).await?;
         self.lanes.all_open().await
+    }
+
+    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
+        let tell = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
+        self.pool.run(tell.arg(self.keys.channel(node)).arg(control.payload())).await?;
+        Ok(())
     }
 }
 

@@ -68,6 +68,9 @@ scripts! {
     CLAIM = Script::new, "claim.lua";
     UNCLAIM = Script::new, "unclaim.lua";
     NOTE = Script::new, "note.lua";
+    SEAT = Script::of_stream, "seat.lua";
+    KICK = Script::of_stream, "kick.lua";
+    DEVICE = Script::of_stream, "device.lua";
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
@@ -203,7 +206,8 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
         superseded.extend(is_superseded.then_some(event.id));
         events.push(Arc::new(event));
     }
-    Ok(Page { from, events, superseded, more, last, first, erased, born, fork, now_ms })
+    let marks = fields.text()?.parse().unwrap_or_default();
+    Ok(Page { from, events, superseded, more, last, first, erased, born, fork, marks, now_ms })
 }
 
 /// An entry of a log, and whether a newer one supersedes it. Producers with access to Redis may have put in
@@ -230,10 +234,10 @@ fn event(entry: Value) -> Result<(Event, bool), StoreError> {
 }
 
 /// The elements of an array answer, taken one after another.
-struct Fields(std::vec::IntoIter<Value>);
+pub(super) struct Fields(std::vec::IntoIter<Value>);
 
 impl Fields {
-    fn of(answer: Value) -> Result<Self, StoreError> {
+    pub(super) fn of(answer: Value) -> Result<Self, StoreError> {
         match answer {
             Value::Array(fields) => Ok(Fields(fields.into_iter())),
             _ => Err(nonsense("an array")),
@@ -244,7 +248,12 @@ impl Fields {
         self.0.next().ok_or_else(|| nonsense("more fields"))
     }
 
-    fn text(&mut self) -> Result<String, StoreError> {
+    /// All that were not taken yet.
+    pub(super) fn rest(self) -> impl Iterator<Item = Value> {
+        self.0
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
         text(self.next()?)
     }
 
@@ -255,6 +264,11 @@ impl Fields {
         }
     }
 
+    /// A number that Lua wrote as text, for want of 64 bits.
+    pub(super) fn numeral(&mut self) -> Result<u64, StoreError> {
+        self.text()?.parse().map_err(|_| nonsense("a numeral"))
+    }
+
     fn id(&mut self) -> Result<EventId, StoreError> {
         self.text()?.parse().map_err(|_| nonsense("an id"))
     }
@@ -263,7 +277,7 @@ impl Fields {
         Ok(Standing { last: self.id()?, born: self.id()?, told: self.optional_id()?, acked: self.optional_id()? })
     }
 
-    fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {
+    pub(super) fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {
         let text = self.text()?;
         if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| nonsense("an id")) }
     }
@@ -283,6 +297,6 @@ fn text(value: Value) -> Result<String, StoreError> {
     }
 }
 
-fn nonsense(expected: &str) -> StoreError {
+pub(super) fn nonsense(expected: &str) -> StoreError {
     StoreError::Protocol(format!("expected {expected}"))
 }

@@ -13,7 +13,7 @@ use super::connections::Address;
 use super::errors::unreachable;
 use crate::model::{Event, StreamName};
 use crate::store::mailbox::Mailbox;
-use crate::store::{ChannelMessage, StoreError, Subscription};
+use crate::store::{ChannelMessage, Control, StoreError, Subscription};
 
 /// The payload of a beat. An event's begins with its stream, so the two can't be taken for each other.
 pub(super) const BEAT: &str = "beat";
@@ -61,24 +61,22 @@ fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
     }
 }
 
-/// Reads what `publish.lua` and `tell.lua` write: a line with stream, id, prev, type and further words, those
+/// Reads what scripts and nodes write: a control message, or what `publish.lua` writes: a line with stream, id, prev, type and further words, those
 /// of a newer version among them, then the data, which is not copied.
 fn parse(payload: Bytes) -> Option<ChannelMessage> {
     if payload == BEAT {
         return Some(ChannelMessage::Beat);
     }
-    if let Some(stream) = payload.strip_prefix(b"!erased ") {
-        return std::str::from_utf8(stream).ok()?.parse().ok().map(ChannelMessage::Erased);
+    if let Some(control) = Control::parse(&payload) {
+        return match control.word.as_str() {
+            "now" => ephemeral(&control.rest),
+            "erased" => control.text()?.parse().ok().map(ChannelMessage::Erased),
+            _ => Some(ChannelMessage::Control(control)),
+        };
     }
     let end = payload.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&payload[..end]).ok()?.split(' ');
-    let first = words.next()?;
-    if first == "!now" {
-        let stream = words.next()?.parse().ok()?;
-        let kind = words.next()?.parse().unwrap_or_default();
-        return Some(ChannelMessage::Ephemeral(stream, Arc::new(Event::ephemeral(kind, payload.slice(end + 1..)))));
-    }
-    let stream: StreamName = first.parse().ok()?;
+    let stream: StreamName = words.next()?.parse().ok()?;
     let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     // As for entries of the log: an odd type is no reason to lose the event.
     let kind = words.next()?.parse().unwrap_or_default();
@@ -91,6 +89,14 @@ fn parse(payload: Bytes) -> Option<ChannelMessage> {
         }
     }
     Some(ChannelMessage::Event(stream, Arc::new(event)))
+}
+
+/// Reads what `tell.lua` writes behind its word: a line with stream and type, then the data.
+fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let (stream, kind) = std::str::from_utf8(&rest[..end]).ok()?.split_once(' ')?;
+    let event = Event::ephemeral(kind.parse().unwrap_or_default(), rest.slice(end + 1..));
+    Some(ChannelMessage::Ephemeral(stream.parse().ok()?, Arc::new(event)))
 }
 
 #[cfg(test)]
@@ -112,6 +118,8 @@ mod tests {
         );
         assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), Arc::new(event))));
         assert_eq!(parse(Bytes::from_static(b"beat")), Some(ChannelMessage::Beat));
+        let control = Control::new("kick", "device:42 7 0");
+        assert_eq!(parse(Bytes::from_static(b"!kick device:42 7 0")), Some(ChannelMessage::Control(control)));
     }
 
     #[test]

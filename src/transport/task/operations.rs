@@ -16,12 +16,11 @@ pub fn ready(connection: &Connection, hub: &Hub) -> String {
     let following = connection.following();
     let positions: serde_json::Map<_, _> =
         following.iter().map(|f| (f.stream.to_string(), f.position.to_string().into())).collect();
-    let device = following.iter().find_map(|f| f.stream.device().map(str::to_owned));
     serde_json::json!({
         "op": "ready",
         "connection": connection.id(),
         "node": hub.registry().node().as_str(),
-        "device": device,
+        "device": connection.device().and_then(|stream| stream.device()),
         "positions": positions,
     })
     .to_string()

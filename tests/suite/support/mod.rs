@@ -3,6 +3,7 @@
 pub mod client;
 pub mod command;
 pub mod http;
+pub mod javascript;
 pub mod node;
 pub mod producers;
 pub mod proxy;

@@ -73,6 +73,16 @@ impl Wanted {
         self.ask(node).await.welcome().await
     }
 
+    /// Connects, unless the device has as many connections as it may.
+    pub async fn try_connect(&self, node: &Node) -> Option<Client> {
+        let mut client = self.open(node).await.unwrap_or_else(|answer| panic!("refused: {answer:?}"));
+        match client.greeting().await {
+            None => Some(client),
+            Some(Said::Close { reason, .. }) if reason == "limit" => None,
+            Some(said) => panic!("not welcome: {said:?}"),
+        }
+    }
+
     /// Connects as soon as the node welcomes it: until then it may say that its store is away.
     pub async fn connect_in_time(&self, node: &Node) -> Client {
         eventually("a welcome", async || {

@@ -1,0 +1,15 @@
+#!lua flags=allow-oom
+-- Who is connected as a device, and where its inbox stands.
+--
+-- KEYS  1 connections, 2 nodes, 3 meta
+-- Answer: last or '', then for each connection its id, stamp, since, node and transport.
+local live = live_routes(KEYS[2], clock())
+local answer = { redis.call('HGET', KEYS[3], 'last') or '' }
+local held = redis.call('HGETALL', KEYS[1])
+for at = 1, #held, 2 do
+  local entry = seat_entry(held[at], held[at + 1])
+  if entry and live[entry.node] then
+    answer[#answer + 1] = { held[at], whole(entry.stamp), entry.since, entry.node, entry.transport }
+  end
+end
+return answer

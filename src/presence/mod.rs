@@ -1,0 +1,225 @@
+//! Who is connected to this node, and that the store knows it.
+//!
+//! A connection that names a device takes a place among those of the device before it is let in ([`Place`]),
+//! and gives it back when it ends. [`seats`] is who is here, as a plain value; here stand the store and the
+//! tasks around it. Places are given back, and claimed again after an outage, in pipelines and off the way of
+//! any socket.
+//!
+//! Whether a connection is to go is a matter of marks ([`Marks`]): a message tells them at once, and every
+//! sync of the device's stream repeats them.
+
+mod seats;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::dispatch::Registry;
+use crate::model::{Marks, StreamName};
+use crate::store::presence::{Claim, DeviceLimit};
+use crate::store::{Control, Store, StoreError};
+
+use seats::{Evicted, Seats};
+
+/// Connections that leave within this time share a pipeline.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Places given back, or claimed again, at a time.
+const BATCH: usize = 256;
+
+/// Why a connection of a device has to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// Somebody ended all connections of the device.
+    Kicked,
+    /// A newer connection of the device took its place.
+    Replaced,
+    /// The device has as many as it may.
+    Limit,
+}
+
+/// What presence sees of a connection.
+pub trait Occupant: Send + Sync + 'static {
+    /// Ends it, and tells the client why.
+    fn evict(&self, why: Eviction);
+}
+
+/// Who is connected to this node.
+pub struct Presence {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    limit: DeviceLimit,
+    seats: Mutex<Seats>,
+    /// There is something to tell the store.
+    work: Notify,
+}
+
+/// A connection's presence; it ends when this is dropped.
+pub struct Place {
+    presence: Arc<Presence>,
+    connection: Uuid,
+    /// The device, and the number among those here.
+    seat: Option<(StreamName, u64)>,
+}
+
+impl Presence {
+    /// Nobody is here yet.
+    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, limit: DeviceLimit) -> Arc<Self> {
+        let presence = Arc::new(Presence { store, registry, limit, seats: Mutex::default(), work: Notify::new() });
+        let told = Arc::downgrade(&presence);
+        presence.registry.on_marks(move |device, marks| {
+            if let Some(presence) = told.upgrade() {
+                presence.mark(device, marks, false);
+            }
+        });
+        presence
+    }
+
+    /// Gives a connection its place. The streams that it follows are attached: the node's route to the device
+    /// is what makes the place count.
+    pub async fn enter(
+        self: &Arc<Self>,
+        device: Option<StreamName>,
+        transport: &'static str,
+    ) -> Result<Place, Eviction> {
+        let connection = Uuid::new_v4();
+        let seat = device.map(|device| {
+            let number = self.seats.lock().enter(&device, connection, transport);
+            (device, number)
+        });
+        // Made before the store is asked: whoever leaves meanwhile gives the place back.
+        let place = Place { presence: self.clone(), connection, seat };
+        if let Some((device, number)) = &place.seat {
+            if let Err(error) = self.claim(device, *number).await {
+                // Its streams are followed here already, or it would not have come so far: it is let in, as
+                // sockets are kept without a store, and gets its place when the store is back.
+                tracing::debug!(%device, %error, "a connection has no place yet");
+                self.seats.lock().want(device, *number);
+                self.work.notify_one();
+            }
+            let evicted = self.seats.lock().evicted(device, *number);
+            if let Some(why) = evicted {
+                return Err(why);
+            }
+        }
+        Ok(place)
+    }
+
+    async fn claim(&self, device: &StreamName, number: u64) -> Result<(), StoreError> {
+        let Some(wanted) = self.seats.lock().wanted(device, number) else { return Ok(()) };
+        let claim = Claim {
+            connection: wanted.connection,
+            node: (*self.registry.node()).clone(),
+            transport: wanted.transport,
+            seat: wanted.seat,
+        };
+        let seating = self.store.seat(device, &claim, self.limit).await?;
+        let evicted = self.seats.lock().answered(device, number, wanted, seating);
+        self.work.notify_one();
+        tell(evicted);
+        Ok(())
+    }
+
+    /// A control message came in that is about somebody's presence. False when it is about something else.
+    pub fn hear(&self, control: &Control) -> bool {
+        if control.word != crate::store::presence::KICK {
+            return false;
+        }
+        let kick = control.text().and_then(|text| {
+            let (device, marks) = text.split_once(' ')?;
+            Some((device.parse::<StreamName>().ok()?, marks.parse::<Marks>().ok()?))
+        });
+        match kick {
+            Some((device, marks)) => self.mark(&device, marks, true),
+            None => tracing::warn!("a kick on the node's channel makes no sense"),
+        }
+        true
+    }
+
+    fn mark(&self, device: &StreamName, marks: Marks, at_once: bool) {
+        let evicted = self.seats.lock().mark(device, marks, at_once);
+        tell(evicted);
+    }
+
+    /// The store may have forgotten who is here, or the node has a new id: every place is claimed again.
+    pub fn claim_all(&self) {
+        self.seats.lock().want_all();
+        self.work.notify_one();
+    }
+
+    /// Tells the store who left, and claims again what has to be; runs until it is dropped.
+    pub async fn keep_for_ever(self: Arc<Self>) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            self.work.notified().await;
+            tokio::time::sleep(GATHER).await;
+            loop {
+                match self.settle().await {
+                    Ok(true) => backoff.reset(),
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the store is not told who left, or who is here");
+                        tokio::time::sleep(backoff.next_wait()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step; false when nothing was left to do.
+    async fn settle(&self) -> Result<bool, StoreError> {
+        let gone = self.seats.lock().take_gone(BATCH);
+        if let Err(error) = self.store.unseat(&gone).await {
+            self.seats.lock().put_back_gone(gone);
+            return Err(error);
+        }
+        let wanted = self.seats.lock().take_wanted(BATCH);
+        let claims = wanted.iter().map(|(device, number)| self.claim(device, *number));
+        let mut failure = None;
+        for (answer, (device, number)) in futures_util::future::join_all(claims).await.into_iter().zip(&wanted) {
+            if let Err(error) = answer {
+                self.seats.lock().want(device, *number);
+                failure = Some(error);
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(!gone.is_empty() || !wanted.is_empty()),
+        }
+    }
+}
+
+fn tell(evicted: Evicted) {
+    for (occupant, why) in evicted {
+        occupant.evict(why);
+    }
+}
+
+impl Place {
+    /// The connection's public id.
+    pub fn connection(&self) -> Uuid {
+        self.connection
+    }
+
+    /// The connection is set up, and can be told to go from now on.
+    pub fn occupy(&self, occupant: Weak<dyn Occupant>) {
+        let Some((device, number)) = &self.seat else { return };
+        let evicted = self.presence.seats.lock().occupy(device, *number, occupant.clone());
+        if let (Some(why), Some(occupant)) = (evicted, occupant.upgrade()) {
+            occupant.evict(why);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((device, number)) = &self.seat {
+            self.presence.seats.lock().leave(device, *number);
+            self.presence.work.notify_one();
+        }
+    }
+}

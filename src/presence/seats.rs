@@ -1,0 +1,279 @@
+//! The connections of this node that name a device, as a plain value.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use uuid::Uuid;
+
+use super::{Eviction, Occupant};
+use crate::model::{Marks, StreamName};
+use crate::store::presence::{Seat, Seating};
+
+/// Most places that wait to be given back to the store. Beyond, the oldest are left to lapse with the node's
+/// route to the device.
+const MAX_GONE: usize = 100_000;
+
+/// Who is here, and what the store is still to be told of it.
+#[derive(Default)]
+pub struct Seats {
+    devices: HashMap<StreamName, Device>,
+    next: u64,
+    gone: VecDeque<(StreamName, Uuid)>,
+    wanted: VecDeque<(StreamName, u64)>,
+}
+
+#[derive(Default)]
+struct Device {
+    /// The highest that were heard of while anybody was here: a message may come before the store's answer to
+    /// a claim that it is about.
+    marks: Marks,
+    here: Vec<Here>,
+}
+
+struct Here {
+    number: u64,
+    connection: Uuid,
+    transport: &'static str,
+    /// Its place in the store; `None` before the store gave it one.
+    seat: Option<Seat>,
+    occupant: Option<Weak<dyn Occupant>>,
+    evicted: Option<Eviction>,
+}
+
+impl Here {
+    fn passed(&self, marks: Marks) -> Option<Eviction> {
+        let stamp = self.seat?.stamp;
+        if stamp <= marks.kicked {
+            Some(Eviction::Kicked)
+        } else {
+            (stamp <= marks.replaced).then_some(Eviction::Replaced)
+        }
+    }
+
+    /// Notes that it has to go. The occupant, if it is there already, is to be told.
+    fn evict(&mut self, why: Eviction) -> Option<(Arc<dyn Occupant>, Eviction)> {
+        if self.evicted.is_some() {
+            return None;
+        }
+        self.evicted = Some(why);
+        Some((self.occupant.as_ref()?.upgrade()?, why))
+    }
+}
+
+/// What a claim is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub connection: Uuid,
+    pub transport: &'static str,
+    pub seat: Option<Seat>,
+}
+
+/// Connections that have to go, and why.
+pub type Evicted = Vec<(Arc<dyn Occupant>, Eviction)>;
+
+impl Seats {
+    /// A connection is coming. It has no place in the store yet.
+    pub fn enter(&mut self, device: &StreamName, connection: Uuid, transport: &'static str) -> u64 {
+        self.next += 1;
+        let here = Here { number: self.next, connection, transport, seat: None, occupant: None, evicted: None };
+        self.devices.entry(device.clone()).or_default().here.push(here);
+        self.next
+    }
+
+    /// The connection is set up. It has to go at once if it was told so in the meantime.
+    pub fn occupy(&mut self, device: &StreamName, number: u64, occupant: Weak<dyn Occupant>) -> Option<Eviction> {
+        let here = self.here(device, number)?;
+        here.occupant = Some(occupant);
+        here.evicted
+    }
+
+    /// The connection has left.
+    pub fn leave(&mut self, device: &StreamName, number: u64) {
+        let Some(known) = self.devices.get_mut(device) else { return };
+        if let Some(at) = known.here.iter().position(|here| here.number == number) {
+            let here = known.here.swap_remove(at);
+            if known.here.is_empty() {
+                self.devices.remove(device);
+            }
+            self.give_back(device.clone(), here.connection);
+        }
+    }
+
+    fn give_back(&mut self, device: StreamName, connection: Uuid) {
+        self.gone.push_back((device, connection));
+        if self.gone.len() > MAX_GONE {
+            self.gone.pop_front();
+        }
+    }
+
+    /// What to claim for a connection; `None` when it has left, or has to go.
+    pub fn wanted(&self, device: &StreamName, number: u64) -> Option<Wanted> {
+        let here = self.devices.get(device)?.here.iter().find(|here| here.number == number)?;
+        here.evicted.is_none().then_some(Wanted {
+            connection: here.connection,
+            transport: here.transport,
+            seat: here.seat,
+        })
+    }
+
+    /// The store answered a claim.
+    pub fn answered(&mut self, device: &StreamName, number: u64, claimed: Wanted, seating: Seating) -> Evicted {
+        let Some(known) = self.devices.get_mut(device) else {
+            self.give_back(device.clone(), claimed.connection);
+            return Vec::new();
+        };
+        let marks = known.marks;
+        let Some(here) = known.here.iter_mut().find(|here| here.number == number) else {
+            self.give_back(device.clone(), claimed.connection);
+            return Vec::new();
+        };
+        let why = match seating {
+            Seating::Seated(seat) => {
+                here.seat = Some(seat);
+                here.passed(marks)
+            }
+            Seating::Full => Some(Eviction::Limit),
+            Seating::Passed(marks) => here.passed(marks).or(Some(Eviction::Replaced)),
+        };
+        why.and_then(|why| here.evict(why)).into_iter().collect()
+    }
+
+    /// Whether a connection has to go.
+    pub fn evicted(&self, device: &StreamName, number: u64) -> Option<Eviction> {
+        self.devices.get(device)?.here.iter().find(|here| here.number == number)?.evicted
+    }
+
+    /// Up to where connections have to go. `at_once` says that this comes from right now, so that who has no
+    /// stamp yet because the store was away is meant too, if anybody is kicked.
+    pub fn mark(&mut self, device: &StreamName, marks: Marks, at_once: bool) -> Evicted {
+        let Some(known) = self.devices.get_mut(device) else { return Vec::new() };
+        let kicked = at_once && marks.kicked > known.marks.kicked;
+        known.marks = known.marks.merged(marks);
+        let evict = |here: &mut Here| {
+            let settled = here.occupant.is_some() && here.seat.is_none();
+            let why = here.passed(marks).or((kicked && settled).then_some(Eviction::Kicked))?;
+            here.evict(why)
+        };
+        known.here.iter_mut().filter_map(evict).collect()
+    }
+
+    /// Every place is to be claimed again.
+    pub fn want_all(&mut self) {
+        self.wanted = self
+            .devices
+            .iter()
+            .flat_map(|(device, known)| known.here.iter().map(|here| (device.clone(), here.number)))
+            .collect();
+    }
+
+    /// The place is to be claimed again.
+    pub fn want(&mut self, device: &StreamName, number: u64) {
+        self.wanted.push_back((device.clone(), number));
+    }
+
+    /// Takes places that the store is to be told are free, at most `limit`.
+    pub fn take_gone(&mut self, limit: usize) -> Vec<(StreamName, Uuid)> {
+        let count = limit.min(self.gone.len());
+        self.gone.drain(..count).collect()
+    }
+
+    /// Puts back what could not be told.
+    pub fn put_back_gone(&mut self, gone: Vec<(StreamName, Uuid)>) {
+        gone.into_iter().rev().for_each(|place| self.gone.push_front(place));
+    }
+
+    /// Takes places that are to be claimed again, at most `limit`.
+    pub fn take_wanted(&mut self, limit: usize) -> Vec<(StreamName, u64)> {
+        let count = limit.min(self.wanted.len());
+        self.wanted.drain(..count).collect()
+    }
+
+    fn here(&mut self, device: &StreamName, number: u64) -> Option<&mut Here> {
+        self.devices.get_mut(device)?.here.iter_mut().find(|here| here.number == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Client(Mutex<Vec<Eviction>>);
+
+    impl Occupant for Client {
+        fn evict(&self, why: Eviction) {
+            self.0.lock().push(why);
+        }
+    }
+
+    fn device() -> StreamName {
+        "device:42".parse().unwrap()
+    }
+
+    fn seated(stamp: u64) -> Seating {
+        Seating::Seated(Seat { stamp, since_ms: 1 })
+    }
+
+    /// A connection that came with this stamp; `None`: the store is away.
+    fn come(seats: &mut Seats, client: &Arc<Client>, stamp: Option<u64>) -> u64 {
+        let number = seats.enter(&device(), Uuid::new_v4(), "sse");
+        let wanted = seats.wanted(&device(), number).unwrap();
+        if let Some(stamp) = stamp {
+            seats.answered(&device(), number, wanted, seated(stamp));
+        }
+        let occupant: Weak<dyn Occupant> = Arc::downgrade(client) as _;
+        assert_eq!(seats.occupy(&device(), number, occupant), None);
+        number
+    }
+
+    fn reasons(evicted: Evicted) -> Vec<Eviction> {
+        evicted.into_iter().map(|(_, why)| why).collect()
+    }
+
+    #[test]
+    fn a_mark_reaches_who_came_before_and_nobody_who_came_after() {
+        let (mut seats, client) = (Seats::default(), Arc::default());
+        for stamp in [5, 7, 9] {
+            come(&mut seats, &client, Some(stamp));
+        }
+        let evicted = seats.mark(&device(), Marks { kicked: 5, replaced: 7 }, true);
+        assert_eq!(reasons(evicted), [Eviction::Kicked, Eviction::Replaced]);
+        let again = seats.mark(&device(), Marks { kicked: 5, replaced: 7 }, false);
+        assert_eq!(reasons(again), [], "each is told once");
+    }
+
+    #[test]
+    fn a_mark_that_overtakes_the_answer_to_a_claim_holds() {
+        let mut seats = Seats::default();
+        let number = seats.enter(&device(), Uuid::new_v4(), "sse");
+        let wanted = seats.wanted(&device(), number).unwrap();
+        seats.mark(&device(), Marks { kicked: 7, replaced: 0 }, true);
+        assert_eq!(seats.evicted(&device(), number), None, "it may have come after the kick");
+        seats.answered(&device(), number, wanted, seated(6));
+        assert_eq!(seats.evicted(&device(), number), Some(Eviction::Kicked));
+        let client: Arc<Client> = Arc::default();
+        let occupant: Weak<dyn Occupant> = Arc::downgrade(&client) as _;
+        assert_eq!(seats.occupy(&device(), number, occupant), Some(Eviction::Kicked));
+    }
+
+    #[test]
+    fn a_kick_reaches_those_that_the_store_does_not_know_yet() {
+        let (mut seats, client) = (Seats::default(), Arc::default());
+        come(&mut seats, &client, None);
+        assert_eq!(reasons(seats.mark(&device(), Marks { kicked: 0, replaced: 9 }, true)), []);
+        assert_eq!(reasons(seats.mark(&device(), Marks { kicked: 9, replaced: 9 }, true)), [Eviction::Kicked]);
+    }
+
+    #[test]
+    fn who_left_before_the_store_answered_gives_its_place_back() {
+        let (mut seats, client) = (Seats::default(), Arc::default());
+        let number = come(&mut seats, &client, None);
+        let wanted = seats.wanted(&device(), number).unwrap();
+        seats.leave(&device(), number);
+        seats.answered(&device(), number, wanted, seated(5));
+        assert_eq!(seats.take_gone(10), vec![(device(), wanted.connection); 2]);
+        assert!(seats.devices.is_empty());
+    }
+}

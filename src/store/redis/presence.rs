@@ -1,0 +1,81 @@
+//! Who is connected, as the server's scripts keep it.
+
+use async_trait::async_trait;
+use redis::Value;
+use uuid::Uuid;
+
+use super::RedisStore;
+use super::scripts::{self, Call, Fields, nonsense};
+use crate::model::{Marks, StreamName};
+use crate::store::presence::{Claim, DeviceLimit, DeviceState, Presence, STALE, Seat, Seated, Seating};
+use crate::store::{NodeId, StoreError, millis, random_step};
+
+#[async_trait]
+impl Presence for RedisStore {
+    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError> {
+        let keys = self.keys.of(device);
+        let (stamp, since) = claim.seat.map_or((String::new(), 0), |seat| (seat.stamp.to_string(), seat.since_ms));
+        let call = Call::script(&scripts::SEAT, &[&keys.connections, &keys.nodes, &keys.events, &keys.meta])
+            .arg(claim.connection.to_string())
+            .arg(claim.node.as_str())
+            .arg(claim.transport)
+            .arg(stamp)
+            .arg(since)
+            .arg(limit.most)
+            .arg(limit.overflow.as_str())
+            .arg(millis(STALE))
+            .arg(random_step())
+            .arg(self.position_ms(device))
+            .arg(device.as_str())
+            .arg(self.keys.channels());
+        let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
+        let (outcome, first, second) = (answer.text()?, answer.numeral()?, answer.numeral()?);
+        match outcome.as_str() {
+            "seated" => Ok(Seating::Seated(Seat { stamp: first, since_ms: second })),
+            "full" => Ok(Seating::Full),
+            "passed" => Ok(Seating::Passed(Marks { kicked: first, replaced: second })),
+            _ => Err(nonsense("an outcome")),
+        }
+    }
+
+    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
+        let remove = |(device, connection): &(StreamName, Uuid)| {
+            Call::command("HDEL", &self.keys.of(device).connections).arg(connection.to_string())
+        };
+        let answers = self.run_by_stream(places, |(device, _)| device, remove).await;
+        answers.into_iter().try_for_each(|answer| answer.map(drop))
+    }
+
+    async fn kick(&self, device: &StreamName) -> Result<u32, StoreError> {
+        let keys = self.keys.of(device);
+        let call = Call::script(&scripts::KICK, &[&keys.connections, &keys.nodes, &keys.events, &keys.meta])
+            .arg(device.as_str())
+            .arg(self.keys.channels())
+            .arg(random_step())
+            .arg(self.position_ms(device));
+        match self.lanes.of(device).run(call).await? {
+            Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+            _ => Err(nonsense("a count")),
+        }
+    }
+
+    async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
+        let keys = self.keys.of(device);
+        let call = Call::script(&scripts::DEVICE, &[&keys.connections, &keys.nodes, &keys.meta]);
+        let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
+        let last = answer.optional_id()?;
+        let mut connections = answer.rest().map(seated).collect::<Result<Vec<_>, _>>()?;
+        connections.sort_by_key(|seated| seated.seat.stamp);
+        Ok(DeviceState { connections, last })
+    }
+}
+
+fn seated(entry: Value) -> Result<Seated, StoreError> {
+    let mut entry = Fields::of(entry)?;
+    Ok(Seated {
+        connection: entry.text()?.parse().map_err(|_| nonsense("a connection's id"))?,
+        seat: Seat { stamp: entry.numeral()?, since_ms: entry.numeral()? },
+        node: NodeId::from(entry.text()?),
+        transport: entry.text()?,
+    })
+}

@@ -1,0 +1,203 @@
+//! Who is connected, as both stores keep it: each test runs once against each.
+
+use uuid::Uuid;
+use whimbrel::model::{Marks, StreamName};
+use whimbrel::store::memory::MemoryStore;
+use whimbrel::store::presence::{Claim, DeviceLimit, Overflow, Seat, Seating};
+use whimbrel::store::{ChannelMessage, Control, NodeId, RetentionRules, Store, Subscription};
+
+use crate::conformance::{connect, route, stream};
+use crate::support::in_time;
+use crate::support::redis::RedisServer;
+
+macro_rules! for_each_store {
+    ($($name:ident;)*) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $name() {
+                let time = std::time::Duration::from_secs(3600);
+                super::$name(&super::MemoryStore::new(Default::default(), time, 1 << 24)).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test]
+            async fn $name() {
+                let server = super::RedisServer::start();
+                super::$name(&super::connect(&server, super::RetentionRules::default()).await).await;
+            })*
+        }
+    };
+}
+
+for_each_store! {
+    the_newest_over_the_limit_is_refused;
+    the_oldest_over_the_limit_gives_way_and_its_node_is_told;
+    a_kick_is_for_all_before_it_and_for_nobody_after;
+    a_place_counts_for_as_long_as_its_nodes_route_holds;
+    a_place_that_is_asserted_again_stays_the_same;
+    a_claim_whose_answer_was_lost_takes_no_second_place;
+    who_was_told_to_go_can_not_assert_its_place_again;
+    nobody_comes_to_be_by_being_kicked;
+    what_one_node_says_another_hears;
+}
+
+fn device() -> StreamName {
+    stream("device:42")
+}
+
+/// A node with a route to the device.
+async fn node(store: &impl Store) -> NodeId {
+    let node = NodeId::random();
+    store.sync(&device(), &route(&node, 1), None).await.unwrap();
+    node
+}
+
+fn claim(node: &NodeId) -> Claim {
+    Claim { connection: Uuid::new_v4(), node: node.clone(), transport: "sse", seat: None }
+}
+
+fn most(most: usize, overflow: Overflow) -> DeviceLimit {
+    DeviceLimit { most, overflow }
+}
+
+const MANY: DeviceLimit = DeviceLimit { most: 100, overflow: Overflow::Newest };
+
+async fn seat(store: &impl Store, claim: &Claim, limit: DeviceLimit) -> Seat {
+    match store.seat(&device(), claim, limit).await.unwrap() {
+        Seating::Seated(seat) => seat,
+        other => panic!("no seat but {other:?}"),
+    }
+}
+
+async fn connections(store: &impl Store) -> Vec<Uuid> {
+    store.device(&device()).await.unwrap().connections.into_iter().map(|seated| seated.connection).collect()
+}
+
+async fn heard(subscription: &mut Box<dyn Subscription>) -> Control {
+    let messages = in_time("a message", subscription.next(1)).await.unwrap();
+    match messages.into_iter().next().unwrap() {
+        ChannelMessage::Control(control) => control,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn the_newest_over_the_limit_is_refused(store: &impl Store) {
+    let (first, second) = (node(store).await, node(store).await);
+    let limit = most(3, Overflow::Newest);
+    let claims = [claim(&first), claim(&second), claim(&first)];
+    let mut stamps = Vec::new();
+    for claim in &claims {
+        stamps.push(seat(store, claim, limit).await.stamp);
+    }
+    assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
+    assert_eq!(store.seat(&device(), &claim(&second), limit).await, Ok(Seating::Full));
+    let known = store.device(&device()).await.unwrap();
+    let ids: Vec<_> = known.connections.iter().map(|seated| (seated.connection, seated.node.clone())).collect();
+    assert_eq!(ids, claims.clone().map(|claim| (claim.connection, claim.node)), "oldest first");
+    assert_eq!(known.connections[0].transport, "sse");
+    assert!(known.last.is_some());
+    store.unseat(&[(device(), claims[1].connection)]).await.unwrap();
+    seat(store, &claim(&second), limit).await;
+    assert_eq!(
+        store.seat(&stream("device:other"), &claim(&second), limit).await.ok().map(|s| s != Seating::Full),
+        Some(true)
+    );
+}
+
+async fn the_oldest_over_the_limit_gives_way_and_its_node_is_told(store: &impl Store) {
+    let (first, second) = (node(store).await, node(store).await);
+    let mut subscription = store.subscribe(&first).await.unwrap();
+    let limit = most(2, Overflow::Oldest);
+    let (old, kept, new) = (claim(&first), claim(&second), claim(&second));
+    let gone = seat(store, &old, limit).await;
+    seat(store, &kept, limit).await;
+    seat(store, &new, limit).await;
+    assert_eq!(connections(store).await, [kept.connection, new.connection]);
+    let marks = Marks { kicked: 0, replaced: gone.stamp };
+    assert_eq!(heard(&mut subscription).await, Control::new("kick", format!("device:42 {marks}")));
+    let page = store.sync(&device(), &route(&first, 1), None).await.unwrap();
+    assert_eq!(page.marks, marks, "who does not hear the message finds it with a sync");
+}
+
+async fn a_kick_is_for_all_before_it_and_for_nobody_after(store: &impl Store) {
+    let nodes = [node(store).await, node(store).await];
+    let mut before = Vec::new();
+    for node in &nodes {
+        before.push(seat(store, &claim(node), MANY).await.stamp);
+    }
+    let mut subscription = store.subscribe(&nodes[1]).await.unwrap();
+    assert_eq!(store.kick(&device()).await, Ok(2));
+    assert!(connections(store).await.is_empty());
+    let after = claim(&nodes[0]);
+    let stamp = seat(store, &after, MANY).await.stamp;
+    let marks = store.sync(&device(), &route(&nodes[0], 1), None).await.unwrap().marks;
+    assert!(
+        before.iter().all(|before| *before <= marks.kicked) && stamp > marks.kicked,
+        "{before:?} {marks:?} {stamp}"
+    );
+    assert_eq!(heard(&mut subscription).await, Control::new("kick", format!("device:42 {marks}")));
+    assert_eq!(connections(store).await, [after.connection]);
+    let other = store.sync(&stream("device:other"), &route(&nodes[0], 1), None).await.unwrap();
+    assert_eq!(other.marks, Marks::default());
+}
+
+async fn a_place_counts_for_as_long_as_its_nodes_route_holds(store: &impl Store) {
+    let (dying, other) = (node(store).await, node(store).await);
+    let limit = most(1, Overflow::Newest);
+    seat(store, &claim(&dying), limit).await;
+    assert_eq!(store.seat(&device(), &claim(&other), limit).await, Ok(Seating::Full));
+    store.detach(&device(), &dying, None).await.unwrap();
+    assert!(connections(store).await.is_empty());
+    seat(store, &claim(&other), limit).await;
+}
+
+async fn a_place_that_is_asserted_again_stays_the_same(store: &impl Store) {
+    let (before, after) = (node(store).await, node(store).await);
+    let (mut old, new) = (claim(&before), claim(&before));
+    let place = seat(store, &old, MANY).await;
+    seat(store, &new, MANY).await;
+    // Its node lost its lease, and goes on under another id.
+    store.detach(&device(), &before, None).await.unwrap();
+    old.node = after.clone();
+    old.seat = Some(place);
+    assert_eq!(seat(store, &old, MANY).await, place);
+    let known = store.device(&device()).await.unwrap().connections;
+    assert_eq!((known.len(), known[0].connection, known[0].seat), (1, old.connection, place));
+    assert_eq!(known[0].node, after);
+}
+
+async fn a_claim_whose_answer_was_lost_takes_no_second_place(store: &impl Store) {
+    let claim = claim(&node(store).await);
+    let limit = most(1, Overflow::Newest);
+    let place = seat(store, &claim, limit).await;
+    assert_eq!(seat(store, &claim, limit).await, place);
+    assert_eq!(connections(store).await, [claim.connection]);
+}
+
+async fn who_was_told_to_go_can_not_assert_its_place_again(store: &impl Store) {
+    let node = node(store).await;
+    let (mut kicked, limit) = (claim(&node), most(1, Overflow::Oldest));
+    kicked.seat = Some(seat(store, &kicked, limit).await);
+    assert_eq!(store.kick(&device()).await, Ok(1));
+    assert!(matches!(store.seat(&device(), &kicked, limit).await, Ok(Seating::Passed(_))));
+    let mut replaced = claim(&node);
+    replaced.seat = Some(seat(store, &replaced, limit).await);
+    let newest = claim(&node);
+    seat(store, &newest, limit).await;
+    assert!(matches!(store.seat(&device(), &replaced, limit).await, Ok(Seating::Passed(_))));
+    assert_eq!(connections(store).await, [newest.connection]);
+}
+
+async fn nobody_comes_to_be_by_being_kicked(store: &impl Store) {
+    assert_eq!(store.kick(&device()).await, Ok(0));
+    assert_eq!(store.device(&device()).await.unwrap().last, None);
+}
+
+async fn what_one_node_says_another_hears(store: &impl Store) {
+    let node = NodeId::random();
+    let mut subscription = store.subscribe(&node).await.unwrap();
+    store.signal(&NodeId::random(), &Control::new("news", "for somebody else")).await.unwrap();
+    let said = Control::new("news", "two\nlines");
+    store.signal(&node, &said).await.unwrap();
+    assert_eq!(heard(&mut subscription).await, said);
+}
