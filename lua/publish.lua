@@ -6,10 +6,13 @@
 --       7 ms the log lives, 8 ms the position lives, 9 ms a key lives, 10 what channels begin with,
 --       11 ms after which the event expires or '', 12 collapse key or '', 13 of an event out of an ingress
 --       stream: what that is called, the entry, and the entry before it for the same stream if both are on
---       their way; otherwise ''
+--       their way; otherwise '', 14 '' in this version; where the caller reaches nodes by itself: 15 the
+--       store's ms until which it does, 16 the nodes, each with a space before and behind it
 -- Answer: id, nodes told, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
---         was stored now, the id of the one before it. Instead of the id the newest entry taken, with 4: an
---         entry as new as this was taken before; or '', with 5: the one before it was not taken.
+--         was stored now, the id of the one before it; with 15 and 16 also the store's ms, the nodes that the
+--         caller has to reach, and those that were told over their channels. Instead of the id the newest
+--         entry taken, with 4: an entry as new as this was taken before; or '', with 5: the one before it was
+--         not taken.
 --
 -- No allow-oom: a store without room refuses publishes before anything is written.
 local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -92,17 +95,13 @@ if key ~= '' then
   entry[#entry + 1] = 'k'
   entry[#entry + 1] = key
 end
-local header = ''
 if ttl ~= '' then
-  local expires = string.format('%.0f', now + tonumber(ttl))
   entry[#entry + 1] = 'x'
-  entry[#entry + 1] = expires
-  header = ' x=' .. expires
+  entry[#entry + 1] = string.format('%.0f', now + tonumber(ttl))
 end
 if group ~= '' then
   entry[#entry + 1] = 'c'
   entry[#entry + 1] = group
-  header = header .. ' c=' .. group
 end
 redis.call('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
 redis.call('HSET', meta, 'last', id)
@@ -124,21 +123,34 @@ if key ~= '' then
   redis.call('SET', once, id .. ' ' .. digest, 'PX', ARGV[9])
 end
 
-local told = 0
-local message
+-- A script that was held up on its way finds that its time is over, and tells everyone: its caller may have
+-- given up, and would not reach those that were left out.
+local linked = ARGV[16]
+if linked and now >= tonumber(ARGV[15]) then
+  linked = ''
+end
+
+local by_caller, by_channel = {}, {}
+local told
 local routes = redis.call('HGETALL', nodes)
 for at = 1, #routes, 2 do
+  local node = routes[at]
   local deadline = tonumber(string.match(routes[at + 1], '^(%d+) '))
-  if deadline and deadline > now then
-    message = message or
-      (ARGV[1] .. ' ' .. id .. ' ' .. prev .. ' ' .. (kind ~= '' and kind or 'message') .. header .. '\n' .. data)
+  if not deadline or deadline <= now then
+    redis.call('HDEL', nodes, node)
+    redis.call('HSET', meta, 'told', prev)
+  elseif linked and string.find(linked, ' ' .. node .. ' ', 1, true) then
+    by_caller[#by_caller + 1] = node
+  else
+    told = told or message(ARGV[1], { id, entry })
     -- pcall: the event is stored, and an error here would say that it is not. Whoever was not told
     -- finds it with the next sync.
-    redis.pcall('PUBLISH', ARGV[10] .. routes[at], message)
-    told = told + 1
-  else
-    redis.call('HDEL', nodes, routes[at])
-    redis.call('HSET', meta, 'told', prev)
+    redis.pcall('PUBLISH', ARGV[10] .. node, told)
+    by_channel[#by_channel + 1] = node
   end
 end
-return { id, told, 0, prev }
+local count = #by_caller + #by_channel
+if linked then
+  return { id, count, 0, prev, string.format('%.0f', now), by_caller, by_channel }
+end
+return { id, count, 0, prev }

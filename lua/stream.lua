@@ -133,6 +133,19 @@ local function field(entry, name)
   end
 end
 
+-- What a node's channel carries for an event.
+local function message(stream, entry)
+  local header = stream .. ' ' .. entry[1] .. ' ' .. field(entry, 'p') .. ' ' .. (field(entry, 't') or 'message')
+  local expires, group = field(entry, 'x'), field(entry, 'c')
+  if expires then
+    header = header .. ' x=' .. expires
+  end
+  if group then
+    header = header .. ' c=' .. group
+  end
+  return header .. '\n' .. field(entry, 'd')
+end
+
 -- Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
 -- `last` behind, and who was told of a fork waits at its mark.
 local function knows(stream, id)

@@ -11,6 +11,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
 use crate::transport::{Endpoint, Reach};
 
-pub use value::RedisUrl;
+pub use value::{RedisUrl, Secret};
 
 /// One setting, as the help and `.env.example` show it.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,9 @@ fn variable(field: &str) -> String {
 fn flag(field: &str) -> String {
     field.replace('_', "-")
 }
+
+/// Shorter ones can be guessed.
+const LEAST_LINK_SECRET: usize = 16;
 
 /// What the names of all variables begin with.
 const VARIABLE: &str = "WHIMBREL_";
@@ -145,6 +149,21 @@ settings! {
     ingress: Option<bool> = "", "BOOL", value::optional(value::switch);
     /// Memory that events may take in the embedded store, in bytes. Unused with a Redis.
     embedded_bytes: usize = "268435456", "BYTES", value::bytes(1);
+    /// Address on which other nodes reach this one for links, which take events past Redis
+    /// from node to node; port 0 takes any. Links are off unless it is set, the same way on
+    /// all nodes. See docs/links.md.
+    link_listen: Option<SocketAddr> = "", "ADDRESS", value::optional(value::address);
+    /// Where other nodes reach it, if they have to use another address: HOST:PORT.
+    link_advertise: Option<String> = "", "HOST:PORT", value::optional(value::host_and_port);
+    /// The secret with which nodes that link know each other, the same on all nodes, at
+    /// least 16 characters. Needed for links.
+    link_secret: Option<Secret> = "", "SECRET", value::optional(value::secret(LEAST_LINK_SECRET));
+    /// A file that holds the secret of links.
+    link_secret_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// Most links that this node opens; the least useful gives way.
+    max_links: usize = "32", "COUNT", value::count(1, 1024);
+    /// After how long a link that carries nothing is closed, in seconds.
+    link_idle_seconds: u64 = "60", "SECONDS", value::seconds(1);
     /// What is logged: error, warn, info, debug, trace, or a filter such as
     /// 'info,whimbrel=debug'.
     log: String = "info", "FILTER", value::log_filter;
@@ -173,6 +192,11 @@ impl Settings {
         Duration::from_secs(self.ping_seconds)
     }
 
+    /// After how long a link that carries nothing is closed.
+    pub fn link_idle(&self) -> Duration {
+        Duration::from_secs(self.link_idle_seconds)
+    }
+
     /// How long a draining node still accepts.
     pub fn drain_delay(&self) -> Duration {
         Duration::from_secs(self.drain_delay_seconds)
@@ -198,6 +222,7 @@ impl Settings {
             let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";
             return Err(SettingError::new("ingress", reason.into()));
         }
+        self.settle_links()?;
         let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
         if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure) {
             let reason = format!(
@@ -207,6 +232,33 @@ impl Settings {
             return Err(SettingError::new("listen", reason));
         }
         Ok(self)
+    }
+
+    /// Links need a secret and a store that nodes share, and an address that others can use.
+    fn settle_links(&mut self) -> Result<(), SettingError> {
+        if let Some(path) = &self.link_secret_file {
+            let refuse = |reason| SettingError::new("link_secret_file", reason);
+            if self.link_secret.is_some() {
+                return Err(refuse("WHIMBREL_LINK_SECRET is set too; give only one of them".into()));
+            }
+            let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
+            let secret = value::secret(LEAST_LINK_SECRET)(text.trim());
+            self.link_secret = Some(secret.map_err(|e| refuse(format!("in the file: {e}")))?);
+        }
+        let Some(address) = self.link_listen else { return Ok(()) };
+        let refuse = |reason: &str| Err(SettingError::new("link_listen", reason.into()));
+        if self.link_secret.is_none() {
+            return refuse(
+                "links need a secret that all nodes share: WHIMBREL_LINK_SECRET or WHIMBREL_LINK_SECRET_FILE",
+            );
+        }
+        if self.redis_url.is_none() {
+            return refuse("links are between nodes that share a Redis, and WHIMBREL_REDIS_URL is not set");
+        }
+        if address.ip().is_unspecified() && self.link_advertise.is_none() {
+            return refuse("others can't reach that address: say where they do with WHIMBREL_LINK_ADVERTISE");
+        }
+        Ok(())
     }
 }
 
@@ -229,7 +281,6 @@ const NOT_YET: &[&str] = &[
     "anonymous",
     "origins",
     "trusted_proxies",
-    "link_listen",
     "webhook_url",
 ];
 

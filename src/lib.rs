@@ -33,6 +33,7 @@
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
+//! - [`link`]: connections between nodes that take events around the store's channels.
 //! - [`presence`]: who is connected here, and that the store and others know it.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
 //! - [`config`], [`metrics`], `health`, `backoff`: what all of them need.
@@ -53,6 +54,7 @@ mod health;
 pub mod history;
 pub mod hub;
 pub mod ingress;
+pub mod link;
 pub mod metrics;
 pub mod model;
 pub mod node;

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::dispatch::Delivery;
+use crate::link::LinkMetrics;
 
 /// All figures of a node. Cheap to update from anywhere.
 pub struct Metrics {
@@ -79,6 +80,8 @@ pub struct Metrics {
     pub ingress_lag_seconds: Gauge<f64, AtomicU64>,
     /// Whether the store answers: 1 or 0.
     pub store_up: Gauge,
+    /// Links between nodes.
+    pub links: LinkMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -167,6 +170,7 @@ impl Metrics {
             ingress_lag_entries: gauge(r, "ingress_lag_entries", "Entries that wait in the ingress stream"),
             ingress_lag_seconds,
             store_up: gauge(r, "store_up", "Whether the store answers"),
+            links: LinkMetrics::register(r),
             registry,
         })
     }

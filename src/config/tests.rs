@@ -90,6 +90,13 @@ fn a_setting_that_cannot_work_is_refused_in_one_line_that_names_it() {
         ("MAX_EVENT_BYTES", "999999999999"),
         ("MAX_STREAMS", "65"),
         ("INSECURE", "yes please"),
+        ("LINK_LISTEN", "localhost"),
+        ("LINK_ADVERTISE", "localhost"),
+        ("LINK_ADVERTISE", "http://host:80"),
+        ("LINK_SECRET", "too short"),
+        ("LINK_SECRET_FILE", "/nonexistent/file"),
+        ("MAX_LINKS", "0"),
+        ("LINK_IDLE_SECONDS", "0"),
         ("LOG", "info,whimbrel=loud"),
     ] {
         let variable = format!("WHIMBREL_{name}");
@@ -144,6 +151,32 @@ fn the_redis_url_can_stand_in_a_file() {
 }
 
 #[test]
+fn links_need_a_secret_a_redis_and_an_address_that_others_can_use() {
+    let listen = ["--link-listen", "0.0.0.0:7946"];
+    let redis = ["--redis-url", "redis://host"];
+    let secret = ["--link-secret", "a-secret-of-all-nodes"];
+    let with = |parts: &[&[&'static str]]| parts.concat();
+    for (flags, missing) in [
+        (with(&[&listen, &redis]), "WHIMBREL_LINK_SECRET"),
+        (with(&[&listen, &secret]), "WHIMBREL_REDIS_URL"),
+        (with(&[&listen, &redis, &secret]), "WHIMBREL_LINK_ADVERTISE"),
+    ] {
+        let line = refusal(&flags, &[]);
+        assert!(line.starts_with("WHIMBREL_LINK_LISTEN (--link-listen): ") && line.contains(missing), "{line}");
+    }
+    let settings = accepted(&with(&[&listen, &redis, &secret, &["--link-advertise", "node-1:7946"]]), &[]);
+    assert!(!format!("{settings:?}").contains("a-secret"), "{settings:?}");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a-secret-in-a-file\n").unwrap();
+    let variables = [("WHIMBREL_LINK_SECRET_FILE", file.path().to_str().unwrap())];
+    let flags = with(&[&["--link-listen", "127.0.0.1:0"], &redis]);
+    assert_eq!(accepted(&flags, &variables).link_secret.unwrap().expose(), "a-secret-in-a-file");
+    assert!(refusal(&with(&[&flags, &secret]), &variables).contains("only one of them"));
+    assert!(!refusal(&["--link-secret", "sesame"], &[]).contains("sesame"));
+}
+
+#[test]
 fn kinds_of_redis_that_this_version_cannot_use_are_refused_by_name() {
     for scheme in ["redis+sentinel", "redis+cluster"] {
         let line = refusal(&["--redis-url", &format!("{scheme}://host")], &[]);
@@ -165,7 +198,6 @@ fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
         "ANONYMOUS",
         "ORIGINS",
         "TRUSTED_PROXIES",
-        "LINK_LISTEN",
         "WEBHOOK_URL",
         "WEBHOOK_URL_FILE",
     ] {

@@ -2,6 +2,7 @@
 //! caller puts the setting's name in front.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use redis::IntoConnectionInfo as _;
@@ -45,6 +46,39 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
+/// A secret. Never shown: only [`Secret::expose`] tells it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Reads a secret of at least so many bytes. No refusal repeats it.
+pub fn secret(least: usize) -> impl Fn(&str) -> Result<Secret, String> {
+    move |text| match text.len() >= least {
+        true => Ok(Secret(text.to_owned())),
+        false => Err(format!("is too short to be a secret: at least {least} characters")),
+    }
+}
+
+/// An address as others use it: it may be a name that they look up.
+pub fn host_and_port(text: &str) -> Result<String, String> {
+    let sound = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !text.contains([' ', '/', '@']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    sound.then(|| text.to_owned()).ok_or_else(|| format!("{} is not HOST:PORT", quoted(text)))
+}
+
 /// Reads a Redis URL. No refusal repeats it, since it may hold a password.
 pub fn redis_url(text: &str) -> Result<RedisUrl, String> {
     match text.split_once("://").map(|(scheme, _)| scheme) {
@@ -67,6 +101,10 @@ pub fn endpoints(text: &str) -> Result<Vec<Endpoint>, String> {
         none if none.is_empty() => Err("names no place to listen at".into()),
         endpoints => Ok(endpoints),
     }
+}
+
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{} is not an IP address with a port, such as 127.0.0.1:7946", quoted(text)))
 }
 
 pub fn path(text: &str) -> Result<PathBuf, String> {

@@ -223,7 +223,7 @@ impl Registry {
         }
     }
 
-    /// An event came in over the channel.
+    /// An event came in over the channel or a link.
     pub fn message(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
@@ -250,6 +250,14 @@ impl Registry {
         match dispatcher {
             Some(dispatcher) => self.start(&dispatcher, dispatcher.sync()),
             None => self.detach_stray(stream),
+        }
+    }
+
+    /// Something may have been missed on a stream, which need not be followed here: reads it again.
+    pub fn sync_followed(self: &Arc<Self>, stream: &StreamName) {
+        let dispatcher = self.dispatchers.lock().get(stream).cloned();
+        if let Some(dispatcher) = dispatcher {
+            self.start(&dispatcher, dispatcher.sync());
         }
     }
 

@@ -5,9 +5,11 @@
 
 mod cleanup;
 mod drain;
+mod linking;
 mod membership;
 mod starting;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
 
+use linking::Linking;
 use membership::Membership;
 
 /// What a WebSocket client's message may have around its data, in bytes.
@@ -48,6 +51,14 @@ pub enum ServeError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The address for links can't be listened on.
+    #[error("WHIMBREL_LINK_LISTEN (--link-listen): can't listen on {address}: {error}")]
+    LinkListen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// This Redis can't be worked with.
     #[error("WHIMBREL_REDIS_URL (--redis-url): {0}")]
     Store(#[from] ConnectError),
@@ -55,11 +66,12 @@ pub enum ServeError {
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+    let metrics = Metrics::new();
+    let links = linking::set_up(&settings, &metrics).await?;
     let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
-    let Some(store) = wait_for_store(&settings, &endpoints, &node).await? else { return Ok(()) };
+    let Some(store) = wait_for_store(&settings, &endpoints, &node, links.as_ref()).await? else { return Ok(()) };
 
-    let metrics = Metrics::new();
     let registry_settings =
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
@@ -70,8 +82,13 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let health = Arc::new(Health::new(store.describe()));
     let connections = Connections::new(max_connections(settings.max_connections));
 
-    let info =
-        NodeInfo { region: "local".into(), address: address(&endpoints), version: env!("CARGO_PKG_VERSION").into() };
+    let info = NodeInfo {
+        region: "local".into(),
+        address: address(&endpoints),
+        version: env!("CARGO_PKG_VERSION").into(),
+        link: links.as_ref().map(|links| links.address.clone()),
+    };
+    let links = links.map(|links| links.start(store.clone(), registry.clone()));
     let membership =
         Membership::new(store.clone(), registry.clone(), presence.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;
@@ -114,6 +131,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     // Nobody is to come in any more; requests that are under way are answered.
     let _ = stop.send(true);
     let _ = accepting.await;
+    if let Some(links) = links {
+        links.end().await;
+    }
     left.leave(&registry).await;
     tracing::info!("stopped");
     Ok(())
@@ -124,11 +144,12 @@ async fn wait_for_store(
     settings: &Settings,
     endpoints: &Endpoints,
     node: &NodeId,
+    links: Option<&Linking>,
 ) -> Result<Option<Arc<dyn Store>>, ServeError> {
     let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
     let health = Arc::new(Health::new(place));
     tokio::select! {
-        store = open_store(settings, &health, endpoints) => store.map(Some),
+        store = open_store(settings, &health, endpoints, links) => store.map(Some),
         never = starting::answer(endpoints, &health, node) => match never {},
         () = drain::signal() => {
             tracing::info!("stopped before the store was reached");
@@ -137,7 +158,12 @@ async fn wait_for_store(
     }
 }
 
-async fn open_store(settings: &Settings, health: &Health, endpoints: &Endpoints) -> Result<Arc<dyn Store>, ServeError> {
+async fn open_store(
+    settings: &Settings,
+    health: &Health,
+    endpoints: &Endpoints,
+    links: Option<&Linking>,
+) -> Result<Arc<dyn Store>, ServeError> {
     let rules = settings.retention.clone();
     let position_time = Duration::from_secs(settings.position_seconds);
     let Some(url) = &settings.redis_url else {
@@ -150,7 +176,12 @@ async fn open_store(settings: &Settings, health: &Health, endpoints: &Endpoints)
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         match RedisStore::connect(url.expose(), &settings.prefix, rules.clone(), position_time).await {
-            Ok(store) => return Ok(Arc::new(store)),
+            Ok(store) => {
+                return Ok(match links {
+                    Some(linking) => Arc::new(store.with_bypass(linking.links.clone())),
+                    None => Arc::new(store),
+                });
+            }
             // Whoever starts a node and its Redis together must not have to order them.
             Err(ConnectError::Unreachable(error)) => {
                 let wait = backoff.next_wait();

@@ -10,6 +10,7 @@
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
 //! behaviour.
 
+mod bypass;
 mod clock;
 mod control;
 mod ingress;
@@ -30,6 +31,7 @@ use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 
+pub use bypass::{Bypass, DETOUR_TIME, Reach};
 pub use clock::StoreClock;
 pub use control::Control;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
@@ -202,6 +204,9 @@ pub trait Channels: Send + Sync {
     /// Subscribes to the channel of `node`; the subscription is confirmed when this returns.
     async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError>;
 
+    /// Tells one node over its channel an event that is stored already, if the node has a route.
+    async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError>;
+
     /// Sends a beat to the channel of `node`. Fails also while any other part of the store can't be used, so
     /// that its success says that the store is back as a whole.
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError>;
@@ -227,6 +232,8 @@ pub struct NodeInfo {
     pub address: String,
     /// The program's version.
     pub version: String,
+    /// Where other nodes reach it for links, if they may.
+    pub link: Option<String>,
 }
 
 /// A node in the region's list.
@@ -256,6 +263,8 @@ pub trait Leases: Send + Sync {
     async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError>;
     /// Renews it, only if it still exists.
     async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError>;
+    /// Where a node that is alive is reached for links, if it told.
+    async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError>;
     /// Gives it back; the node has no routes any more.
     async fn release(&self, node: &NodeId) -> Result<(), StoreError>;
     /// All nodes that are not cleaned up after, alive or not.

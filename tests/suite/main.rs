@@ -24,6 +24,7 @@ mod history;
 mod hostile;
 mod idle;
 mod ingress;
+mod links;
 mod listening;
 mod log_pipe;
 mod openapi;

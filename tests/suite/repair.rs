@@ -125,6 +125,10 @@ impl Channels for Gate {
         self.inner.subscribe(node).await
     }
 
+    async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
+        self.inner.relay(node, stream, id).await
+    }
+
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         self.inner.beat(node).await
     }
@@ -142,6 +146,10 @@ impl Leases for Gate {
 
     async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
         self.inner.renew(node, ttl).await
+    }
+
+    async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError> {
+        self.inner.link_address(node).await
     }
 
     async fn release(&self, node: &NodeId) -> Result<(), StoreError> {

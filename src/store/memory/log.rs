@@ -212,6 +212,12 @@ impl StreamLog {
         self.routes.iter().any(|route| route.node == *node)
     }
 
+    /// The event with this id, if it is kept.
+    pub fn event(&self, id: EventId) -> Option<&Arc<Event>> {
+        let at = self.events.binary_search_by_key(&id, |event| event.id).ok()?;
+        self.events.get(at)
+    }
+
     /// Removes the route of a node, if it is of this registration or none is named.
     pub fn detach(&mut self, node: &NodeId, registration: Option<u64>) {
         self.retain_routes(|route| {

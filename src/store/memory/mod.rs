@@ -248,6 +248,15 @@ impl Channels for MemoryStore {
         Ok(Box::new(MemorySubscription(mailbox)))
     }
 
+    async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let log = state.streams.get(stream).filter(|log| log.has_route(node));
+        if let Some(event) = log.and_then(|log| log.event(id)).cloned() {
+            state.tell(node, || ChannelMessage::Event(stream.clone(), event.clone()));
+        }
+        Ok(())
+    }
+
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         self.state.lock().tell(node, || ChannelMessage::Beat);
         Ok(())
@@ -291,6 +300,11 @@ impl Leases for MemoryStore {
         };
         *until = now_ms.saturating_add(millis(ttl));
         Ok(Renewal::Held { nodes: state.leases.values().filter(|until| **until > now_ms).count() as u32 })
+    }
+
+    async fn link_address(&self, _node: &NodeId) -> Result<Option<String>, StoreError> {
+        // There is only this node.
+        Ok(None)
     }
 
     async fn release(&self, node: &NodeId) -> Result<(), StoreError> {

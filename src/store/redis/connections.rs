@@ -344,23 +344,48 @@ impl Pool {
 
     /// Runs calls in one pipeline, on a connection of their own; one answer each, in order.
     pub(super) async fn run_all(&self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        let mut connection = self.0.get().await.map_err(unreachable)?;
-        match perform(&mut connection, calls).await {
+        self.session().await?.run_all(calls).await
+    }
+
+    /// A connection for several pipelines, one after another.
+    pub(super) async fn session(&self) -> Result<Session<'_>, StoreError> {
+        let connection = self.0.get().await.map_err(unreachable)?;
+        Ok(Session { pool: self, connection: Some(connection) })
+    }
+}
+
+/// A connection out of a pool, and back into it when dropped unless it broke.
+pub(super) struct Session<'a> {
+    pool: &'a Pool,
+    /// None once it broke.
+    connection: Option<deadpool_redis::Connection>,
+}
+
+impl Session<'_> {
+    /// Runs calls in one pipeline; one answer each, in order.
+    pub(super) async fn run_all(&mut self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let broken = || StoreError::Unavailable("the connection broke before this was sent".to_owned());
+        let connection = self.connection.as_mut().ok_or_else(broken)?;
+        match perform(connection, calls).await {
             Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Value::ServerError(error) if is_demoted(error))) {
                     // Another may be the master behind this address by now, but no connection that is
                     // open leads there.
-                    drop(deadpool_redis::Connection::take(connection));
-                    self.0.retain(|_, _| false);
+                    self.give_up();
+                    self.pool.0.retain(|_, _| false);
                 }
                 Ok(answers.into_iter().map(accepted).collect())
             }
             Err(error) => {
                 // Not to be handed to the next: its answers may come late.
-                drop(deadpool_redis::Connection::take(connection));
+                self.give_up();
                 Err(unanswered(&error))
             }
         }
+    }
+
+    fn give_up(&mut self) {
+        self.connection.take().map(deadpool_redis::Connection::take);
     }
 }
 

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use redis::FromRedisValue as _;
+use redis::{FromRedisValue as _, Value};
 
-use super::connections::Pool;
+use super::connections::{Pool, Session};
 use super::inspection;
-use super::scripts::{self, Call};
-use crate::model::{Durability, Reached, Receipt, StreamName};
+use super::scripts::Call;
+use crate::model::{Durability, Published, Reached, Receipt};
 use crate::store::{StoreError, millis};
 
 /// How long replicas or the disk may take. Well below the time after which an answer counts as lost.
@@ -19,29 +19,34 @@ const WAIT_TIME: Duration = Duration::from_secs(2);
 /// WAITAOF came with this version.
 const WAITAOF_SINCE: (u32, u32) = (7, 2);
 
-/// Runs `publish`, then waits for what is asked. `touch` is a write to the same stream.
+/// What confirms that a publish is as durable as asked: a command or, where every answer confirms it, none.
+pub(super) async fn wait_for(pool: &Pool, durability: Durability) -> Result<Option<Call>, StoreError> {
+    match durability {
+        Durability::Replicas(count) => Ok(Some(Call::command("WAIT", &count.to_string()).arg(millis(WAIT_TIME)))),
+        Durability::Disk => disk_wait(pool).await,
+    }
+}
+
+/// Runs `publish` and hands its answer to `stored` at once, then runs `wait`. `touch` is a write to the same
+/// stream.
 pub(super) async fn publish(
-    pool: &Pool,
-    stream: &StreamName,
+    session: &mut Session<'_>,
     publish: Call,
+    stored: impl FnOnce(Result<Value, StoreError>) -> Result<Published, StoreError>,
     touch: Call,
+    wait: Option<Call>,
     durability: Durability,
 ) -> Result<Receipt, StoreError> {
-    let wait = match durability {
-        Durability::Replicas(count) => Some(Call::command("WAIT", &count.to_string()).arg(millis(WAIT_TIME))),
-        Durability::Disk => disk_wait(pool).await?,
-    };
-    let waits = wait.is_some();
-    // What is waited for is the connection's last write. When the event is a duplicate, publishing writes
-    // nothing; the touch is behind the first publish then, and whoever has it has that too.
-    // The script is made known first: were it sent again for want of it, that would be after the wait.
-    let known = publish.loading();
-    let calls = [known, Some(publish), Some(touch), wait].into_iter().flatten().collect();
-    let mut answers = pool.run_all(calls).await?.into_iter().skip(1);
-    let mut next = || answers.next().unwrap_or_else(|| Err(StoreError::Protocol("too few answers".to_owned())));
-    let published = scripts::published(stream, next()?)?;
+    let no_answer = || Err(StoreError::Protocol("too few answers".to_owned()));
+    let answers = session.run_all(vec![publish]).await;
+    let published = stored(answers.and_then(|mut answers| answers.pop().unwrap_or_else(no_answer)))?;
     // From here on the event is stored: whatever fails, fails to confirm.
-    let waited = next().and_then(|_touched| if waits { next().map(Some) } else { Ok(None) });
+    // What is waited for is the connection's last write. When the event is a duplicate, publishing wrote
+    // nothing; the touch is behind the first publish then, and whoever has it has that too.
+    let waits = wait.is_some();
+    let answers = session.run_all([Some(touch), wait].into_iter().flatten().collect()).await;
+    let answers = answers.and_then(|answers| answers.into_iter().collect::<Result<Vec<_>, _>>());
+    let waited = answers.map(|mut answers| if waits { answers.pop() } else { None });
     let (reached, enough) = match durability {
         Durability::Replicas(wanted) => {
             let count = waited.ok().flatten().and_then(|answer| u32::from_redis_value(answer).ok()).unwrap_or(0);

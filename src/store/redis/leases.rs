@@ -32,6 +32,7 @@ impl Leases for RedisStore {
             ("address", &info.address),
             ("version", &info.version),
         ]);
+        let call = info.link.iter().fold(call, |call, link| call.arg("link").arg(link));
         self.membership.run(call).await?;
         Ok(())
     }
@@ -42,6 +43,12 @@ impl Leases for RedisStore {
             return Ok(Renewal::Gone);
         }
         Ok(Renewal::Held { nodes: self.assert_node(node, ttl).await? })
+    }
+
+    async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError> {
+        let call = Call::script(&scripts::LINK_ADDRESS, &[&self.keys.lease(node)]);
+        Option::<String>::from_redis_value(self.pool.run(call).await?)
+            .map_err(|error| StoreError::Protocol(error.to_string()))
     }
 
     async fn release(&self, node: &NodeId) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@
 //! receiving end of a node's channel. `inspection` asks the server what it is and how it is set up.
 
 mod connections;
+mod detour;
 mod durable;
 mod errors;
 mod ingress;
@@ -17,6 +18,7 @@ mod presence;
 mod scripts;
 mod subscription;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,12 +26,13 @@ use bytes::Bytes;
 use redis::Value;
 
 use self::connections::{Address, Lanes, Pool};
+use self::detour::{Detour, Detours};
 use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route, Store,
-    StoreError, Subscription, millis, random_step,
+    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route,
+    Store, StoreError, Subscription, millis, random_step,
 };
 use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -37,6 +40,7 @@ use crate::model::{
 
 pub use errors::ConnectError;
 pub use inspection::Inspection;
+pub(crate) use subscription::{encode, parse};
 
 /// Connections for leases and beats.
 const MEMBERSHIP_POOL_SIZE: usize = 2;
@@ -69,6 +73,8 @@ pub struct RedisStore {
     durable: Pool,
     /// Waits for entries of the ingress stream.
     bell: Bell,
+    /// For events that reach some nodes around the channels.
+    detours: Detours,
 }
 
 impl RedisStore {
@@ -85,12 +91,29 @@ impl RedisStore {
         let membership = Pool::new(&address, MEMBERSHIP_POOL_SIZE)?;
         let durable = Pool::new(&address, DURABLE_POOL_SIZE)?;
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
-        let (keys, bell) = (Keys::new(prefix), Bell::default());
-        Ok(RedisStore { rules, position_time, keys, address, lanes, pool, membership, durable, bell })
+        Ok(RedisStore {
+            rules,
+            position_time,
+            keys: Keys::new(prefix),
+            address,
+            lanes,
+            pool,
+            membership,
+            durable,
+            bell: Bell::default(),
+            detours: Detours::default(),
+        })
     }
 
-    fn publish_call(&self, stream: &StreamName, draft: &Draft) -> Call {
-        self.publish_call_of(stream, draft, "")
+    /// This store, with events going around its channels where `bypass` reaches a node.
+    pub fn with_bypass(mut self, bypass: Arc<dyn Bypass>) -> Self {
+        self.detours = Detours::through(bypass);
+        self
+    }
+
+    fn publish_call(&self, stream: &StreamName, draft: &Draft, detour: Option<&Detour>) -> Call {
+        let call = self.publish_call_of(stream, draft, "");
+        detour.into_iter().fold(call, |call, detour| call.arg("").arg(detour.until_ms()).arg(detour.nodes()))
     }
 
     /// A publish of an event that came with an ingress stream, by the entry; otherwise that is empty.
@@ -156,18 +179,23 @@ impl RedisStore {
 #[async_trait]
 impl EventLog for RedisStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
-        let answer = self.lanes.of(stream).run(self.publish_call(stream, draft)).await?;
-        scripts::published(stream, answer)
+        let detour = self.detours.begin(stream, draft);
+        let call = self.publish_call(stream, draft, detour.as_ref());
+        let answer = self.lanes.of(stream).run(call).await;
+        self.detours.end(detour, stream, draft, answer)
     }
 
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
-        let answers =
-            self.run_by_stream(batch, |(stream, _)| stream, |(stream, draft)| self.publish_call(stream, draft)).await;
-        answers
-            .into_iter()
-            .zip(batch)
-            .map(|(answer, (stream, _))| answer.and_then(|answer| scripts::published(stream, answer)))
-            .collect()
+        let detoured: Vec<_> = batch.iter().map(|(stream, draft)| self.detours.begin(stream, draft)).collect();
+        let detoured: Vec<_> = batch.iter().zip(detoured).collect();
+        let call = |((stream, draft), detour): &(&(StreamName, Draft), Option<Detour>)| {
+            self.publish_call(stream, draft, detour.as_ref())
+        };
+        let answers = self.run_by_stream(&detoured, |((stream, _), _)| stream, call).await;
+        let end = |(answer, ((stream, draft), detour)): (_, (&(StreamName, Draft), _))| {
+            self.detours.end(detour, stream, draft, answer)
+        };
+        answers.into_iter().zip(detoured).map(end).collect()
     }
 
     async fn publish_durably(
@@ -177,7 +205,12 @@ impl EventLog for RedisStore {
         durability: Durability,
     ) -> Result<Receipt, StoreError> {
         let touch = Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
-        durable::publish(&self.durable, stream, self.publish_call(stream, draft), touch, durability).await
+        let wait = durable::wait_for(&self.durable, durability).await?;
+        let mut session = self.durable.session().await?;
+        let detour = self.detours.begin(stream, draft);
+        let publish = self.publish_call(stream, draft, detour.as_ref());
+        let stored = |answer| self.detours.end(detour, stream, draft, answer);
+        durable::publish(&mut session, publish, stored, touch, wait, durability).await
     }
 
     async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
@@ -320,6 +353,16 @@ impl EventLog for RedisStore {
 impl Channels for RedisStore {
     async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
         Ok(Box::new(subscription::subscribe(&self.address, &self.keys.channel(node)).await?))
+    }
+
+    async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
+        let keys = self.keys.of(stream);
+        let call = Call::script(&scripts::RELAY, &[&keys.events, &keys.nodes])
+            .arg(stream.as_str())
+            .arg(id.to_string())
+            .arg(node.as_str())
+            .arg(self.keys.channels());
+        self.lanes.of(stream).run(call).await.map(drop)
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {

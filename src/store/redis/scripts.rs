@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{Cmd, ToRedisArgs, Value};
 
 use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName};
-use crate::store::{IngressEntry, IngressPage, Placed, StoreError};
+use crate::store::{IngressEntry, IngressPage, NodeId, Placed, StoreError};
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
 pub(super) struct Script {
@@ -52,6 +52,7 @@ scripts! {
     SYNC = Script::of_stream, "sync.lua";
     RECOVER = Script::of_stream, "recover.lua";
     DETACH = Script::of_stream, "detach.lua";
+    RELAY = Script::of_stream, "relay.lua";
     READ = Script::of_stream, "read.lua";
     READ_BEFORE = Script::of_stream, "read_before.lua";
     ACKNOWLEDGE = Script::of_stream, "acknowledge.lua";
@@ -71,6 +72,7 @@ scripts! {
     SEAT = Script::of_stream, "seat.lua";
     KICK = Script::of_stream, "kick.lua";
     DEVICE = Script::of_stream, "device.lua";
+    LINK_ADDRESS = Script::new, "link_address.lua";
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
@@ -109,26 +111,42 @@ impl Call {
         self.command.args_iter().map(size).sum()
     }
 
-    /// The call that makes this one's script known to the server.
-    pub(super) fn loading(&self) -> Option<Call> {
-        self.script.map(|script| Call { command: script.load(), script: None })
-    }
-
     pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
         self.command.arg(argument);
         self
     }
 }
 
-/// What a publish answered.
-pub(super) fn published(stream: &StreamName, answer: Value) -> Result<Published, StoreError> {
+/// What a publish that left nodes out said of it.
+pub(super) struct LeftOut {
+    /// The id of the event before.
+    pub(super) prev: EventId,
+    /// The store's clock, in milliseconds since 1970.
+    pub(super) now_ms: u64,
+    /// Nodes that the caller has to reach.
+    pub(super) by_caller: Vec<NodeId>,
+    /// Nodes told over their channels.
+    pub(super) by_channel: Vec<NodeId>,
+}
+
+/// What a publish answered, and the rest if it was asked to leave nodes out and the event is new.
+pub(super) fn published(stream: &StreamName, answer: Value) -> Result<(Published, Option<LeftOut>), StoreError> {
     let mut fields = Fields::of(answer)?;
     let (id, nodes, outcome) = (fields.id()?, fields.number()?, fields.number()?);
     if outcome == 2 {
         return Err(StoreError::KeyReused);
     }
     let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-    Ok(Published { id, stream: stream.clone(), nodes, duplicate: outcome == 1 })
+    let published = Published { id, stream: stream.clone(), nodes, duplicate: outcome == 1 };
+    if published.duplicate {
+        return Ok((published, None));
+    }
+    let prev = fields.id()?;
+    if fields.is_empty() {
+        return Ok((published, None));
+    }
+    let left_out = LeftOut { prev, now_ms: fields.numeral()?, by_caller: fields.nodes()?, by_channel: fields.nodes()? };
+    Ok((published, Some(left_out)))
 }
 
 /// A number that is the whole answer.
@@ -198,7 +216,7 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
         _ => None,
     };
     let (first, erased) = (fields.optional_id()?, fields.optional_id()?);
-    let now_ms = fields.text()?.parse().map_err(|_| nonsense("a time"))?;
+    let now_ms = fields.numeral()?;
     let more = fields.number()? == 1;
     let (mut events, mut superseded) = (Vec::new(), Vec::new());
     for entry in Fields::of(fields.next()?)?.0 {
@@ -267,6 +285,14 @@ impl Fields {
     /// A number that Lua wrote as text, for want of 64 bits.
     pub(super) fn numeral(&mut self) -> Result<u64, StoreError> {
         self.text()?.parse().map_err(|_| nonsense("a numeral"))
+    }
+
+    fn nodes(&mut self) -> Result<Vec<NodeId>, StoreError> {
+        Fields::of(self.next()?)?.0.map(|node| text(node).map(NodeId::from)).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.as_slice().is_empty()
     }
 
     fn id(&mut self) -> Result<EventId, StoreError> {

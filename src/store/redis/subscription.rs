@@ -61,9 +61,25 @@ fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
     }
 }
 
-/// Reads what scripts and nodes write: a control message, or what `publish.lua` writes: a line with stream, id, prev, type and further words, those
+/// Writes an event as the scripts do, so that links and channels carry the same.
+pub(crate) fn encode(stream: &StreamName, event: &Event) -> Vec<u8> {
+    let mut message = format!("{stream} {} {} {}", event.id, event.prev, event.kind);
+    if let Some(expires_ms) = event.expires_ms {
+        message.push_str(&format!(" x={expires_ms}"));
+    }
+    if let Some(collapse) = &event.collapse {
+        message.push_str(&format!(" c={collapse}"));
+    }
+    message.push('\n');
+    let mut message = message.into_bytes();
+    message.extend_from_slice(&event.data);
+    message
+}
+
+/// Reads what scripts and nodes write: a control message, or what `publish.lua` and `tell.lua` write: a line
+/// with stream, id, prev, type and further words, those
 /// of a newer version among them, then the data, which is not copied.
-fn parse(payload: Bytes) -> Option<ChannelMessage> {
+pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
     if payload == BEAT {
         return Some(ChannelMessage::Beat);
     }
@@ -116,6 +132,7 @@ mod tests {
 1}",
             ),
         );
+        assert_eq!(encode(&"device:42".parse().unwrap(), &event), b"device:42 5-7 5-1 order.paid\n{\"a\":\n1}");
         assert_eq!(message, Some(ChannelMessage::Event("device:42".parse().unwrap(), Arc::new(event))));
         assert_eq!(parse(Bytes::from_static(b"beat")), Some(ChannelMessage::Beat));
         let control = Control::new("kick", "device:42 7 0");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   producers, clients -> front (proxy) -> node -> link (proxy) -> redis-server
+//!                                          node -> wire (proxy) -> another node, with `linked`
 //! ```
 //!
 //! [`Lab::verdict`] ends every test: producers stop, everything heals, clients read to the end, and the
@@ -33,13 +34,24 @@ pub struct Plan {
     /// Settings of the nodes, over those of [`SETTINGS`].
     pub settings: Vec<(&'static str, &'static str)>,
     pub streams: Vec<&'static str>,
+    /// Whether events take links between the nodes.
+    pub linked: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { nodes: 2, redis: Vec::new(), settings: Vec::new(), streams: vec!["topic:news", "device:42"] }
+        Plan {
+            nodes: 2,
+            redis: Vec::new(),
+            settings: Vec::new(),
+            streams: vec!["topic:news", "device:42"],
+            linked: false,
+        }
     }
 }
+
+/// What linked nodes know each other by.
+const SECRET: &str = "the-secret-of-a-lab";
 
 /// The lease is short so that losing it takes no test's time. Nodes sync by the minute, so that what a
 /// fault broke is mended by whatever noticed the fault, or not within a test's time.
@@ -65,6 +77,8 @@ pub struct Lab {
     pub links: Vec<Proxy>,
     /// From clients and producers to each node.
     pub fronts: Vec<Proxy>,
+    /// From other nodes to each node's links; none unless they are linked.
+    pub wires: Vec<Proxy>,
     pub nodes: Vec<Node>,
     starts: Vec<usize>,
     pub doors: Arc<Doors>,
@@ -89,6 +103,8 @@ impl Lab {
             name: name.to_owned(),
             links: (0..plan.nodes).map(|_| Proxy::to(store)).collect(),
             fronts: Vec::new(),
+            // Where they lead is known once the nodes are there.
+            wires: if plan.linked { (0..plan.nodes).map(|_| Proxy::to(store)).collect() } else { Vec::new() },
             nodes: Vec::new(),
             starts: vec![0; plan.nodes],
             doors: Arc::default(),
@@ -124,13 +140,32 @@ impl Lab {
         let url = format!("redis://{}/", self.links[number].address());
         let mut settings = self.settings.clone();
         settings.push(("WHIMBREL_REDIS_URL", &url));
-        tokio::task::block_in_place(|| Node::start(&settings))
+        let Some(wire) = self.wires.get(number) else {
+            return tokio::task::block_in_place(|| Node::start(&settings));
+        };
+        let advertised = wire.address().to_string();
+        let mut linked = vec![
+            ("WHIMBREL_LINK_LISTEN", "127.0.0.1:0"),
+            ("WHIMBREL_LINK_SECRET", SECRET),
+            ("WHIMBREL_LINK_ADVERTISE", advertised.as_str()),
+        ];
+        // What a test says beats what the lab says.
+        linked.append(&mut settings);
+        let node = tokio::task::block_in_place(|| Node::start(&linked));
+        wire.lead_to(node.link_address());
+        node
     }
 
     /// Kills a node, and has the history say so.
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].kill();
         self.recorder.note(Record::Died { node: self.doors.get(number).0 });
+    }
+
+    /// Stops a node in order, and starts another in its place, with other settings from now on.
+    pub async fn drain_into(&mut self, number: usize, settings: &[(&'static str, &'static str)]) {
+        self.settings.extend(settings);
+        self.drain(number).await;
     }
 
     /// Stops a node in order, and starts another in its place.
@@ -208,6 +243,24 @@ impl Lab {
         self.receive(30 * self.listeners.len().min(10)).await;
     }
 
+    /// Waits until both nodes on which producers are send events to another over a link.
+    pub async fn all_linked(&self) {
+        for node in &self.nodes[..2] {
+            let before = node.metric("link_hits_total").await;
+            eventually("events go over a link", async || (node.metric("link_hits_total").await > before).then_some(()))
+                .await;
+        }
+    }
+
+    /// A figure, summed over all nodes.
+    pub async fn sum(&self, metric: &str) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.nodes {
+            sum += node.metric(metric).await;
+        }
+        sum
+    }
+
     /// Waits until clients have received so many more events.
     pub async fn receive(&self, more: usize) {
         let wanted = self.recorder.events() + more;
@@ -276,7 +329,7 @@ impl Lab {
         let caller = std::panic::Location::caller();
         async move {
             let findings = self.stop_producers().await;
-            for proxy in self.links.iter().chain(&self.fronts) {
+            for proxy in self.links.iter().chain(&self.fronts).chain(&self.wires) {
                 proxy.heal();
             }
             for client in &self.listeners {

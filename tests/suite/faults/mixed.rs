@@ -1,7 +1,8 @@
 //! Everything at once, at random, for as long as one likes.
 //!
 //! `WHIMBREL_FAULT_SECONDS` says for how long, `WHIMBREL_FAULT_SEED` which faults: the same seed gives the
-//! same faults in the same order, though not the same interleaving with what else goes on.
+//! same faults in the same order, though not the same interleaving with what else goes on. With an odd seed,
+//! or `WHIMBREL_FAULT_LINKS=1`, the nodes have links, and faults of links come in.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -45,6 +46,10 @@ enum Fault {
     SlowClients,
     DeafClients,
     ForgetScripts,
+    CutWire,
+    StallWire,
+    LateWire,
+    RefuseWire,
 }
 
 use Fault::*;
@@ -73,14 +78,18 @@ const FAULTS: &[(Fault, u32)] = &[
     (ForgetScripts, 1),
 ];
 
+/// What happens between linked nodes besides.
+const WIRE_FAULTS: &[(Fault, u32)] = &[(CutWire, 5), (StallWire, 5), (LateWire, 3), (RefuseWire, 3)];
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
-fn pick(random: &mut StdRng) -> Fault {
-    let all: u32 = FAULTS.iter().map(|(_, weight)| weight).sum();
+fn pick(random: &mut StdRng, linked: bool) -> Fault {
+    let faults = || FAULTS.iter().chain(WIRE_FAULTS.iter().filter(|_| linked));
+    let all: u32 = faults().map(|(_, weight)| weight).sum();
     let mut at = random.random_range(0..all);
-    for (fault, weight) in FAULTS {
+    for (fault, weight) in faults() {
         if at < *weight {
             return *fault;
         }
@@ -93,19 +102,25 @@ fn pick(random: &mut StdRng) -> Fault {
 async fn any_faults_in_any_order_break_no_promise() {
     let seed = variable("WHIMBREL_FAULT_SEED").unwrap_or_else(rand::random);
     let time = Duration::from_secs(variable("WHIMBREL_FAULT_SECONDS").unwrap_or(SECONDS));
-    println!("mixed: WHIMBREL_FAULT_SEED={seed} WHIMBREL_FAULT_SECONDS={}", time.as_secs());
+    let linked = variable("WHIMBREL_FAULT_LINKS").map_or(seed % 2 == 1, |links| links == 1);
+    let links = u8::from(linked);
+    println!(
+        "mixed: WHIMBREL_FAULT_SEED={seed} WHIMBREL_FAULT_SECONDS={} WHIMBREL_FAULT_LINKS={links}",
+        time.as_secs()
+    );
     let mut random = StdRng::seed_from_u64(seed);
     let plan = Plan {
         nodes: 3,
         redis: STORE.to_vec(),
         streams: vec!["topic:news", "topic:sport", "device:42"],
+        linked,
         ..Plan::default()
     };
     let mut lab = Lab::busy("mixed", plan).await;
     let mut injected: BTreeMap<Fault, usize> = BTreeMap::new();
     let begun = Instant::now();
     while begun.elapsed() < time {
-        let fault = pick(&mut random);
+        let fault = pick(&mut random, linked);
         *injected.entry(fault).or_default() += 1;
         inject(&mut lab, fault, &mut random).await;
         let rest = Duration::from_millis(random.random_range(0..1500));
@@ -125,7 +140,7 @@ async fn any_faults_in_any_order_break_no_promise() {
 }
 
 fn heal(lab: &Lab) {
-    lab.links.iter().chain(&lab.fronts).for_each(crate::support::proxy::Proxy::heal);
+    lab.links.iter().chain(&lab.fronts).chain(&lab.wires).for_each(crate::support::proxy::Proxy::heal);
     for front in &lab.fronts {
         // What was stalled one by one.
         front.connections("").iter().for_each(|connection| connection.set(Direction::Both, Flow::Pass));
@@ -199,6 +214,13 @@ async fn inject(lab: &mut Lab, fault: Fault, random: &mut StdRng) {
             for client in lab.listeners.iter().filter(|_| random.random_bool(0.3)) {
                 client.whims.deaf.store(true, Ordering::Relaxed);
             }
+        }
+        CutWire => lab.wires[node].cut(how),
+        StallWire => lab.wires[node].set(Direction::Both, Flow::Stall),
+        LateWire => lab.wires[node].set(Direction::Both, Flow::Late(Duration::from_millis(150))),
+        RefuseWire => {
+            lab.wires[node].refuse(true);
+            lab.wires[node].cut(how);
         }
         ForgetScripts => {
             let _: String = lab.ask_store(&["SCRIPT", "FLUSH"]).await;

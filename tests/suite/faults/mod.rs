@@ -2,8 +2,8 @@
 //! publish and clients listen, then judged by the history that both wrote.
 //!
 //! `lab` is what is broken; `producer` and `listener` use it and write into the `recorder`; the judge is
-//! the library's `history`. One module a theme: what happens to the `channel`, to the `store`, in a
-//! `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
+//! the library's `history`. One module a theme: what happens to the `channel`, to the `store`, between `linked`
+//! nodes, in a `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
 
 mod by_hand;
 mod channel;
@@ -11,6 +11,7 @@ mod cleanup;
 mod clients;
 mod failover;
 mod lab;
+mod linked;
 mod listener;
 mod memory;
 mod mixed;

@@ -106,6 +106,13 @@ impl Node {
         self.address
     }
 
+    /// Where it listens for links.
+    pub fn link_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) = log.split_once("links are on: listening on ").expect("its links are on");
+        rest.split(',').next().unwrap().parse().unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.pid
     }

@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- Tells one node over its channel an event that is stored already, if the node has a route.
+--
+-- KEYS  1 events, 2 nodes
+-- ARGV  1 stream, 2 the event's id, 3 node, 4 what channels begin with
+-- Answer: whether it was told.
+if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0 then
+  return 0
+end
+local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2], 'COUNT', 1)[1]
+-- Trimmed already: the node finds the hole with the next event or sync.
+if not entry then
+  return 0
+end
+redis.call('PUBLISH', ARGV[4] .. ARGV[3], message(ARGV[1], entry))
+return 1

@@ -1,0 +1,64 @@
+//! Events whose link failed: the store tells them over the channel after all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+
+use super::unacked::Underway;
+use crate::backoff::Backoff;
+use crate::store::{NodeId, Store};
+
+/// Most events that wait to be told. What is more than that, the nodes find with their next sync.
+const MAX_WAITING: usize = 16_384;
+
+/// Events that are told at once.
+const BATCH: usize = 256;
+
+/// How often one is tried while the store is away. A store that is away for longer is synced with anyway
+/// by every node that loses it too.
+const TRIES: usize = 8;
+
+type Told = (NodeId, Underway);
+
+/// The way to the channels.
+pub struct Fallback(mpsc::Sender<Told>);
+
+/// What waits to be told.
+pub struct Waiting(mpsc::Receiver<Told>);
+
+impl Fallback {
+    /// The two ends.
+    pub fn new() -> (Fallback, Waiting) {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        (Fallback(sender), Waiting(receiver))
+    }
+
+    /// Has `node` told of an event over its channel, soon.
+    pub fn tell(&self, node: &NodeId, event: Underway) {
+        if self.0.try_send((node.clone(), event)).is_err() {
+            tracing::warn!(%node, "too many events wait for the channel; the node finds this one with its next sync");
+        }
+    }
+}
+
+impl Waiting {
+    /// Tells what comes in; runs until it is dropped.
+    pub async fn tell_for_ever(mut self, store: Arc<dyn Store>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.0.recv_many(&mut batch, BATCH).await > 0 {
+            let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+            for _ in 0..TRIES {
+                let told = join_all(batch.iter().map(|(node, (stream, id))| store.relay(node, stream, *id))).await;
+                let mut told = told.into_iter();
+                batch.retain(|_| told.next().is_some_and(|told| told.is_err()));
+                if batch.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+            batch.clear();
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The links of this node: which are open, which are being opened, and which had better not be tried again
+//! at once.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+
+use super::counts::Counts;
+use super::fallback::{Fallback, Waiting};
+use super::frame::MAX_DATA;
+use super::handshake::{HandshakeError, Key};
+use super::peer::{Ended, Outgoing, Peer};
+use super::plan::{Standing, plan};
+use super::reach::{Common, Peers, Reached};
+use super::wire::{OpenError, Wire, dial};
+use crate::backoff::Backoff;
+use crate::dispatch::Registry;
+use crate::metrics::Metrics;
+use crate::store::{Bypass, NodeId, Reach, Store, StoreError};
+
+/// How often the links are looked through.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// The least time between two rounds, however much is wanted.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What went somewhere so long ago counts half.
+const HALF_LIFE: Duration = Duration::from_secs(30);
+
+/// Nodes whose traffic is counted.
+const MAX_COUNTED: usize = 1024;
+
+/// Nodes to which a link failed are left alone for about so long, at first and at last.
+const FIRST_REST: Duration = Duration::from_millis(500);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// How long the links of a node that stops may take to end in good order.
+const END_TIME: Duration = Duration::from_secs(1);
+
+/// What links are kept with.
+#[derive(Clone)]
+pub struct LinkSettings {
+    /// The secret that all nodes share.
+    pub key: Key,
+    /// Most links from this node.
+    pub most: usize,
+    /// After how long a link that carries nothing is closed.
+    pub idle: Duration,
+}
+
+/// The links of this node.
+pub struct Links {
+    settings: LinkSettings,
+    common: Arc<Common>,
+    /// There once the node has started.
+    home: OnceLock<Home>,
+    peers: ArcSwap<Peers>,
+    state: Mutex<State>,
+    waiting: Mutex<Option<Waiting>>,
+    tasks: TaskTracker,
+}
+
+struct Home {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+}
+
+#[derive(Default)]
+struct State {
+    /// This node's way to itself.
+    own: Option<Arc<Peer>>,
+    open: HashMap<NodeId, Arc<Peer>>,
+    opening: HashSet<NodeId>,
+    /// Nodes to which a link failed, and until when they are left alone.
+    resting: HashMap<NodeId, (Instant, Backoff)>,
+    ended: bool,
+}
+
+/// Why a link was not opened.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("the node takes no links")]
+    NoAddress,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl DialError {
+    const fn reason(&self) -> &'static str {
+        match self {
+            DialError::NoAddress => "no-address",
+            DialError::Store(_) => "store",
+            DialError::Open(OpenError::Io(_)) => "connect",
+            DialError::Open(OpenError::Late) => "late",
+            DialError::Open(OpenError::Handshake(HandshakeError::Nonsense)) => "nonsense",
+            DialError::Open(OpenError::Handshake(HandshakeError::Secret)) => "secret",
+            DialError::Open(OpenError::Handshake(HandshakeError::OtherNode(_))) => "other-node",
+        }
+    }
+}
+
+impl Links {
+    /// No links yet; [`Links::start`] makes them possible.
+    pub fn new(settings: LinkSettings, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (fallback, waiting) = Fallback::new();
+        let common = Common {
+            metrics,
+            fallback,
+            traffic: Mutex::new(Counts::new(HALF_LIFE, MAX_COUNTED)),
+            wanting: Default::default(),
+            doubts: Mutex::default(),
+            begun: Instant::now(),
+        };
+        Arc::new(Links {
+            settings,
+            common: Arc::new(common),
+            home: OnceLock::new(),
+            peers: ArcSwap::from_pointee(Peers::of(std::iter::empty())),
+            state: Mutex::default(),
+            waiting: Mutex::new(Some(waiting)),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Begins to keep links.
+    pub fn start(self: &Arc<Self>, store: Arc<dyn Store>, registry: Arc<Registry>) {
+        if let Some(waiting) = self.waiting.lock().take() {
+            tokio::spawn(waiting.tell_for_ever(store.clone()));
+            // Only the first start is one.
+            let _ = self.home.set(Home { store, registry });
+            tokio::spawn(self.clone().keep_for_ever());
+        }
+    }
+
+    /// Ends all links in good order; events take the channels from now on.
+    pub async fn end(&self) {
+        {
+            let mut state = self.state.lock();
+            state.ended = true;
+            state.own = None;
+            state.open.clear();
+            self.publish(&state);
+        }
+        self.tasks.close();
+        let _ = tokio::time::timeout(END_TIME, self.tasks.wait()).await;
+    }
+
+    async fn keep_for_ever(self: Arc<Self>) {
+        let Some(home) = self.home.get() else { return };
+        loop {
+            self.look_again(Instant::now());
+            self.know_oneself(home);
+            self.round(home);
+            tokio::time::sleep(PAUSE).await;
+            let _ = tokio::time::timeout(ROUND, self.common.wanting.notified()).await;
+        }
+    }
+
+    /// Has streams looked into for the second time.
+    fn look_again(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut doubts = self.common.doubts.lock();
+                if doubts.front().is_none_or(|doubt| doubt.due > now) {
+                    return;
+                }
+                doubts.pop_front()
+            };
+            due.iter().for_each(|doubt| doubt.peers.look(&doubt.stream));
+        }
+    }
+
+    /// A node that lost its lease goes on under another id.
+    fn know_oneself(&self, home: &Home) {
+        let mut state = self.state.lock();
+        let node = home.registry.node();
+        if state.ended || state.own.as_ref().is_some_and(|own| *own.node() == *node) {
+            return;
+        }
+        let (own, outgoing) = Peer::own((*node).clone());
+        tokio::spawn(outgoing.deliver(home.registry.clone()));
+        state.own = Some(Arc::new(own));
+        self.publish(&state);
+    }
+
+    /// Opens and closes what the plan says.
+    fn round(self: &Arc<Self>, home: &Home) {
+        let now_ms = self.common.now_ms();
+        let idle_ms = self.settings.idle.as_millis() as u64;
+        let mut state = self.state.lock();
+        if state.ended {
+            return;
+        }
+        let (now, own) = (Instant::now(), home.registry.node());
+        // A rest is forgotten once it was over for as long as the longest one.
+        state.resting.retain(|_, (until, _)| *until + LONGEST_REST > now);
+        let (standings, candidates) = {
+            let traffic = self.common.traffic.lock();
+            let standing = |(node, peer): (&NodeId, &Arc<Peer>)| Standing {
+                node: node.clone(),
+                worth: traffic.of(node, now_ms),
+                idle: now_ms.saturating_sub(peer.used_ms()) >= idle_ms,
+            };
+            let standings: Vec<_> = state.open.iter().map(standing).collect();
+            let rests = |node: &NodeId| state.resting.get(node).is_some_and(|(until, _)| *until > now);
+            let candidates: Vec<_> = traffic
+                .all(now_ms)
+                .filter(|(node, _)| **node != *own && !rests(node))
+                .map(|(node, worth)| (node.clone(), worth))
+                .collect();
+            (standings, candidates)
+        };
+        let plan = plan(&standings, &state.opening, &candidates, self.settings.most);
+        self.common.metrics.links.evicted.inc_by(plan.evict.len() as u64);
+        for node in plan.close.iter().chain(&plan.evict) {
+            state.open.remove(node);
+        }
+        // What it carried long ago must not open it again at once.
+        plan.close.iter().for_each(|node| self.common.traffic.lock().forget(node));
+        for node in plan.open {
+            state.opening.insert(node.clone());
+            tokio::spawn(self.clone().open(node));
+        }
+        if !plan.close.is_empty() || !plan.evict.is_empty() {
+            self.publish(&state);
+        }
+    }
+
+    /// Opens one link, and keeps it until it ends.
+    async fn open(self: Arc<Self>, node: NodeId) {
+        let dialed = self.dial(&node).await;
+        let outgoing = {
+            let mut state = self.state.lock();
+            state.opening.remove(&node);
+            match dialed {
+                Ok(wire) if !state.ended => Some((wire, self.opened(&mut state, &node))),
+                Ok(_) => None,
+                Err(error) => {
+                    tracing::debug!(%node, %error, "no link");
+                    self.common.metrics.links.failed(error.reason());
+                    rest(&mut state, &node);
+                    None
+                }
+            }
+        };
+        if let Some((wire, (peer, outgoing))) = outgoing {
+            self.tasks.spawn(self.clone().keep(wire, peer, outgoing));
+        }
+    }
+
+    /// The address is looked up each time: a node may have got another one.
+    async fn dial(&self, node: &NodeId) -> Result<Wire, DialError> {
+        let home = self.home.get().ok_or(DialError::NoAddress)?;
+        let address = home.store.link_address(node).await?.ok_or(DialError::NoAddress)?;
+        Ok(dial(&address, self.settings.key.clone(), (*home.registry.node()).clone(), node.clone()).await?)
+    }
+
+    fn opened(&self, state: &mut State, node: &NodeId) -> (Arc<Peer>, Outgoing) {
+        let (peer, outgoing) = Peer::new(node.clone(), self.common.now_ms());
+        let peer = Arc::new(peer);
+        state.open.insert(node.clone(), peer.clone());
+        self.common.metrics.links.opened.inc();
+        self.publish(state);
+        tracing::debug!(%node, "a link is open");
+        (peer, outgoing)
+    }
+
+    async fn keep(self: Arc<Self>, wire: Wire, peer: Arc<Peer>, outgoing: Outgoing) {
+        let metrics = &self.common.metrics.links;
+        metrics.open.inc();
+        let node = peer.node().clone();
+        // Held only by those who may send: it is how the link learns that nobody will.
+        let identity = Arc::downgrade(&peer);
+        drop(peer);
+        let Ended { failure, left } = outgoing.send(wire).await;
+        metrics.open.dec();
+        if let Some(reason) = failure {
+            tracing::debug!(%node, reason, left = left.len(), "a link failed");
+            metrics.failed(reason);
+            let mut state = self.state.lock();
+            if let Entry::Occupied(entry) = state.open.entry(node.clone())
+                && Arc::downgrade(entry.get()).ptr_eq(&identity)
+            {
+                entry.remove();
+            }
+            rest(&mut state, &node);
+            self.publish(&state);
+        }
+        metrics.fallbacks.inc_by(left.len() as u64);
+        left.into_iter().for_each(|event| self.common.fallback.tell(&node, event));
+    }
+
+    /// Shows publishes whom they can leave out from now on.
+    fn publish(&self, state: &State) {
+        self.peers.store(Arc::new(Peers::of(state.own.iter().chain(state.open.values()).cloned())));
+    }
+}
+
+/// A link to this node failed: it is left alone for a while, the longer the more often.
+fn rest(state: &mut State, node: &NodeId) {
+    let (until, backoff) =
+        state.resting.entry(node.clone()).or_insert_with(|| (Instant::now(), Backoff::new(FIRST_REST, LONGEST_REST)));
+    *until = Instant::now() + backoff.next_wait();
+}
+
+impl Bypass for Links {
+    fn reach(&self, bytes: usize) -> Option<Arc<dyn Reach>> {
+        let peers = self.peers.load_full();
+        if bytes > MAX_DATA || peers.is_empty() {
+            return None;
+        }
+        Some(Arc::new(Reached { peers, common: self.common.clone() }))
+    }
+}

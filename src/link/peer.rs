@@ -1,0 +1,246 @@
+//! The sending end of a link: where events are put in, and the task that brings them over.
+//!
+//! A [`Peer`] is held by whoever may still send something. When the last of them lets go, the link says
+//! goodbye and ends; so a publish that has left a node out always finds the way that it counted on, or finds
+//! it broken, and takes the channel.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{Ack, Frame};
+use super::unacked::{ACK_TIME, Unacked, Underway};
+use super::wire::Wire;
+use crate::dispatch::{Flush, Registry};
+use crate::model::{Event, StreamName};
+use crate::store::NodeId;
+
+/// Most bytes that wait for a link. One that is so far behind is no short cut any more.
+const MAX_WAITING: usize = 4 * 1024 * 1024;
+
+/// What a waiting event costs beside its data.
+const OVERHEAD: usize = 256;
+
+/// Most frames on their way at once.
+const MAX_UNACKED: usize = 8192;
+
+/// Frames that share a write, and events that share a flush.
+const BATCH: usize = 256;
+
+/// How often an end is asked whether it is there. A link on which nothing goes would otherwise be found
+/// broken only by the event that needs it.
+const PING: Duration = Duration::from_secs(2);
+
+/// What is put into a link.
+enum Parcel {
+    Event(StreamName, Arc<Event>),
+    Look(StreamName),
+}
+
+impl Parcel {
+    fn cost(&self) -> usize {
+        match self {
+            Parcel::Event(_, event) => OVERHEAD + event.data.len(),
+            Parcel::Look(_) => OVERHEAD,
+        }
+    }
+}
+
+/// Where events for one node are put in.
+pub struct Peer {
+    node: NodeId,
+    parcels: mpsc::UnboundedSender<Parcel>,
+    /// Bytes in the queue: it has no other bound.
+    waiting: Arc<AtomicUsize>,
+    /// Told by whoever finds the queue full. A link ends of it; a node's way to itself does not.
+    broken: Option<CancellationToken>,
+    /// When it last carried something, in milliseconds of the keeper's clock.
+    used_ms: AtomicU64,
+}
+
+/// The other end of a [`Peer`]'s queue.
+pub struct Outgoing {
+    parcels: mpsc::UnboundedReceiver<Parcel>,
+    waiting: Arc<AtomicUsize>,
+    broken: CancellationToken,
+}
+
+/// How a link ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why it broke; `None` when it ended in good order.
+    pub failure: Option<&'static str>,
+    /// Events of which it is not known that they arrived.
+    pub left: Vec<Underway>,
+}
+
+impl Peer {
+    /// A way to `node` that is opened at `now_ms`.
+    pub fn new(node: NodeId, now_ms: u64) -> (Peer, Outgoing) {
+        let (parcels, taken) = mpsc::unbounded_channel();
+        let (waiting, broken) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let outgoing = Outgoing { parcels: taken, waiting: waiting.clone(), broken: broken.clone() };
+        let broken = Some(broken);
+        (Peer { node, parcels, waiting, broken, used_ms: now_ms.into() }, outgoing)
+    }
+
+    /// A node's way to its own dispatchers.
+    pub fn own(node: NodeId) -> (Peer, Outgoing) {
+        let (peer, outgoing) = Peer::new(node, 0);
+        (Peer { broken: None, ..peer }, outgoing)
+    }
+
+    /// Whom it leads to.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Whether this is the node's way to itself.
+    pub fn is_own(&self) -> bool {
+        self.broken.is_none()
+    }
+
+    /// When it last carried an event, or was opened.
+    pub fn used_ms(&self) -> u64 {
+        self.used_ms.load(Ordering::Relaxed)
+    }
+
+    /// Takes an event. False when it can't: the event has to go another way.
+    pub fn carry(&self, stream: &StreamName, event: &Arc<Event>, now_ms: u64) -> bool {
+        self.used_ms.store(now_ms, Ordering::Relaxed);
+        self.put(Parcel::Event(stream.clone(), event.clone()))
+    }
+
+    /// Has the node look into a stream. Where the link is broken, its end does so anyway.
+    pub fn look(&self, stream: &StreamName) {
+        self.put(Parcel::Look(stream.clone()));
+    }
+
+    fn put(&self, parcel: Parcel) -> bool {
+        let cost = parcel.cost();
+        let before = self.waiting.fetch_add(cost, Ordering::Relaxed);
+        if before > MAX_WAITING {
+            self.waiting.fetch_sub(cost, Ordering::Relaxed);
+            if let Some(broken) = &self.broken {
+                broken.cancel();
+            }
+            return false;
+        }
+        self.parcels.send(parcel).is_ok()
+    }
+}
+
+impl Outgoing {
+    /// Hands what comes in to this node's own dispatchers, until nobody is left who could send.
+    pub async fn deliver(mut self, registry: Arc<Registry>) {
+        let mut parcels = Vec::with_capacity(BATCH);
+        let mut flush = Flush::default();
+        while self.parcels.recv_many(&mut parcels, BATCH).await > 0 {
+            for parcel in parcels.drain(..) {
+                self.waiting.fetch_sub(parcel.cost(), Ordering::Relaxed);
+                match parcel {
+                    Parcel::Event(stream, event) => registry.message(&stream, event, &mut flush),
+                    Parcel::Look(stream) => registry.sync_followed(&stream),
+                }
+            }
+            flush.run();
+        }
+    }
+
+    /// Brings what comes in over a link, until nobody is left who could send or the link fails.
+    pub async fn send(mut self, mut wire: Wire) -> Ended {
+        let mut unacked = Unacked::default();
+        let failure = self.run(&mut wire, &mut unacked).await.err();
+        // Nothing more gets in; whoever comes too late is told.
+        self.parcels.close();
+        let mut left: Vec<_> = unacked.into_events().collect();
+        while let Some(parcel) = self.parcels.recv().await {
+            if let Parcel::Event(stream, event) = parcel {
+                left.push((stream, event.id));
+            }
+        }
+        Ended { failure, left }
+    }
+
+    async fn run(&mut self, wire: &mut Wire, unacked: &mut Unacked) -> Result<(), &'static str> {
+        let mut pings = interval(PING);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ending = false;
+        loop {
+            if ending && unacked.is_empty() {
+                return write(wire, [Frame::Bye]).await;
+            }
+            let late_at = unacked.late_at();
+            let late = async {
+                match late_at {
+                    Some(late_at) => sleep_until(late_at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let taking = !ending && unacked.len() < MAX_UNACKED;
+            tokio::select! {
+                biased;
+                () = self.broken.cancelled() => return Err("full"),
+                answer = wire.next() => {
+                    let Some(Ok(answer)) = answer else { return Err("cut") };
+                    let acked = Ack::decode(answer.freeze()).is_some_and(|Ack(number)| unacked.acked(number));
+                    if !acked {
+                        return Err("nonsense");
+                    }
+                }
+                () = late => return Err("late"),
+                parcel = self.parcels.recv(), if taking => match parcel {
+                    Some(parcel) => {
+                        let frames = self.batch(parcel, unacked);
+                        write(wire, frames).await?;
+                    }
+                    None => ending = true,
+                },
+                _ = pings.tick(), if !ending => {
+                    let number = unacked.sent(None, Instant::now());
+                    write(wire, [Frame::Ping(number)]).await?;
+                }
+            }
+        }
+    }
+
+    /// A parcel, and what else is there.
+    fn batch(&mut self, first: Parcel, unacked: &mut Unacked) -> Vec<Frame> {
+        let now = Instant::now();
+        let mut frames = Vec::new();
+        let mut next = Some(first);
+        while let Some(parcel) = next {
+            self.waiting.fetch_sub(parcel.cost(), Ordering::Relaxed);
+            frames.push(match parcel {
+                Parcel::Event(stream, event) => {
+                    let number = unacked.sent(Some((stream.clone(), event.id)), now);
+                    Frame::Event(number, stream, event)
+                }
+                Parcel::Look(stream) => Frame::Look(unacked.sent(None, now), stream),
+            });
+            next = if frames.len() < BATCH { self.parcels.try_recv().ok() } else { None };
+        }
+        frames
+    }
+}
+
+/// Writes frames. The other end may not read: then they are late by the time that this gives up.
+async fn write(wire: &mut Wire, frames: impl IntoIterator<Item = Frame>) -> Result<(), &'static str> {
+    let write = async {
+        for frame in frames {
+            wire.feed(frame.encode()).await?;
+        }
+        futures_util::SinkExt::<Bytes>::flush(wire).await
+    };
+    match timeout(ACK_TIME, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err("cut"),
+        Err(_) => Err("late"),
+    }
+}

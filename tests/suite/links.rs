@@ -1,0 +1,291 @@
+//! Direct dispatch: events between nodes over links, and over channels wherever a link can't.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::support::client::{Client, Transport, Wanted};
+use crate::support::node::Node;
+use crate::support::proxy::{Cut, Direction, Flow, Proxy};
+use crate::support::redis::RedisServer;
+use crate::support::{PATIENCE, eventually};
+
+const SECRET: &str = "a-secret-that-all-nodes-have";
+
+/// Nodes that no sync helps: what comes, comes by link or channel.
+const SETTINGS: &[(&str, &str)] =
+    &[("WHIMBREL_SYNC_SECONDS", "600"), ("WHIMBREL_LINK_LISTEN", "127.0.0.1:0"), ("WHIMBREL_LINK_SECRET", SECRET)];
+
+fn linked(redis: &RedisServer, settings: &[(&str, &str)]) -> Node {
+    Node::on(redis, &[SETTINGS, settings].concat())
+}
+
+/// A node whose links come through a proxy.
+fn wired(redis: &RedisServer) -> (Node, Proxy) {
+    let wire = Proxy::to(redis.address());
+    let node = linked(redis, &[("WHIMBREL_LINK_ADVERTISE", &wire.address().to_string())]);
+    wire.lead_to(node.link_address());
+    (node, wire)
+}
+
+async fn listen(node: &Node, stream: &str) -> Client {
+    Wanted::new(Transport::Sse, &[stream]).connect(node).await
+}
+
+/// Publishes on one node and expects each event at the client, until what is waited for has come true.
+async fn publish_until(what: &str, from: &Node, stream: &str, client: &mut Client, done: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        from.publish(stream, "\"again\"").await;
+        assert_eq!(client.data(1).await, ["\"again\""]);
+        if done().await {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never came true: {what}");
+    }
+}
+
+/// Publishes until one more event has reached another node over a link.
+async fn until_linked(from: &Node, stream: &str, client: &mut Client) {
+    let hits = from.metric("link_hits_total").await;
+    let more = async || from.metric("link_hits_total").await > hits;
+    publish_until("an event goes over a link", from, stream, client, more).await;
+}
+
+/// Runs until nothing took the channel meanwhile, because a busy machine was late with an acknowledgement.
+/// Gives the number of events that went over links then.
+async fn undisturbed(from: &Node, stream: &str, client: &mut Client, run: impl AsyncFn(&mut Client)) -> f64 {
+    let deadline = Instant::now() + PATIENCE;
+    let by_channel = async || from.metric("link_fallbacks_total").await + from.metric("link_misses_total").await;
+    loop {
+        until_linked(from, stream, client).await;
+        let (before, hits) = (by_channel().await, from.metric("link_hits_total").await);
+        run(client).await;
+        if by_channel().await == before {
+            return from.metric("link_hits_total").await - hits;
+        }
+        assert!(Instant::now() < deadline, "events take the channel though there is a link");
+    }
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_go_over_the_link_and_not_over_the_channel() {
+    let redis = RedisServer::start();
+    let (from, to) = (linked(&redis, &[]), linked(&redis, &[]));
+    let mut client = listen(&to, "topic:news").await;
+    let hits = undisturbed(&from, "topic:news", &mut client, async |client| {
+        for n in 0..50 {
+            let answer = from.call("POST", "/v1/topics/news/events?type=price", &[], n.to_string()).await;
+            assert_eq!(answer.json()["nodes"], 1, "nodes reached by link are told too");
+            let event = client.event().await;
+            assert_eq!((event.data, event.kind.as_str(), event.id), (n.to_string(), "price", answer.id()));
+        }
+    });
+    assert_eq!(hits.await, 50.0);
+    assert!(to.metric("link_received_total").await >= 50.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_and_durable_publishes_take_links_too() {
+    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let (from, to) = (linked(&redis, &[]), linked(&redis, &[]));
+    let mut client = listen(&to, "topic:news").await;
+    let hits = undisturbed(&from, "topic:news", &mut client, async |client| {
+        from.publish_all("topic:news", 0..200).await;
+        assert_eq!(client.data(200).await, numbers(0..200));
+        let answer = from.call("POST", "/v1/topics/news/events?durable=disk", &[], "200").await;
+        assert_eq!((answer.status, client.data(1).await), (201, numbers(200..201)));
+    });
+    assert_eq!(hits.await, 201.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_publish_goes_nowhere_again() {
+    let redis = RedisServer::start();
+    let (from, to) = (linked(&redis, &[]), linked(&redis, &[]));
+    let mut client = listen(&to, "topic:news").await;
+    until_linked(&from, "topic:news", &mut client).await;
+    let key = [("idempotency-key", "once")];
+    for duplicate in [false, true] {
+        let answer = from.call("POST", "/v1/topics/news/events", &key, "1").await;
+        assert_eq!(answer.json()["duplicate"], json!(duplicate));
+    }
+    from.publish("topic:news", "2").await;
+    assert_eq!(client.data(2).await, numbers(1..3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_hands_its_own_clients_what_is_published_on_it() {
+    let redis = RedisServer::start();
+    let node = linked(&redis, &[]);
+    let mut client = listen(&node, "topic:news").await;
+    // The first publish learns the store's clock, and takes the channel.
+    node.publish("topic:news", "0").await;
+    node.publish_all("topic:news", 1..50).await;
+    assert_eq!(client.data(50).await, numbers(0..50));
+    assert!(node.metric("link_own_events_total").await > 0.0);
+    assert_eq!(node.metric("link_misses_total").await, 0.0, "the way to itself is neither hit nor miss");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_link_does_not_confirm_in_time_goes_over_the_channel() {
+    let redis = RedisServer::start();
+    let (from, (to, wire)) = (linked(&redis, &[]), wired(&redis));
+    let mut client = listen(&to, "topic:news").await;
+    until_linked(&from, "topic:news", &mut client).await;
+    wire.set(Direction::Both, Flow::Stall);
+    from.publish_all("topic:news", 0..20).await;
+    assert_eq!(client.data(20).await, numbers(0..20));
+    assert!(from.metric("link_fallbacks_total").await > 0.0);
+    // When it is well again, so are links; nothing that was held back comes twice.
+    wire.heal();
+    until_linked(&from, "topic:news", &mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_cut_is_opened_again() {
+    let redis = RedisServer::start();
+    let (from, (to, wire)) = (linked(&redis, &[]), wired(&redis));
+    let mut client = listen(&to, "topic:news").await;
+    for how in [Cut::Reset, Cut::Fin] {
+        until_linked(&from, "topic:news", &mut client).await;
+        let opened = from.metric("link_opened_total").await;
+        wire.cut(how);
+        let again = async || from.metric("link_opened_total").await > opened;
+        publish_until("another link", &from, "topic:news", &mut client, again).await;
+        until_linked(&from, "topic:news", &mut client).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_different_secrets_don_t_link_and_still_deliver() {
+    let redis = RedisServer::start();
+    let from = linked(&redis, &[]);
+    let to = linked(&redis, &[("WHIMBREL_LINK_SECRET", "another-secret-of-others")]);
+    let mut client = listen(&to, "topic:news").await;
+    let refused = async || from.metric("link_failures_total{reason=\"secret\"}").await > 0.0;
+    publish_until("the attempt is refused", &from, "topic:news", &mut client, refused).await;
+    assert_eq!((from.metric("link_opened_total").await, to.metric("link_accepted").await), (0.0, 0.0));
+    for log in [from.log(), to.log()] {
+        assert!(!log.contains(SECRET) && !log.contains("another-secret"), "a secret is in the log");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_node_at_the_address_gets_no_events_of_the_one_that_was_there() {
+    let redis = RedisServer::start();
+    let (from, (to, wire), other) = (linked(&redis, &[]), wired(&redis), linked(&redis, &[]));
+    let mut client = listen(&to, "topic:news").await;
+    wire.lead_to(other.link_address());
+    let noticed = async || from.metric("link_failures_total{reason=\"other-node\"}").await > 0.0;
+    publish_until("the wrong node is noticed", &from, "topic:news", &mut client, noticed).await;
+    assert_eq!(other.metric("link_received_total").await, 0.0);
+    // The address is right again.
+    wire.lead_to(to.link_address());
+    until_linked(&from, "topic:news", &mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_shown_out() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let redis = RedisServer::start();
+    let node = linked(&redis, &[]);
+    for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\x02{}", b"\xff\xff\xff\xff", b"\0\0\0\x04nope"] {
+        let mut socket = tokio::net::TcpStream::connect(node.link_address()).await.unwrap();
+        socket.write_all(nonsense).await.unwrap();
+        let mut rest = Vec::new();
+        // An end or a reset, and not a byte.
+        let _ = crate::support::in_time("the end", socket.read_to_end(&mut rest)).await;
+        assert_eq!(rest, b"", "{nonsense:?}");
+    }
+    // One that says nothing at all.
+    let mut socket = tokio::net::TcpStream::connect(node.link_address()).await.unwrap();
+    let _ = crate::support::in_time("the end", socket.read(&mut [0; 1])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_links_beside_nodes_with_links_gets_everything_over_its_channel() {
+    let redis = RedisServer::start();
+    let (from, plain) = (linked(&redis, &[]), Node::on(&redis, &[("WHIMBREL_SYNC_SECONDS", "600")]));
+    let mut client = listen(&plain, "topic:news").await;
+    let mut other = listen(&from, "topic:news").await;
+    let failed = async || from.metric("link_failures_total{reason=\"no-address\"}").await > 0.0;
+    publish_until("the attempt fails", &from, "topic:news", &mut client, failed).await;
+    publish_until("both ways", &plain, "topic:news", &mut client, async || true).await;
+    from.publish("topic:news", "\"last\"").await;
+    while other.data(1).await != ["\"last\""] {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_never_more_links_than_allowed_and_the_less_useful_gives_way() {
+    let redis = RedisServer::start();
+    let from = linked(&redis, &[("WHIMBREL_MAX_LINKS", "1")]);
+    let (first, second) = (linked(&redis, &[]), linked(&redis, &[]));
+    let mut one = listen(&first, "topic:one").await;
+    let mut two = listen(&second, "topic:two").await;
+    until_linked(&from, "topic:one", &mut one).await;
+    let preferred = async || {
+        assert!(from.metric("link_open").await <= 1.0);
+        second.metric("link_received_total").await > 0.0
+    };
+    publish_until("the other is more useful", &from, "topic:two", &mut two, preferred).await;
+    assert!(from.metric("link_evicted_total").await >= 1.0);
+    from.publish_all("topic:one", 0..20).await;
+    assert_eq!(one.data(20).await, numbers(0..20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_links_are_closed_and_opened_again_when_needed() {
+    let redis = RedisServer::start();
+    let (from, to) = (linked(&redis, &[("WHIMBREL_LINK_IDLE_SECONDS", "1")]), linked(&redis, &[]));
+    let mut client = listen(&to, "topic:news").await;
+    until_linked(&from, "topic:news", &mut client).await;
+    let syncs = to.metric("syncs_total").await;
+    to.metric_is("link_accepted", 0.0).await;
+    assert_eq!(from.metric("link_open").await, 0.0);
+    if from.metric("link_failures_total{reason=\"late\"}").await == 0.0 {
+        assert_eq!(to.metric("syncs_total").await, syncs, "a link that ends in good order needs no sync");
+    }
+    let opened = from.metric("link_opened_total").await;
+    let again = async || from.metric("link_opened_total").await > opened;
+    publish_until("a link again", &from, "topic:news", &mut client, again).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_whose_answer_is_lost_reaches_linked_nodes_all_the_same() {
+    let redis = RedisServer::start();
+    let way = Proxy::to(redis.address());
+    let url = format!("redis://{}/", way.address());
+    let (from, to) = (linked(&redis, &[("WHIMBREL_REDIS_URL", &url)]), linked(&redis, &[]));
+    let mut client = listen(&to, "topic:news").await;
+    until_linked(&from, "topic:news", &mut client).await;
+    // The store gets the event, and nobody hears of it.
+    way.set(Direction::ToClient, Flow::Stall);
+    let lost = tokio::spawn(async move {
+        let answer = from.call("POST", "/v1/topics/news/events", &[], "1").await;
+        (from, answer)
+    });
+    eventually("the store has it", async || {
+        let mut raw = redis.raw().await;
+        let newest: Vec<(String, Vec<String>)> = redis::cmd("XREVRANGE")
+            .arg("whimbrel:{topic:news}:events")
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(1)
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        newest[0].1.contains(&"1".to_owned()).then_some(())
+    })
+    .await;
+    way.cut(Cut::Reset);
+    assert_eq!(client.data(1).await, ["1"]);
+    way.heal();
+    let (_from, answer) = lost.await.unwrap();
+    assert_eq!(answer.problem(504).0, "outcome-unknown");
+}
