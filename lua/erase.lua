@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Erases a stream's events. Its position stays, so that ids go on above all that was shown.
 --
--- KEYS  1 events, 2 nodes, 3 meta, 4 collapse
+-- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 a device's habits
 -- ARGV  1 stream, 2 step, 3 ms the position lives, 4 what channels begin with
+redis.call('UNLINK', KEYS[5])
 if redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
   return 0
 end

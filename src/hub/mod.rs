@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 use crate::dispatch::Registry;
+use crate::link::Links;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::store::Store;
@@ -37,6 +38,7 @@ pub struct Hub {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
     presence: Arc<Presence>,
+    links: Option<Arc<Links>>,
     metrics: Arc<Metrics>,
     limits: Limits,
     draining: AtomicBool,
@@ -46,10 +48,16 @@ pub struct Hub {
 
 impl Hub {
     /// A hub on a store, with the dispatchers of this node.
-    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, presence: Arc<Presence>, limits: Limits) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        presence: Arc<Presence>,
+        links: Option<Arc<Links>>,
+        limits: Limits,
+    ) -> Arc<Self> {
         let metrics = registry.metrics().clone();
         let (draining, waits) = (AtomicBool::new(false), progress::waits());
-        Arc::new(Hub { store, registry, presence, metrics, limits, draining, waits })
+        Arc::new(Hub { store, registry, presence, links, metrics, limits, draining, waits })
     }
 
     /// The dispatchers of this node.
@@ -60,6 +68,11 @@ impl Hub {
     /// Who is connected to this node.
     pub fn presence(&self) -> &Arc<Presence> {
         &self.presence
+    }
+
+    /// The links to other nodes, if there are any.
+    pub fn links(&self) -> Option<&Arc<Links>> {
+        self.links.as_ref()
     }
 
     /// The node's figures.

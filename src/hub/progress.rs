@@ -86,7 +86,7 @@ mod tests {
         let registry = Registry::new(store.clone(), NodeId::random(), settings, Metrics::new());
         let limit = DeviceLimit { most: 1, overflow: Overflow::Newest };
         let presence = Presence::new(store.clone(), registry.clone(), limit);
-        Hub::new(store, registry, presence, Limits { event_bytes: 1000 })
+        Hub::new(store, registry, presence, None, Limits { event_bytes: 1000 })
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,18 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::counts::Counts;
+use super::devices::{Devices, Memory};
 use super::fallback::{Fallback, Waiting};
 use super::frame::MAX_DATA;
 use super::handshake::{HandshakeError, Key};
 use super::peer::{Ended, Outgoing, Peer};
-use super::plan::{Standing, plan};
+use super::plan::{Standing, WORTH_OPENING, plan};
 use super::reach::{Common, Peers, Reached};
 use super::wire::{OpenError, Wire, dial};
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
 use crate::metrics::Metrics;
+use crate::model::StreamName;
 use crate::store::{Bypass, NodeId, Reach, Store, StoreError};
 
 /// How often the links are looked through.
@@ -38,6 +41,11 @@ const MAX_COUNTED: usize = 1024;
 /// Nodes to which a link failed are left alone for about so long, at first and at last.
 const FIRST_REST: Duration = Duration::from_millis(500);
 const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// How long it may take until it is written down what a device sent, and for how many devices that is done in
+/// a round.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+const WRITES: usize = 64;
 
 /// How long the links of a node that stops may take to end in good order.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -61,7 +69,8 @@ pub struct Links {
     home: OnceLock<Home>,
     peers: ArcSwap<Peers>,
     state: Mutex<State>,
-    waiting: Mutex<Option<Waiting>>,
+    waiting: Mutex<Option<(Waiting, Memory)>>,
+    devices: Devices,
     tasks: TaskTracker,
 }
 
@@ -110,10 +119,13 @@ impl Links {
     /// No links yet; [`Links::start`] makes them possible.
     pub fn new(settings: LinkSettings, metrics: Arc<Metrics>) -> Arc<Self> {
         let (fallback, waiting) = Fallback::new();
+        let (devices, memory) = Devices::new();
         let common = Common {
             metrics,
             fallback,
             traffic: Mutex::new(Counts::new(HALF_LIFE, MAX_COUNTED)),
+            expected: Mutex::new(Counts::new(HALF_LIFE, MAX_COUNTED)),
+            senders: Mutex::default(),
             wanting: Default::default(),
             doubts: Mutex::default(),
             begun: Instant::now(),
@@ -124,18 +136,32 @@ impl Links {
             home: OnceLock::new(),
             peers: ArcSwap::from_pointee(Peers::of(std::iter::empty())),
             state: Mutex::default(),
-            waiting: Mutex::new(Some(waiting)),
+            waiting: Mutex::new(Some((waiting, memory))),
+            devices,
             tasks: TaskTracker::new(),
         })
     }
 
     /// Begins to keep links.
     pub fn start(self: &Arc<Self>, store: Arc<dyn Store>, registry: Arc<Registry>) {
-        if let Some(waiting) = self.waiting.lock().take() {
+        if let Some((waiting, memory)) = self.waiting.lock().take() {
             tokio::spawn(waiting.tell_for_ever(store.clone()));
+            tokio::spawn(memory.serve_for_ever(store.clone(), self.common.clone()));
             // Only the first start is one.
             let _ = self.home.set(Home { store, registry });
             tokio::spawn(self.clone().keep_for_ever());
+        }
+    }
+
+    /// A device has connected over which it can publish: links to where its events go are opened.
+    pub fn device_came(&self, device: &StreamName) {
+        self.devices.came(device);
+    }
+
+    /// A connection of such a device has ended: what it sent is written down.
+    pub fn device_left(&self, device: &StreamName) {
+        if let Some(sent) = self.common.senders.lock().take(device) {
+            self.devices.sent(device, sent);
         }
     }
 
@@ -156,6 +182,7 @@ impl Links {
         let Some(home) = self.home.get() else { return };
         loop {
             self.look_again(Instant::now());
+            self.write_down(Instant::now());
             self.know_oneself(home);
             self.round(home);
             tokio::time::sleep(PAUSE).await;
@@ -174,6 +201,17 @@ impl Links {
                 doubts.pop_front()
             };
             due.iter().for_each(|doubt| doubt.peers.look(&doubt.stream));
+        }
+    }
+
+    /// Has written down what devices that stay connected sent.
+    fn write_down(&self, now: Instant) {
+        let Some(before) = now.checked_sub(WRITE_TIME) else { return };
+        let mut senders = self.common.senders.lock();
+        for device in senders.waiting(before, WRITES) {
+            if let Some(sent) = senders.take(&device) {
+                self.devices.sent(&device, sent);
+            }
         }
     }
 
@@ -202,18 +240,20 @@ impl Links {
         // A rest is forgotten once it was over for as long as the longest one.
         state.resting.retain(|_, (until, _)| *until + LONGEST_REST > now);
         let (standings, candidates) = {
-            let traffic = self.common.traffic.lock();
+            let (traffic, expected) = (self.common.traffic.lock(), self.common.expected.lock());
+            let worth = |node: &NodeId| traffic.of(node, now_ms) + expected.of(node, now_ms);
             let standing = |(node, peer): (&NodeId, &Arc<Peer>)| Standing {
                 node: node.clone(),
-                worth: traffic.of(node, now_ms),
+                worth: worth(node),
                 idle: now_ms.saturating_sub(peer.used_ms()) >= idle_ms,
             };
             let standings: Vec<_> = state.open.iter().map(standing).collect();
             let rests = |node: &NodeId| state.resting.get(node).is_some_and(|(until, _)| *until > now);
-            let candidates: Vec<_> = traffic
-                .all(now_ms)
-                .filter(|(node, _)| **node != *own && !rests(node))
-                .map(|(node, worth)| (node.clone(), worth))
+            let nodes: HashSet<_> = traffic.all(now_ms).chain(expected.all(now_ms)).map(|(node, _)| node).collect();
+            let candidates: Vec<_> = nodes
+                .into_iter()
+                .filter(|node| **node != *own && !rests(node))
+                .map(|node| (node.clone(), worth(node)))
                 .collect();
             (standings, candidates)
         };
@@ -223,10 +263,14 @@ impl Links {
             state.open.remove(node);
         }
         // What it carried long ago must not open it again at once.
-        plan.close.iter().for_each(|node| self.common.traffic.lock().forget(node));
+        for node in &plan.close {
+            self.common.traffic.lock().forget(node);
+            self.common.expected.lock().forget(node);
+        }
         for node in plan.open {
             state.opening.insert(node.clone());
-            tokio::spawn(self.clone().open(node));
+            let ahead = self.common.traffic.lock().of(&node, now_ms) < WORTH_OPENING;
+            tokio::spawn(self.clone().open(node, ahead));
         }
         if !plan.close.is_empty() || !plan.evict.is_empty() {
             self.publish(&state);
@@ -234,13 +278,13 @@ impl Links {
     }
 
     /// Opens one link, and keeps it until it ends.
-    async fn open(self: Arc<Self>, node: NodeId) {
+    async fn open(self: Arc<Self>, node: NodeId, ahead: bool) {
         let dialed = self.dial(&node).await;
         let outgoing = {
             let mut state = self.state.lock();
             state.opening.remove(&node);
             match dialed {
-                Ok(wire) if !state.ended => Some((wire, self.opened(&mut state, &node))),
+                Ok(wire) if !state.ended => Some((wire, self.opened(&mut state, &node, ahead))),
                 Ok(_) => None,
                 Err(error) => {
                     tracing::debug!(%node, %error, "no link");
@@ -262,11 +306,12 @@ impl Links {
         Ok(dial(&address, self.settings.key.clone(), (*home.registry.node()).clone(), node.clone()).await?)
     }
 
-    fn opened(&self, state: &mut State, node: &NodeId) -> (Arc<Peer>, Outgoing) {
-        let (peer, outgoing) = Peer::new(node.clone(), self.common.now_ms());
+    fn opened(&self, state: &mut State, node: &NodeId, ahead: bool) -> (Arc<Peer>, Outgoing) {
+        let (peer, outgoing) = Peer::new(node.clone(), self.common.now_ms(), ahead);
         let peer = Arc::new(peer);
         state.open.insert(node.clone(), peer.clone());
         self.common.metrics.links.opened.inc();
+        self.common.metrics.links.opened_ahead.inc_by(ahead.into());
         self.publish(state);
         tracing::debug!(%node, "a link is open");
         (peer, outgoing)
@@ -275,12 +320,15 @@ impl Links {
     async fn keep(self: Arc<Self>, wire: Wire, peer: Arc<Peer>, outgoing: Outgoing) {
         let metrics = &self.common.metrics.links;
         metrics.open.inc();
-        let node = peer.node().clone();
+        let (node, carried) = (peer.node().clone(), peer.carried());
         // Held only by those who may send: it is how the link learns that nobody will.
         let identity = Arc::downgrade(&peer);
         drop(peer);
         let Ended { failure, left } = outgoing.send(wire).await;
         metrics.open.dec();
+        if !carried.load(Ordering::Relaxed) {
+            metrics.opened_unused.inc();
+        }
         if let Some(reason) = failure {
             tracing::debug!(%node, reason, left = left.len(), "a link failed");
             metrics.failed(reason);

@@ -28,6 +28,12 @@ pub struct LinkMetrics {
     pub fallbacks: Counter<u64, AtomicU64>,
     /// Links opened, for whatever reason.
     pub opened: Counter<u64, AtomicU64>,
+    /// Those of them that were opened because of what devices had sent before.
+    pub opened_ahead: Counter<u64, AtomicU64>,
+    /// Those of them that carried an event.
+    pub opened_ahead_used: Counter<u64, AtomicU64>,
+    /// Links that ended and never carried an event.
+    pub opened_unused: Counter<u64, AtomicU64>,
     /// Links that gave way to others that are more useful.
     pub evicted: Counter<u64, AtomicU64>,
     /// Links that did not come about or broke, by reason.
@@ -51,6 +57,9 @@ impl LinkMetrics {
             metrics.fallbacks.clone(),
         );
         registry.register("opened", "Links opened from this node", metrics.opened.clone());
+        registry.register("opened_ahead", "Links opened for devices that connected", metrics.opened_ahead.clone());
+        registry.register("opened_ahead_used", "Those that carried an event", metrics.opened_ahead_used.clone());
+        registry.register("opened_unused", "Links that ended unused", metrics.opened_unused.clone());
         registry.register("evicted", "Links that gave way to more useful ones", metrics.evicted.clone());
         registry.register("failures", "Links that did not come about or broke", metrics.failures.clone());
         metrics

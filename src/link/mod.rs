@@ -9,22 +9,27 @@
 //! ```
 //!
 //! [`Links`] keeps the links of this node: `plan` says which ones are worth having, by `counts` of what went
-//! where. `peer` is the sending end of one, `receive` the other; between them `handshake` (who is who),
+//! where. `senders` count what each device sends, and `forecast` says what follows from that when it comes back. `peer` is the sending end of one, `receive` the other; between them `handshake` (who is who),
 //! `frame` (what is said) and `unacked` (what is not answered yet) are values, and `wire` is the socket.
 //!
 //! Nothing here is needed for a promise: an event that a link loses or brings late or twice is a hole or a
 //! duplicate in the stream's chain, and dealt with there. See `docs/links.md`.
 
 mod counts;
+mod devices;
 mod fallback;
+mod forecast;
 mod frame;
 mod handshake;
 mod keeper;
 mod metrics;
 mod peer;
 mod plan;
+#[cfg(test)]
+mod population;
 mod reach;
 mod receive;
+mod senders;
 mod unacked;
 mod wire;
 

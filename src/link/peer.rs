@@ -5,7 +5,7 @@
 //! it broken, and takes the channel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +62,9 @@ pub struct Peer {
     broken: Option<CancellationToken>,
     /// When it last carried something, in milliseconds of the keeper's clock.
     used_ms: AtomicU64,
+    /// Whether it was opened for a device that had sent nothing yet.
+    ahead: bool,
+    carried: Arc<AtomicBool>,
 }
 
 /// The other end of a [`Peer`]'s queue.
@@ -81,18 +84,18 @@ pub struct Ended {
 }
 
 impl Peer {
-    /// A way to `node` that is opened at `now_ms`.
-    pub fn new(node: NodeId, now_ms: u64) -> (Peer, Outgoing) {
+    /// A way to `node` that is opened at `now_ms`, `ahead` for a device that has sent nothing yet.
+    pub fn new(node: NodeId, now_ms: u64, ahead: bool) -> (Peer, Outgoing) {
         let (parcels, taken) = mpsc::unbounded_channel();
         let (waiting, broken) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let outgoing = Outgoing { parcels: taken, waiting: waiting.clone(), broken: broken.clone() };
         let broken = Some(broken);
-        (Peer { node, parcels, waiting, broken, used_ms: now_ms.into() }, outgoing)
+        (Peer { node, parcels, waiting, broken, used_ms: now_ms.into(), ahead, carried: Arc::default() }, outgoing)
     }
 
     /// A node's way to its own dispatchers.
     pub fn own(node: NodeId) -> (Peer, Outgoing) {
-        let (peer, outgoing) = Peer::new(node, 0);
+        let (peer, outgoing) = Peer::new(node, 0, false);
         (Peer { broken: None, ..peer }, outgoing)
     }
 
@@ -109,6 +112,16 @@ impl Peer {
     /// When it last carried an event, or was opened.
     pub fn used_ms(&self) -> u64 {
         self.used_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has carried an event; also when it is gone.
+    pub fn carried(&self) -> Arc<AtomicBool> {
+        self.carried.clone()
+    }
+
+    /// Notes that it carries an event. True the first time, if it was opened ahead.
+    pub fn begin_use(&self) -> bool {
+        !self.carried.swap(true, Ordering::Relaxed) && self.ahead
     }
 
     /// Takes an event. False when it can't: the event has to go another way.

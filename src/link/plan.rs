@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::store::NodeId;
 
 /// Less than this counts for nothing: about one event within a half-life.
-const WORTH_OPENING: f64 = 0.5;
+pub const WORTH_OPENING: f64 = 0.5;
 
 /// How much more useful a newcomer has to be than the link that gives way to it. With less, two nodes of
 /// like use would take the place from each other for ever.

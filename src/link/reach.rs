@@ -11,6 +11,7 @@ use super::LOOK_AGAIN;
 use super::counts::Counts;
 use super::fallback::Fallback;
 use super::peer::Peer;
+use super::senders::Senders;
 use crate::metrics::Metrics;
 use crate::model::{Event, StreamName};
 use crate::store::{NodeId, Reach};
@@ -25,6 +26,10 @@ pub(super) struct Common {
     pub(super) fallback: Fallback,
     /// What went from this node to which other, over links and channels.
     pub(super) traffic: Mutex<Counts>,
+    /// What devices that are connected are expected to send before long.
+    pub(super) expected: Mutex<Counts>,
+    /// What devices sent.
+    pub(super) senders: Mutex<Senders>,
     /// Told when a link might be worth opening.
     pub(super) wanting: Notify,
     /// Streams to look into a second time, the earliest first.
@@ -36,6 +41,15 @@ impl Common {
     /// The keeper's clock.
     pub(super) fn now_ms(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
+    }
+
+    /// So much is expected to go to these nodes before long.
+    pub(super) fn expect<'a>(&self, forecast: impl Iterator<Item = (&'a NodeId, f64)>) {
+        let now_ms = self.now_ms();
+        let mut expected = self.expected.lock();
+        forecast.for_each(|(node, amount)| expected.add(node, amount, now_ms));
+        drop(expected);
+        self.wanting.notify_one();
     }
 }
 
@@ -80,8 +94,19 @@ impl Reach for Reached {
         &self.peers.names
     }
 
-    fn carry(&self, stream: &StreamName, event: Arc<Event>, left_out: &[NodeId], told: &[NodeId]) {
+    fn carry(
+        &self,
+        stream: &StreamName,
+        event: Arc<Event>,
+        from: Option<&StreamName>,
+        left_out: &[NodeId],
+        told: &[NodeId],
+    ) {
         let (common, now_ms) = (&self.common, self.common.now_ms());
+        if let Some(device) = from {
+            // This node too: the device may come to another one next time.
+            common.senders.lock().sent(device, left_out.iter().chain(told), Instant::now());
+        }
         let metrics = &common.metrics.links;
         for node in left_out {
             let Some(peer) = self.peers.by_node.get(node) else { continue };
@@ -92,6 +117,9 @@ impl Reach for Reached {
                 metrics.own.inc();
             } else {
                 metrics.hits.inc();
+                if peer.begin_use() {
+                    metrics.opened_ahead_used.inc();
+                }
                 common.traffic.lock().add(node, 1.0, now_ms);
             }
         }

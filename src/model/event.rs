@@ -205,12 +205,14 @@ pub struct Draft {
     pub ttl: Option<Duration>,
     /// Collapse key: whoever catches up is given only the newest event of each.
     pub collapse: Option<String>,
+    /// The inbox of the device that publishes it, where that is known.
+    pub from: Option<StreamName>,
 }
 
 impl Draft {
     /// A draft of this type and data, and nothing else said of it.
     pub fn new(kind: EventType, data: impl Into<Bytes>) -> Self {
-        Draft { kind, data: data.into(), key: None, ttl: None, collapse: None }
+        Draft { kind, data: data.into(), key: None, ttl: None, collapse: None, from: None }
     }
 }
 

@@ -77,8 +77,10 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
     let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
     let presence = Presence::new(store.clone(), registry.clone(), limit);
-    let hub =
-        Hub::new(store.clone(), registry.clone(), presence.clone(), Limits { event_bytes: settings.max_event_bytes });
+    let link_address = links.as_ref().map(|links| links.address.clone());
+    let links = links.map(|links| links.start(store.clone(), registry.clone()));
+    let limits = Limits { event_bytes: settings.max_event_bytes };
+    let hub = Hub::new(store.clone(), registry.clone(), presence.clone(), links.clone(), limits);
     let health = Arc::new(Health::new(store.describe()));
     let connections = Connections::new(max_connections(settings.max_connections));
 
@@ -86,9 +88,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         region: "local".into(),
         address: address(&endpoints),
         version: env!("CARGO_PKG_VERSION").into(),
-        link: links.as_ref().map(|links| links.address.clone()),
+        link: link_address,
     };
-    let links = links.map(|links| links.start(store.clone(), registry.clone()));
     let membership =
         Membership::new(store.clone(), registry.clone(), presence.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;

@@ -22,8 +22,16 @@ pub trait Reach: Send + Sync {
     fn nodes(&self) -> &str;
 
     /// Carries an event that the store has to the nodes that were left out although they hold a route.
-    /// `told` are the others with a route: they have it over their channels.
-    fn carry(&self, stream: &StreamName, event: Arc<Event>, left_out: &[NodeId], told: &[NodeId]);
+    /// `told` are the others with a route: they have it over their channels. `from` is the device that
+    /// published it, where that is known.
+    fn carry(
+        &self,
+        stream: &StreamName,
+        event: Arc<Event>,
+        from: Option<&StreamName>,
+        left_out: &[NodeId],
+        told: &[NodeId],
+    );
 
     /// Nobody knows what became of a publish to the stream: has the nodes look into it, now and when
     /// [`DETOUR_TIME`] is over.

@@ -13,6 +13,7 @@
 mod bypass;
 mod clock;
 mod control;
+mod habits;
 mod ingress;
 mod mailbox;
 pub mod memory;
@@ -34,6 +35,7 @@ use crate::model::{
 pub use bypass::{Bypass, DETOUR_TIME, Reach};
 pub use clock::StoreClock;
 pub use control::Control;
+pub use habits::Habits;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
 pub use presence::Presence;
 pub use retention::{Retention, RetentionError, RetentionRules};
@@ -276,7 +278,7 @@ pub trait Leases: Send + Sync {
 }
 
 /// A region's store.
-pub trait Store: EventLog + Channels + Leases + Presence {
+pub trait Store: EventLog + Channels + Leases + Presence + Habits {
     /// What it is, for people: `embedded` or a Redis address without its password.
     fn describe(&self) -> String;
 

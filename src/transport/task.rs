@@ -21,6 +21,7 @@ use super::websocket::{self, Codec, Incoming};
 use super::{CloseReason, Connection, Permit, Protocol, Socket, sse};
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
+use crate::model::StreamName;
 use crate::presence::Place;
 
 mod operations;
@@ -71,6 +72,9 @@ pub(super) fn start(
     // Only now may a ping write: a client that has its position is told what is published from then on, events
     // that are not stored among it.
     context.connections.insert(connection.clone());
+    if let (Some(links), Some(device)) = (hub.links(), publisher(&connection)) {
+        links.device_came(device);
+    }
     tracing::debug!(connection = %connection.id(), transport = protocol.as_str(), "connected");
     connection.flush();
 
@@ -88,6 +92,11 @@ async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<Place>,
 
 fn by_transport(protocol: Protocol) -> ByTransport {
     ByTransport { transport: protocol.as_str() }
+}
+
+/// The device that can publish over this connection.
+fn publisher(connection: &Connection) -> Option<&StreamName> {
+    connection.device().filter(|_| connection.protocol() == Protocol::WebSocket)
 }
 
 /// The first frames: when to come back, and the positions to come back at.
@@ -198,6 +207,9 @@ impl Client {
         }
         context.connections.remove(connection.number());
         drop(place);
+        if let (Some(links), Some(device)) = (context.hub.links(), publisher(&connection)) {
+            links.device_left(device);
+        }
         let metrics = context.hub.metrics();
         metrics.connections.get_or_create(&by_transport(connection.protocol())).dec();
         let reason = reason.map_or("client", CloseReason::as_str);

@@ -289,3 +289,83 @@ async fn a_publish_whose_answer_is_lost_reaches_linked_nodes_all_the_same() {
     let (_from, answer) = lost.await.unwrap();
     assert_eq!(answer.problem(504).0, "outcome-unknown");
 }
+
+/// Publishes over a WebSocket as device 7, to which it is connected on `node`.
+async fn send(device: &mut Client) {
+    let answer = device.ask(json!({"op": "publish", "stream": "topic:news", "data": 1, "ref": 1})).await;
+    assert_eq!(answer["op"], "ok", "{answer}");
+}
+
+async fn habits(redis: &RedisServer) -> Vec<String> {
+    let mut raw = redis.raw().await;
+    redis::cmd("HKEYS").arg("whimbrel:{device:7}:habits").query_async(&mut raw).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_comes_back_finds_links_to_where_its_events_go() {
+    let redis = RedisServer::start();
+    let (before, to) = (linked(&redis, &[]), linked(&redis, &[]));
+    let _listener = listen(&to, "topic:news").await;
+    let seven = Wanted::new(Transport::WebSocket, &["device:7"]);
+    let mut device = seven.connect(&before).await;
+    for _ in 0..5 {
+        send(&mut device).await;
+    }
+    drop(device);
+    let to_id = to.id().await;
+    eventually("it is written down where its events go", async || {
+        (habits(&redis).await == [to_id.clone()]).then_some(())
+    })
+    .await;
+    // On a node that never sent anything.
+    let after = linked(&redis, &[]);
+    let mut device = seven.connect(&after).await;
+    after.metric_is("link_opened_ahead_total", 1.0).await;
+    assert_eq!(after.metric("published_total").await, 0.0);
+    send(&mut device).await;
+    // A machine that is very busy may have broken the link by now.
+    if after.metric("link_failures_total{reason=\"late\"}").await == 0.0 {
+        after.metric_is("link_opened_ahead_used_total", 1.0).await;
+        assert_eq!(after.metric("link_misses_total").await, 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_opened_for_a_device_that_sends_nothing_close_and_are_counted() {
+    let redis = RedisServer::start();
+    let to = linked(&redis, &[]);
+    let _listener = listen(&to, "topic:news").await;
+    let seven = Wanted::new(Transport::WebSocket, &["device:7"]);
+    let before = linked(&redis, &[]);
+    let mut device = seven.connect(&before).await;
+    for _ in 0..5 {
+        send(&mut device).await;
+    }
+    drop(device);
+    eventually("it is written down where its events go", async || (!habits(&redis).await.is_empty()).then_some(()))
+        .await;
+    let after = linked(&redis, &[("WHIMBREL_LINK_IDLE_SECONDS", "1")]);
+    let _device = seven.connect(&after).await;
+    after.metric_is("link_opened_unused_total", 1.0).await;
+    after.metric_is("link_open", 0.0).await;
+    assert_eq!(after.metric("link_opened_ahead_used_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_of_a_device_is_bounded_and_goes_when_it_is_erased() {
+    use whimbrel::store::{EventLog as _, Habits as _, NodeId};
+    let redis = RedisServer::start();
+    let store = crate::conformance::connect(&redis, "*=100/3600".parse().unwrap()).await;
+    let device = "device:7".parse().unwrap();
+    let node = |number: usize| NodeId::from(format!("n{number}"));
+    let sent: Vec<_> = (0..40).map(|number| (node(number), (40 - number) as f64)).collect();
+    let known = store.habits(&device, &sent).await.unwrap();
+    assert_eq!(known.len(), 16);
+    assert_eq!(known[0], (node(0), 40.0));
+    let known = store.habits(&device, &[(node(1), 100.0)]).await.unwrap();
+    assert_eq!(known[0].0, node(1), "what is added adds up");
+    assert!(known[0].1 > 138.0 && known[0].1 <= 139.0, "{known:?}");
+    assert_eq!(store.habits(&device, &[]).await.unwrap()[0].0, node(1), "asking changes nothing");
+    store.erase(&device).await.unwrap();
+    assert_eq!(store.habits(&device, &[]).await.unwrap(), []);
+}

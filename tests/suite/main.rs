@@ -25,6 +25,7 @@ mod hostile;
 mod idle;
 mod ingress;
 mod links;
+mod links_cost;
 mod listening;
 mod log_pipe;
 mod openapi;

@@ -16,8 +16,8 @@ use whimbrel::model::{
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
 use whimbrel::store::{
-    Channels, Control, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Renewal, RetentionRules,
-    Route, Store, StoreError, Subscription,
+    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Renewal,
+    RetentionRules, Route, Store, StoreError, Subscription,
 };
 
 use crate::conformance::draft;
@@ -135,6 +135,13 @@ impl Channels for Gate {
 
     async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
         self.inner.signal(node, control).await
+    }
+}
+
+#[async_trait]
+impl Habits for Gate {
+    async fn habits(&self, device: &StreamName, sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
+        self.inner.habits(device, sent).await
     }
 }
 

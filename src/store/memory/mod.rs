@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, Control, EventLog, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, RetentionRules,
-    Route, Store, StoreError, Subscription, millis, now_ms, random_step,
+    ChannelMessage, Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal,
+    RetentionRules, Route, Store, StoreError, Subscription, millis, now_ms, random_step,
 };
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -281,6 +281,14 @@ impl Subscription for MemorySubscription {
 impl Drop for MemorySubscription {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+#[async_trait]
+impl Habits for MemoryStore {
+    async fn habits(&self, _device: &StreamName, _sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
+        // There is no other node that events could go to.
+        Ok(Vec::new())
     }
 }
 

@@ -51,10 +51,17 @@ impl Detours {
         Detours { bypass: Some(bypass), clock: Clock::default() }
     }
 
+    /// The store's clock showed this just now.
+    pub(super) fn told_clock(&self, now_ms: u64) {
+        if self.bypass.is_some() {
+            self.clock.told(now_ms);
+        }
+    }
+
     /// Begins a publish, if anybody can be reached.
     pub(super) fn begin(&self, stream: &StreamName, draft: &Draft) -> Option<Detour> {
         let reach = self.bypass.as_ref()?.reach(draft.data.len())?;
-        // Until the store has told its clock, nobody is left out; the first answer tells it.
+        // Until the store has told its clock, nobody is left out; the first publish or sync tells it.
         let until_ms = self.clock.now_ms().map_or(0, |now_ms| now_ms + millis(DETOUR_TIME));
         Some(Detour { reach, stream: stream.clone(), until_ms, over: false })
     }
@@ -78,7 +85,7 @@ impl Detours {
             let mut event = Event::new(published.id, prev, draft.kind.clone(), data);
             event.expires_ms = draft.ttl.map(|ttl| now_ms.saturating_add(millis(ttl)));
             event.collapse = draft.collapse.as_deref().map(Arc::from);
-            detour.reach.carry(stream, Arc::new(event), &by_caller, &by_channel);
+            detour.reach.carry(stream, Arc::new(event), draft.from.as_ref(), &by_caller, &by_channel);
         }
         Ok(published)
     }

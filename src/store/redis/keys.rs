@@ -62,6 +62,11 @@ impl Keys {
         &self.prefix
     }
 
+    /// To which nodes a device's events go.
+    pub(super) fn habits(&self, device: &StreamName) -> String {
+        format!("{}:{{{device}}}:habits", self.prefix)
+    }
+
     /// What every node's channel begins with.
     pub(super) fn channels(&self) -> &str {
         &self.channels

@@ -73,6 +73,7 @@ scripts! {
     KICK = Script::of_stream, "kick.lua";
     DEVICE = Script::of_stream, "device.lua";
     LINK_ADDRESS = Script::new, "link_address.lua";
+    HABITS = Script::of_stream, "habits.lua";
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
@@ -155,6 +156,17 @@ pub(super) fn count(answer: Value) -> Result<u32, StoreError> {
         Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
         _ => Err(nonsense("a number")),
     }
+}
+
+/// Nodes, and what counts for each.
+pub(super) fn habits(answer: Value) -> Result<Vec<(NodeId, f64)>, StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let mut habits = Vec::new();
+    while !fields.is_empty() {
+        let (node, amount) = (fields.text()?, fields.text()?);
+        habits.push((NodeId::from(node), amount.parse().map_err(|_| nonsense("an amount"))?));
+    }
+    Ok(habits)
 }
 
 /// How far a stream's events got.

@@ -76,9 +76,8 @@ pub(crate) fn encode(stream: &StreamName, event: &Event) -> Vec<u8> {
     message
 }
 
-/// Reads what scripts and nodes write: a control message, or what `publish.lua` and `tell.lua` write: a line
-/// with stream, id, prev, type and further words, those
-/// of a newer version among them, then the data, which is not copied.
+/// Reads what scripts and nodes write: a control message, or what `publish.lua` writes: a line with stream, id,
+/// prev, type and further words, those of a newer version among them, then the data, which is not copied.
 pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
     if payload == BEAT {
         return Some(ChannelMessage::Beat);

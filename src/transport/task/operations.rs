@@ -125,7 +125,7 @@ pub async fn run(connection: &Arc<Connection>, context: &Context, text: &str) {
             Err(fault) => Err(fault),
         },
         Some("publish") => match read::<Publish<'_>>(text) {
-            Ok(wanted) => publish(context, wanted).await,
+            Ok(wanted) => publish(connection, context, wanted).await,
             Err(fault) => Err(fault),
         },
         Some(op) => Err(Fault::bad(format!("the op '{op}' is not known; known are {}", OPERATIONS.join(", ")))),
@@ -199,7 +199,7 @@ async fn acknowledge(context: &Context, wanted: &Ack) -> Outcome {
     Ok(Some(serde_json::json!({"stream": stream, "acked": acked})))
 }
 
-async fn publish(context: &Context, wanted: Publish<'_>) -> Outcome {
+async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
     let kind: EventType = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
     let ttl = wanted.ttl.map(|ttl| ttl.get().parse()).transpose().map_err(Fault::bad)?.map(Ttl::time);
@@ -215,7 +215,8 @@ async fn publish(context: &Context, wanted: Publish<'_>) -> Outcome {
         let nodes = context.hub.tell(&stream, &kind, &data).await?;
         return Ok(Some(serde_json::json!({"stream": stream, "nodes": nodes})));
     }
-    let draft = Draft { key: wanted.key, ttl, collapse: wanted.collapse, ..Draft::new(kind, data) };
+    let from = connection.device().cloned();
+    let draft = Draft { key: wanted.key, ttl, collapse: wanted.collapse, from, ..Draft::new(kind, data) };
     let (published, durable) = match durability {
         None => (context.hub.publish(&stream, &draft).await?, None),
         Some(durability) => {

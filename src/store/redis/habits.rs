@@ -1,0 +1,31 @@
+//! The habits of publishing devices, each in a hash of its own.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::RedisStore;
+use super::scripts::{self, Call};
+use crate::model::StreamName;
+use crate::store::{Habits, NodeId, StoreError, millis};
+
+/// What a device did so long ago counts half. Nodes live for days, and devices come several times a day.
+const HALF_LIFE: Duration = Duration::from_secs(6 * 3600);
+
+/// How long habits are kept of a device that does not publish any more: little counts by then.
+const LIFE: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// Nodes that are kept of each device.
+const MOST: usize = 16;
+
+#[async_trait]
+impl Habits for RedisStore {
+    async fn habits(&self, device: &StreamName, sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
+        let call = Call::script(&scripts::HABITS, &[&self.keys.habits(device)])
+            .arg(millis(HALF_LIFE))
+            .arg(MOST)
+            .arg(millis(LIFE));
+        let call = sent.iter().fold(call, |call, (node, amount)| call.arg(node.as_str()).arg(amount));
+        scripts::habits(self.pool.run(call).await?)
+    }
+}
