@@ -4,8 +4,8 @@ WORKDIR /build
 
 # The dependencies alone, for an empty program: this layer lasts until Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/suite bench \
- && echo 'fn main() {}' | tee src/main.rs bench/floor.rs > tests/suite/main.rs \
+RUN mkdir -p src tests/suite bench benches \
+ && echo 'fn main() {}' | tee src/main.rs bench/floor.rs bench/bare_publish.rs benches/hot_path.rs > tests/suite/main.rs \
  && touch src/lib.rs \
  && cargo build --release --locked
 
