@@ -18,9 +18,10 @@ async fn clients_that_stop_reading_cost_only_themselves() {
     let at = |client: &super::listener::Listener| client.whims.sessions.load(Ordering::Relaxed);
     let before: usize = others.iter().filter(|client| client.habits.roams.is_none()).map(|client| at(client)).sum();
     // Enough that sockets and outboxes fill up.
-    let streams = lab.streams.clone();
-    let patience = Duration::from_secs(12);
-    lab.produce_as(Work { streams, pace: Duration::ZERO, padding: 30_000, door: 1, patience });
+    for _ in 0..3 {
+        let (streams, patience) = (lab.streams.clone(), Duration::from_secs(12));
+        lab.produce_as(Work { streams, pace: Duration::ZERO, padding: 60_000, door: 1, patience });
+    }
     eventually("outboxes are full", async || {
         (lab.nodes[0].metric("outbox_overflows_total").await >= 4.0).then_some(())
     })
