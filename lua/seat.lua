@@ -42,7 +42,8 @@ for at = 1, #held, 2 do
 end
 
 local surplus = #others + 1 - tonumber(ARGV[6])
-if surplus > 0 and ARGV[7] ~= 'oldest' then
+-- Who has a place keeps it: the newest is whoever has none yet.
+if surplus > 0 and ARGV[7] ~= 'oldest' and not stamp then
   redis.call('HDEL', connections, ARGV[1])
   return { 'full', '0', '0' }
 end
@@ -50,7 +51,7 @@ if not stamp then
   stamp = math.max(clock_us(), highest_stamp + 1)
   since = whole(now)
 end
-if surplus > 0 then
+if surplus > 0 and ARGV[7] == 'oldest' then
   others[#others + 1] = { connection = ARGV[1], stamp = stamp }
   table.sort(others, function(a, b) return a.stamp < b.stamp end)
   local told = {}

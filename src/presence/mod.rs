@@ -10,23 +10,30 @@
 
 mod seats;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
 use crate::model::{Marks, StreamName};
-use crate::store::presence::{Claim, DeviceLimit};
-use crate::store::{Control, Store, StoreError};
+use crate::store::presence::{Claim, DeviceLimit, KICK, LOOK, Seated, Seating};
+use crate::store::{Control, NodeId, Store, StoreError};
 
 use seats::{Evicted, Seats};
 
 /// Connections that leave within this time share a pipeline.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// Full devices that are looked through at a time.
+const LOOKS: usize = 32;
+
+/// Other nodes have this long to look after the places of a full device.
+const LOOK_TIME: Duration = Duration::from_millis(300);
 
 /// Places given back, or claimed again, at a time.
 const BATCH: usize = 256;
@@ -56,6 +63,8 @@ pub struct Presence {
     seats: Mutex<Seats>,
     /// There is something to tell the store.
     work: Notify,
+    /// Full devices that are being looked through.
+    looks: Semaphore,
 }
 
 /// A connection's presence; it ends when this is dropped.
@@ -69,7 +78,9 @@ pub struct Place {
 impl Presence {
     /// Nobody is here yet.
     pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, limit: DeviceLimit) -> Arc<Self> {
-        let presence = Arc::new(Presence { store, registry, limit, seats: Mutex::default(), work: Notify::new() });
+        let looks = Semaphore::new(LOOKS);
+        let presence =
+            Arc::new(Presence { store, registry, limit, seats: Mutex::default(), work: Notify::new(), looks });
         let told = Arc::downgrade(&presence);
         presence.registry.on_marks(move |device, marks| {
             if let Some(presence) = told.upgrade() {
@@ -117,18 +128,73 @@ impl Presence {
             transport: wanted.transport,
             seat: wanted.seat,
         };
-        let seating = self.store.seat(device, &claim, self.limit).await?;
+        let mut seating = self.store.seat(device, &claim, self.limit).await?;
+        if seating == Seating::Full && self.look_through(device).await? {
+            seating = self.store.seat(device, &claim, self.limit).await?;
+        }
         let evicted = self.seats.lock().answered(device, number, wanted, seating);
         self.work.notify_one();
         tell(evicted);
         Ok(())
     }
 
-    /// A control message came in that is about somebody's presence. False when it is about something else.
-    pub fn hear(&self, control: &Control) -> bool {
-        if control.word != crate::store::presence::KICK {
-            return false;
+    /// A device seems full. Places may have outlived their connections, as when a failover brought back what was
+    /// given back already, and whoever is refused does not come again; so first all nodes look after theirs.
+    /// False when so many devices are being looked through that this one is taken to be full.
+    async fn look_through(&self, device: &StreamName) -> Result<bool, StoreError> {
+        let Ok(_permit) = self.looks.try_acquire() else { return Ok(false) };
+        let own = self.registry.node();
+        let held = self.store.device(device).await?.connections;
+        let others: HashSet<&NodeId> = held.iter().map(|seated| &seated.node).filter(|node| **node != *own).collect();
+        let look = Control::new(LOOK, device.as_str().to_owned());
+        for node in &others {
+            self.store.signal(node, &look).await?;
         }
+        self.give_back_missing(device, &held).await?;
+        if !others.is_empty() {
+            tokio::time::sleep(LOOK_TIME).await;
+        }
+        Ok(true)
+    }
+
+    /// Gives back the places of this node that nobody here has.
+    async fn give_back_missing(&self, device: &StreamName, held: &[Seated]) -> Result<(), StoreError> {
+        let own = self.registry.node();
+        let ours = held.iter().filter(|seated| seated.node == *own).map(|seated| seated.connection);
+        let missing = self.seats.lock().missing(device, ours);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(%device, count = missing.len(), "places outlived their connections");
+        let missing: Vec<_> = missing.into_iter().map(|connection| (device.clone(), connection)).collect();
+        self.store.unseat(&missing).await
+    }
+
+    async fn look(&self, device: &StreamName) {
+        let Ok(_permit) = self.looks.try_acquire() else { return };
+        let looked = async { self.give_back_missing(device, &self.store.device(device).await?.connections).await };
+        if let Err(error) = looked.await {
+            tracing::debug!(%device, %error, "places can't be looked after");
+        }
+    }
+
+    /// A control message came in that is about somebody's presence. False when it is about something else.
+    pub fn hear(self: &Arc<Self>, control: &Control) -> bool {
+        match control.word.as_str() {
+            KICK => self.hear_kick(control),
+            LOOK => match control.text().and_then(|text| text.parse::<StreamName>().ok()) {
+                Some(device) => {
+                    let presence = self.clone();
+                    tokio::spawn(async move { presence.look(&device).await });
+                }
+                None => tracing::warn!("a request on the node's channel to look makes no sense"),
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn hear_kick(&self, control: &Control) {
         let kick = control.text().and_then(|text| {
             let (device, marks) = text.split_once(' ')?;
             Some((device.parse::<StreamName>().ok()?, marks.parse::<Marks>().ok()?))
@@ -137,7 +203,6 @@ impl Presence {
             Some((device, marks)) => self.mark(&device, marks, true),
             None => tracing::warn!("a kick on the node's channel makes no sense"),
         }
-        true
     }
 
     fn mark(&self, device: &StreamName, marks: Marks, at_once: bool) {

@@ -138,6 +138,12 @@ impl Seats {
         why.and_then(|why| here.evict(why)).into_iter().collect()
     }
 
+    /// Those of `connections` that are not here.
+    pub fn missing(&self, device: &StreamName, connections: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
+        let here = self.devices.get(device).map_or(&[][..], |known| &known.here);
+        connections.filter(|connection| here.iter().all(|here| here.connection != *connection)).collect()
+    }
+
     /// Whether a connection has to go.
     pub fn evicted(&self, device: &StreamName, number: u64) -> Option<Eviction> {
         self.devices.get(device)?.here.iter().find(|here| here.number == number)?.evicted

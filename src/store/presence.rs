@@ -115,5 +115,9 @@ pub trait Presence: Send + Sync {
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError>;
 }
 
+/// The word of the control message that asks a node to look whether its connections of a device are all still
+/// there: `!look device:42`.
+pub const LOOK: &str = "look";
+
 /// The word of the control message that tells a node of a device's marks: `!kick device:42 KICKED REPLACED`.
 pub const KICK: &str = "kick";

@@ -19,6 +19,7 @@ promises! {
     on_redis:
         a_kick_whose_message_is_lost_is_found_with_the_next_sync,
         places_are_taken_again_after_a_flush,
+        places_that_outlived_their_connections_keep_nobody_out,
 }
 
 fn closed(world: &World, reason: &str, code: u16) -> Said {
@@ -127,6 +128,21 @@ async fn places_are_taken_again_after_a_flush(world: World) {
     })
     .await;
     assert_eq!(world.wanted(&["device:42"]).turned_away(&node).await, closed(&world, "limit", 4001));
+}
+
+async fn places_that_outlived_their_connections_keep_nobody_out(world: World) {
+    let [first, second] = world.nodes(&[TWO]);
+    let mut one = world.wanted(&["device:42"]).connect(&first).await;
+    let key = "whimbrel:{device:42}:connections";
+    let mut raw = world.redis.as_ref().unwrap().raw().await;
+    let places: Vec<(String, String)> = raw.hgetall(key).await.unwrap();
+    // As if a failover had brought back what the node had given back.
+    for _ in 0..2 {
+        let () = raw.hset(key, uuid::Uuid::new_v4().to_string(), &places[0].1).await.unwrap();
+    }
+    let mut two = world.wanted(&["device:42"]).connect(&second).await;
+    assert_eq!(world.wanted(&["device:42"]).turned_away(&first).await, closed(&world, "limit", 4001));
+    publish_and_see(&second, &mut [&mut one, &mut two], "1").await;
 }
 
 async fn who_comes_back_by_itself_after_a_final_close_is_stopped_and_who_comes_on_purpose_is_not(world: World) {

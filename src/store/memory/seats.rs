@@ -53,11 +53,13 @@ impl Seats {
         let mut others: Vec<Seated> =
             self.entries.iter().map(|entry| entry.seated.clone()).filter(|seated| live(&seated.node)).collect();
         let surplus = (others.len() + 1).saturating_sub(limit.most);
-        if surplus > 0 && limit.overflow == Overflow::Newest {
+        // Asked again because the first answer was lost: it has its place.
+        let held = claim.seat.or(known);
+        // Who has a place keeps it: the newest is whoever has none yet.
+        if surplus > 0 && limit.overflow == Overflow::Newest && held.is_none() {
             return (Seating::Full, Vec::new());
         }
-        // Asked again because the first answer was lost: it has its place.
-        let seat = claim.seat.or(known).unwrap_or_else(|| {
+        let seat = held.unwrap_or_else(|| {
             let stamp = now_ms.saturating_mul(1000).max(newest + 1);
             Seat { stamp, since_ms: now_ms }
         });
@@ -68,7 +70,7 @@ impl Seats {
             seat,
         };
         let mut told = Vec::new();
-        if surplus > 0 {
+        if surplus > 0 && limit.overflow == Overflow::Oldest {
             others.push(seated.clone());
             others.sort_by_key(|other| other.seat.stamp);
             for gone in &others[..surplus] {
