@@ -42,5 +42,6 @@ mod sse;
 mod store_loss;
 mod stores_agree;
 mod support;
+mod token_stream;
 mod tour;
 mod websocket;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use super::in_time;
 use super::redis::RedisServer;
@@ -27,10 +28,15 @@ pub fn python(script: &str, arguments: &[&str]) -> Script {
     assert!(program.exists(), "scripts/test installs the Python that tests use");
     let mut command = tokio::process::Command::new(program);
     command.arg(root.join(script)).args(arguments).kill_on_drop(true);
-    Script(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    Script(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 impl Script {
+    /// Writes to its standard input, which ends when its end is awaited.
+    pub async fn feed(&mut self, text: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
+    }
+
     /// What it printed, after it ended as it should.
     pub async fn end(self) -> String {
         let output = in_time("the end of the script", self.0.wait_with_output()).await.unwrap();
