@@ -62,6 +62,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("WHIMBREL_DRAIN_DELAY_SECONDS", "0"),
     ("WHIMBREL_DRAIN_SECONDS", "1"),
     ("WHIMBREL_RETENTION", "*=100000/86400"),
+    // Many clients share a device here, and those of a dead node count for a while.
+    ("WHIMBREL_CONNECTIONS_PER_DEVICE", "1000"),
 ];
 
 /// As the retention above says.
