@@ -399,7 +399,8 @@ async fn a_flush_in_the_middle_does_not_stop_draining() {
         redis::cmd("FLUSHALL").exec_async(&mut raw).await.unwrap();
         let data = number.to_string();
         add(&redis, &["topic", "news", "data", &data]).await;
-        eventually("the event", async || (data_of(&raw, "topic:news").await == [data.clone()]).then_some(())).await;
+        // Both nodes may drain until the one whose turn was flushed finds out, and then it may come twice.
+        eventually("the event", async || (data_of(&raw, "topic:news").await.last() == Some(&data)).then_some(())).await;
     }
 }
 
