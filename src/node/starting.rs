@@ -21,9 +21,6 @@ const CONNECTIONS: usize = 1024;
 /// A connection whose request did not come by then is closed.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
-/// Accepting fails when descriptors run out; trying again at once would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Answers whoever comes, one request a connection, until it is dropped.
 pub async fn answer(endpoints: &Endpoints, health: &Arc<Health>, node: &NodeId) -> Infallible {
     let service = TowerToHyperService::new(warp::service(api::starting(health.clone(), node.clone())));
@@ -32,15 +29,8 @@ pub async fn answer(endpoints: &Endpoints, health: &Arc<Health>, node: &NodeId) 
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = endpoints.accept() => match accepted {
-                Ok((socket, _)) if connections.len() < CONNECTIONS => {
-                    connections.spawn(http.serve_connection(TokioIo::new(socket), service.clone()));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "can't accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            (socket, _) = endpoints.accept() => if connections.len() < CONNECTIONS {
+                connections.spawn(http.serve_connection(TokioIo::new(socket), service.clone()));
             },
             Some(_) = connections.join_next() => {}
         }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
@@ -19,6 +20,9 @@ use super::Socket;
 /// Connections that the system may have accepted before the node does: thousands of clients that come back at
 /// once must not be turned away. The system may hold it lower.
 const BACKLOG: u32 = 4096;
+
+/// Accepting fails when descriptors run out; trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the name of a Unix socket begins with.
 const UNIX: &str = "unix:";
@@ -112,8 +116,21 @@ impl Endpoints {
         self.listeners.iter().map(|listener| &listener.place)
     }
 
-    /// Waits for the next client, at whichever of them. For one caller at a time.
-    pub async fn accept(&self) -> io::Result<(Socket, Reach)> {
+    /// Waits for the next client, at whichever of them. Accepting that fails is tried again after a pause. For one
+    /// caller at a time.
+    pub async fn accept(&self) -> (Socket, Reach) {
+        loop {
+            match self.accept_now().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_now(&self) -> io::Result<(Socket, Reach)> {
         poll_fn(|cx| {
             let count = self.listeners.len();
             let first = self.first.fetch_add(1, Ordering::Relaxed);

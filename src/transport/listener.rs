@@ -17,9 +17,6 @@ use crate::hub::Hub;
 /// A client that has not sent a request's head by then is let go. It also ends idle keep-alive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Accepting fails when descriptors run out; trying again at once would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// When the node stops, requests that are under way have this long to be answered: as long as the store may
 /// take.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -64,24 +61,16 @@ pub async fn listen<S, B>(
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
-        let accepted = tokio::select! {
+        let (socket, reach) = tokio::select! {
             accepted = endpoints.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        match accepted {
-            Ok((socket, reach)) => {
-                let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
-                let under_way = under_way.clone();
-                tokio::spawn(async move {
-                    serve(socket, reach, service, context, stop).await;
-                    drop(under_way);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "can't accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
+        let under_way = under_way.clone();
+        tokio::spawn(async move {
+            serve(socket, reach, service, context, stop).await;
+            drop(under_way);
+        });
     }
     drop((endpoints, under_way));
     let _ = tokio::time::timeout(ANSWER_TIME, answered.recv()).await;

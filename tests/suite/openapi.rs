@@ -1,14 +1,12 @@
 //! The description of the API against the real thing.
 
-use std::path::Path;
-
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::support::in_time;
 use super::support::node::Node as RedisNode;
 use super::support::redis::RedisServer;
+use super::support::{in_time, installed};
 use super::tour::Node;
 
 /// The methods that a path could take.
@@ -189,11 +187,9 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
 async fn schemathesis_finds_no_difference_between_the_description_and_the_node() {
     let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let node = RedisNode::on(&redis, &[]);
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/python/bin/schemathesis");
-    assert!(Path::new(program).exists(), "scripts/test installs schemathesis");
     let folder = TempDir::new().unwrap();
     // A seed of its own in every run finds more; the report tells it.
-    let output = tokio::process::Command::new(program)
+    let output = tokio::process::Command::new(installed("python/bin/schemathesis"))
         .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/schemathesis.toml")])
         .arg("run")
         .arg(format!("http://{}/openapi.json", node.address()))

@@ -14,10 +14,7 @@ impl RedisStore {
     /// Writes the node into the region's list of nodes, and counts those alive.
     async fn assert_node(&self, node: &NodeId, ttl: Duration) -> Result<u32, StoreError> {
         let call = Call::script(&scripts::ASSERT_NODE, &[&self.keys.nodes()]).arg(node.as_str()).arg(millis(ttl));
-        match self.membership.run(call).await? {
-            Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
-            _ => Err(StoreError::Protocol("expected a count of nodes".to_owned())),
-        }
+        scripts::count(self.membership.run(call).await?)
     }
 }
 

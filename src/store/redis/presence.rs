@@ -53,10 +53,7 @@ impl Presence for RedisStore {
             .arg(self.keys.channels())
             .arg(random_step())
             .arg(self.position_ms(device));
-        match self.lanes.of(device).run(call).await? {
-            Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
-            _ => Err(nonsense("a count")),
-        }
+        scripts::count(self.lanes.of(device).run(call).await?)
     }
 
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {

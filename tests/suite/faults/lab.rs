@@ -170,6 +170,16 @@ impl Lab {
         self.drain(number).await;
     }
 
+    /// Kills nodes one after another. Each time the others go on, and it is started anew before the next.
+    pub async fn kill_in_turn(&mut self, nodes: &[usize]) {
+        for node in nodes {
+            self.kill(*node);
+            self.flowing().await;
+            self.restart(*node).await;
+            self.flowing().await;
+        }
+    }
+
     /// Stops a node in order, and starts another in its place.
     pub async fn drain(&mut self, number: usize) {
         self.nodes[number].signal("TERM");

@@ -13,12 +13,7 @@ use crate::support::eventually;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_killed_node_miss_nothing() {
     let mut lab = Lab::busy("killed_node", Plan { nodes: 3, ..Plan::default() }).await;
-    for node in [0, 1, 0] {
-        lab.kill(node);
-        lab.flowing().await;
-        lab.restart(node).await;
-        lab.flowing().await;
-    }
+    lab.kill_in_turn(&[0, 1, 0]).await;
     lab.verdict().await;
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use super::installed;
+
 /// Runs a program of `tests/tools` with what scripts/test installed for it; panics with what it said if it
 /// fails.
 pub async fn javascript(program: &str, arguments: &[&str]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    assert!(root.join("target/tools/node_modules").exists(), "scripts/test installs what this runs");
+    installed("node_modules");
     let output = tokio::process::Command::new("node")
-        .arg(root.join("tests/tools").join(program))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(program))
         .args(arguments)
         .kill_on_drop(true)
         .output()

@@ -13,6 +13,7 @@ mod wanted;
 mod websocket;
 pub mod world;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use websocket::frame;
@@ -35,6 +36,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe:
 /// What `future` gives; panics with `what` was waited for when it takes too long.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("took too long: {what}"))
+}
+
+/// Where something is that scripts/test installs for the tests.
+pub fn installed(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(name);
+    assert!(path.exists(), "scripts/test installs {name}");
+    path
 }
 
 /// A port on which nobody listens.

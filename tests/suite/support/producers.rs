@@ -6,8 +6,8 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
-use super::in_time;
 use super::redis::RedisServer;
+use super::{in_time, installed};
 
 /// What `redis-cli` answers to a command, as JSON.
 pub async fn redis_cli(redis: &RedisServer, command: &[&str]) -> Value {
@@ -23,11 +23,8 @@ pub struct Script(tokio::process::Child);
 
 /// Starts a script of the repository, by its path in it.
 pub fn python(script: &str, arguments: &[&str]) -> Script {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = root.join("target/tools/python/bin/python");
-    assert!(program.exists(), "scripts/test installs the Python that tests use");
-    let mut command = tokio::process::Command::new(program);
-    command.arg(root.join(script)).args(arguments).kill_on_drop(true);
+    let mut command = tokio::process::Command::new(installed("python/bin/python"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).args(arguments).kill_on_drop(true);
     Script(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
