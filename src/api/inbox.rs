@@ -2,12 +2,14 @@
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use warp::reply::Response;
 
 use super::body::{self, Kind};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
-use crate::model::{EventId, StreamName};
+use crate::model::{EventId, StreamName, Time};
+use crate::store::presence::Seated;
 
 /// Most bytes of an acknowledgement.
 const ACK_BYTES: usize = 1024;
@@ -15,17 +17,44 @@ const ACK_BYTES: usize = 1024;
 #[derive(Serialize)]
 struct ShownDevice<'a> {
     device: &'a str,
+    region: &'a str,
+    online: bool,
+    connections: Vec<ShownConnection>,
     last: EventId,
     acked: Option<EventId>,
     pending: u64,
 }
 
+#[derive(Serialize)]
+struct ShownConnection {
+    id: Uuid,
+    node: String,
+    transport: String,
+    since: String,
+}
+
+impl From<Seated> for ShownConnection {
+    fn from(seated: Seated) -> Self {
+        let Seated { connection, node, transport, seat } = seated;
+        let since = Time::from_ms(seat.since_ms).to_string();
+        ShownConnection { id: connection, node: node.as_str().to_owned(), transport, since }
+    }
+}
+
 /// `GET /v1/devices/{device}`
 pub async fn device(api: &Api, stream: &StreamName, query: &str) -> Result<Response, Problem> {
     Parameters::read(query, &[])?;
-    let inbox = api.hub.inbox(stream).await?;
-    let (last, acked) = (inbox.standing.last, inbox.standing.acked);
-    Ok(json(StatusCode::OK, &ShownDevice { device: stream.name(), last, acked, pending: inbox.pending }))
+    let (inbox, state) = tokio::try_join!(api.hub.inbox(stream), api.hub.device(stream))?;
+    let shown = ShownDevice {
+        device: stream.name(),
+        region: api.hub.region(),
+        online: !state.connections.is_empty(),
+        connections: state.connections.into_iter().map(ShownConnection::from).collect(),
+        last: inbox.standing.last,
+        acked: inbox.standing.acked,
+        pending: inbox.pending,
+    };
+    Ok(json(StatusCode::OK, &shown))
 }
 
 #[derive(Deserialize)]

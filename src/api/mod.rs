@@ -9,12 +9,14 @@ mod events;
 mod host;
 mod inbox;
 mod listen;
+mod nodes;
 mod page;
 mod parameters;
 mod problem;
 mod route;
 mod starting;
 mod status;
+mod topics;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -113,6 +115,9 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Acknowledge(stream) => inbox::acknowledge(api, stream, request).await,
         Route::Erase(stream) => inbox::erase(api, &stream, &request.query).await,
         Route::Kick(device) => devices::kick(api, &device, &request.query).await,
+        Route::Topic(topic) => topics::topic(api, topic, &request.query).await,
+        Route::Followers(topic) => topics::followers(api, topic, &request.query).await,
+        Route::Nodes => nodes::list(api, &request.query).await,
         Route::Sse => listen::sse(api, request).await,
         Route::WebSocket => listen::websocket(api, request).await,
         Route::Live => Ok(status::live()),

@@ -26,6 +26,12 @@ pub enum Route {
     Erase(StreamName),
     /// `DELETE /v1/devices/{device}/connections`
     Kick(StreamName),
+    /// `GET /v1/topics/{topic}`
+    Topic(StreamName),
+    /// `GET /v1/topics/{topic}/connections`
+    Followers(StreamName),
+    /// `GET /v1/nodes`
+    Nodes,
     /// `GET /v1/sse`
     Sse,
     /// `GET /v1/ws`
@@ -60,8 +66,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
     let allow = match known {
         Known::Events(_) => "GET, HEAD, POST, OPTIONS",
         Known::Batch | Known::Acknowledge(_) => "POST, OPTIONS",
-        Known::Device(_) => "GET, HEAD, DELETE, OPTIONS",
-        Known::Topic(_) => "DELETE, OPTIONS",
+        Known::Device(_) | Known::Topic(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
         Known::Event(..) | Known::Get(_) => "GET, HEAD, OPTIONS",
     };
@@ -74,6 +79,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Connections(device) if method == Method::DELETE => Ok(Route::Kick(device)),
         Known::Event(stream, id) if reading => Ok(Route::Event(stream, id)),
         Known::Device(stream) if reading => Ok(Route::Device(stream)),
+        Known::Topic(stream) if reading => Ok(Route::Topic(stream)),
         Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
         Known::Acknowledge(stream) if method == Method::POST => Ok(Route::Acknowledge(stream)),
         Known::Get(route) if reading => Ok(route),
@@ -93,6 +99,8 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "topics", name] => Known::Topic(stream("topics", name)?),
         ["v1", "devices", name, "ack"] => Known::Acknowledge(stream("devices", name)?),
         ["v1", "devices", name, "connections"] => Known::Connections(stream("devices", name)?),
+        ["v1", "topics", name, "connections"] => Known::Get(Route::Followers(stream("topics", name)?)),
+        ["v1", "nodes"] => Known::Get(Route::Nodes),
         ["v1", "events"] => Known::Batch,
         ["v1", "sse"] => Known::Get(Route::Sse),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
@@ -137,7 +145,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 19;
+    const ROUTES: usize = 22;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -161,6 +169,9 @@ mod tests {
             Route::Page(File::AsyncApi) => 16,
             Route::Options(_) => 17,
             Route::Kick(_) => 18,
+            Route::Topic(_) => 19,
+            Route::Followers(_) => 20,
+            Route::Nodes => 21,
         }
     }
 

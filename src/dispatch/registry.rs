@@ -184,6 +184,11 @@ impl Registry {
         self.dispatchers.lock().len()
     }
 
+    /// Whether this node follows a stream.
+    pub fn has(&self, stream: &StreamName) -> bool {
+        self.dispatchers.lock().contains_key(stream)
+    }
+
     /// Bytes that the rings hold.
     pub fn ring_bytes(&self) -> usize {
         self.budget.used()

@@ -1,8 +1,10 @@
-//! Devices and who is connected as them.
+//! Who is connected: as a device, to a topic, to which nodes.
 
 use super::Hub;
 use crate::model::StreamName;
+use crate::presence::{Reports, Wanted};
 use crate::store::StoreError;
+use crate::store::presence::DeviceState;
 
 impl Hub {
     /// Ends all connections that a device has now, on whichever nodes. Returns how many there were.
@@ -10,5 +12,20 @@ impl Hub {
         let kicked = self.store.kick(device).await?;
         tracing::info!(%device, connections = kicked, "a device was kicked");
         Ok(kicked)
+    }
+
+    /// Who is connected as a device, on whichever nodes.
+    pub async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
+        self.store.device(device).await
+    }
+
+    /// What every node says of itself and, if that is wanted, of a topic's followers.
+    pub async fn reports(&self, wanted: Option<&Wanted>) -> Result<Reports, StoreError> {
+        self.presence.census().ask(wanted).await
+    }
+
+    /// The region that this node calls home.
+    pub fn region(&self) -> &str {
+        &self.presence.census().info().region
     }
 }

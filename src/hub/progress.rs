@@ -76,7 +76,8 @@ mod tests {
     use crate::presence::Presence;
     use crate::store::memory::MemoryStore;
     use crate::store::presence::{DeviceLimit, Overflow};
-    use crate::store::{NodeId, RetentionRules};
+    use crate::store::{NodeId, NodeInfo, RetentionRules};
+    use crate::transport::Connections;
 
     const LONG: Duration = Duration::from_secs(600);
 
@@ -85,7 +86,7 @@ mod tests {
         let settings = RegistrySettings { sync: LONG, lease: LONG, ring_bytes: 0 };
         let registry = Registry::new(store.clone(), NodeId::random(), settings, Metrics::new());
         let limit = DeviceLimit { most: 1, overflow: Overflow::Newest };
-        let presence = Presence::new(store.clone(), registry.clone(), limit);
+        let presence = Presence::new(store.clone(), registry.clone(), limit, NodeInfo::default(), Connections::new(1));
         Hub::new(store, registry, presence, None, Limits { event_bytes: 1000 })
     }
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use super::{EventId, StreamName};
+use super::{EventId, StreamName, Time};
 
 const MAX_TYPE: usize = 128;
 
@@ -154,13 +154,10 @@ impl Event {
     }
 
     /// When the store took it, as RFC 3339 text in UTC.
-    pub fn time(&self) -> impl fmt::Display {
-        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.id.ms.min(MAX_TIME_MS)))
+    pub fn time(&self) -> Time {
+        Time::from_ms(self.id.ms)
     }
 }
-
-/// The last millisecond that RFC 3339 can write (year 9999).
-const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
 /// For how long an event is delivered: whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

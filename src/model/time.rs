@@ -1,16 +1,32 @@
 //! Times as people and programs write them.
 
+use std::fmt;
 use std::str::FromStr;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A point in time: milliseconds since 1970, or RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(u64);
 
+/// The last millisecond that RFC 3339 can write (year 9999).
+const MAX_MS: u64 = 253_402_300_799_999;
+
 impl Time {
+    /// So many milliseconds after the beginning of 1970.
+    pub fn from_ms(ms: u64) -> Self {
+        Time(ms)
+    }
+
     /// In milliseconds since 1970.
     pub fn ms(self) -> u64 {
         self.0
+    }
+}
+
+/// As RFC 3339 in UTC.
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.0.min(MAX_MS))).fmt(f)
     }
 }
 

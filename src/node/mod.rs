@@ -76,20 +76,19 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
     let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
-    let presence = Presence::new(store.clone(), registry.clone(), limit);
-    let link_address = links.as_ref().map(|links| links.address.clone());
-    let links = links.map(|links| links.start(store.clone(), registry.clone()));
-    let limits = Limits { event_bytes: settings.max_event_bytes };
-    let hub = Hub::new(store.clone(), registry.clone(), presence.clone(), links.clone(), limits);
-    let health = Arc::new(Health::new(store.describe()));
     let connections = Connections::new(max_connections(settings.max_connections));
-
     let info = NodeInfo {
         region: "local".into(),
         address: address(&endpoints),
         version: env!("CARGO_PKG_VERSION").into(),
-        link: link_address,
+        link: links.as_ref().map(|links| links.address.clone()),
     };
+    let presence = Presence::new(store.clone(), registry.clone(), limit, info.clone(), connections.clone());
+    let links = links.map(|links| links.start(store.clone(), registry.clone()));
+    let limits = Limits { event_bytes: settings.max_event_bytes };
+    let hub = Hub::new(store.clone(), registry.clone(), presence.clone(), links.clone(), limits);
+    let health = Arc::new(Health::new(store.describe()));
+
     let membership =
         Membership::new(store.clone(), registry.clone(), presence.clone(), health.clone(), info, settings.lease());
     let (joined, left) = membership.join(node).await;

@@ -5,9 +5,12 @@
 //! tasks around it. Places are given back, and claimed again after an outage, in pipelines and off the way of
 //! any socket.
 //!
+//! Who follows a topic, and how busy other nodes are, is asked of the nodes: [`Census`].
+//!
 //! Whether a connection is to go is a matter of marks ([`Marks`]): a message tells them at once, and every
 //! sync of the device's stream repeats them.
 
+mod census;
 mod seats;
 
 use std::collections::HashSet;
@@ -22,7 +25,9 @@ use crate::backoff::Backoff;
 use crate::dispatch::Registry;
 use crate::model::{Marks, StreamName};
 use crate::store::presence::{Claim, DeviceLimit, KICK, LOOK, Seated, Seating};
-use crate::store::{Control, NodeId, Store, StoreError};
+use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
+
+pub use census::{Census, Crowd, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
 
 use seats::{Evicted, Seats};
 
@@ -60,6 +65,7 @@ pub struct Presence {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
     limit: DeviceLimit,
+    census: Arc<Census>,
     seats: Mutex<Seats>,
     /// There is something to tell the store.
     work: Notify,
@@ -76,11 +82,17 @@ pub struct Place {
 }
 
 impl Presence {
-    /// Nobody is here yet.
-    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, limit: DeviceLimit) -> Arc<Self> {
-        let looks = Semaphore::new(LOOKS);
-        let presence =
-            Arc::new(Presence { store, registry, limit, seats: Mutex::default(), work: Notify::new(), looks });
+    /// Nobody is here yet. `info` is what the node tells of itself, and `crowd` are to be its connections.
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        limit: DeviceLimit,
+        info: NodeInfo,
+        crowd: Arc<dyn Crowd>,
+    ) -> Arc<Self> {
+        let census = Census::new(store.clone(), registry.clone(), info, crowd);
+        let (seats, work, looks) = (Mutex::default(), Notify::new(), Semaphore::new(LOOKS));
+        let presence = Arc::new(Presence { store, registry, limit, census, seats, work, looks });
         let told = Arc::downgrade(&presence);
         presence.registry.on_marks(move |device, marks| {
             if let Some(presence) = told.upgrade() {
@@ -178,6 +190,11 @@ impl Presence {
         }
     }
 
+    /// What all nodes say of themselves.
+    pub fn census(&self) -> &Census {
+        &self.census
+    }
+
     /// A control message came in that is about somebody's presence. False when it is about something else.
     pub fn hear(self: &Arc<Self>, control: &Control) -> bool {
         match control.word.as_str() {
@@ -189,7 +206,7 @@ impl Presence {
                 }
                 None => tracing::warn!("a request on the node's channel to look makes no sense"),
             },
-            _ => return false,
+            _ => return self.census.hear(control),
         }
         true
     }

@@ -183,6 +183,12 @@ impl Connection {
         self.protocol
     }
 
+    /// Whether it is open and follows a stream.
+    pub(super) fn follows(&self, stream: &StreamName) -> bool {
+        let inner = self.inner.lock();
+        inner.phase == Phase::Open && inner.outbox.following().iter().any(|following| following.stream == *stream)
+    }
+
     pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }

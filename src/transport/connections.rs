@@ -1,15 +1,17 @@
 //! All connections of a node: how many there may be, their pings, and letting them go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::RngExt as _;
+use uuid::Uuid;
 
 use super::{CloseReason, Connection};
 use crate::dispatch::Sink as _;
+use crate::presence::{Crowd, Follower, Followers, Wanted};
 
 /// Connections are spread over so many buckets, and one bucket is pinged at a time, so that pings are a
 /// steady trickle and one timer serves them all.
@@ -111,6 +113,34 @@ impl Connections {
         while self.count() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+impl Crowd for Connections {
+    fn count(&self) -> usize {
+        Connections::count(self)
+    }
+
+    fn followers(&self, wanted: &Wanted) -> Followers {
+        let (mut count, mut some) = (0, BTreeMap::new());
+        for bucket in &self.buckets {
+            let connections: Vec<_> = bucket.lock().values().cloned().collect();
+            for connection in connections.iter().filter(|connection| connection.follows(&wanted.topic)) {
+                count += 1;
+                if wanted.after.is_none_or(|after| connection.id() > after) {
+                    some.insert(connection.id(), connection.clone());
+                }
+                if some.len() > wanted.limit {
+                    some.pop_last();
+                }
+            }
+        }
+        let follower = |(id, connection): (Uuid, Arc<Connection>)| Follower {
+            id,
+            transport: connection.protocol().as_str().to_owned(),
+            device: connection.device().map(|device| device.name().to_owned()),
+        };
+        Followers { count, some: some.into_iter().map(follower).collect() }
     }
 }
 

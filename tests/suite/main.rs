@@ -30,6 +30,7 @@ mod listening;
 mod log_pipe;
 mod openapi;
 mod positions;
+mod presence;
 mod presence_store;
 mod progress;
 mod publish_api;

@@ -1,0 +1,291 @@
+//! Asking all nodes what only they know: how busy each of them is, and who follows a topic.
+//!
+//! Who follows a topic is written down nowhere: it would cost the store a write for each stream of each
+//! connection. Whoever wants to know asks on the channel of each node that has a lease, and they answer on the
+//! asker's. A node that does not answer in time is named: its figures are missing. A dead one is, until its
+//! lease ends, and counts for nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+use crate::dispatch::Registry;
+use crate::model::StreamName;
+use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
+
+/// The control message that asks: `!who QUESTION`, in JSON.
+const WHO: &str = "who";
+
+/// The one that answers: `!here ANSWER`, in JSON.
+const HERE: &str = "here";
+
+/// Longest wait for the nodes' answers.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Questions of this node under way at once; the next wait in order.
+const MAX_ASKING: usize = 32;
+
+/// Questions of other nodes under way at once; the next get no answer.
+const MAX_ANSWERING: usize = 256;
+
+/// Most followers in one answer.
+pub const MAX_FOLLOWERS: usize = 1000;
+
+/// All connections of a node, whatever they follow.
+pub trait Crowd: Send + Sync + 'static {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Those that follow a topic.
+    fn followers(&self, wanted: &Wanted) -> Followers;
+}
+
+/// Which followers of a topic somebody wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The topic.
+    pub topic: StreamName,
+    /// Only those with an id above this one.
+    pub after: Option<Uuid>,
+    /// At most so many, those with the lowest ids.
+    pub limit: usize,
+}
+
+/// A connection that follows a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follower {
+    /// The connection.
+    pub id: Uuid,
+    /// How it is connected.
+    pub transport: String,
+    /// The device that it is connected as.
+    pub device: Option<String>,
+}
+
+/// A node's connections that follow a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Followers {
+    /// All of them.
+    pub count: u64,
+    /// Those that were wanted, by id.
+    pub some: Vec<Follower>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its id.
+    pub node: String,
+    /// The region that it calls home.
+    pub region: String,
+    /// Where its HTTP listener is reached.
+    pub address: String,
+    /// The program's version.
+    pub version: String,
+    /// Connections that are open or being set up.
+    pub connections: usize,
+    /// Streams that it follows for them.
+    pub streams: usize,
+    /// Who follows the topic that was asked for.
+    pub followers: Option<Followers>,
+}
+
+/// What all nodes said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reports {
+    /// Of the nodes that answered, by their ids.
+    pub reports: Vec<Report>,
+    /// Nodes that have a lease and did not answer.
+    pub silent: Vec<NodeId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Question {
+    request: Uuid,
+    from: String,
+    topic: Option<String>,
+    after: Option<Uuid>,
+    limit: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    request: Uuid,
+    report: Report,
+}
+
+/// Asks, and answers.
+pub struct Census {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    info: NodeInfo,
+    crowd: Arc<dyn Crowd>,
+    /// Who waits for answers, by request.
+    waiting: Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
+    asking: Semaphore,
+    answering: Arc<Semaphore>,
+    /// One look through all connections at a time.
+    looking: Semaphore,
+}
+
+impl Census {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        info: NodeInfo,
+        crowd: Arc<dyn Crowd>,
+    ) -> Arc<Self> {
+        Arc::new(Census {
+            store,
+            registry,
+            info,
+            crowd,
+            waiting: Mutex::default(),
+            asking: Semaphore::new(MAX_ASKING),
+            answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
+            looking: Semaphore::new(1),
+        })
+    }
+
+    /// What this node tells of itself.
+    pub fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    /// Asks every node that has a lease.
+    pub async fn ask(&self, wanted: Option<&Wanted>) -> Result<Reports, StoreError> {
+        let _turn = self.asking.acquire().await;
+        let own = self.registry.node();
+        let alive = self.store.nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
+        let mut silent: Vec<NodeId> = alive.filter(|node| *node != *own).collect();
+        let (tell, mut told) = mpsc::channel(silent.len().max(1));
+        let request = Uuid::new_v4();
+        let _waiting = Waiting::begin(&self.waiting, request, tell);
+        let question = Question {
+            request,
+            from: own.as_str().to_owned(),
+            topic: wanted.map(|wanted| wanted.topic.as_str().to_owned()),
+            after: wanted.and_then(|wanted| wanted.after),
+            limit: wanted.map_or(0, |wanted| wanted.limit),
+        };
+        let control = message(WHO, &question);
+        let asked = futures_util::future::join_all(silent.iter().map(|node| self.store.signal(node, &control)));
+        asked.await.into_iter().collect::<Result<(), _>>()?;
+        let mut reports = vec![self.report(wanted).await];
+        let answers = async {
+            while !silent.is_empty() {
+                let Some(report) = told.recv().await else { break };
+                if let Some(at) = silent.iter().position(|node| node.as_str() == report.node) {
+                    silent.swap_remove(at);
+                    reports.push(report);
+                }
+            }
+        };
+        // Who is not heard by then stays among the silent.
+        let _ = tokio::time::timeout(ANSWER_TIME, answers).await;
+        reports.sort_by(|a, b| a.node.cmp(&b.node));
+        silent.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        Ok(Reports { reports, silent })
+    }
+
+    /// A control message came in. False when it is neither a question nor an answer.
+    pub(super) fn hear(self: &Arc<Self>, control: &Control) -> bool {
+        match control.word.as_str() {
+            WHO => {
+                if let Some(question) = read::<Question>(control) {
+                    self.answer(question);
+                }
+            }
+            HERE => {
+                let Some(Answer { request, report }) = read(control) else { return true };
+                if let Some(asker) = self.waiting.lock().get(&request) {
+                    // Full: more answers than nodes were asked.
+                    let _ = asker.try_send(report);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn answer(self: &Arc<Self>, question: Question) {
+        let Ok(turn) = self.answering.clone().try_acquire_owned() else { return };
+        let census = self.clone();
+        tokio::spawn(async move {
+            let topic = question.topic.as_deref().and_then(|topic| topic.parse().ok());
+            let limit = question.limit.min(MAX_FOLLOWERS + 1);
+            let wanted = topic.map(|topic| Wanted { topic, after: question.after, limit });
+            let answer = Answer { request: question.request, report: census.report(wanted.as_ref()).await };
+            let asker = NodeId::from(question.from);
+            if let Err(error) = census.store.signal(&asker, &message(HERE, &answer)).await {
+                tracing::debug!(%asker, %error, "a question of another node is not answered");
+            }
+            drop(turn);
+        });
+    }
+
+    async fn report(&self, wanted: Option<&Wanted>) -> Report {
+        let followers = match wanted {
+            Some(wanted) => Some(self.followers(wanted.clone()).await),
+            None => None,
+        };
+        Report {
+            node: self.registry.node().as_str().to_owned(),
+            region: self.info.region.clone(),
+            address: self.info.address.clone(),
+            version: self.info.version.clone(),
+            connections: self.crowd.count(),
+            streams: self.registry.streams(),
+            followers,
+        }
+    }
+
+    async fn followers(&self, wanted: Wanted) -> Followers {
+        if !self.registry.has(&wanted.topic) {
+            return Followers::default();
+        }
+        let _turn = self.looking.acquire().await;
+        let crowd = self.crowd.clone();
+        // A node with very many connections takes milliseconds to look through them.
+        tokio::task::spawn_blocking(move || crowd.followers(&wanted)).await.unwrap_or_default()
+    }
+}
+
+/// Somebody who waits for answers, until this is dropped.
+struct Waiting<'a> {
+    waiting: &'a Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
+    request: Uuid,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(
+        waiting: &'a Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
+        request: Uuid,
+        tell: mpsc::Sender<Report>,
+    ) -> Self {
+        waiting.lock().insert(request, tell);
+        Waiting { waiting, request }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiting.lock().remove(&self.request);
+    }
+}
+
+fn message(word: &str, content: &impl Serialize) -> Control {
+    Control::new(word, serde_json::to_vec(content).expect("it holds only strings and numbers"))
+}
+
+fn read<T: DeserializeOwned>(control: &Control) -> Option<T> {
+    serde_json::from_slice(&control.rest)
+        .inspect_err(|error| tracing::warn!(?control, %error, "a message on the node's channel makes no sense"))
+        .ok()
+}
