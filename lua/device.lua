@@ -2,7 +2,9 @@
 -- Who is connected as a device, and where its inbox stands.
 --
 -- KEYS  1 connections, 2 nodes, 3 meta
+-- ARGV  1 home version or ''
 -- Answer: last or '', then for each connection its id, stamp, since, node and transport.
+require_home(KEYS[3], ARGV[1])
 local live = live_routes(KEYS[2], clock())
 local answer = { redis.call('HGET', KEYS[3], 'last') or '' }
 local held = redis.call('HGETALL', KEYS[1])

@@ -3,11 +3,11 @@
 --
 -- KEYS  1 events, 2 meta, 3 collapse, 4 nodes
 -- ARGV  1 id to count on from, or '' to begin, 2 step, 3 ms the position lives, 4 events to look at,
---       5 bytes to look at
+--       5 bytes to look at, 6 home version or ''
 -- Answer: last, born, up to where nodes were told or '', the acknowledged position or '', events that wait,
 --         id to count on from or ''.
 local now = clock()
-local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3])
+local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3], ARGV[6])
 stream.collapse = KEYS[3]
 local acked = redis.call('HGET', KEYS[2], 'acked')
 local from = ARGV[1]

@@ -6,7 +6,7 @@
 --       7 ms the log lives, 8 ms the position lives, 9 ms a key lives, 10 what channels begin with,
 --       11 ms after which the event expires or '', 12 collapse key or '', 13 of an event out of an ingress
 --       stream: what that is called, the entry, and the entry before it for the same stream if both are on
---       their way; otherwise '', 14 '' in this version; where the caller reaches nodes by itself: 15 the
+--       their way; otherwise '', 14 home version or ''; where the caller reaches nodes by itself: 15 the
 --       store's ms until which it does, 16 the nodes, each with a space before and behind it
 -- Answer: id, nodes told, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
 --         was stored now, the id of the one before it; with 15 and 16 also the store's ms, the nodes that the
@@ -82,7 +82,7 @@ if key ~= '' then
 end
 
 local now = clock()
-local stream = open(events, meta, now, tonumber(ARGV[5]), ARGV[8])
+local stream = open(events, meta, now, tonumber(ARGV[5]), ARGV[8], ARGV[14])
 local prev = stream.last
 local id = next_id(highest_shown(stream), now, tonumber(ARGV[5]))
 

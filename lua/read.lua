@@ -3,9 +3,9 @@
 --
 -- KEYS  1 events, 2 meta, 3 collapse
 -- ARGV  1 'after', 'earliest', 'since' or 'last', 2 the id, the time or the count, 3 step, 4 ms the position lives,
---       5 events in a page, 6 bytes in a page
+--       5 events in a page, 6 bytes in a page, 7 home version or ''
 local now = clock()
-local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[3]), ARGV[4])
+local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[3]), ARGV[4], ARGV[7])
 stream.collapse = KEYS[3]
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 

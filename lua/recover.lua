@@ -3,11 +3,11 @@
 --
 -- KEYS  1 events, 2 meta, 3 collapse
 -- ARGV  1 head, 2 born, 3 step, 4 ms the position lives, 5 events in a page, 6 bytes in a page,
---       7… ids seen, newest first
+--       7 home version or '', 8… ids seen, newest first
 local now = clock()
 local head, step = ARGV[1], tonumber(ARGV[3])
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
-local stream = open(KEYS[1], KEYS[2], now, step, ARGV[4])
+local stream = open(KEYS[1], KEYS[2], now, step, ARGV[4], ARGV[7])
 stream.collapse = KEYS[3]
 
 -- Writes a fork down, so that ids go on above what was shown. A mark, if one is wanted, raises the stream
@@ -51,7 +51,7 @@ if stream.born ~= ARGV[2] then
   return page_from(stream, stream.born, limit, max_bytes, now)
 end
 
-for at = 7, #ARGV do
+for at = 8, #ARGV do
   if has(stream, ARGV[at]) then
     record(ARGV[at], true)
     return page_from(stream, ARGV[at], limit, max_bytes, now)

@@ -4,13 +4,14 @@
 -- KEYS  1 connections, 2 nodes, 3 events, 4 meta
 -- ARGV  1 connection, 2 node, 3 transport, 4 stamp or '' (it has none yet), 5 since when in ms (with a stamp),
 --       6 most connections, 7 'newest' is refused or 'oldest' goes, 8 ms after which a stale entry is dropped,
---       9 step, 10 ms the position lives, 11 stream, 12 what channels begin with
+--       9 step, 10 ms the position lives, 11 stream, 12 what channels begin with,
+--       13 home version or ''
 -- Answer: 'seated', 'full' or 'passed'; stamp, since (of 'passed': the marks).
 --
 -- An entry counts while its node has a route: nobody has to renew it.
 local connections = KEYS[1]
 local now = clock()
-local stream = open(KEYS[3], KEYS[4], now, tonumber(ARGV[9]), ARGV[10])
+local stream = open(KEYS[3], KEYS[4], now, tonumber(ARGV[9]), ARGV[10], ARGV[13])
 local kicked, replaced = marks(stream)
 local stamp = ARGV[4] ~= '' and tonumber(ARGV[4])
 local since = ARGV[5]

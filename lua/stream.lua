@@ -59,10 +59,43 @@ local function next_id(last, now, step)
   return string.format('%.0f-%.0f', ms, seq + step)
 end
 
+-- Which region is a stream's home stands in its `meta` as
+--   'V'           this one, as of version V
+--   'V REGION'    REGION as of version V
+-- and not at all where there is one region only. `meant` is the version with which the caller came, '*' from a
+-- producer who takes any as long as the home is here, '' from one who knows nothing of regions. Nothing may have
+-- been written before this is called.
+local function check_home(known, meant)
+  if not known then
+    error({ err = 'HOMELESS the stream has no home in this region' })
+  end
+  local version, region = string.match(known, '^(%d+) ?(.*)$')
+  -- The caller knows of a newer home, and it is here: this record was lost, or is about to be overwritten.
+  if tonumber(meant) and tonumber(meant) > tonumber(version) then
+    error({ err = 'HOMELESS the stream has a newer home' })
+  end
+  if region == '' then
+    if not tonumber(meant) then return end
+    error({ err = 'ELSEWHERE ' .. version .. ' - the stream came back to this region' })
+  end
+  error({ err = 'ELSEWHERE ' .. version .. ' ' .. region .. ' that region is the stream\'s home' })
+end
+
+-- The same check for those that need no more of the stream.
+local function require_home(meta, meant)
+  local known = redis.call('HGET', meta, 'home')
+  if (known or '') ~= meant then
+    check_home(known, meant)
+  end
+end
+
 -- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
--- stream. `position` is how long it lasts, in milliseconds.
-local function open(events, meta, now, step, position)
-  local known = redis.call('HMGET', meta, 'last', 'born', 'fork', 'erased', 'kick')
+-- stream. `position` is how long it lasts, in milliseconds, and `home` the version of its home that is meant.
+local function open(events, meta, now, step, position, home)
+  local known = redis.call('HMGET', meta, 'last', 'born', 'fork', 'erased', 'kick', 'home')
+  if (known[6] or '') ~= (home or '') then
+    check_home(known[6], home or '')
+  end
   if known[1] then
     local stream = {
       key = events, meta = meta, last = known[1], born = known[2] or known[1], erased = known[4], kick = known[5],

@@ -3,11 +3,11 @@
 --
 -- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 connections
 -- ARGV  1 node, 2 registration, 3 ms the route holds, 4 head or '', 5 step, 6 ms the position lives,
---       7 events in a page, 8 bytes in a page
+--       7 events in a page, 8 bytes in a page, 9 home version or ''
 --
 -- allow-oom: a full store refuses publishes, but whoever is connected stays connected.
 local now = clock()
-local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[5]), ARGV[6])
+local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[5]), ARGV[6], ARGV[9])
 stream.collapse = KEYS[4]
 -- Followed streams keep their position: without this, one that is silent for longer than the position's
 -- time would look flushed to devices that were connected all along.

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- Tells an event that is not stored to every node that has a route.
 --
--- KEYS  1 nodes
--- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with
+-- KEYS  1 nodes, 2 meta
+-- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with, 5 home version or ''
 -- Answer: nodes told.
+require_home(KEYS[2], ARGV[5])
 local now = clock()
 local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. '\n' .. ARGV[2]
 local told = 0

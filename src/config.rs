@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
 
+use crate::directory::RegionRules;
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
 use crate::transport::{Endpoint, Reach};
 
-pub use value::{RedisUrl, Secret};
+pub use value::{RedisUrl, RegionUrls, Secret};
 
 /// One setting, as the help and `.env.example` show it.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +102,24 @@ settings! {
     /// A file that holds the Redis URL, so that its password stands neither in the
     /// environment nor on the command line.
     redis_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The region that this node calls home. With several regions, one of WHIMBREL_REGIONS.
+    region: String = "local", "NAME", value::region;
+    /// All regions with their Redis: 'eu=redis://… us=redis://…', the same on all nodes. Each
+    /// stream has one of them as its home.
+    regions: Option<RegionUrls> = "", "NAME=URL …", value::optional(value::regions);
+    /// A file that holds the regions, so that their passwords stand neither in the
+    /// environment nor on the command line.
+    regions_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The Redis that knows which region is the home of which stream: one for all regions, so
+    /// it is the same on all nodes. When not set, the Redis of this node's region, which is
+    /// right only where all nodes are of one region.
+    directory_url: Option<RedisUrl> = "", "URL", value::optional(value::redis_url);
+    /// A file that holds the directory's URL.
+    directory_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// In which region streams begin that nobody assigned: PATTERN=REGION, space-separated,
+    /// the first match wins: 'device:us-*=us topic:*=eu'. Where no rule matches, in the region
+    /// of the node that touches the stream first.
+    region_rules: RegionRules = "", "RULES", value::region_rules;
     /// What all keys and channels in Redis begin with.
     prefix: String = "whimbrel", "TEXT", value::prefix;
     /// How much history streams keep: PATTERN=EVENTS/SECONDS, space-separated, the first
@@ -209,15 +228,20 @@ impl Settings {
 
     /// What can only be judged with several settings in view.
     fn settle(mut self) -> Result<Self, SettingError> {
-        if let Some(path) = &self.redis_url_file {
-            let refuse = |reason| SettingError::new("redis_url_file", reason);
-            if self.redis_url.is_some() {
-                return Err(refuse("WHIMBREL_REDIS_URL is set too; give only one of them".into()));
-            }
-            // The path is not told: a URL with its password ends up here by mistake.
-            let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
-            self.redis_url = Some(value::redis_url(text.trim()).map_err(|e| refuse(format!("in the file: {e}")))?);
+        if let Some(text) = secret_file("redis_url_file", self.redis_url_file.as_ref(), self.redis_url.is_some())? {
+            let url = value::redis_url(&text).map_err(|e| SettingError::new("redis_url_file", in_file(&e)))?;
+            self.redis_url = Some(url);
         }
+        if let Some(text) = secret_file("regions_file", self.regions_file.as_ref(), self.regions.is_some())? {
+            let regions = value::regions(&text).map_err(|e| SettingError::new("regions_file", in_file(&e)))?;
+            self.regions = Some(regions);
+        }
+        let directory_file = self.directory_url_file.as_ref();
+        if let Some(text) = secret_file("directory_url_file", directory_file, self.directory_url.is_some())? {
+            let url = value::redis_url(&text).map_err(|e| SettingError::new("directory_url_file", in_file(&e)))?;
+            self.directory_url = Some(url);
+        }
+        self.settle_regions()?;
         if self.ingress == Some(true) && self.redis_url.is_none() {
             let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";
             return Err(SettingError::new("ingress", reason.into()));
@@ -255,11 +279,56 @@ impl Settings {
         if self.redis_url.is_none() {
             return refuse("links are between nodes that share a Redis, and WHIMBREL_REDIS_URL is not set");
         }
+        // Routes name nodes as each region knows them, and times are those of its store: links know neither.
+        if self.regions.is_some() {
+            return refuse("this version has links where there is one region only, and WHIMBREL_REGIONS is set");
+        }
         if address.ip().is_unspecified() && self.link_advertise.is_none() {
             return refuse("others can't reach that address: say where they do with WHIMBREL_LINK_ADVERTISE");
         }
         Ok(())
     }
+
+    /// The regions among each other, and the home region's Redis.
+    fn settle_regions(&mut self) -> Result<(), SettingError> {
+        let Some(regions) = &self.regions else {
+            if self.directory_url.is_some() {
+                return Err(SettingError::new("directory_url", "needs WHIMBREL_REGIONS".into()));
+            }
+            if self.region_rules.regions().next().is_some() {
+                return Err(SettingError::new("region_rules", "needs WHIMBREL_REGIONS".into()));
+            }
+            return Ok(());
+        };
+        let url = regions
+            .of(&self.region)
+            .ok_or_else(|| SettingError::new("region", format!("'{}' is not one of WHIMBREL_REGIONS", self.region)))?;
+        if let Some(unknown) = self.region_rules.regions().find(|region| regions.of(region).is_none()) {
+            return Err(SettingError::new("region_rules", format!("'{unknown}' is not one of WHIMBREL_REGIONS")));
+        }
+        // The node may have a shorter way to its own Redis than others have.
+        if self.redis_url.is_none() {
+            self.redis_url = Some(url.clone());
+        }
+        Ok(())
+    }
+}
+
+/// What stands in the file of a secret that may also be given as it is.
+fn secret_file(field: &str, path: Option<&PathBuf>, given: bool) -> Result<Option<String>, SettingError> {
+    let Some(path) = path else { return Ok(None) };
+    if given {
+        let plain = variable(field.strip_suffix("_file").unwrap_or(field));
+        return Err(SettingError::new(field, format!("{plain} is set too; give only one of them")));
+    }
+    // The path is not told: a URL with its password ends up here by mistake.
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| SettingError::new(field, format!("the file can't be read: {error}")))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+fn in_file(reason: &str) -> String {
+    format!("in the file: {reason}")
 }
 
 impl Default for Settings {
@@ -270,32 +339,16 @@ impl Default for Settings {
 
 /// Settings of the contract that this version does not have. Nobody who sets one may believe that it
 /// works: most of them guard access.
-const NOT_YET: &[&str] = &[
-    "region",
-    "regions",
-    "directory_url",
-    "jwt_secret",
-    "jwt_public_key",
-    "jwks_url",
-    "api_keys",
-    "anonymous",
-    "origins",
-    "trusted_proxies",
-    "webhook_url",
-];
+const NOT_YET: &[&str] =
+    &["jwt_secret", "jwt_public_key", "jwks_url", "api_keys", "anonymous", "origins", "trusted_proxies", "webhook_url"];
 
 /// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
 fn not_yet(field: &str) -> bool {
     NOT_YET.contains(&field.strip_suffix("_file").unwrap_or(field))
 }
 
-fn refuse_not_yet(field: &str, text: &str) -> Result<(), SettingError> {
-    let reason = match (field, text) {
-        ("region", "local" | "") => return Ok(()),
-        ("region", _) => "this version knows only the region 'local'",
-        _ => "this version does not support it yet",
-    };
-    Err(SettingError::new(field, reason.into()))
+fn refuse_not_yet(field: &str) -> Result<(), SettingError> {
+    Err(SettingError::new(field, "this version does not support it yet".into()))
 }
 
 /// Whether Kubernetes sets this variable in every pod beside a service named `whimbrel`. Such a variable is
@@ -356,13 +409,13 @@ impl Flags {
             match known {
                 Some(setting) if !text.is_empty() => _ = given.insert(setting.field, text),
                 Some(_) => {}
-                None => refuse_not_yet(&field, &text)?,
+                None => refuse_not_yet(&field)?,
             }
         }
         for (field, text) in self.0 {
             match SETTINGS.iter().find(|setting| setting.field == field) {
                 Some(setting) => _ = given.insert(setting.field, text),
-                None => refuse_not_yet(&field, &text)?,
+                None => refuse_not_yet(&field)?,
             }
         }
         warnings.sort();

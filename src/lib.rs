@@ -27,6 +27,7 @@
 //! - [`model`]: the vocabulary, without I/O: stream, event, id, cursor, page, gap.
 //! - [`store`]: what is asked of a store, as traits; `redis` and `memory` are the two there are. The
 //!   scripts that run inside Redis are in `lua/`, one operation a file.
+//! - [`directory`]: several regions: which one is a stream's home, and the store over all of them.
 //! - [`dispatch`]: from channel messages to what each connection gets next. Its state machines are plain
 //!   values, and locks, tasks and the store stand around them.
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
@@ -49,6 +50,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod directory;
 pub mod dispatch;
 mod health;
 pub mod history;

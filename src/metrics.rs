@@ -78,6 +78,12 @@ pub struct Metrics {
     pub ingress_lag_entries: Gauge,
     /// How long the oldest of them has waited, in seconds.
     pub ingress_lag_seconds: Gauge<f64, AtomicU64>,
+    /// Calls that went to a region which was not, or not known to be, their stream's home.
+    pub region_corrections: Counter,
+    /// Streams whose home this node knows.
+    pub directory_streams: Gauge,
+    /// For how long the replica of the directory may lack changes, in milliseconds.
+    pub directory_lag: Gauge,
     /// Whether the store answers: 1 or 0.
     pub store_up: Gauge,
     /// Links between nodes.
@@ -169,6 +175,13 @@ impl Metrics {
             ingress_held: gauge(r, "ingress_held", "Entries of the ingress stream that can't be placed for now"),
             ingress_lag_entries: gauge(r, "ingress_lag_entries", "Entries that wait in the ingress stream"),
             ingress_lag_seconds,
+            region_corrections: counter(r, "region_corrections", "Calls that had to look for their stream's home"),
+            directory_streams: gauge(r, "directory_streams", "Streams whose home region this node knows"),
+            directory_lag: gauge(
+                r,
+                "directory_lag_milliseconds",
+                "For how long the node's copy of the directory may lack changes",
+            ),
             store_up: gauge(r, "store_up", "Whether the store answers"),
             links: LinkMetrics::register(r),
             registry,

@@ -45,9 +45,11 @@ impl From<Seated> for ShownConnection {
 pub async fn device(api: &Api, stream: &StreamName, query: &str) -> Result<Response, Problem> {
     Parameters::read(query, &[])?;
     let (inbox, state) = tokio::try_join!(api.hub.inbox(stream), api.hub.device(stream))?;
+    // That the inbox was read made its home known.
+    let home = api.hub.regions().and_then(|regions| regions.home_of(stream));
     let shown = ShownDevice {
         device: stream.name(),
-        region: api.hub.region(),
+        region: home.as_deref().unwrap_or(api.hub.region()),
         online: !state.connections.is_empty(),
         connections: state.connections.into_iter().map(ShownConnection::from).collect(),
         last: inbox.standing.last,

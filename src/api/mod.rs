@@ -13,6 +13,7 @@ mod nodes;
 mod page;
 mod parameters;
 mod problem;
+mod regions;
 mod route;
 mod starting;
 mod status;
@@ -118,8 +119,10 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Topic(topic) => topics::topic(api, topic, &request.query).await,
         Route::Followers(topic) => topics::followers(api, topic, &request.query).await,
         Route::Nodes => nodes::list(api, &request.query).await,
+        Route::Place(stream) => regions::place(api, stream, request).await,
         Route::Sse => listen::sse(api, request).await,
         Route::WebSocket => listen::websocket(api, request).await,
+        Route::Regions => regions::list(api).await,
         Route::Live => Ok(status::live()),
         Route::Ready => Ok(status::ready(api)),
         Route::Metrics => Ok(status::metrics(api)),

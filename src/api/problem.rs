@@ -84,6 +84,17 @@ impl Problem {
         Problem { allow: Some(allow), ..problem }
     }
 
+    /// No region is called so.
+    pub fn unknown_region(name: &str) -> Self {
+        let detail = format!("'{name}' is no region that this node knows");
+        Problem::new("unknown-region", "There is no such region", StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
+    /// The stream's home is another region.
+    pub fn placed(detail: impl Into<String>) -> Self {
+        Problem::new("placed", "The stream has its home elsewhere", StatusCode::CONFLICT, detail)
+    }
+
     /// The body is larger than it may be.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Problem::new("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
@@ -208,6 +219,9 @@ impl From<ListenError> for Problem {
 fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
     match error {
         StoreError::Unavailable(_) => ("The store is away; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::Moved { .. } | StoreError::Homeless => {
+            ("The stream's home is another region; nothing was stored", StatusCode::SERVICE_UNAVAILABLE)
+        }
         StoreError::Full(_) => ("The store is full; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Unsupported(_) => ("This store can't do that", StatusCode::BAD_REQUEST),
         StoreError::KeyReused => ("The idempotency key was used", StatusCode::UNPROCESSABLE_ENTITY),

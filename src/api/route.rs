@@ -32,10 +32,14 @@ pub enum Route {
     Followers(StreamName),
     /// `GET /v1/nodes`
     Nodes,
+    /// `PUT …/region`
+    Place(StreamName),
     /// `GET /v1/sse`
     Sse,
     /// `GET /v1/ws`
     WebSocket,
+    /// `GET /v1/regions`
+    Regions,
     /// `GET /health/live`
     Live,
     /// `GET /health/ready`
@@ -57,6 +61,7 @@ enum Known {
     Topic(StreamName),
     Acknowledge(StreamName),
     Connections(StreamName),
+    Region(StreamName),
     Get(Route),
 }
 
@@ -68,6 +73,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Batch | Known::Acknowledge(_) => "POST, OPTIONS",
         Known::Device(_) | Known::Topic(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
+        Known::Region(_) => "PUT, OPTIONS",
         Known::Event(..) | Known::Get(_) => "GET, HEAD, OPTIONS",
     };
     let reading = method == Method::GET || method == Method::HEAD;
@@ -82,6 +88,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Topic(stream) if reading => Ok(Route::Topic(stream)),
         Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
         Known::Acknowledge(stream) if method == Method::POST => Ok(Route::Acknowledge(stream)),
+        Known::Region(stream) if method == Method::PUT => Ok(Route::Place(stream)),
         Known::Get(route) if reading => Ok(route),
         _ => Err(Problem::method_not_allowed(method, allow)),
     }
@@ -101,9 +108,11 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "devices", name, "connections"] => Known::Connections(stream("devices", name)?),
         ["v1", "topics", name, "connections"] => Known::Get(Route::Followers(stream("topics", name)?)),
         ["v1", "nodes"] => Known::Get(Route::Nodes),
+        ["v1", kind @ ("devices" | "topics"), name, "region"] => Known::Region(stream(kind, name)?),
         ["v1", "events"] => Known::Batch,
         ["v1", "sse"] => Known::Get(Route::Sse),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
+        ["v1", "regions"] => Known::Get(Route::Regions),
         ["health", "live"] => Known::Get(Route::Live),
         ["health", "ready"] => Known::Get(Route::Ready),
         ["metrics"] => Known::Get(Route::Metrics),
@@ -145,7 +154,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 22;
+    const ROUTES: usize = 24;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -172,6 +181,8 @@ mod tests {
             Route::Topic(_) => 19,
             Route::Followers(_) => 20,
             Route::Nodes => 21,
+            Route::Regions => 22,
+            Route::Place(_) => 23,
         }
     }
 

@@ -46,6 +46,10 @@ pub fn metrics(api: &Api) -> Response {
     metrics.streams.set(registry.streams() as i64);
     metrics.ring_bytes.set(registry.ring_bytes() as i64);
     metrics.store_up.set(i64::from(api.health.report().store_error.is_none()));
+    if let Some(regions) = api.hub.regions() {
+        metrics.directory_streams.set(regions.replica().len() as i64);
+        metrics.directory_lag.set(regions.lag().as_millis() as i64);
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     reply(StatusCode::OK, &[(header::CONTENT_TYPE, kind)], metrics.text())
 }

@@ -187,8 +187,6 @@ fn kinds_of_redis_that_this_version_cannot_use_are_refused_by_name() {
 #[test]
 fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
     for name in [
-        "REGIONS",
-        "DIRECTORY_URL",
         "JWT_SECRET",
         "JWT_SECRET_FILE",
         "JWT_PUBLIC_KEY",
@@ -211,8 +209,6 @@ fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
         assert_eq!(refusal(&[&flag, "x"], &[]), line);
         assert_eq!(refusal(&[&flag], &[]), line);
     }
-    accepted(&["--region", "local"], &[("WHIMBREL_REGION", "local")]);
-    assert!(refusal(&[], &[("WHIMBREL_REGION", "eu")]).contains("only the region 'local'"));
 }
 
 #[test]
@@ -281,4 +277,37 @@ fn env_example() -> String {
 fn the_example_environment_lists_what_the_program_knows() {
     let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example")).unwrap();
     assert_eq!(file, env_example(), "bring .env.example up to date with src/config.rs");
+}
+
+#[test]
+fn regions_are_named_with_their_urls_and_the_node_calls_one_of_them_home() {
+    let both = ("WHIMBREL_REGIONS", "eu=redis://eu:6379 us=redis://:hunter2@us:6379");
+    let settings = accepted(&["--region", "us", "--region-rules", "device:eu-*=eu"], &[both]);
+    assert_eq!(settings.redis_url.as_ref().map(ToString::to_string), Some("redis://***@us:6379".to_owned()));
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    let own = accepted(&["--region=us", "--redis-url=redis://localhost:6379"], &[both]).redis_url.unwrap();
+    assert_eq!(own.expose(), "redis://localhost:6379");
+    assert!(refusal(&[], &[both]).contains("'local' is not one of WHIMBREL_REGIONS"));
+    assert!(refusal(&["--region=us", "--region-rules=*=asia"], &[both]).contains("'asia'"));
+    for wrong in ["eu", "eu=", "=redis://a", "EU=redis://a", "eu=redis://a eu=redis://b", "eu=http://a:secret@b", " "] {
+        let line = refusal(&["--region=eu"], &[("WHIMBREL_REGIONS", wrong)]);
+        assert!(line.starts_with("WHIMBREL_REGIONS") && !line.contains("secret"), "{line}");
+    }
+    for alone in ["--directory-url=redis://a", "--region-rules=*=eu"] {
+        assert!(refusal(&[alone], &[]).contains("needs WHIMBREL_REGIONS"));
+    }
+    let links = ["--region=eu", "--link-listen=127.0.0.1:7000", "--link-secret=longer than any secret has to be"];
+    assert!(refusal(&links, &[both]).starts_with("WHIMBREL_LINK_LISTEN"));
+}
+
+#[test]
+fn regions_can_stand_in_a_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "eu=redis://:secret@eu:6379\nus=redis://us:6379\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let settings = accepted(&["--region=eu", "--regions-file", path], &[]);
+    assert_eq!(settings.regions.unwrap().of("us").map(|url| url.expose()), Some("redis://us:6379"));
+    assert!(
+        refusal(&["--region=eu", "--regions-file", path], &[("WHIMBREL_REGIONS", "eu=redis://a")]).contains("only one")
+    );
 }

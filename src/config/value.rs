@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use redis::IntoConnectionInfo as _;
 
+use crate::directory::RegionRules;
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
 use crate::transport::Endpoint;
@@ -77,6 +78,63 @@ pub fn host_and_port(text: &str) -> Result<String, String> {
         !host.is_empty() && !text.contains([' ', '/', '@']) && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     sound.then(|| text.to_owned()).ok_or_else(|| format!("{} is not HOST:PORT", quoted(text)))
+}
+
+/// All regions with their Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionUrls(Vec<(String, RedisUrl)>);
+
+impl RegionUrls {
+    /// The Redis of this region.
+    pub fn of(&self, region: &str) -> Option<&RedisUrl> {
+        self.0.iter().find(|(name, _)| name == region).map(|(_, url)| url)
+    }
+
+    /// All of them, as they were given.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, RedisUrl)> {
+        self.0.iter()
+    }
+}
+
+/// Longest name of a region: it is written with every stream.
+const MAX_REGION: usize = 32;
+
+/// Most regions that a node can tell apart.
+const MAX_REGIONS: usize = 64;
+
+pub fn region(text: &str) -> Result<String, String> {
+    let sound = text.len() <= MAX_REGION
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    sound.then(|| text.to_owned()).ok_or_else(|| {
+        format!(
+            "{} can't be a region; allowed are 1 to {MAX_REGION} characters out of a-z 0-9 -, a letter first",
+            quoted(text)
+        )
+    })
+}
+
+/// Reads `NAME=URL` pairs. No refusal repeats a URL, since it may hold a password.
+pub fn regions(text: &str) -> Result<RegionUrls, String> {
+    let mut regions: Vec<(String, RedisUrl)> = Vec::new();
+    for entry in text.split_whitespace() {
+        let (name, url) =
+            entry.split_once('=').ok_or("has an entry that is not NAME=URL, such as eu=redis://HOST:6379")?;
+        let name = region(name)?;
+        let url = redis_url(url).map_err(|reason| format!("the URL of region '{name}' {reason}"))?;
+        if regions.iter().any(|(known, _)| *known == name) {
+            return Err(format!("names the region '{name}' twice"));
+        }
+        regions.push((name, url));
+    }
+    match regions.len() {
+        1..=MAX_REGIONS => Ok(RegionUrls(regions)),
+        count => Err(format!("names {count} regions; allowed are 1 to {MAX_REGIONS}")),
+    }
+}
+
+pub fn region_rules(text: &str) -> Result<RegionRules, String> {
+    text.parse::<RegionRules>().map_err(|e| e.to_string())
 }
 
 /// Reads a Redis URL. No refusal repeats it, since it may hold a password.

@@ -268,8 +268,13 @@ impl Registry {
 
     /// Something may have been missed on every stream: reads them all again, and asserts their routes.
     pub fn sync_all(self: &Arc<Self>) {
+        self.sync_where(|_| true);
+    }
+
+    /// The same for some streams only.
+    pub fn sync_where(self: &Arc<Self>, wanted: impl Fn(&StreamName) -> bool) {
         let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
-        for dispatcher in dispatchers {
+        for dispatcher in dispatchers.into_iter().filter(|dispatcher| wanted(dispatcher.stream())) {
             self.start(&dispatcher, dispatcher.sync());
         }
     }
@@ -294,10 +299,11 @@ impl Registry {
         }
     }
 
-    /// Takes back the routes of all streams: the node leaves.
-    pub async fn detach_all(self: &Arc<Self>) {
+    /// Takes back the routes of streams: the node leaves where they are.
+    pub async fn detach_where(self: &Arc<Self>, wanted: impl Fn(&StreamName) -> bool) {
         let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
-        let detaching = dispatchers.into_iter().map(|dispatcher| {
+        let dispatchers = dispatchers.into_iter().filter(|dispatcher| wanted(dispatcher.stream()));
+        let detaching = dispatchers.map(|dispatcher| {
             let registration = dispatcher.registration();
             self.clone().run_detach(dispatcher, Some(registration))
         });

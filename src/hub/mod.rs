@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
+use crate::directory::Regions;
 use crate::dispatch::Registry;
 use crate::link::Links;
 use crate::metrics::Metrics;
@@ -73,6 +74,11 @@ impl Hub {
     /// The links to other nodes, if there are any.
     pub fn links(&self) -> Option<&Arc<Links>> {
         self.links.as_ref()
+    }
+
+    /// All regions, if there are several.
+    pub fn regions(&self) -> Option<&Arc<Regions>> {
+        self.store.regions()
     }
 
     /// The node's figures.

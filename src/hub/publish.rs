@@ -63,7 +63,7 @@ pub(super) const fn store_slug(error: &StoreError) -> &'static str {
         StoreError::Unsupported(_) => "unsupported",
         StoreError::Unknown(_) | StoreError::Protocol(_) => "outcome-unknown",
         StoreError::Full(_) => "store-full",
-        StoreError::Unavailable(_) => "unavailable",
+        StoreError::Unavailable(_) | StoreError::Moved { .. } | StoreError::Homeless => "unavailable",
     }
 }
 

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::dispatch::Registry;
+use super::scope::Scope;
 use crate::store::{NodeId, NodeLease, Store, StoreError};
 
 /// Routes removed at a time: they are pipelined, and a claim is renewed with each such step.
 const STEP: usize = 256;
 
 /// Looks for dead nodes and cleans up after them; runs until it is dropped.
-pub async fn clean_up_for_ever(store: Arc<dyn Store>, registry: Arc<Registry>, lease: Duration) {
+pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, lease: Duration) {
     let mut looks = tokio::time::interval(lease / 3);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut watch = Watch::new(lease);
@@ -30,11 +30,11 @@ pub async fn clean_up_for_ever(store: Arc<dyn Store>, registry: Arc<Registry>, l
                 continue;
             }
         };
-        let own = registry.node();
+        let own = scope.node();
         for node in dead.into_iter().filter(|node| *node != *own) {
             match clean_up(&*store, &node, &own, lease).await {
                 Ok(true) => {
-                    registry.metrics().nodes_cleaned.inc();
+                    scope.registry().metrics().nodes_cleaned.inc();
                     tracing::info!(dead = %node, "cleaned up after a dead node");
                 }
                 Ok(false) => {}

@@ -11,10 +11,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::scope::Scope;
 use crate::backoff::Backoff;
-use crate::dispatch::{Flush, Registry};
+use crate::dispatch::Flush;
 use crate::health::Health;
-use crate::presence::Presence;
+use crate::presence::{Meeting, Presence};
 use crate::store::{ChannelMessage, Control, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
 
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
@@ -31,7 +32,7 @@ const LEAVE_TIME: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Membership {
     store: Arc<dyn Store>,
-    registry: Arc<Registry>,
+    scope: Scope,
     presence: Arc<Presence>,
     health: Arc<Health>,
     info: NodeInfo,
@@ -50,6 +51,7 @@ pub struct Joined {
 /// Ends the membership.
 pub struct Leaving {
     store: Arc<dyn Store>,
+    scope: Scope,
     leaving: watch::Sender<bool>,
     gone: Arc<Notify>,
 }
@@ -64,13 +66,13 @@ enum Interruption {
 impl Membership {
     pub fn new(
         store: Arc<dyn Store>,
-        registry: Arc<Registry>,
+        scope: Scope,
         presence: Arc<Presence>,
         health: Arc<Health>,
         info: NodeInfo,
         lease: Duration,
     ) -> Self {
-        Membership { store, registry, presence, health, info, lease }
+        Membership { store, scope, presence, health, info, lease }
     }
 
     /// Begins the first term. Waits until the store can be used.
@@ -78,7 +80,7 @@ impl Membership {
         let subscription = self.begin_term(&node).await;
         let (leaving, told) = watch::channel(false);
         let gone = Arc::new(Notify::new());
-        let leave = Leaving { store: self.store.clone(), leaving, gone: gone.clone() };
+        let leave = Leaving { store: self.store.clone(), scope: self.scope.clone(), leaving, gone: gone.clone() };
         (Joined { membership: self, node, subscription, leaving: told, gone }, leave)
     }
 
@@ -107,8 +109,8 @@ impl Membership {
 
     /// What was said meanwhile is lost, and the store may have forgotten: everything is asserted and read again.
     fn assert_all(&self) {
-        self.registry.sync_all();
-        self.presence.claim_all();
+        self.scope.sync_all();
+        self.scope.claim_all(&self.presence);
     }
 
     /// Renews the lease and sends beats until the lease is gone.
@@ -130,7 +132,7 @@ impl Membership {
         self.store.beat(node).await?;
         match self.store.renew(node, self.lease).await? {
             Renewal::Held { nodes } => {
-                self.registry.set_nodes(nodes);
+                self.scope.set_nodes(nodes);
                 self.health.store_is_up();
                 Ok(true)
             }
@@ -156,10 +158,10 @@ impl Joined {
             }
             let node = NodeId::random();
             tracing::warn!(old = %self.node, new = %node, "the lease is gone; going on under a new id");
-            self.membership.registry.metrics().leases_lost.inc();
+            self.membership.scope.registry().metrics().leases_lost.inc();
             self.subscription = self.membership.begin_term(&node).await;
             self.node = node.clone();
-            self.membership.registry.rename(node);
+            self.membership.scope.rename(node);
             self.membership.assert_all();
         }
     }
@@ -170,7 +172,7 @@ impl Joined {
         loop {
             match self.listen(lease).await {
                 Interruption::Channel => {
-                    self.membership.registry.metrics().channel_interruptions.inc();
+                    self.membership.scope.registry().metrics().channel_interruptions.inc();
                     tracing::warn!(node = %self.node, "the channel was interrupted; subscribing again");
                 }
                 ended => return ended,
@@ -238,12 +240,14 @@ impl Joined {
 
     /// True when a beat was among the messages.
     fn dispatch(&self, batch: Vec<ChannelMessage>, flush: &mut Flush) -> bool {
-        let registry = &self.membership.registry;
+        let registry = self.membership.scope.registry();
         let mut beat = false;
         registry.metrics().channel_messages.inc_by(batch.len() as u64);
         for message in batch {
             match message {
-                ChannelMessage::Event(stream, event) => registry.message(&stream, event, flush),
+                ChannelMessage::Event(stream, event) => {
+                    registry.message(&stream, self.membership.scope.event(event), flush);
+                }
                 ChannelMessage::Ephemeral(stream, event) => registry.tell(&stream, event, flush),
                 ChannelMessage::Erased(stream) => registry.sync(&stream),
                 ChannelMessage::Beat => beat = true,
@@ -255,7 +259,8 @@ impl Joined {
     }
 
     fn hear(&self, control: &Control) {
-        if !self.membership.presence.hear(control) {
+        let meeting = Meeting { store: self.membership.store.clone(), node: self.membership.scope.node() };
+        if !self.membership.presence.hear(control, meeting) {
             // A node of a newer version says more than this one understands.
             tracing::debug!(?control, "a message that is not understood");
         }
@@ -264,12 +269,12 @@ impl Joined {
 
 impl Leaving {
     /// Takes back the routes and the lease.
-    pub async fn leave(self, registry: &Arc<Registry>) {
+    pub async fn leave(self) {
         let _ = self.leaving.send(true);
         let leave = async {
             self.gone.notified().await;
-            registry.detach_all().await;
-            if let Err(error) = self.store.release(&registry.node()).await {
+            self.scope.detach_all().await;
+            if let Err(error) = self.store.release(&self.scope.node()).await {
                 tracing::debug!(%error, "the lease ends by itself");
             }
         };

@@ -1,12 +1,15 @@
 //! A node's life: start, membership in its region, orderly stop.
 //!
 //! [`serve`] puts the rooms together: store, dispatchers, hub, HTTP side, transport. `membership` keeps
-//! the node known and its channel heard; `drain` lets its clients go when it is stopped.
+//! the node known and its channel heard, in each region (`memberships`) for the streams of that region
+//! (`scope`); `drain` lets its clients go when it is stopped.
 
 mod cleanup;
 mod drain;
 mod linking;
 mod membership;
+mod memberships;
+mod scope;
 mod starting;
 
 use std::net::SocketAddr;
@@ -18,7 +21,8 @@ use tokio::sync::watch;
 
 use crate::api::{self, Api, Bodies};
 use crate::backoff::Backoff;
-use crate::config::Settings;
+use crate::config::{RedisUrl, Settings};
+use crate::directory::{RegionalStore, Regions, RegionsError, RegionsSettings};
 use crate::dispatch::{Registry, RegistrySettings};
 use crate::health::Health;
 use crate::hub::{Hub, Limits};
@@ -32,7 +36,7 @@ use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
 
 use linking::Linking;
-use membership::Membership;
+use memberships::Memberships;
 
 /// What a WebSocket client's message may have around its data, in bytes.
 const MESSAGE_OVERHEAD: usize = 4096;
@@ -62,6 +66,9 @@ pub enum ServeError {
     /// This Redis can't be worked with.
     #[error("WHIMBREL_REDIS_URL (--redis-url): {0}")]
     Store(#[from] ConnectError),
+    /// The regions can't be worked with.
+    #[error(transparent)]
+    Regions(#[from] RegionsError),
 }
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
@@ -70,7 +77,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let links = linking::set_up(&settings, &metrics).await?;
     let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
-    let Some(store) = wait_for_store(&settings, &endpoints, &node, links.as_ref()).await? else { return Ok(()) };
+    let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics).await?;
+    let Some(opened) = opened else { return Ok(()) };
+    let store = opened.store.clone();
 
     let registry_settings =
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
@@ -78,7 +87,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
     let connections = Connections::new(max_connections(settings.max_connections));
     let info = NodeInfo {
-        region: "local".into(),
+        region: settings.region.clone(),
         address: address(&endpoints),
         version: env!("CARGO_PKG_VERSION").into(),
         link: links.as_ref().map(|links| links.address.clone()),
@@ -87,13 +96,21 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let links = links.map(|links| links.start(store.clone(), registry.clone()));
     let limits = Limits { event_bytes: settings.max_event_bytes };
     let hub = Hub::new(store.clone(), registry.clone(), presence.clone(), links.clone(), limits);
-    let health = Arc::new(Health::new(store.describe()));
+    let health = match store.regions() {
+        // What other regions' stores do is no part of the node's own health.
+        Some(regions) => regions.home().health().clone(),
+        None => Arc::new(Health::new(store.describe())),
+    };
 
-    let membership =
-        Membership::new(store.clone(), registry.clone(), presence.clone(), health.clone(), info, settings.lease());
-    let (joined, left) = membership.join(node).await;
-    tokio::spawn(joined.stay());
-    tokio::spawn(cleanup::clean_up_for_ever(store.clone(), registry.clone(), settings.lease()));
+    let memberships = Memberships {
+        registry: registry.clone(),
+        presence: presence.clone(),
+        health: health.clone(),
+        info,
+        lease: settings.lease(),
+        leavings: Arc::default(),
+    };
+    memberships.begin(opened, node).await;
     let turns = settings.ingress.unwrap_or(true).then(|| Turns::begin(store, hub.clone(), settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
@@ -134,9 +151,15 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     if let Some(links) = links {
         links.end().await;
     }
-    left.leave(&registry).await;
+    memberships.leave().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The store, and the regions behind it with the position from which their directory is followed.
+struct Opened {
+    store: Arc<dyn Store>,
+    regions: Option<(Arc<Regions>, String)>,
 }
 
 /// Opens the store, and answers whoever comes meanwhile. `None` when told to stop before that.
@@ -145,11 +168,12 @@ async fn wait_for_store(
     endpoints: &Endpoints,
     node: &NodeId,
     links: Option<&Linking>,
-) -> Result<Option<Arc<dyn Store>>, ServeError> {
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Opened>, ServeError> {
     let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
     let health = Arc::new(Health::new(place));
     tokio::select! {
-        store = open_store(settings, &health, endpoints, links) => store.map(Some),
+        opened = open_store(settings, &health, endpoints, node, links, metrics) => opened.map(Some),
         never = starting::answer(endpoints, &health, node) => match never {},
         () = drain::signal() => {
             tracing::info!("stopped before the store was reached");
@@ -162,8 +186,10 @@ async fn open_store(
     settings: &Settings,
     health: &Health,
     endpoints: &Endpoints,
+    node: &NodeId,
     links: Option<&Linking>,
-) -> Result<Arc<dyn Store>, ServeError> {
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, ServeError> {
     let rules = settings.retention.clone();
     let position_time = Duration::from_secs(settings.position_seconds);
     let Some(url) = &settings.redis_url else {
@@ -171,16 +197,35 @@ async fn open_store(
             "no Redis is set: a single node with the embedded in-memory store, for demos and development; \
              its events end with it. WHIMBREL_REDIS_URL=redis://host:6379 makes it one of many"
         );
-        return Ok(Arc::new(MemoryStore::new(rules, position_time, settings.embedded_bytes)));
+        let store = Arc::new(MemoryStore::new(rules, position_time, settings.embedded_bytes));
+        return Ok(Opened { store, regions: None });
     };
+    if let Some(urls) = &settings.regions {
+        let of = |(name, given): &(String, RedisUrl)| {
+            (name.clone(), if *name == settings.region { url.clone() } else { given.clone() })
+        };
+        let regions = RegionsSettings {
+            home: settings.region.clone(),
+            all: urls.iter().map(of).collect(),
+            directory: settings.directory_url.clone().unwrap_or_else(|| url.clone()),
+            rules: settings.region_rules.clone(),
+            prefix: settings.prefix.clone(),
+            retention: rules,
+            position_time,
+        };
+        let (regions, position) = Regions::open(regions, node.clone(), metrics.clone(), health).await?;
+        let store = Arc::new(RegionalStore::open(regions.clone(), health).await);
+        return Ok(Opened { store, regions: Some((regions, position)) });
+    }
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         match RedisStore::connect(url.expose(), &settings.prefix, rules.clone(), position_time).await {
             Ok(store) => {
-                return Ok(match links {
-                    Some(linking) => Arc::new(store.with_bypass(linking.links.clone())),
-                    None => Arc::new(store),
-                });
+                let store = match links {
+                    Some(linking) => store.with_bypass(linking.links.clone()),
+                    None => store,
+                };
+                return Ok(Opened { store: Arc::new(store), regions: None });
             }
             // Whoever starts a node and its Redis together must not have to order them.
             Err(ConnectError::Unreachable(error)) => {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
+use super::Meeting;
 use crate::dispatch::Registry;
 use crate::model::StreamName;
 use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
@@ -161,23 +162,25 @@ impl Census {
     /// Asks every node that has a lease.
     pub async fn ask(&self, wanted: Option<&Wanted>) -> Result<Reports, StoreError> {
         let _turn = self.asking.acquire().await;
-        let own = self.registry.node();
-        let alive = self.store.nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
-        let mut silent: Vec<NodeId> = alive.filter(|node| *node != *own).collect();
+        let topic = wanted.map(|wanted| &wanted.topic);
+        let meeting = Meeting::about(topic, &self.store, &self.registry).await?;
+        let (store, own) = (&meeting.store, &meeting.node);
+        let alive = store.nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
+        let mut silent: Vec<NodeId> = alive.filter(|node| *node != **own).collect();
         let (tell, mut told) = mpsc::channel(silent.len().max(1));
         let request = Uuid::new_v4();
         let _waiting = Waiting::begin(&self.waiting, request, tell);
         let question = Question {
             request,
             from: own.as_str().to_owned(),
-            topic: wanted.map(|wanted| wanted.topic.as_str().to_owned()),
+            topic: topic.map(|topic| topic.as_str().to_owned()),
             after: wanted.and_then(|wanted| wanted.after),
             limit: wanted.map_or(0, |wanted| wanted.limit),
         };
         let control = message(WHO, &question);
-        let asked = futures_util::future::join_all(silent.iter().map(|node| self.store.signal(node, &control)));
+        let asked = futures_util::future::join_all(silent.iter().map(|node| store.signal(node, &control)));
         asked.await.into_iter().collect::<Result<(), _>>()?;
-        let mut reports = vec![self.report(wanted).await];
+        let mut reports = vec![self.report(wanted, own).await];
         let answers = async {
             while !silent.is_empty() {
                 let Some(report) = told.recv().await else { break };
@@ -195,11 +198,11 @@ impl Census {
     }
 
     /// A control message came in. False when it is neither a question nor an answer.
-    pub(super) fn hear(self: &Arc<Self>, control: &Control) -> bool {
+    pub(super) fn hear(self: &Arc<Self>, control: &Control, meeting: Meeting) -> bool {
         match control.word.as_str() {
             WHO => {
                 if let Some(question) = read::<Question>(control) {
-                    self.answer(question);
+                    self.answer(question, meeting);
                 }
             }
             HERE => {
@@ -214,29 +217,31 @@ impl Census {
         true
     }
 
-    fn answer(self: &Arc<Self>, question: Question) {
+    fn answer(self: &Arc<Self>, question: Question, meeting: Meeting) {
         let Ok(turn) = self.answering.clone().try_acquire_owned() else { return };
         let census = self.clone();
         tokio::spawn(async move {
             let topic = question.topic.as_deref().and_then(|topic| topic.parse().ok());
             let limit = question.limit.min(MAX_FOLLOWERS + 1);
             let wanted = topic.map(|topic| Wanted { topic, after: question.after, limit });
-            let answer = Answer { request: question.request, report: census.report(wanted.as_ref()).await };
+            let answer =
+                Answer { request: question.request, report: census.report(wanted.as_ref(), &meeting.node).await };
             let asker = NodeId::from(question.from);
-            if let Err(error) = census.store.signal(&asker, &message(HERE, &answer)).await {
+            if let Err(error) = meeting.store.signal(&asker, &message(HERE, &answer)).await {
                 tracing::debug!(%asker, %error, "a question of another node is not answered");
             }
             drop(turn);
         });
     }
 
-    async fn report(&self, wanted: Option<&Wanted>) -> Report {
+    /// What this node has to say, under the name that it has where it is asked.
+    async fn report(&self, wanted: Option<&Wanted>, own: &NodeId) -> Report {
         let followers = match wanted {
             Some(wanted) => Some(self.followers(wanted.clone()).await),
             None => None,
         };
         Report {
-            node: self.registry.node().as_str().to_owned(),
+            node: own.as_str().to_owned(),
             region: self.info.region.clone(),
             address: self.info.address.clone(),
             version: self.info.version.clone(),

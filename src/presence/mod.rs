@@ -11,6 +11,7 @@
 //! sync of the device's stream repeats them.
 
 mod census;
+mod meeting;
 mod seats;
 
 use std::collections::HashSet;
@@ -29,6 +30,7 @@ use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
 
 pub use census::{Census, Crowd, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
 
+pub use meeting::Meeting;
 use seats::{Evicted, Seats};
 
 /// Connections that leave within this time share a pipeline.
@@ -155,14 +157,14 @@ impl Presence {
     /// False when so many devices are being looked through that this one is taken to be full.
     async fn look_through(&self, device: &StreamName) -> Result<bool, StoreError> {
         let Ok(_permit) = self.looks.try_acquire() else { return Ok(false) };
-        let own = self.registry.node();
+        let Meeting { store, node: own } = Meeting::about(Some(device), &self.store, &self.registry).await?;
         let held = self.store.device(device).await?.connections;
         let others: HashSet<&NodeId> = held.iter().map(|seated| &seated.node).filter(|node| **node != *own).collect();
         let look = Control::new(LOOK, device.as_str().to_owned());
         for node in &others {
-            self.store.signal(node, &look).await?;
+            store.signal(node, &look).await?;
         }
-        self.give_back_missing(device, &held).await?;
+        self.give_back_missing(device, &held, &own).await?;
         if !others.is_empty() {
             tokio::time::sleep(LOOK_TIME).await;
         }
@@ -170,8 +172,7 @@ impl Presence {
     }
 
     /// Gives back the places of this node that nobody here has.
-    async fn give_back_missing(&self, device: &StreamName, held: &[Seated]) -> Result<(), StoreError> {
-        let own = self.registry.node();
+    async fn give_back_missing(&self, device: &StreamName, held: &[Seated], own: &NodeId) -> Result<(), StoreError> {
         let ours = held.iter().filter(|seated| seated.node == *own).map(|seated| seated.connection);
         let missing = self.seats.lock().missing(device, ours);
         if missing.is_empty() {
@@ -182,9 +183,9 @@ impl Presence {
         self.store.unseat(&missing).await
     }
 
-    async fn look(&self, device: &StreamName) {
+    async fn look(&self, device: &StreamName, own: &NodeId) {
         let Ok(_permit) = self.looks.try_acquire() else { return };
-        let looked = async { self.give_back_missing(device, &self.store.device(device).await?.connections).await };
+        let looked = async { self.give_back_missing(device, &self.store.device(device).await?.connections, own).await };
         if let Err(error) = looked.await {
             tracing::debug!(%device, %error, "places can't be looked after");
         }
@@ -196,17 +197,17 @@ impl Presence {
     }
 
     /// A control message came in that is about somebody's presence. False when it is about something else.
-    pub fn hear(self: &Arc<Self>, control: &Control) -> bool {
+    pub fn hear(self: &Arc<Self>, control: &Control, meeting: Meeting) -> bool {
         match control.word.as_str() {
             KICK => self.hear_kick(control),
             LOOK => match control.text().and_then(|text| text.parse::<StreamName>().ok()) {
                 Some(device) => {
                     let presence = self.clone();
-                    tokio::spawn(async move { presence.look(&device).await });
+                    tokio::spawn(async move { presence.look(&device, &meeting.node).await });
                 }
                 None => tracing::warn!("a request on the node's channel to look makes no sense"),
             },
-            _ => return self.census.hear(control),
+            _ => return self.census.hear(control, meeting),
         }
         true
     }
@@ -227,9 +228,10 @@ impl Presence {
         tell(evicted);
     }
 
-    /// The store may have forgotten who is here, or the node has a new id: every place is claimed again.
-    pub fn claim_all(&self) {
-        self.seats.lock().want_all();
+    /// The store may have forgotten who is here, or the node has a new id: the places of all such devices are
+    /// claimed again.
+    pub fn claim_where(&self, concerned: impl Fn(&StreamName) -> bool) {
+        self.seats.lock().want_where(concerned);
         self.work.notify_one();
     }
 
@@ -255,13 +257,15 @@ impl Presence {
     /// One step; false when nothing was left to do.
     async fn settle(&self) -> Result<bool, StoreError> {
         let gone = self.seats.lock().take_gone(BATCH);
-        if let Err(error) = self.store.unseat(&gone).await {
+        let mut failure = None;
+        let unseated = self.store.unseat(&gone).await;
+        let any_gone = !gone.is_empty();
+        if let Err(error) = unseated {
             self.seats.lock().put_back_gone(gone);
-            return Err(error);
+            failure = Some(error);
         }
         let wanted = self.seats.lock().take_wanted(BATCH);
         let claims = wanted.iter().map(|(device, number)| self.claim(device, *number));
-        let mut failure = None;
         for (answer, (device, number)) in futures_util::future::join_all(claims).await.into_iter().zip(&wanted) {
             if let Err(error) = answer {
                 self.seats.lock().want(device, *number);
@@ -270,7 +274,7 @@ impl Presence {
         }
         match failure {
             Some(error) => Err(error),
-            None => Ok(!gone.is_empty() || !wanted.is_empty()),
+            None => Ok(any_gone || !wanted.is_empty()),
         }
     }
 }

@@ -163,13 +163,12 @@ impl Seats {
         known.here.iter_mut().filter_map(evict).collect()
     }
 
-    /// Every place is to be claimed again.
-    pub fn want_all(&mut self) {
-        self.wanted = self
-            .devices
-            .iter()
-            .flat_map(|(device, known)| known.here.iter().map(|here| (device.clone(), here.number)))
-            .collect();
+    /// The places of all such devices are to be claimed again.
+    pub fn want_where(&mut self, concerned: impl Fn(&StreamName) -> bool) {
+        self.wanted.retain(|(device, _)| !concerned(device));
+        let concerned = self.devices.iter().filter(|(device, _)| concerned(device));
+        let places = concerned.flat_map(|(device, known)| known.here.iter().map(|here| (device.clone(), here.number)));
+        self.wanted.extend(places);
     }
 
     /// The place is to be claimed again.
@@ -183,9 +182,10 @@ impl Seats {
         self.gone.drain(..count).collect()
     }
 
-    /// Puts back what could not be told.
+    /// Puts back what could not be told, behind the others: where there are several stores, one that is away
+    /// must not hold them up.
     pub fn put_back_gone(&mut self, gone: Vec<(StreamName, Uuid)>) {
-        gone.into_iter().rev().for_each(|place| self.gone.push_front(place));
+        self.gone.extend(gone);
     }
 
     /// Takes places that are to be claimed again, at most `limit`.

@@ -28,6 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::directory::Regions;
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
@@ -38,7 +39,7 @@ pub use control::Control;
 pub use habits::Habits;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
 pub use presence::Presence;
-pub use retention::{Retention, RetentionError, RetentionRules};
+pub use retention::{Retention, RetentionError, RetentionRules, matches};
 
 /// Most events in one page.
 pub const PAGE_EVENTS: usize = 128;
@@ -285,6 +286,11 @@ pub trait Store: EventLog + Channels + Leases + Presence + Habits {
     /// Where producers add events by themselves. The embedded store has no such place: nobody but its node
     /// reaches it.
     fn ingress(&self) -> Option<&dyn Ingress>;
+
+    /// All regions, if there are several.
+    fn regions(&self) -> Option<&Arc<Regions>> {
+        None
+    }
 }
 
 /// Why the store did not do what it was asked.
@@ -304,10 +310,24 @@ pub enum StoreError {
         "the idempotency key was used within the last 5 minutes for an event with another body, type, ttl or collapse key"
     )]
     KeyReused,
+    /// The stream's home is another region, or this one again as of a newer version (`None`). It did not take
+    /// effect. Callers of a store that knows all regions never see it, nor the next.
+    #[error("the stream's home is {}, as of version {version}", region.as_deref().unwrap_or("here"))]
+    Moved { region: Option<String>, version: u32 },
+    /// Nobody wrote down here that the stream's home is here. It did not take effect.
+    #[error("this region does not know whether it is the stream's home")]
+    Homeless,
     /// This store can't do that. It did not take effect.
     #[error("{0}")]
     Unsupported(String),
     /// What the store answered makes no sense to this version of the program.
     #[error("the store answered what this version does not understand: {0}")]
     Protocol(String),
+}
+
+impl StoreError {
+    /// The call went to a region that is not, or is not known to be, the stream's home.
+    pub fn is_misplaced(&self) -> bool {
+        matches!(self, StoreError::Moved { .. } | StoreError::Homeless)
+    }
 }

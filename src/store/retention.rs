@@ -43,7 +43,7 @@ impl Default for RetentionRules {
 }
 
 /// Whether `text` is what `pattern` describes; `*` stands for any run of characters, also an empty one.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
         return false;

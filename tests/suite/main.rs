@@ -36,6 +36,7 @@ mod progress;
 mod publish_api;
 mod publish_batch;
 mod redis_store;
+mod regions;
 mod repair;
 mod resume;
 mod slow_reader;

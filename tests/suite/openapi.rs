@@ -71,6 +71,7 @@ impl Api {
             ("post", "/v1/devices/{device}/ack") => {
                 self.request(method, &self.filled(path)).body(format!(r#"{{"id":"{}"}}"#, self.ids[0]))
             }
+            ("put", _) => self.request(method, &self.filled(path)).body(r#"{"region":"local"}"#),
             ("post", _) => self.request(method, &self.filled(path)).body("1"),
             // The others still need theirs.
             ("delete", "/v1/devices/{device}" | "/v1/topics/{topic}") => {
@@ -158,6 +159,7 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("get", publish, "?after=yesterday", "accept: text/event-stream", "", "bad-request"),
         ("post", "/v1/devices/{device}/ack", "", "", "{}", "bad-request"),
         ("post", "/v1/devices/{device}/ack", "", "", r#"{"id":"99999999999999-1"}"#, "not-published"),
+        ("put", "/v1/topics/{topic}/region", "", "", r#"{"region":"elsewhere"}"#, "unknown-region"),
         ("delete", "/v1/topics/{topic}", "?all=1", "", "", "bad-request"),
         ("get", "/v1/devices/{device}/events/{id}", "?wait=61", "", "", "bad-request"),
         ("get", "/v1/sse", "", "", "", "bad-request"),

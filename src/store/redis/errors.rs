@@ -26,11 +26,28 @@ pub enum ConnectError {
 pub(super) fn refused(error: &ServerError) -> StoreError {
     let code = error.code();
     let text = format!("{code} {}", error.details().unwrap_or_default());
+    if let Some(refusal) = misplaced(code, error.details().unwrap_or_default()) {
+        return refusal;
+    }
     match code {
         "OOM" => StoreError::Full(text),
         "READONLY" | "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "BUSY" | "MISCONF" | "TRYAGAIN"
         | "MOVED" | "ASK" | "NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" => StoreError::Unavailable(text),
         _ => StoreError::Protocol(text),
+    }
+}
+
+/// What the scripts say of a stream whose home is not here, see `check_home` in `lua/stream.lua`.
+fn misplaced(code: &str, details: &str) -> Option<StoreError> {
+    let mut words = details.split(' ');
+    match code {
+        "HOMELESS" => Some(StoreError::Homeless),
+        "ELSEWHERE" => {
+            let version = words.next()?.parse().ok()?;
+            let region = words.next().filter(|region| *region != "-").map(str::to_owned);
+            Some(StoreError::Moved { region, version })
+        }
+        _ => None,
     }
 }
 

@@ -16,8 +16,8 @@ use super::scripts::{self, Call};
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, NodeId, PAGE_BYTES, Placed, Placement, Rejection, StoreError, millis};
 
-/// What the marks of this ingress stream are kept under. One region has one.
-const NAME: &str = "local";
+/// What the marks of the ingress stream are kept under where there is one region.
+const ONLY: &str = "local";
 
 /// Entries in a page. They are placed before the next page is read, so a large page keeps all lanes busy.
 const PAGE_ENTRIES: usize = 1024;
@@ -59,6 +59,29 @@ impl Bell {
     }
 }
 
+impl RedisStore {
+    /// Publishes entries of the ingress stream of a region, which need not be this one.
+    pub async fn place_from(&self, region: &str, batch: &[Placement]) -> Vec<Result<Placed, StoreError>> {
+        let call = |Placement { id, after, stream, draft }: &Placement| {
+            let entry = match after {
+                Some(after) => format!("{region} {id} {after}"),
+                None => format!("{region} {id}"),
+            };
+            self.publish_call_of(stream, draft, &entry)
+        };
+        let answers = self.run_by_stream(batch, |placement| &placement.stream, call).await;
+        answers.into_iter().map(|answer| answer.and_then(scripts::placed)).collect()
+    }
+
+    /// Lets the marks of streams expire again, as their entries are gone. A stream that misses it keeps its
+    /// position until somebody uses it again.
+    pub async fn let_expire(&self, streams: &[StreamName]) {
+        let expire =
+            |stream: &StreamName| Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
+        self.run_by_stream(streams, |stream| stream, expire).await;
+    }
+}
+
 #[async_trait]
 impl Ingress for RedisStore {
     async fn hold(&self, node: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
@@ -85,25 +108,14 @@ impl Ingress for RedisStore {
     }
 
     async fn place(&self, batch: &[Placement]) -> Vec<Result<Placed, StoreError>> {
-        let call = |Placement { id, after, stream, draft }: &Placement| {
-            let entry = match after {
-                Some(after) => format!("{NAME} {id} {after}"),
-                None => format!("{NAME} {id}"),
-            };
-            self.publish_call_of(stream, draft, &entry)
-        };
-        let answers = self.run_by_stream(batch, |placement| &placement.stream, call).await;
-        answers.into_iter().map(|answer| answer.and_then(scripts::placed)).collect()
+        self.place_from(self.region.as_deref().unwrap_or(ONLY), batch).await
     }
 
     async fn settle(&self, done: &[EventId], streams: &[StreamName]) -> Result<(), StoreError> {
         let ids: Vec<String> = done.iter().map(EventId::to_string).collect();
         self.pool.run(Call::command("XDEL", &self.keys.ingress()).arg(ids)).await?;
         // Only now: until the entries are gone, the marks that keep them from being taken twice may not go.
-        let expire =
-            |stream: &StreamName| Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
-        // A stream that misses it keeps its position until somebody uses it again.
-        self.run_by_stream(streams, |stream| stream, expire).await;
+        self.let_expire(streams).await;
         Ok(())
     }
 

@@ -67,6 +67,21 @@ impl Keys {
         format!("{}:{{{device}}}:habits", self.prefix)
     }
 
+    /// A part of the directory.
+    pub(super) fn bucket(&self, number: u64) -> String {
+        format!("{}:directory:{number}", self.prefix)
+    }
+
+    /// The directory's changes.
+    pub(super) fn changes(&self) -> String {
+        format!("{}:directory", self.prefix)
+    }
+
+    /// What the server is called, by those who work with several.
+    pub(super) fn identity(&self) -> String {
+        format!("{}:identity", self.prefix)
+    }
+
     /// What every node's channel begins with.
     pub(super) fn channels(&self) -> &str {
         &self.channels

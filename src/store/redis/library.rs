@@ -121,6 +121,8 @@ impl Library {
         set("prefix", quoted(prefix));
         set("name", quoted(&format!("{name}_publish")));
         set("channels", quoted(store.keys.channels()));
+        // Where there are several regions, producers may publish to streams whose home is this one.
+        set("home", quoted(if store.region.is_some() { "*" } else { "" }));
         set("event_bytes", event_bytes.to_string());
         set("once_ms", millis(ONCE_TIME).to_string());
         set("longest_ttl", Ttl::LONGEST.time().as_secs().to_string());

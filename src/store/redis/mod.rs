@@ -7,9 +7,11 @@
 
 mod connections;
 mod detour;
+mod directory;
 mod durable;
 mod errors;
 mod habits;
+mod home;
 mod ingress;
 mod inspection;
 mod keys;
@@ -19,6 +21,7 @@ mod presence;
 mod scripts;
 mod subscription;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +42,7 @@ use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 
+pub use directory::{Assignment, Changes, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::Inspection;
 pub(crate) use subscription::{encode, parse};
@@ -58,8 +62,21 @@ pub async fn inspect(url: &str) -> Result<Inspection, ConnectError> {
     inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)
 }
 
-/// A region's store in one Redis.
+/// A region's store in one Redis. Clones share the connections.
+#[derive(Clone)]
 pub struct RedisStore {
+    shared: Arc<Shared>,
+    /// For events that reach some nodes around the channels.
+    detours: Arc<Detours>,
+    /// What the region is called; `None` where there is one only.
+    region: Option<Arc<str>>,
+    /// The version of a stream's home that is meant by what is asked of this clone; `None` where there is
+    /// one region only.
+    home: Option<u32>,
+}
+
+/// What all clones share.
+pub struct Shared {
     rules: RetentionRules,
     position_time: Duration,
     keys: Keys,
@@ -74,8 +91,14 @@ pub struct RedisStore {
     durable: Pool,
     /// Waits for entries of the ingress stream.
     bell: Bell,
-    /// For events that reach some nodes around the channels.
-    detours: Detours,
+}
+
+impl Deref for RedisStore {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl RedisStore {
@@ -92,29 +115,41 @@ impl RedisStore {
         let membership = Pool::new(&address, MEMBERSHIP_POOL_SIZE)?;
         let durable = Pool::new(&address, DURABLE_POOL_SIZE)?;
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
-        Ok(RedisStore {
-            rules,
-            position_time,
-            keys: Keys::new(prefix),
-            address,
-            lanes,
-            pool,
-            membership,
-            durable,
-            bell: Bell::default(),
-            detours: Detours::default(),
-        })
+        let (keys, bell) = (Keys::new(prefix), Bell::default());
+        let shared = Shared { rules, position_time, keys, address, lanes, pool, membership, durable, bell };
+        Ok(RedisStore { shared: Arc::new(shared), detours: Arc::default(), region: None, home: None })
+    }
+
+    /// The store of one region among several.
+    pub fn of_region(self, name: &str) -> Self {
+        RedisStore { region: Some(name.into()), ..self }
+    }
+
+    /// The same store for streams whose home it is as of `version`: what is asked of a stream of which that is
+    /// not true is refused.
+    pub fn as_of(&self, version: u32) -> Self {
+        RedisStore {
+            shared: self.shared.clone(),
+            detours: self.detours.clone(),
+            region: self.region.clone(),
+            home: Some(version),
+        }
+    }
+
+    /// As scripts want it: the version, or nothing.
+    fn home(&self) -> String {
+        self.home.map_or(String::new(), |version| version.to_string())
     }
 
     /// This store, with events going around its channels where `bypass` reaches a node.
     pub fn with_bypass(mut self, bypass: Arc<dyn Bypass>) -> Self {
-        self.detours = Detours::through(bypass);
+        self.detours = Arc::new(Detours::through(bypass));
         self
     }
 
     fn publish_call(&self, stream: &StreamName, draft: &Draft, detour: Option<&Detour>) -> Call {
         let call = self.publish_call_of(stream, draft, "");
-        detour.into_iter().fold(call, |call, detour| call.arg("").arg(detour.until_ms()).arg(detour.nodes()))
+        detour.into_iter().fold(call, |call, detour| call.arg(detour.until_ms()).arg(detour.nodes()))
     }
 
     /// A publish of an event that came with an ingress stream, by the entry; otherwise that is empty.
@@ -138,6 +173,7 @@ impl RedisStore {
             .arg(draft.ttl.map_or(String::new(), |ttl| millis(ttl).to_string()))
             .arg(draft.collapse.as_deref().unwrap_or_default())
             .arg(entry)
+            .arg(self.home())
     }
 
     /// How long the stream's position lives: never shorter than its log, which could not go on without
@@ -215,11 +251,13 @@ impl EventLog for RedisStore {
     }
 
     async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
-        let call = Call::script(&scripts::TELL, &[&self.keys.of(stream).nodes])
+        let keys = self.keys.of(stream);
+        let call = Call::script(&scripts::TELL, &[&keys.nodes, &keys.meta])
             .arg(stream.as_str())
             .arg(&data[..])
             .arg(kind.as_str())
-            .arg(self.keys.channels());
+            .arg(self.keys.channels())
+            .arg(self.home());
         scripts::count(self.lanes.of(stream).run(call).await?)
     }
 
@@ -234,7 +272,8 @@ impl EventLog for RedisStore {
             .arg(random_step())
             .arg(self.position_ms(stream))
             .arg(PAGE_EVENTS)
-            .arg(PAGE_BYTES);
+            .arg(PAGE_BYTES)
+            .arg(self.home());
         // Written down before the route exists, so that whoever cleans up after this node finds it; with
         // every sync, as the node may have got a new id.
         let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
@@ -262,7 +301,8 @@ impl EventLog for RedisStore {
             .arg(random_step())
             .arg(self.position_ms(stream))
             .arg(PAGE_EVENTS)
-            .arg(PAGE_BYTES);
+            .arg(PAGE_BYTES)
+            .arg(self.home());
         let call = seen.iter().fold(call, |call, id| call.arg(id.to_string()));
         scripts::page(self.lanes.of(stream).run(call).await?)
     }
@@ -295,7 +335,8 @@ impl EventLog for RedisStore {
             .arg(random_step())
             .arg(self.position_ms(stream))
             .arg(limit)
-            .arg(PAGE_BYTES);
+            .arg(PAGE_BYTES)
+            .arg(self.home());
         self.page(call).await
     }
 
@@ -306,7 +347,8 @@ impl EventLog for RedisStore {
             .arg(random_step())
             .arg(self.position_ms(stream))
             .arg(limit)
-            .arg(PAGE_BYTES);
+            .arg(PAGE_BYTES)
+            .arg(self.home());
         let mut page = self.page(call).await?;
         page.events.reverse();
         page.superseded.reverse();
@@ -318,7 +360,8 @@ impl EventLog for RedisStore {
         let call = Call::script(&scripts::ACKNOWLEDGE, &[&keys.events, &keys.meta, &keys.nodes])
             .arg(id.map_or(String::new(), |id| id.to_string()))
             .arg(random_step())
-            .arg(self.position_ms(stream));
+            .arg(self.position_ms(stream))
+            .arg(self.home());
         scripts::standing(self.lanes.of(stream).run(call).await?)
     }
 
@@ -332,7 +375,8 @@ impl EventLog for RedisStore {
                 .arg(random_step())
                 .arg(self.position_ms(stream))
                 .arg(PAGE_EVENTS)
-                .arg(PAGE_BYTES);
+                .arg(PAGE_BYTES)
+                .arg(self.home());
             let (inbox, next) = scripts::inbox(self.pool.run(call).await?)?;
             pending += inbox.pending;
             match next {
@@ -351,7 +395,8 @@ impl EventLog for RedisStore {
         .arg(stream.as_str())
         .arg(random_step())
         .arg(self.position_ms(stream))
-        .arg(self.keys.channels());
+        .arg(self.keys.channels())
+        .arg(self.home());
         self.lanes.of(stream).run(call).await.map(drop)
     }
 }

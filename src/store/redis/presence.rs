@@ -27,7 +27,8 @@ impl Presence for RedisStore {
             .arg(random_step())
             .arg(self.position_ms(device))
             .arg(device.as_str())
-            .arg(self.keys.channels());
+            .arg(self.keys.channels())
+            .arg(self.home());
         let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
         let (outcome, first, second) = (answer.text()?, answer.numeral()?, answer.numeral()?);
         match outcome.as_str() {
@@ -52,13 +53,14 @@ impl Presence for RedisStore {
             .arg(device.as_str())
             .arg(self.keys.channels())
             .arg(random_step())
-            .arg(self.position_ms(device));
+            .arg(self.position_ms(device))
+            .arg(self.home());
         scripts::count(self.lanes.of(device).run(call).await?)
     }
 
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
         let keys = self.keys.of(device);
-        let call = Call::script(&scripts::DEVICE, &[&keys.connections, &keys.nodes, &keys.meta]);
+        let call = Call::script(&scripts::DEVICE, &[&keys.connections, &keys.nodes, &keys.meta]).arg(self.home());
         let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
         let last = answer.optional_id()?;
         let mut connections = answer.rest().map(seated).collect::<Result<Vec<_>, _>>()?;

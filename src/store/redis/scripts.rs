@@ -74,6 +74,12 @@ scripts! {
     DEVICE = Script::of_stream, "device.lua";
     LINK_ADDRESS = Script::new, "link_address.lua";
     HABITS = Script::of_stream, "habits.lua";
+    HOME_CLAIM = Script::of_stream, "home_claim.lua";
+    DIRECTORY_ASSIGN = Script::new, "directory_assign.lua";
+    DIRECTORY_BUCKET = Script::new, "directory_bucket.lua";
+    DIRECTORY_CHANGES = Script::new, "directory_changes.lua";
+    DIRECTORY_POSITION = Script::new, "directory_position.lua";
+    IDENTITY = Script::new, "identity.lua";
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not

@@ -1,0 +1,62 @@
+//! The feed: loads the replica, then follows the directory's changes.
+
+use std::time::{Duration, Instant};
+
+use super::Regions;
+use crate::backoff::Backoff;
+use crate::model::StreamName;
+use crate::store::StoreError;
+
+/// Between two looks at the changes. A stream that moved says so itself to those who come to its old home, so
+/// this decides only how soon nobody has to be told.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Follows the changes from `position` on, until it is dropped; `moved` is told of each stream whose home is
+/// another than the replica knew.
+pub async fn follow_for_ever(regions: &Regions, mut position: String, moved: impl Fn(&StreamName)) {
+    let mut backoff = Backoff::new(INTERVAL, Duration::from_secs(2));
+    loop {
+        match step(regions, &position, &moved).await {
+            Ok((next, more)) => {
+                position = next;
+                if !more {
+                    regions.is_fresh(Instant::now());
+                    tokio::time::sleep(INTERVAL).await;
+                }
+                backoff.reset();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the directory can't be followed");
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+        }
+    }
+}
+
+async fn step(regions: &Regions, position: &str, moved: &impl Fn(&StreamName)) -> Result<(String, bool), StoreError> {
+    let Some(changes) = regions.directory().changes(position).await? else {
+        tracing::info!("changes of the directory are gone before they were read; reading it again");
+        return Ok((load(regions, moved).await?, true));
+    };
+    for (stream, home) in &changes.homes {
+        if regions.learn(stream, home) {
+            moved(stream);
+        }
+    }
+    Ok((changes.position, changes.more))
+}
+
+/// Reads the whole directory. The answer is the position to follow from: it is taken before the first bucket is
+/// read, so that no change falls between the two.
+pub async fn load(regions: &Regions, moved: &impl Fn(&StreamName)) -> Result<String, StoreError> {
+    let position = regions.directory().position().await?;
+    regions
+        .directory()
+        .load(|stream, home| {
+            if regions.learn(&stream, &home) {
+                moved(&stream);
+            }
+        })
+        .await?;
+    Ok(position)
+}

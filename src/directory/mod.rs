@@ -1,0 +1,28 @@
+//! Regions: which one is the home of a stream, and how to get there.
+//!
+//! ```text
+//!   hub, dispatch -> RegionalStore --(replica: which region?)--> that region's RedisStore
+//!                        ^   |                                        |
+//!         corrections ---+   +--- asks, when nobody knows --> directory (Redis)
+//! ```
+//!
+//! The *directory* in Redis maps each stream to its home region, with a version that grows with every move.
+//! [`replica`] holds all of it in this process, compactly; [`feed`] loads it and follows its changes.
+//! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
+//! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
+//! itself where the way turns out wrong. [`store`] is the outside of that: a [`Store`](crate::store::Store)
+//! over all regions, so that nobody else needs to know how many there are.
+
+pub mod feed;
+mod ingress;
+mod presence;
+mod region;
+mod regions;
+pub mod replica;
+mod rules;
+mod store;
+
+pub use region::{Region, RegionReport};
+pub use regions::{Regions, RegionsError, RegionsSettings};
+pub use rules::RegionRules;
+pub use store::RegionalStore;

@@ -1,0 +1,323 @@
+//! All regions, and the way to each stream's home.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::feed;
+use super::region::{Opening, Region};
+use super::replica::{Home, MAX_REGIONS, Replica};
+use super::rules::RegionRules;
+use crate::backoff::Backoff;
+use crate::config::RedisUrl;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::model::{Event, Page, StreamName};
+use crate::store::redis::{Assignment, ConnectError, RedisDirectory, RedisStore};
+use crate::store::{NodeId, RetentionRules, Store, StoreClock, StoreError};
+
+/// How long a call looks for the home of its stream before it gives up.
+const LONGEST_SEARCH: Duration = Duration::from_secs(5);
+
+/// What regions are set up with.
+#[derive(Debug, Clone)]
+pub struct RegionsSettings {
+    /// The region that this node calls home.
+    pub home: String,
+    /// All regions, with where their stores are.
+    pub all: Vec<(String, RedisUrl)>,
+    /// Where the directory is.
+    pub directory: RedisUrl,
+    /// Where streams begin that nobody assigned.
+    pub rules: RegionRules,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How much history streams keep.
+    pub retention: RetentionRules,
+    /// How long positions live.
+    pub position_time: Duration,
+}
+
+/// Why regions can't be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum RegionsError {
+    /// The directory's Redis.
+    #[error("WHIMBREL_DIRECTORY_URL (--directory-url): {0}")]
+    Directory(ConnectError),
+}
+
+/// All regions.
+pub struct Regions {
+    directory: RedisDirectory,
+    replica: Replica,
+    /// Those that are set, in that order; the number of a region is its place here.
+    configured: Vec<Arc<Region>>,
+    /// All that have a number: also those which only the directory names.
+    names: RwLock<Vec<Arc<str>>>,
+    home: u8,
+    rules: RegionRules,
+    /// When the replica last held all that the directory does.
+    fresh: Mutex<Instant>,
+    /// The clock that all times of events are put on: those of the regions' stores may be minutes apart.
+    time: StoreClock,
+    metrics: Arc<Metrics>,
+}
+
+/// One search for a stream's home.
+pub(super) struct Search {
+    begun: Instant,
+    backoff: Backoff,
+}
+
+impl Search {
+    pub(super) fn new() -> Self {
+        Search { begun: Instant::now(), backoff: Backoff::new(Duration::from_millis(2), Duration::from_millis(100)) }
+    }
+}
+
+impl Regions {
+    /// Opens the directory and reads all of it, however long that takes. The answer's second part is the position
+    /// from which its changes are to be followed. `health` is told what keeps it.
+    pub async fn open(
+        settings: RegionsSettings,
+        node: NodeId,
+        metrics: Arc<Metrics>,
+        health: &Health,
+    ) -> Result<(Arc<Self>, String), RegionsError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        let mut wait = async |error: &StoreError| {
+            let wait = backoff.next_wait();
+            health.store_is_down(&format!("the directory: {error}"));
+            tracing::warn!(%error, ?wait, "the directory can't be used yet; trying again");
+            tokio::time::sleep(wait).await;
+        };
+        let (directory, id) = loop {
+            let directory = match RedisDirectory::connect(settings.directory.expose(), &settings.prefix).await {
+                Ok(directory) => directory,
+                Err(ConnectError::Unreachable(error)) => {
+                    wait(&error).await;
+                    continue;
+                }
+                Err(error) => return Err(RegionsError::Directory(error)),
+            };
+            match directory.id().await {
+                Ok(id) => break (directory, id),
+                Err(error) => wait(&error).await,
+            }
+        };
+        let opening = Opening {
+            prefix: settings.prefix,
+            rules: settings.retention,
+            position_time: settings.position_time,
+            directory: id,
+        };
+        let open = |(name, url): (String, RedisUrl)| Region::new(&name, url, node.clone(), opening.clone());
+        let configured: Vec<_> = settings.all.into_iter().map(open).collect();
+        let home = configured.iter().position(|region| **region.name() == *settings.home).unwrap_or_default();
+        let regions = Regions {
+            directory,
+            replica: Replica::default(),
+            names: RwLock::new(configured.iter().map(|region| region.name().clone()).collect()),
+            configured,
+            home: home as u8,
+            rules: settings.rules,
+            fresh: Mutex::new(Instant::now()),
+            time: StoreClock::default(),
+            metrics,
+        };
+        loop {
+            match feed::load(&regions, &|_| {}).await {
+                Ok(position) => {
+                    tracing::info!(streams = regions.replica.len(), "the directory is read");
+                    regions.is_fresh(Instant::now());
+                    return Ok((Arc::new(regions), position));
+                }
+                Err(error) => wait(&error).await,
+            }
+        }
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &RedisDirectory {
+        &self.directory
+    }
+
+    /// The directory as this node knows it.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The region that this node calls home.
+    pub fn home(&self) -> &Arc<Region> {
+        &self.configured[usize::from(self.home)]
+    }
+
+    /// All that are set.
+    pub fn all(&self) -> &[Arc<Region>] {
+        &self.configured
+    }
+
+    /// The region of this name, if it is set.
+    pub fn named(&self, name: &str) -> Option<&Arc<Region>> {
+        self.configured.iter().find(|region| **region.name() == *name)
+    }
+
+    /// The replica holds all that the directory held at `now`.
+    pub fn is_fresh(&self, now: Instant) {
+        *self.fresh.lock() = now;
+    }
+
+    /// For how long the replica may lack changes.
+    pub fn lag(&self) -> Duration {
+        self.fresh.lock().elapsed()
+    }
+
+    /// An event that came over a region's channel, with its times on the clock that this node goes by.
+    pub fn event_from(&self, region: &Region, event: Arc<Event>) -> Arc<Event> {
+        region.event_at(&self.time, event)
+    }
+
+    /// The same for a page of the region's store.
+    pub(super) fn page_from(&self, region: &Region, page: Page) -> Page {
+        region.page_at(&self.time, page)
+    }
+
+    /// Gives a stream its home, unless it has one; the name of the one that it has is the answer.
+    pub async fn place(&self, stream: &StreamName, region: &str) -> Result<Arc<str>, StoreError> {
+        let home = self.ask(stream, &Assignment { region: region.to_owned(), version: 1 }).await?;
+        self.replica.raise(stream.fingerprint(), home);
+        Ok(self.names.read().get(usize::from(home.region)).cloned().unwrap_or_default())
+    }
+
+    /// The name of the region that is the stream's home, as far as this node knows.
+    pub fn home_of(&self, stream: &StreamName) -> Option<Arc<str>> {
+        let home = self.replica.get(stream.fingerprint())?;
+        self.names.read().get(usize::from(home.region)).cloned()
+    }
+
+    /// Whether the stream's home is this region, as far as this node knows.
+    pub fn is_home_of(&self, region: &Region, stream: &StreamName) -> bool {
+        self.home_of(stream).is_some_and(|home| home == *region.name())
+    }
+
+    /// The directory says so. True when this node did not know it.
+    pub fn learn(&self, stream: &StreamName, home: &Assignment) -> bool {
+        let Some(region) = self.number(&home.region) else { return false };
+        self.replica.raise(stream.fingerprint(), Home { region, version: home.version })
+    }
+
+    /// The number of a region, given to it if it has none. `None` when there are too many.
+    fn number(&self, name: &str) -> Option<u8> {
+        let find = |names: &[Arc<str>]| names.iter().position(|known| **known == *name);
+        if let Some(at) = find(&self.names.read()) {
+            return Some(at as u8);
+        }
+        let mut names = self.names.write();
+        let at = match find(&names) {
+            Some(at) => at,
+            None if names.len() >= MAX_REGIONS => {
+                tracing::error!(region = name, "the directory names too many regions");
+                return None;
+            }
+            None => {
+                tracing::warn!(region = name, "the directory names a region that WHIMBREL_REGIONS does not");
+                names.push(name.into());
+                names.len() - 1
+            }
+        };
+        Some(at as u8)
+    }
+
+    /// The home of a stream; one that nobody knows is given its first home.
+    pub(super) async fn find(&self, stream: &StreamName) -> Result<Home, StoreError> {
+        if let Some(home) = self.replica.get(stream.fingerprint()) {
+            return Ok(home);
+        }
+        let region = self.rules.of(stream).unwrap_or(self.home().name());
+        let first = Assignment { region: region.to_owned(), version: 1 };
+        let home = self.ask(stream, &first).await?;
+        self.replica.raise(stream.fingerprint(), home);
+        // The first call is told to be the first, which spares it to be refused as such.
+        let region = self.region(home)?;
+        region.store().await?.claim(stream, home.version).await.map_err(|error| region.named(error))?;
+        Ok(home)
+    }
+
+    /// Asks the directory; a stream that has no home there gets `first`.
+    async fn ask(&self, stream: &StreamName, first: &Assignment) -> Result<Home, StoreError> {
+        let home = self.directory.assign(stream, first).await.map_err(|error| {
+            StoreError::Unavailable(format!("the directory could not be asked for the home of {stream}: {error}"))
+        })?;
+        let region = self.number(&home.region);
+        let region = region.ok_or_else(|| StoreError::Protocol("the directory names too many regions".to_owned()))?;
+        Ok(Home { region, version: home.version })
+    }
+
+    /// The region of a home.
+    pub(super) fn region(&self, home: Home) -> Result<&Arc<Region>, StoreError> {
+        self.configured.get(usize::from(home.region)).ok_or_else(|| {
+            let name = self.names.read().get(usize::from(home.region)).cloned().unwrap_or_default();
+            StoreError::Unavailable(format!(
+                "the stream's home is region '{name}', which WHIMBREL_REGIONS does not name"
+            ))
+        })
+    }
+
+    /// A region's store refused a call for `home`, as the stream's home is elsewhere, or is not known there.
+    /// When this returns, the call is to be tried again; an error is the call's.
+    pub(super) async fn settle(
+        &self,
+        stream: &StreamName,
+        home: Home,
+        refusal: StoreError,
+        search: &mut Search,
+    ) -> Result<(), StoreError> {
+        if search.begun.elapsed() > LONGEST_SEARCH {
+            return Err(StoreError::Unavailable(format!("the home of {stream} is not to be found now: {refusal}")));
+        }
+        self.metrics.region_corrections.inc();
+        match refusal {
+            StoreError::Moved { region, version } => {
+                let region = match region {
+                    None => home.region,
+                    Some(name) => self
+                        .number(&name)
+                        .ok_or_else(|| StoreError::Protocol("a store names too many regions".to_owned()))?,
+                };
+                self.replica.set(stream.fingerprint(), Home { region, version });
+            }
+            StoreError::Homeless => {
+                let region = self.region(home)?;
+                let belief = Assignment { region: region.name().to_string(), version: home.version };
+                let truth = self.ask(stream, &belief).await?;
+                if truth == home {
+                    let claimed = self.store(home).await?.claim(stream, home.version).await;
+                    claimed.map_err(|error| region.named(error))?;
+                } else {
+                    // Older than what was believed, perhaps: another stream with the same fingerprint.
+                    self.replica.set(stream.fingerprint(), truth);
+                }
+            }
+            other => return Err(other),
+        }
+        // Whoever is sent in circles has to wait for those who are at work.
+        if search.begun.elapsed() > Duration::from_millis(20) {
+            tokio::time::sleep(search.backoff.next_wait()).await;
+        }
+        Ok(())
+    }
+
+    /// The store of a stream's home, to whose nodes something is to be said, and what this node, as a member, is
+    /// called there.
+    pub async fn meeting(&self, stream: &StreamName) -> Result<(Arc<dyn Store>, Arc<NodeId>), StoreError> {
+        let region = self.region(self.find(stream).await?)?;
+        let store = region.store_as_member().await?;
+        Ok((store, region.node()))
+    }
+
+    /// The store of a home, for calls that mean its version.
+    pub(super) async fn store(&self, home: Home) -> Result<RedisStore, StoreError> {
+        Ok(self.region(home)?.store().await?.as_of(home.version))
+    }
+}

@@ -1,0 +1,350 @@
+//! One store out of all regions' stores: each stream's calls go to its home.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+
+use super::Region;
+use super::regions::{Regions, Search};
+use super::replica::Home;
+use crate::health::Health;
+use crate::model::{
+    Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
+};
+use crate::store::redis::RedisStore;
+use crate::store::{
+    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, Route, Store,
+    StoreError, Subscription,
+};
+
+/// Streams of a batch that look for their homes at once.
+const SEARCHES: usize = 64;
+
+/// The stores of all regions as one.
+pub struct RegionalStore {
+    regions: Arc<Regions>,
+    /// The store of the node's own region.
+    own: Arc<RedisStore>,
+}
+
+impl RegionalStore {
+    /// Waits until the node's own region can be used; `health` is told what keeps it.
+    pub async fn open(regions: Arc<Regions>, health: &Health) -> Self {
+        let own = regions.home().opened(|reason| health.store_is_down(reason)).await;
+        RegionalStore { regions, own }
+    }
+
+    pub(super) fn own(&self) -> &RedisStore {
+        &self.own
+    }
+
+    /// The regions.
+    pub fn regions(&self) -> &Arc<Regions> {
+        &self.regions
+    }
+
+    /// Runs a call in the stream's home, wherever that turns out to be.
+    pub(super) async fn at_home<T, F>(
+        &self,
+        stream: &StreamName,
+        call: impl Fn(RedisStore) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        Ok(self.home_and(stream, call).await?.1)
+    }
+
+    /// The same for a page.
+    async fn page<F>(&self, stream: &StreamName, call: impl Fn(RedisStore) -> F) -> Result<Page, StoreError>
+    where
+        F: Future<Output = Result<Page, StoreError>>,
+    {
+        let (home, page) = self.home_and(stream, call).await?;
+        Ok(self.regions.page_from(self.regions.region(home)?, page))
+    }
+
+    async fn home_and<T, F>(&self, stream: &StreamName, call: impl Fn(RedisStore) -> F) -> Result<(Home, T), StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut search = Search::new();
+        loop {
+            let home = self.regions.find(stream).await?;
+            let store = self.regions.store(home).await?;
+            match call(store).await {
+                Err(refusal) if refusal.is_misplaced() => {
+                    self.regions.settle(stream, home, refusal, &mut search).await?;
+                }
+                answer => return answer.map(|answer| (home, answer)).map_err(|error| self.named(home, error)),
+            }
+        }
+    }
+
+    /// Runs a call in the stream's home, as a member of that region: what it writes is for a channel that is
+    /// heard, under the name that the node has there.
+    pub(super) async fn as_member<T, F>(
+        &self,
+        stream: &StreamName,
+        call: impl Fn(RedisStore, NodeId) -> F,
+    ) -> Result<(Arc<Region>, T), StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut search = Search::new();
+        loop {
+            let home = self.regions.find(stream).await?;
+            let region = self.regions.region(home)?;
+            let store = region.store_as_member().await?.as_of(home.version);
+            match call(store, (*region.node()).clone()).await {
+                Err(refusal) if refusal.is_misplaced() => {
+                    self.regions.settle(stream, home, refusal, &mut search).await?;
+                }
+                answer => return answer.map(|answer| (region.clone(), answer)).map_err(|error| region.named(error)),
+            }
+        }
+    }
+
+    pub(super) fn named(&self, home: Home, error: StoreError) -> StoreError {
+        match self.regions.region(home) {
+            Ok(region) => region.named(error),
+            Err(_) => error,
+        }
+    }
+
+    /// Publishes some entries of a batch, each after the one before it was answered.
+    async fn publish_in_turn(
+        &self,
+        batch: &[(StreamName, Draft)],
+        places: Vec<usize>,
+    ) -> Vec<(usize, Result<Published, StoreError>)> {
+        let mut answers = Vec::with_capacity(places.len());
+        for place in places {
+            answers.push((place, self.publish(&batch[place].0, &batch[place].1).await));
+        }
+        answers
+    }
+
+    /// One try for some entries of a batch, a call for each home. `None`: refused as misplaced, nothing was stored.
+    async fn try_publish(
+        &self,
+        batch: &[(StreamName, Draft)],
+        places: &[(usize, Home)],
+    ) -> Vec<(usize, Option<Result<Published, StoreError>>)> {
+        let mut calls: Vec<(Home, Vec<usize>)> = Vec::new();
+        for (place, home) in places {
+            match calls.iter_mut().find(|(known, _)| known == home) {
+                Some((_, places)) => places.push(*place),
+                None => calls.push((*home, vec![*place])),
+            }
+        }
+        let answers = join_all(calls.into_iter().map(async |(home, places)| {
+            let answers = match self.regions.store(home).await {
+                Ok(store) => {
+                    let part: Vec<_> = places.iter().map(|place| batch[*place].clone()).collect();
+                    store.publish_all(&part).await
+                }
+                Err(error) => vec![Err(error); places.len()],
+            };
+            let judged = answers.into_iter().map(|answer| match answer {
+                Err(refusal) if refusal.is_misplaced() => None,
+                answer => Some(answer.map_err(|error| self.named(home, error))),
+            });
+            places.into_iter().zip(judged).collect::<Vec<_>>()
+        }));
+        answers.await.into_iter().flatten().collect()
+    }
+}
+
+/// The places of each stream's events, in order.
+fn by_stream(batch: &[(StreamName, Draft)]) -> Vec<Vec<usize>> {
+    let mut streams: Vec<Vec<usize>> = Vec::new();
+    let mut known = HashMap::new();
+    for (place, (stream, _)) in batch.iter().enumerate() {
+        let at = *known.entry(stream).or_insert(streams.len());
+        if at == streams.len() {
+            streams.push(Vec::new());
+        }
+        streams[at].push(place);
+    }
+    streams
+}
+
+#[async_trait]
+impl EventLog for RegionalStore {
+    async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
+        self.at_home(stream, |store| async move { store.publish(stream, draft).await }).await
+    }
+
+    /// A stream's events stay in order although a home may change in their midst: the first of each stream goes
+    /// ahead, the others follow to the home that took it, and if that refuses one of them, it refuses all after it.
+    async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
+        let mut answers: Vec<Option<Result<Published, StoreError>>> = batch.iter().map(|_| None).collect();
+        let streams = by_stream(batch);
+        let finding: Vec<_> = streams.iter().map(|places| self.regions.find(&batch[places[0]].0)).collect();
+        let homes: Vec<_> = futures_util::stream::iter(finding).buffered(SEARCHES).collect().await;
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for (places, home) in streams.iter().zip(homes) {
+            let Ok(home) = home else { continue };
+            first.push((places[0], home));
+            rest.extend(places[1..].iter().map(|place| (places[0], *place, home)));
+        }
+        for (place, answer) in self.try_publish(batch, &first).await {
+            answers[place] = answer;
+        }
+        let rest: Vec<_> = rest
+            .into_iter()
+            .filter(|(first, ..)| matches!(answers[*first], Some(Ok(_))))
+            .map(|(_, place, home)| (place, home))
+            .collect();
+        for (place, answer) in self.try_publish(batch, &rest).await {
+            answers[place] = answer;
+        }
+        let left = streams.into_iter().map(|mut places| {
+            places.retain(|place| answers[*place].is_none());
+            self.publish_in_turn(batch, places)
+        });
+        let left: Vec<_> = left.collect();
+        let left: Vec<_> = futures_util::stream::iter(left).buffer_unordered(SEARCHES).collect().await;
+        for (place, answer) in left.into_iter().flatten() {
+            answers[place] = Some(answer);
+        }
+        let missing = || Err(StoreError::Protocol("too few answers".to_owned()));
+        answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
+    }
+
+    async fn publish_durably(
+        &self,
+        stream: &StreamName,
+        draft: &Draft,
+        durability: Durability,
+    ) -> Result<Receipt, StoreError> {
+        self.at_home(stream, |store| async move { store.publish_durably(stream, draft, durability).await }).await
+    }
+
+    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+        self.at_home(stream, |store| async move { store.tell(stream, kind, data).await }).await
+    }
+
+    async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
+        let (region, page) =
+            self.as_member(stream, |store, node| async move {
+                store.sync(stream, &Route { node, ..route.clone() }, head).await
+            })
+            .await?;
+        Ok(self.regions.page_from(&region, page))
+    }
+
+    async fn recover(
+        &self,
+        stream: &StreamName,
+        head: EventId,
+        born: EventId,
+        seen: &[EventId],
+    ) -> Result<Page, StoreError> {
+        self.page(stream, |store| async move { store.recover(stream, head, born, seen).await }).await
+    }
+
+    /// The node is always this one here: others are cleaned up after region by region.
+    async fn detach(&self, stream: &StreamName, _node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
+        let region = self.regions.region(self.regions.find(stream).await?)?;
+        let detached = region.store().await?.detach(stream, &region.node(), registration).await;
+        detached.map_err(|error| region.named(error))
+    }
+
+    async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError> {
+        self.page(stream, |store| async move { store.read(stream, start, limit).await }).await
+    }
+
+    async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
+        self.page(stream, |store| async move { store.read_before(stream, before, limit).await }).await
+    }
+
+    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
+        self.at_home(stream, |store| async move { store.acknowledge(stream, id).await }).await
+    }
+
+    async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
+        self.at_home(stream, |store| async move { store.inbox(stream).await }).await
+    }
+
+    async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
+        self.at_home(stream, |store| async move { store.erase(stream).await }).await
+    }
+}
+
+#[async_trait]
+impl Channels for RegionalStore {
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        self.own.subscribe(node).await
+    }
+
+    async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
+        self.at_home(stream, |store| async move { store.relay(node, stream, id).await }).await
+    }
+
+    async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.own.beat(node).await
+    }
+
+    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
+        self.own.signal(node, control).await
+    }
+}
+
+#[async_trait]
+impl Leases for RegionalStore {
+    async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
+        self.own.register(node, info, ttl).await
+    }
+
+    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
+        self.own.renew(node, ttl).await
+    }
+
+    async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError> {
+        self.own.link_address(node).await
+    }
+
+    async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.own.release(node).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError> {
+        self.own.nodes().await
+    }
+
+    async fn claim(&self, dead: &NodeId, by: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
+        Leases::claim(&*self.own, dead, by, ttl).await
+    }
+
+    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
+        self.own.streams_of(node, limit).await
+    }
+}
+
+#[async_trait]
+impl Habits for RegionalStore {
+    async fn habits(&self, device: &StreamName, sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
+        self.at_home(device, |store| async move { store.habits(device, sent).await }).await
+    }
+}
+
+impl Store for RegionalStore {
+    fn describe(&self) -> String {
+        self.own.describe()
+    }
+
+    fn ingress(&self) -> Option<&dyn Ingress> {
+        Some(self)
+    }
+
+    fn regions(&self) -> Option<&Arc<Regions>> {
+        Some(&self.regions)
+    }
+}

@@ -1,0 +1,141 @@
+//! The directory in Redis: which region is the home of which stream, and what changed about that.
+//!
+//! Bucket and change are written by one script, so the directory has to be on one server: a master with or
+//! without replicas, not a Cluster.
+
+use redis::{FromRedisValue, Value};
+
+use super::connections::{Address, Pool};
+use super::errors::ConnectError;
+use super::inspection;
+use super::keys::Keys;
+use super::scripts::{self, Call};
+use crate::model::StreamName;
+use crate::store::StoreError;
+
+/// Into how many hashes the directory is divided, so that none is too large to be read at once: ten million
+/// streams make ten thousand entries each.
+const BUCKETS: u64 = 1024;
+
+/// Buckets that are read in one pipeline.
+const AT_ONCE: u64 = 16;
+
+/// Changes that are kept at least. A node that was cut off for longer than they last reads all buckets again.
+const CHANGES_KEPT: usize = 100_000;
+
+/// Most changes read at a time.
+const CHANGES_READ: usize = 1000;
+
+/// Connections to the directory.
+const POOL_SIZE: usize = 4;
+
+/// A stream's home: a region, and how often that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The region.
+    pub region: String,
+    /// 1 for the first home, and one more with each move.
+    pub version: u32,
+}
+
+/// What changed after a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// The position of the last of them.
+    pub position: String,
+    /// Streams and their homes, in the order in which they changed.
+    pub homes: Vec<(StreamName, Assignment)>,
+    /// There may be more.
+    pub more: bool,
+}
+
+/// The directory.
+pub struct RedisDirectory {
+    keys: Keys,
+    address: Address,
+    pool: Pool,
+}
+
+impl RedisDirectory {
+    /// Connects, and checks that this Redis can be worked with.
+    pub async fn connect(url: &str, prefix: &str) -> Result<Self, ConnectError> {
+        let address = Address::parse(url)?;
+        let pool = Pool::new(&address, POOL_SIZE)?;
+        inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
+        Ok(RedisDirectory { keys: Keys::new(prefix), address, pool })
+    }
+
+    /// What it is, for people.
+    pub fn describe(&self) -> String {
+        format!("Redis at {}", self.address)
+    }
+
+    /// A name of this directory that no other has.
+    pub async fn id(&self) -> Result<String, StoreError> {
+        let fresh = uuid::Uuid::new_v4().simple().to_string();
+        let call = Call::script(&scripts::IDENTITY, &[&self.keys.identity()]).arg(&["directory", &fresh]);
+        let held: Vec<String> = understood(self.pool.run(call).await?)?;
+        held.into_iter().next().ok_or_else(|| StoreError::Protocol("expected an identity".to_owned()))
+    }
+
+    /// Gives a stream its first home unless it has one; answers with the home that it has.
+    pub async fn assign(&self, stream: &StreamName, first: &Assignment) -> Result<Assignment, StoreError> {
+        let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
+        let call = Call::script(&scripts::DIRECTORY_ASSIGN, &[&bucket, &self.keys.changes()])
+            .arg(stream.as_str())
+            .arg(format!("{} {}", first.version, first.region))
+            .arg(CHANGES_KEPT);
+        read(&understood::<String>(self.pool.run(call).await?)?)
+    }
+
+    /// Where the changes stand now.
+    pub async fn position(&self) -> Result<String, StoreError> {
+        let call = Call::script(&scripts::DIRECTORY_POSITION, &[&self.keys.changes()]);
+        understood(self.pool.run(call).await?)
+    }
+
+    /// What changed after a position; `None` when it is no longer known what did.
+    pub async fn changes(&self, position: &str) -> Result<Option<Changes>, StoreError> {
+        type Entry = (String, Vec<(String, String)>);
+        let call = Call::script(&scripts::DIRECTORY_CHANGES, &[&self.keys.changes()]).arg(position).arg(CHANGES_READ);
+        let (known, entries): (bool, Vec<Entry>) = understood(self.pool.run(call).await?)?;
+        if !known {
+            return Ok(None);
+        }
+        let position = entries.last().map_or_else(|| position.to_owned(), |(id, _)| id.clone());
+        let more = entries.len() >= CHANGES_READ;
+        let homes = entries.into_iter().filter_map(|(_, fields)| {
+            let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
+            // Nobody but a newer version writes others, and it tells them in its own way.
+            Some((field("s")?.parse().ok()?, read(field("h")?).ok()?))
+        });
+        Ok(Some(Changes { position, homes: homes.collect(), more }))
+    }
+
+    /// Hands over all homes, bucket by bucket.
+    pub async fn load(&self, mut take: impl FnMut(StreamName, Assignment)) -> Result<(), StoreError> {
+        for first in (0..BUCKETS).step_by(AT_ONCE as usize) {
+            let buckets = first..(first + AT_ONCE).min(BUCKETS);
+            let calls = buckets.map(|number| Call::script(&scripts::DIRECTORY_BUCKET, &[&self.keys.bucket(number)]));
+            for answer in self.pool.run_all(calls.collect()).await? {
+                for (stream, home) in understood::<Vec<(String, String)>>(answer?)? {
+                    if let (Ok(stream), Ok(home)) = (stream.parse(), read(&home)) {
+                        take(stream, home);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn understood<T: FromRedisValue>(answer: Value) -> Result<T, StoreError> {
+    T::from_redis_value(answer).map_err(|error| StoreError::Protocol(error.to_string()))
+}
+
+/// Reads `VERSION REGION`.
+fn read(text: &str) -> Result<Assignment, StoreError> {
+    text.split_once(' ')
+        .and_then(|(version, region)| Some(Assignment { version: version.parse().ok()?, region: region.to_owned() }))
+        .ok_or_else(|| StoreError::Protocol(format!("'{text}' is no home of a stream")))
+}

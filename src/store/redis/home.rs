@@ -1,0 +1,31 @@
+//! Which streams have their home in this region, as the region itself has it written down.
+
+use redis::FromRedisValue;
+
+use super::RedisStore;
+use super::scripts::{self, Call};
+use crate::model::StreamName;
+use crate::store::{StoreError, random_step};
+
+impl RedisStore {
+    /// Writes down that the stream's home is here as of `version`, unless a newer version is known. Only for
+    /// who has just asked the directory.
+    pub async fn claim(&self, stream: &StreamName, version: u32) -> Result<(), StoreError> {
+        let keys = self.keys.of(stream);
+        let claim = Call::script(&scripts::HOME_CLAIM, &[&keys.events, &keys.meta])
+            .arg(version)
+            .arg(random_step())
+            .arg(self.position_ms(stream));
+        self.lanes.of(stream).run(claim).await?;
+        Ok(())
+    }
+
+    /// Writes down which region this server is and which directory it belongs to, unless that is known
+    /// already; what is known is returned.
+    pub async fn identify(&self, region: &str, directory: &str) -> Result<(String, String), StoreError> {
+        let names = ["region", region, "of", directory];
+        let answer = self.pool.run(Call::script(&scripts::IDENTITY, &[&self.keys.identity()]).arg(&names)).await?;
+        let held = <(String, String)>::from_redis_value(answer);
+        held.map_err(|error| StoreError::Protocol(error.to_string()))
+    }
+}
