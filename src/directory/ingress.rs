@@ -11,18 +11,10 @@ use super::RegionalStore;
 use super::regions::Search;
 use super::replica::Home;
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, NodeId, Placed, Placement, Rejection, StoreError};
+use crate::store::{Ingress, IngressPage, Placed, Placement, Rejection, StoreError};
 
 #[async_trait]
 impl Ingress for RegionalStore {
-    async fn hold(&self, node: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
-        self.own().hold(node, ttl).await
-    }
-
-    async fn let_go(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.own().let_go(node).await
-    }
-
     async fn entries(&self, after: EventId, largest: usize) -> Result<IngressPage, StoreError> {
         self.own().entries(after, largest).await
     }

@@ -21,6 +21,7 @@ mod regions;
 pub mod replica;
 mod rules;
 mod store;
+mod turns;
 
 pub use region::{Region, RegionReport};
 pub use regions::{Regions, RegionsError, RegionsSettings};

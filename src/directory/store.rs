@@ -19,7 +19,7 @@ use crate::model::{
 use crate::store::redis::RedisStore;
 use crate::store::{
     Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, Route, Store,
-    StoreError, Subscription,
+    StoreError, Subscription, Turns,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -342,6 +342,10 @@ impl Store for RegionalStore {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
+    }
+
+    fn turns(&self) -> &dyn Turns {
+        self
     }
 
     fn regions(&self) -> Option<&Arc<Regions>> {

@@ -9,7 +9,8 @@ use super::backlog::{Backlog, Verdict};
 use super::entry;
 use crate::hub::Hub;
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, NodeId, Placement, Rejection, StoreError};
+use crate::store::{Ingress, IngressPage, Placement, Rejection, StoreError};
+use crate::turns::{End, Turn};
 
 /// Longest wait for a new entry at a stretch. Then the stream is looked at: whether its ids went back, and how
 /// old its oldest entry is.
@@ -35,23 +36,11 @@ impl Memory {
     }
 }
 
-/// Why a turn ended.
-#[derive(Debug)]
-pub enum End {
-    /// The node stops.
-    Stopped,
-    /// Another node has the turn.
-    TurnLost,
-    /// The store failed. What was on its way is read again; `progress` says whether anything was read.
-    Failed { error: StoreError, progress: bool },
-}
-
 /// A node at its turn.
 pub struct Drain<'a> {
     ingress: &'a dyn Ingress,
     hub: &'a Hub,
-    node: &'a NodeId,
-    lease: Duration,
+    turn: Turn<'a>,
     memory: &'a mut Memory,
     backlog: Backlog,
     /// The newest entry that was taken into the backlog, or rejected.
@@ -66,20 +55,12 @@ pub struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     /// A turn that just began.
-    pub fn new(
-        ingress: &'a dyn Ingress,
-        hub: &'a Hub,
-        node: &'a NodeId,
-        lease: Duration,
-        memory: &'a mut Memory,
-    ) -> Self {
+    pub fn new(ingress: &'a dyn Ingress, hub: &'a Hub, turn: Turn<'a>, memory: &'a mut Memory) -> Self {
         hub.metrics().ingress_draining.set(1);
-        tracing::debug!(%node, "draining the ingress stream");
         Drain {
             ingress,
             hub,
-            node,
-            lease,
+            turn,
             memory,
             backlog: Backlog::default(),
             after: EventId::ZERO,
@@ -92,22 +73,19 @@ impl<'a> Drain<'a> {
 
     /// Drains until the turn is over.
     pub async fn run(mut self, stop: &mut watch::Receiver<bool>) -> End {
-        let mut renewal = Instant::now() + self.lease / 3;
         loop {
             if *stop.borrow() {
                 return End::Stopped;
             }
-            if renewal <= Instant::now() {
-                match self.ingress.hold(self.node, self.lease).await {
-                    Ok(true) => renewal = Instant::now() + self.lease / 3,
-                    Ok(false) => return End::TurnLost,
-                    Err(error) => return End::Failed { error, progress: self.progress },
-                }
+            match self.turn.keep().await {
+                Ok(true) => {}
+                Ok(false) => return End::Lost,
+                Err(error) => return End::Failed { error, progress: self.progress },
             }
             let step = async {
                 let due = self.backlog.due(Instant::now());
                 if due.is_empty() && (self.at_end || !self.backlog.has_room()) {
-                    self.wait(renewal, stop).await
+                    self.wait(stop).await
                 } else {
                     self.step(due).await
                 }
@@ -223,7 +201,8 @@ impl<'a> Drain<'a> {
     }
 
     /// Waits until there is something to do.
-    async fn wait(&mut self, renewal: Instant, stop: &mut watch::Receiver<bool>) -> Result<(), StoreError> {
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), StoreError> {
+        let renewal = self.turn.renewal();
         let until = self.backlog.next_try().map_or(renewal, |retry| retry.min(renewal));
         let most = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
         let wait = async {

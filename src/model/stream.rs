@@ -42,6 +42,11 @@ impl StreamName {
         Ok(StreamName(format!("{}:{name}", kind.as_str()).into()))
     }
 
+    /// The topic on which the service tells who came and who left.
+    pub fn lifecycle() -> Self {
+        StreamName("topic:whimbrel:lifecycle".into())
+    }
+
     /// Device inbox or topic.
     pub fn kind(&self) -> StreamKind {
         if self.0.starts_with("device:") { StreamKind::Device } else { StreamKind::Topic }

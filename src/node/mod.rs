@@ -26,7 +26,7 @@ use crate::directory::{RegionalStore, Regions, RegionsError, RegionsSettings};
 use crate::dispatch::{Registry, RegistrySettings};
 use crate::health::Health;
 use crate::hub::{Hub, Limits};
-use crate::ingress::Turns;
+use crate::ingress;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::store::memory::MemoryStore;
@@ -111,7 +111,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         leavings: Arc::default(),
     };
     memberships.begin(opened, node).await;
-    let turns = settings.ingress.unwrap_or(true).then(|| Turns::begin(store, hub.clone(), settings.lease()));
+    let turns = settings.ingress.unwrap_or(true).then(|| ingress::begin(store, hub.clone(), settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(presence.keep_for_ever());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{NodeId, StoreError};
+use super::StoreError;
 use crate::model::{Draft, EventId, StreamName};
 
 /// The ingress stream of a region, which one node at a time drains into the streams that its entries name.
@@ -15,12 +15,6 @@ use crate::model::{Draft, EventId, StreamName};
 /// refuses the rest, for as long as it has entries that are not settled.
 #[async_trait]
 pub trait Ingress: Send + Sync {
-    /// Makes `node` the one that drains for `ttl`, or keeps it so. False: another is.
-    async fn hold(&self, node: &NodeId, ttl: Duration) -> Result<bool, StoreError>;
-
-    /// Gives the turn back, if it is still the node's.
-    async fn let_go(&self, node: &NodeId) -> Result<(), StoreError>;
-
     /// Reads entries after an id, oldest first, as many as make a page. One of more than `largest` bytes
     /// comes without its fields.
     async fn entries(&self, after: EventId, largest: usize) -> Result<IngressPage, StoreError>;

@@ -5,6 +5,7 @@
 //! - [`Leases`]: which nodes are alive;
 //! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it.
 //! - [`Presence`]: who is connected.
+//! - [`Turns`]: what one node at a time does for all, and how far the webhook got.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
@@ -20,6 +21,7 @@ pub mod memory;
 pub mod presence;
 pub mod redis;
 mod retention;
+mod turns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub use habits::Habits;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
 pub use presence::Presence;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
+pub use turns::{Handover, Turns, Work};
 
 /// Most events in one page.
 pub const PAGE_EVENTS: usize = 128;
@@ -291,6 +294,9 @@ pub trait Store: EventLog + Channels + Leases + Presence + Habits {
     fn regions(&self) -> Option<&Arc<Regions>> {
         None
     }
+
+    /// Works that one node of this one's region does at a time.
+    fn turns(&self) -> &dyn Turns;
 }
 
 /// Why the store did not do what it was asked.

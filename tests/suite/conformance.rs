@@ -8,8 +8,8 @@ use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, 
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
 use whimbrel::store::{
-    ChannelMessage, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Route, Store, StoreError,
-    Subscription,
+    ChannelMessage, Handover, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Route, Store,
+    StoreError, Subscription, Work,
 };
 
 use crate::support::redis::RedisServer;
@@ -81,6 +81,7 @@ for_each_store! {
     it_is_known_up_to_where_nodes_were_told("*=1000/3600");
     erased_events_are_gone_and_the_positions_stay("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
+    a_handover_goes_on_only_from_where_it_is("*=1000/3600");
     what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
     a_lease_is_renewed_only_while_it_exists("*=1000/3600");
     a_beat_comes_back("*=1000/3600");
@@ -601,6 +602,27 @@ async fn the_largest_and_least_ids_are_positions_too(store: &impl Store) {
 async fn alive(store: &impl Store) -> Vec<NodeId> {
     let nodes = store.nodes().await.unwrap();
     nodes.into_iter().filter(|known| !known.lapsed).map(|known| known.node).collect()
+}
+
+async fn a_handover_goes_on_only_from_where_it_is(store: &dyn Store) {
+    let (turns, stream, node) = (store.turns(), StreamName::lifecycle(), NodeId::random());
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(store.publish(&stream, &draft("1")).await.unwrap().id);
+    }
+    assert_eq!(turns.handover(&stream).await, Ok(None));
+    assert!(turns.hold(Work::Webhook, &node, HOUR).await.unwrap());
+    let first = Handover::at(ids[0]);
+    let sent = Handover { sent: Some(ids[1]), ..first };
+    let mut known = None;
+    for to in [first, sent, Handover::at(ids[1])] {
+        assert!(turns.hand_over(&stream, &node, known, to).await.unwrap());
+        assert!(!turns.hand_over(&stream, &node, known, Handover::at(ids[2])).await.unwrap(), "it went on since");
+        known = Some(to);
+        assert_eq!(turns.handover(&stream).await, Ok(known));
+    }
+    store.erase(&stream).await.unwrap();
+    assert_eq!(turns.handover(&stream).await, Ok(known), "a position outlives the events");
 }
 
 async fn what_a_dead_node_left_is_found_and_taken_away(store: &impl Store) {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use redis::AsyncCommands;
-use whimbrel::model::{EventId, Start};
+use whimbrel::model::{EventId, Start, StreamName};
 use whimbrel::store::redis::{ConnectError, RedisStore, inspect};
-use whimbrel::store::{Channels, EventLog, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError};
+use whimbrel::store::{
+    Channels, EventLog, Handover, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError, Work,
+};
 
 use crate::conformance::{connect, draft, ids, route, stream};
 use crate::support::redis::RedisServer;
@@ -228,4 +230,24 @@ async fn a_short_route_does_not_shorten_anothers() {
     store.sync(&stream, &brief, None).await.unwrap();
     let left: i64 = server.raw().await.ttl("whimbrel:{device:1}:nodes").await.unwrap();
     assert!(left > 60);
+}
+
+#[tokio::test]
+async fn a_turn_is_one_nodes_until_it_lapses_or_is_given_back() {
+    let server = RedisServer::start();
+    let store = connect(&server, RetentionRules::default()).await;
+    let (turns, stream, one, other) = (store.turns(), StreamName::lifecycle(), NodeId::random(), NodeId::random());
+    let id = store.publish(&stream, &draft("1")).await.unwrap().id;
+    let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(1));
+    for work in [Work::Ingress, Work::Webhook] {
+        assert!(turns.hold(work, &one, hour).await.unwrap() && !turns.hold(work, &other, hour).await.unwrap());
+        turns.let_go(work, &other).await.unwrap();
+        assert!(!turns.hold(work, &other, hour).await.unwrap(), "one can't give back another's turn");
+        turns.let_go(work, &one).await.unwrap();
+        assert!(turns.hold(work, &other, hour).await.unwrap() && turns.hold(work, &other, moment).await.unwrap());
+        eventually("the turn lapses", async || turns.hold(work, &one, hour).await.unwrap().then_some(())).await;
+    }
+    // Whoever has lost the turn can't say any more how far it got.
+    assert_eq!(turns.hand_over(&stream, &other, None, Handover::at(id)).await, Ok(false));
+    assert_eq!(turns.hand_over(&stream, &one, None, Handover::at(id)).await, Ok(true));
 }

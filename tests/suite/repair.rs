@@ -17,7 +17,7 @@ use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
 use whimbrel::store::{
     Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Renewal,
-    RetentionRules, Route, Store, StoreError, Subscription,
+    RetentionRules, Route, Store, StoreError, Subscription, Turns,
 };
 
 use crate::conformance::draft;
@@ -202,6 +202,10 @@ impl Store for Gate {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
+    }
+
+    fn turns(&self) -> &dyn Turns {
+        self.inner.turns()
     }
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::seats::Seats;
 use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing, Start};
 use crate::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
-use crate::store::{NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
+use crate::store::{Handover, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
 /// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
 const OVERHEAD: usize = 192;
@@ -56,6 +56,7 @@ struct Position {
     told: Option<EventId>,
     acked: Option<EventId>,
     erased: Option<EventId>,
+    handover: Option<Handover>,
 }
 
 impl Position {
@@ -300,6 +301,19 @@ impl StreamLog {
         Inbox { standing, pending }
     }
 
+    /// How far the events were handed over.
+    pub fn handover(&mut self, now_ms: u64) -> Option<Handover> {
+        self.expire(now_ms);
+        self.position.and_then(|position| position.handover)
+    }
+
+    /// Writes down that they were handed over further, unless somebody else did meanwhile.
+    pub fn hand_over(&mut self, from: Option<Handover>, to: Handover, now_ms: u64) -> bool {
+        self.expire(now_ms);
+        let there = self.position.as_mut().filter(|position| position.handover == from);
+        there.map(|position| position.handover = Some(to)).is_some()
+    }
+
     /// Reads a page.
     pub fn read(&mut self, start: Start, limit: usize, now_ms: u64, step: u64) -> Page {
         self.touch(now_ms, step);
@@ -366,7 +380,7 @@ impl StreamLog {
         }
         self.position.get_or_insert_with(|| {
             let born = EventId::ZERO.next(now_ms, step);
-            Position { last: born, born, fork: None, told: None, acked: None, erased: None }
+            Position { last: born, born, fork: None, told: None, acked: None, erased: None, handover: None }
         })
     }
 

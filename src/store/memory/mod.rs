@@ -6,6 +6,7 @@
 mod log;
 mod presence;
 mod seats;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use super::mailbox::Mailbox;
 use super::{
     ChannelMessage, Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal,
-    RetentionRules, Route, Store, StoreError, Subscription, millis, now_ms, random_step,
+    RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, now_ms, random_step,
 };
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -349,6 +350,10 @@ impl Store for MemoryStore {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
+    }
+
+    fn turns(&self) -> &dyn Turns {
+        self
     }
 }
 

@@ -14,7 +14,7 @@ use super::errors::{refused, unanswered, unreachable};
 use super::library;
 use super::scripts::{self, Call};
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, NodeId, PAGE_BYTES, Placed, Placement, Rejection, StoreError, millis};
+use crate::store::{Ingress, IngressPage, PAGE_BYTES, Placed, Placement, Rejection, StoreError, millis};
 
 /// What the marks of the ingress stream are kept under where there is one region.
 const ONLY: &str = "local";
@@ -84,16 +84,6 @@ impl RedisStore {
 
 #[async_trait]
 impl Ingress for RedisStore {
-    async fn hold(&self, node: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
-        let call = Call::script(&scripts::CLAIM, &[&self.keys.drainer()]).arg(node.as_str()).arg(millis(ttl));
-        Ok(self.membership.run(call).await? == Value::Int(1))
-    }
-
-    async fn let_go(&self, node: &NodeId) -> Result<(), StoreError> {
-        let call = Call::script(&scripts::UNCLAIM, &[&self.keys.drainer()]).arg(node.as_str());
-        self.membership.run(call).await.map(drop)
-    }
-
     async fn entries(&self, after: EventId, largest: usize) -> Result<IngressPage, StoreError> {
         let call = Call::script(&scripts::INGRESS_READ, &[&self.keys.ingress()])
             .arg(after.to_string())

@@ -1,7 +1,7 @@
 //! The names of keys and channels.
 
 use crate::model::StreamName;
-use crate::store::NodeId;
+use crate::store::{NodeId, Work};
 
 /// All names, behind one prefix.
 pub(super) struct Keys {
@@ -48,9 +48,13 @@ impl Keys {
         format!("{}:ingress:rejected", self.prefix)
     }
 
-    /// Who drains it.
-    pub(super) fn drainer(&self) -> String {
-        format!("{}:ingress:drainer", self.prefix)
+    /// Whose turn it is at a work.
+    pub(super) fn turn(&self, work: Work) -> String {
+        match work {
+            Work::Ingress => format!("{}:ingress:drainer", self.prefix),
+            // In one slot with how far it got.
+            Work::Webhook => format!("{}:{{{}}}:webhook", self.prefix, StreamName::lifecycle()),
+        }
     }
 
     /// Which function library was loaded last.

@@ -20,6 +20,7 @@ mod library;
 mod presence;
 mod scripts;
 mod subscription;
+mod turns;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use self::keys::Keys;
 use self::scripts::Call;
 use super::{
     Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route,
-    Store, StoreError, Subscription, millis, random_step,
+    Store, StoreError, Subscription, Turns, millis, random_step,
 };
 use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -437,5 +438,9 @@ impl Store for RedisStore {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
+    }
+
+    fn turns(&self) -> &dyn Turns {
+        self
     }
 }

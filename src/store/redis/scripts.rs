@@ -68,6 +68,7 @@ scripts! {
     NODES = Script::new, "nodes.lua";
     CLAIM = Script::new, "claim.lua";
     UNCLAIM = Script::new, "unclaim.lua";
+    HAND_OVER = Script::new, "hand_over.lua";
     NOTE = Script::new, "note.lua";
     SEAT = Script::of_stream, "seat.lua";
     KICK = Script::of_stream, "kick.lua";
@@ -293,7 +294,7 @@ impl Fields {
         text(self.next()?)
     }
 
-    fn number(&mut self) -> Result<i64, StoreError> {
+    pub(super) fn number(&mut self) -> Result<i64, StoreError> {
         match self.next()? {
             Value::Int(number) => Ok(number),
             _ => Err(nonsense("a number")),
