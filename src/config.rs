@@ -21,6 +21,7 @@ use crate::directory::RegionRules;
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
 use crate::transport::{Endpoint, Reach};
+use crate::webhook::{SigningKeys, Target};
 
 pub use value::{RedisUrl, RegionUrls, Secret};
 
@@ -183,6 +184,18 @@ settings! {
     max_links: usize = "32", "COUNT", value::count(1, 1024);
     /// After how long a link that carries nothing is closed, in seconds.
     link_idle_seconds: u64 = "60", "SECONDS", value::seconds(1);
+    /// Where connects and disconnects are told, as signed POST requests: an http:// or https://
+    /// URL, the same on all nodes. It needs WHIMBREL_WEBHOOK_SECRET. See docs/webhooks.md.
+    webhook_url: Option<Target> = "", "URL", value::optional(value::from_str);
+    /// A file that holds the URL of the webhook, in case it says more than where.
+    webhook_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The secret with which webhooks are signed: whsec_ and 24 to 64 random bytes in base64.
+    /// While one is replaced, the new one and the old one, space-separated.
+    webhook_secret: Option<SigningKeys> = "", "SECRET", value::optional(value::from_str);
+    /// A file that holds the secret of webhooks.
+    webhook_secret_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// How long the receiver of webhooks may take to answer, in seconds.
+    webhook_timeout_seconds: u64 = "20", "SECONDS", value::seconds(1);
     /// What is logged: error, warn, info, debug, trace, or a filter such as
     /// 'info,whimbrel=debug'.
     log: String = "info", "FILTER", value::log_filter;
@@ -216,6 +229,11 @@ impl Settings {
         Duration::from_secs(self.link_idle_seconds)
     }
 
+    /// How long a webhook's receiver may take to answer.
+    pub fn webhook_timeout(&self) -> Duration {
+        Duration::from_secs(self.webhook_timeout_seconds)
+    }
+
     /// How long a draining node still accepts.
     pub fn drain_delay(&self) -> Duration {
         Duration::from_secs(self.drain_delay_seconds)
@@ -228,25 +246,16 @@ impl Settings {
 
     /// What can only be judged with several settings in view.
     fn settle(mut self) -> Result<Self, SettingError> {
-        if let Some(text) = secret_file("redis_url_file", self.redis_url_file.as_ref(), self.redis_url.is_some())? {
-            let url = value::redis_url(&text).map_err(|e| SettingError::new("redis_url_file", in_file(&e)))?;
-            self.redis_url = Some(url);
-        }
-        if let Some(text) = secret_file("regions_file", self.regions_file.as_ref(), self.regions.is_some())? {
-            let regions = value::regions(&text).map_err(|e| SettingError::new("regions_file", in_file(&e)))?;
-            self.regions = Some(regions);
-        }
-        let directory_file = self.directory_url_file.as_ref();
-        if let Some(text) = secret_file("directory_url_file", directory_file, self.directory_url.is_some())? {
-            let url = value::redis_url(&text).map_err(|e| SettingError::new("directory_url_file", in_file(&e)))?;
-            self.directory_url = Some(url);
-        }
+        from_file("redis_url", &self.redis_url_file, &mut self.redis_url, value::redis_url)?;
+        from_file("regions", &self.regions_file, &mut self.regions, value::regions)?;
+        from_file("directory_url", &self.directory_url_file, &mut self.directory_url, value::redis_url)?;
         self.settle_regions()?;
         if self.ingress == Some(true) && self.redis_url.is_none() {
             let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";
             return Err(SettingError::new("ingress", reason.into()));
         }
         self.settle_links()?;
+        self.settle_webhook()?;
         let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
         if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure) {
             let reason = format!(
@@ -260,15 +269,8 @@ impl Settings {
 
     /// Links need a secret and a store that nodes share, and an address that others can use.
     fn settle_links(&mut self) -> Result<(), SettingError> {
-        if let Some(path) = &self.link_secret_file {
-            let refuse = |reason| SettingError::new("link_secret_file", reason);
-            if self.link_secret.is_some() {
-                return Err(refuse("WHIMBREL_LINK_SECRET is set too; give only one of them".into()));
-            }
-            let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
-            let secret = value::secret(LEAST_LINK_SECRET)(text.trim());
-            self.link_secret = Some(secret.map_err(|e| refuse(format!("in the file: {e}")))?);
-        }
+        let secret = value::secret(LEAST_LINK_SECRET);
+        from_file("link_secret", &self.link_secret_file, &mut self.link_secret, secret)?;
         let Some(address) = self.link_listen else { return Ok(()) };
         let refuse = |reason: &str| Err(SettingError::new("link_listen", reason.into()));
         if self.link_secret.is_none() {
@@ -312,23 +314,41 @@ impl Settings {
         }
         Ok(())
     }
-}
 
-/// What stands in the file of a secret that may also be given as it is.
-fn secret_file(field: &str, path: Option<&PathBuf>, given: bool) -> Result<Option<String>, SettingError> {
-    let Some(path) = path else { return Ok(None) };
-    if given {
-        let plain = variable(field.strip_suffix("_file").unwrap_or(field));
-        return Err(SettingError::new(field, format!("{plain} is set too; give only one of them")));
+    /// Without a secret the receiver could not know who tells it something; and a secret alone tells nobody.
+    fn settle_webhook(&mut self) -> Result<(), SettingError> {
+        from_file("webhook_url", &self.webhook_url_file, &mut self.webhook_url, value::from_str)?;
+        from_file("webhook_secret", &self.webhook_secret_file, &mut self.webhook_secret, value::from_str)?;
+        match (&self.webhook_url, &self.webhook_secret) {
+            (Some(_), None) => {
+                let reason = "webhooks are signed: set WHIMBREL_WEBHOOK_SECRET or WHIMBREL_WEBHOOK_SECRET_FILE";
+                Err(SettingError::new("webhook_url", reason.into()))
+            }
+            (None, Some(_)) => {
+                let reason = "nothing is signed with it: WHIMBREL_WEBHOOK_URL is not set";
+                Err(SettingError::new("webhook_secret", reason.into()))
+            }
+            _ => Ok(()),
+        }
     }
-    // The path is not told: a URL with its password ends up here by mistake.
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SettingError::new(field, format!("the file can't be read: {error}")))?;
-    Ok(Some(text.trim().to_owned()))
 }
 
-fn in_file(reason: &str) -> String {
-    format!("in the file: {reason}")
+/// Takes a setting from a file that holds it, if one is named.
+fn from_file<T>(
+    field: &str,
+    path: &Option<PathBuf>,
+    setting: &mut Option<T>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<(), SettingError> {
+    let Some(path) = path else { return Ok(()) };
+    let refuse = |reason| SettingError::new(&format!("{field}_file"), reason);
+    if setting.is_some() {
+        return Err(refuse(format!("{} is set too; give only one of them", variable(field))));
+    }
+    // The path is not told: the secret itself ends up here by mistake.
+    let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
+    *setting = Some(parse(text.trim()).map_err(|e| refuse(format!("in the file: {e}")))?);
+    Ok(())
 }
 
 impl Default for Settings {
@@ -340,7 +360,7 @@ impl Default for Settings {
 /// Settings of the contract that this version does not have. Nobody who sets one may believe that it
 /// works: most of them guard access.
 const NOT_YET: &[&str] =
-    &["jwt_secret", "jwt_public_key", "jwks_url", "api_keys", "anonymous", "origins", "trusted_proxies", "webhook_url"];
+    &["jwt_secret", "jwt_public_key", "jwks_url", "api_keys", "anonymous", "origins", "trusted_proxies"];
 
 /// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
 fn not_yet(field: &str) -> bool {

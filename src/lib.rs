@@ -32,7 +32,7 @@
 //!   values, and locks, tasks and the store stand around them.
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
 //! - [`ingress`]: takes what producers add straight into Redis.
-//! - `turns`: what one node does for all.
+//! - [`webhook`]: tells a backend who came and who left. `turns`: what one node does for all.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
@@ -65,3 +65,4 @@ pub mod presence;
 pub mod store;
 pub mod transport;
 mod turns;
+pub mod webhook;

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::dispatch::Delivery;
 use crate::link::LinkMetrics;
+use crate::webhook::WebhookMetrics;
 
 /// All figures of a node. Cheap to update from anywhere.
 pub struct Metrics {
@@ -88,6 +89,8 @@ pub struct Metrics {
     pub store_up: Gauge,
     /// Links between nodes.
     pub links: LinkMetrics,
+    /// The webhook.
+    pub webhook: WebhookMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -184,6 +187,7 @@ impl Metrics {
             ),
             store_up: gauge(r, "store_up", "Whether the store answers"),
             links: LinkMetrics::register(r),
+            webhook: WebhookMetrics::register(r),
             registry,
         })
     }

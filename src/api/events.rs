@@ -14,7 +14,8 @@ use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
 use crate::hub::{History, PublishError, check_ephemeral};
 use crate::model::{
-    Draft, Durability, Event, EventId, EventType, Gap, Progress, Published, Reached, StreamKind, StreamName, Ttl,
+    Draft, Durability, Event, EventId, EventType, Gap, Progress, Published, Reached, ShownEvent, StreamKind,
+    StreamName, Ttl,
 };
 
 /// Most bytes of a batch's body.
@@ -282,14 +283,6 @@ fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String
 }
 
 #[derive(Serialize)]
-struct ShownEvent<'a> {
-    id: EventId,
-    r#type: &'a EventType,
-    time: String,
-    data: &'a RawValue,
-}
-
-#[derive(Serialize)]
 struct ShownHistory<'a> {
     events: Vec<ShownEvent<'a>>,
     gap: Option<&'a Gap>,
@@ -297,11 +290,10 @@ struct ShownHistory<'a> {
 }
 
 fn shown(event: &Event) -> Result<ShownEvent<'_>, Problem> {
-    let data = serde_json::from_slice(&event.data).map_err(|error| {
+    ShownEvent::of(event).map_err(|error| {
         tracing::error!(id = %event.id, %error, "an event in the store is not JSON");
         Problem::internal()
-    })?;
-    Ok(ShownEvent { id: event.id, r#type: &event.kind, time: event.time().to_string(), data })
+    })
 }
 
 /// `GET …/events`

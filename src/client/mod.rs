@@ -139,6 +139,11 @@ async fn body(url: &Url, mut response: Response) -> Result<Vec<u8>, Failure> {
 }
 
 fn http() -> Result<reqwest::Client, ClientError> {
+    builder().build().map_err(|e| ClientError::Request(format!("the HTTP client can't be set up: {}", cause(&e))))
+}
+
+/// What all HTTP clients of this program have in common.
+pub(crate) fn builder() -> reqwest::ClientBuilder {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // An error means that another thread was faster, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -146,8 +151,6 @@ fn http() -> Result<reqwest::Client, ClientError> {
     reqwest::Client::builder()
         .user_agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .build()
-        .map_err(|e| ClientError::Request(format!("the HTTP client can't be set up: {}", cause(&e))))
 }
 
 /// Reads the address of a server. A path in it is kept: the service may live below one.
@@ -177,7 +180,7 @@ fn place(url: &Url) -> String {
 }
 
 /// The innermost reason, which is the one that people can act on ("Connection refused").
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }

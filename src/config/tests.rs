@@ -97,6 +97,13 @@ fn a_setting_that_cannot_work_is_refused_in_one_line_that_names_it() {
         ("LINK_SECRET_FILE", "/nonexistent/file"),
         ("MAX_LINKS", "0"),
         ("LINK_IDLE_SECONDS", "0"),
+        ("WEBHOOK_URL", "example.com/hook"),
+        ("WEBHOOK_URL", "ftp://example.com"),
+        ("WEBHOOK_URL_FILE", "/nonexistent/file"),
+        ("WEBHOOK_SECRET", "whsec_c2hvcnQ="),
+        ("WEBHOOK_SECRET", "whsk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("WEBHOOK_SECRET_FILE", "/nonexistent/file"),
+        ("WEBHOOK_TIMEOUT_SECONDS", "0"),
         ("LOG", "info,whimbrel=loud"),
     ] {
         let variable = format!("WHIMBREL_{name}");
@@ -177,6 +184,35 @@ fn links_need_a_secret_a_redis_and_an_address_that_others_can_use() {
 }
 
 #[test]
+fn webhooks_need_an_address_and_a_secret_and_show_neither() {
+    let url = ("WHIMBREL_WEBHOOK_URL", "https://me:pass@example.com/T0K3N");
+    let secret = ("WHIMBREL_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    assert!(refusal(&[], &[url]).starts_with("WHIMBREL_WEBHOOK_URL (--webhook-url): webhooks are signed: "));
+    assert!(refusal(&[], &[secret]).starts_with("WHIMBREL_WEBHOOK_SECRET (--webhook-secret): nothing is signed"));
+    let settings = accepted(&[], &[url, secret]);
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("T0K3N") && !shown.contains("pass") && !shown.contains("MfKQ9r8"), "{shown}");
+    assert_eq!(settings.webhook_timeout(), Duration::from_secs(20));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{}\n", secret.1)).unwrap();
+    let in_file = ("WHIMBREL_WEBHOOK_SECRET_FILE", file.path().to_str().unwrap());
+    assert!(accepted(&[], &[url, in_file]).webhook_secret.is_some());
+    assert!(refusal(&[], &[url, secret, in_file]).contains("WHIMBREL_WEBHOOK_SECRET is set too"));
+    std::fs::write(file.path(), "T0K3N").unwrap();
+    for (given, name) in [(in_file.0, "webhook-secret"), ("WHIMBREL_WEBHOOK_URL_FILE", "webhook-url")] {
+        let line = refusal(&[], &[(given, in_file.1)]);
+        assert!(
+            line.starts_with(&format!("{given} (--{name}-file): in the file: ")) && !line.contains("T0K3N"),
+            "{line}"
+        );
+    }
+    for (flag, value) in [("--webhook-url", "T0K3N"), ("--webhook-secret", "T0K3N")] {
+        assert!(!refusal(&[flag, value], &[]).contains("T0K3N"));
+    }
+}
+
+#[test]
 fn kinds_of_redis_that_this_version_cannot_use_are_refused_by_name() {
     for scheme in ["redis+sentinel", "redis+cluster"] {
         let line = refusal(&["--redis-url", &format!("{scheme}://host")], &[]);
@@ -196,8 +232,6 @@ fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
         "ANONYMOUS",
         "ORIGINS",
         "TRUSTED_PROXIES",
-        "WEBHOOK_URL",
-        "WEBHOOK_URL_FILE",
     ] {
         let variable = format!("WHIMBREL_{name}");
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));

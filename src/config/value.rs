@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use redis::IntoConnectionInfo as _;
 
@@ -232,6 +233,11 @@ pub fn log_filter(text: &str) -> Result<String, String> {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
         _ => Err(format!("{} is not a log filter, such as info or info,whimbrel=debug", quoted(text))),
     }
+}
+
+/// What knows by itself how it is read, and repeats nothing in a refusal.
+pub fn from_str<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// A setting that may be left out: the empty text is none.

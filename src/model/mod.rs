@@ -10,6 +10,7 @@ mod id;
 mod inbox;
 mod marks;
 mod page;
+mod shown;
 mod stream;
 mod time;
 
@@ -21,5 +22,6 @@ pub use id::{EventId, EventIdError};
 pub use inbox::{Inbox, Progress, Standing};
 pub use marks::{Marks, MarksError};
 pub use page::{Fork, Page, Start};
+pub use shown::ShownEvent;
 pub use stream::{NameError, StreamKind, StreamName};
 pub use time::{Time, TimeError};

@@ -34,6 +34,7 @@ use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
+use crate::webhook::{self, Receiver, ReceiverError};
 
 use linking::Linking;
 use memberships::Memberships;
@@ -69,12 +70,16 @@ pub enum ServeError {
     /// The regions can't be worked with.
     #[error(transparent)]
     Regions(#[from] RegionsError),
+    /// Nothing can be sent to the webhook.
+    #[error("WHIMBREL_WEBHOOK_URL (--webhook-url): {0}")]
+    Webhook(#[from] ReceiverError),
 }
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let metrics = Metrics::new();
     let links = linking::set_up(&settings, &metrics).await?;
+    let receiver = receiver(&settings)?;
     let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
     let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics).await?;
@@ -111,7 +116,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         leavings: Arc::default(),
     };
     memberships.begin(opened, node).await;
-    let turns = settings.ingress.unwrap_or(true).then(|| ingress::begin(store, hub.clone(), settings.lease()));
+    let draining =
+        settings.ingress.unwrap_or(true).then(|| ingress::begin(store.clone(), hub.clone(), settings.lease()));
+    let delivering = receiver.map(|receiver| webhook::begin(store, registry.clone(), receiver, settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(presence.keep_for_ever());
@@ -141,13 +148,19 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     }
 
     drain::signal().await;
-    if let Some(turns) = turns {
-        turns.end().await;
+    if let Some(draining) = draining {
+        draining.end().await;
     }
     drain::let_go(&settings, &health, &hub, &connections).await;
     // Nobody is to come in any more; requests that are under way are answered.
     let _ = stop.send(true);
-    let _ = accepting.await;
+    // That the last clients left is told as well.
+    let deliver = async {
+        if let Some(delivering) = delivering {
+            delivering.end().await;
+        }
+    };
+    let _ = tokio::join!(accepting, deliver);
     if let Some(links) = links {
         links.end().await;
     }
@@ -238,6 +251,14 @@ async fn open_store(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Who is told of connects and disconnects, if somebody is.
+fn receiver(settings: &Settings) -> Result<Option<Receiver>, ReceiverError> {
+    let (Some(target), Some(keys)) = (&settings.webhook_url, &settings.webhook_secret) else { return Ok(None) };
+    let receiver = Receiver::new(target.clone(), keys.clone(), settings.webhook_timeout())?;
+    tracing::info!("connects and disconnects are told to {target}");
+    Ok(Some(receiver))
 }
 
 /// Where other nodes and people find this one: its first address, or its Unix socket when it has nothing else.

@@ -46,4 +46,5 @@ mod stores_agree;
 mod support;
 mod token_stream;
 mod tour;
+mod webhooks;
 mod websocket;

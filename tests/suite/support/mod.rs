@@ -7,6 +7,7 @@ pub mod javascript;
 pub mod node;
 pub mod producers;
 pub mod proxy;
+pub mod receiver;
 pub mod redis;
 mod sse;
 mod wanted;

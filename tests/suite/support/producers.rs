@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::ChildStdout;
 
 use super::redis::RedisServer;
 use super::{in_time, installed};
@@ -21,10 +22,22 @@ pub async fn redis_cli(redis: &RedisServer, command: &[&str]) -> Value {
 /// A script in Python under way.
 pub struct Script(tokio::process::Child);
 
+/// The lines that a script prints, as they come.
+pub type Printed = tokio::io::Lines<BufReader<ChildStdout>>;
+
 /// Starts a script of the repository, by its path in it.
 pub fn python(script: &str, arguments: &[&str]) -> Script {
+    python_with(script, arguments, &[])
+}
+
+/// The same, with variables in its environment.
+pub fn python_with(script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Script {
     let mut command = tokio::process::Command::new(installed("python/bin/python"));
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).args(arguments).kill_on_drop(true);
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .kill_on_drop(true);
     Script(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
@@ -32,6 +45,11 @@ impl Script {
     /// Writes to its standard input, which ends when its end is awaited.
     pub async fn feed(&mut self, text: &str) {
         self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// The lines that it prints from now on.
+    pub fn lines(&mut self) -> Printed {
+        BufReader::new(self.0.stdout.take().unwrap()).lines()
     }
 
     /// What it printed, after it ended as it should.

@@ -1,0 +1,256 @@
+//! A turn at delivering: from the place that the store knows until the turn is over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::batch::{self, Batch, MAX_EVENTS, Next};
+use super::receiver::{Answer, Failure, Receiver};
+use crate::backoff::Backoff;
+use crate::dispatch::chain::Chain;
+use crate::metrics::Metrics;
+use crate::model::{EventId, Page, Start, StreamName};
+use crate::store::{Handover, Store, StoreError};
+use crate::turns::{End, Shift, Turn};
+
+/// How often the stream is looked at while nothing is under way. What comes within that time goes out together.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The wait after a request that was not taken, at first and at the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What a node knows of delivering, over all its turns.
+pub struct Delivering {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    receiver: Receiver,
+    stream: StreamName,
+    /// Where this node got to, and of which history that is: after a flush nobody else knows that there was one.
+    known: Option<(EventId, EventId)>,
+    /// The receiver wants no more. That holds until the node is started again.
+    gone: bool,
+    /// Requests failed, and that was logged.
+    failing: bool,
+    progress: bool,
+}
+
+/// A place in the stream, and what the store knows of it.
+struct Place {
+    chain: Chain,
+    handover: Option<Handover>,
+}
+
+impl Delivering {
+    /// Nothing is known yet.
+    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>, receiver: Receiver) -> Self {
+        let stream = StreamName::lifecycle();
+        Delivering { store, metrics, receiver, stream, known: None, gone: false, failing: false, progress: false }
+    }
+
+    async fn deliver(&mut self, turn: &mut Turn<'_>, stop: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
+        let mut place = self.begin().await?;
+        loop {
+            if !turn.keep().await? {
+                return Ok(End::Lost);
+            }
+            if self.gone {
+                if rest(turn.renewal(), stop).await {
+                    return Ok(End::Stopped);
+                }
+                continue;
+            }
+            let page = self.page(place.chain.position()).await?;
+            match next(&place, &page) {
+                Next::Nothing => {
+                    self.metrics.webhook.lag_seconds.set(0.0);
+                    // What came before the node was told to stop is gone out by now.
+                    if rest(turn.renewal().min(Instant::now() + LOOK), stop).await {
+                        return Ok(End::Stopped);
+                    }
+                }
+                Next::Passed(after) => {
+                    if !self.go_on(turn, &mut place, Handover::at(after.position())).await? {
+                        return Ok(End::Lost);
+                    }
+                    place.chain = after;
+                }
+                Next::Batch(batch) => {
+                    let sent = Handover { position: place.chain.position(), sent: Some(batch.after.position()) };
+                    if !self.go_on(turn, &mut place, sent).await? {
+                        return Ok(End::Lost);
+                    }
+                    if let Some(end) = self.send(&batch, page.now_ms, turn, stop).await? {
+                        return Ok(end);
+                    }
+                    if self.gone {
+                        continue;
+                    }
+                    if !self.go_on(turn, &mut place, Handover::at(batch.after.position())).await? {
+                        return Ok(End::Lost);
+                    }
+                    place.chain = batch.after;
+                    self.known = Some((batch.after.position(), page.born));
+                    self.progress = true;
+                }
+            }
+        }
+    }
+
+    /// Where delivery goes on.
+    async fn begin(&self) -> Result<Place, StoreError> {
+        let handover = self.store.turns().handover(&self.stream).await?;
+        let position = match (handover, self.known) {
+            (Some(handover), _) => handover.position,
+            (None, Some((position, _))) => position,
+            // For the first time: with the oldest event that is kept, as whoever asks to be told of connects does
+            // not want to miss those of the minute in which the nodes start.
+            (None, None) => self.store.read(&self.stream, Start::Earliest, 1).await?.from,
+        };
+        Ok(Place { chain: Chain::at(position), handover })
+    }
+
+    /// What the stream has after a position.
+    async fn page(&self, position: EventId) -> Result<Page, StoreError> {
+        let page = self.store.read(&self.stream, Start::After(position), MAX_EVENTS).await?;
+        if page.last >= position {
+            return Ok(page);
+        }
+        // The store lost events that were told already, or all: no new ones may get their ids.
+        let born = self.known.map_or(page.born, |(_, born)| born);
+        self.store.recover(&self.stream, position, born, &[]).await
+    }
+
+    /// Writes down where delivery is now. False: it is not this node's to say.
+    async fn go_on(&self, turn: &Turn<'_>, place: &mut Place, to: Handover) -> Result<bool, StoreError> {
+        if place.handover == Some(to) {
+            return Ok(true);
+        }
+        let moved = self.store.turns().hand_over(&self.stream, turn.node(), place.handover, to).await?;
+        if moved {
+            place.handover = Some(to);
+        }
+        Ok(moved)
+    }
+
+    /// Sends a batch until it is taken. Otherwise it says how the turn ended, or the receiver is gone.
+    async fn send(
+        &mut self,
+        batch: &Batch,
+        now_ms: u64,
+        turn: &mut Turn<'_>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<End>, StoreError> {
+        let read = Instant::now();
+        let waited = Duration::from_millis(batch.oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(oldest)));
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            self.metrics.webhook.lag_seconds.set((waited + read.elapsed()).as_secs_f64());
+            match self.post(batch, turn).await? {
+                None => return Ok(Some(End::Lost)),
+                Some(Answer::Taken) => {
+                    self.taken(batch);
+                    return Ok(None);
+                }
+                Some(Answer::Gone) => {
+                    self.give_up();
+                    return Ok(None);
+                }
+                Some(Answer::Failed(failure)) => {
+                    let wait = backoff.next_wait().max(failure.rest.unwrap_or_default());
+                    self.failed(&failure, wait);
+                    let until = Instant::now() + wait;
+                    while Instant::now() < until {
+                        self.metrics.webhook.lag_seconds.set((waited + read.elapsed()).as_secs_f64());
+                        if rest(until.min(turn.renewal()), stop).await {
+                            return Ok(Some(End::Stopped));
+                        }
+                        if !turn.keep().await? {
+                            return Ok(Some(End::Lost));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a batch once, and keeps the turn meanwhile. `None`: the turn is lost.
+    async fn post(&self, batch: &Batch, turn: &mut Turn<'_>) -> Result<Option<Answer>, StoreError> {
+        let post = self.receiver.post(batch);
+        tokio::pin!(post);
+        loop {
+            tokio::select! {
+                answer = &mut post => return Ok(Some(answer)),
+                () = tokio::time::sleep_until(turn.renewal().into()) => if !turn.keep().await? {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn taken(&mut self, batch: &Batch) {
+        let metrics = &self.metrics.webhook;
+        metrics.batches.inc();
+        metrics.events.inc_by(batch.events as u64);
+        if batch.gap {
+            metrics.gaps.inc();
+            tracing::warn!(id = %batch.id, "the webhook was told of a gap: events were gone before they could be sent");
+        }
+        if std::mem::take(&mut self.failing) {
+            tracing::info!(receiver = %self.receiver.target(), "the webhook is taken again");
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure, wait: Duration) {
+        self.metrics.webhook.failed(failure.kind);
+        let (reason, receiver) = (&failure.reason, self.receiver.target());
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(%reason, ?wait, %receiver, "the webhook was not taken");
+        } else {
+            tracing::warn!(%reason, ?wait, %receiver, "the webhook was not taken; it is sent again until it is");
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.gone = true;
+        self.metrics.webhook.gone.set(1);
+        self.metrics.webhook.failed("gone");
+        tracing::error!(
+            receiver = %self.receiver.target(),
+            "the webhook's receiver answered 410 Gone: nothing more is sent to it until this node is started again"
+        );
+    }
+}
+
+/// What comes next at a place. Where all is gone of what had been sent before, and what is there is beyond, it is
+/// no longer asked for just that.
+fn next(place: &Place, page: &Page) -> Next {
+    let sent = place.handover.and_then(|handover| handover.sent);
+    match batch::next(place.chain, page, sent) {
+        Next::Nothing if sent.is_some() => batch::next(place.chain, page, None),
+        next => next,
+    }
+}
+
+/// Waits. True: the node stops.
+async fn rest(until: Instant, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep_until(until.into()) => false,
+        _ = stop.wait_for(|stop| *stop) => true,
+    }
+}
+
+#[async_trait]
+impl Shift for Delivering {
+    async fn work(&mut self, mut turn: Turn<'_>, stop: &mut watch::Receiver<bool>) -> End {
+        self.metrics.webhook.delivering.set(1);
+        self.progress = false;
+        let end = self.deliver(&mut turn, stop).await;
+        // Whoever delivers now tells how far behind it is.
+        self.metrics.webhook.delivering.set(0);
+        self.metrics.webhook.lag_seconds.set(0.0);
+        end.unwrap_or_else(|error| End::Failed { error, progress: self.progress })
+    }
+}

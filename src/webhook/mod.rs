@@ -1,0 +1,42 @@
+//! Webhooks: a backend is told by POST requests who came and who left.
+//!
+//! ```text
+//! lifecycle stream -> page -> batch (what goes out next) -> receiver (signed, one at a time) -> written down
+//! ```
+//!
+//! One node of a region delivers at a time ([`turns`]). [`delivery`] is such a turn: it reads on from where
+//! the store says that delivery is, makes a [`batch`] of what comes next, writes down what it is going to
+//! send, sends it until it is taken, and writes down that it was. Whoever goes on after a crash in between sends
+//! the same batch once more, under the same `webhook-id`: at least once, and the receiver can tell.
+//!
+//! The requests follow the Standard Webhooks specification, version 1.0.0: see [`signing`] for the signature and
+//! [`receiver`] for what the answers mean. `docs/webhooks.md` is about the same from the outside.
+
+mod batch;
+mod delivery;
+mod metrics;
+mod receiver;
+mod signing;
+mod target;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dispatch::Registry;
+use crate::store::{Store, Work};
+use crate::turns::{self, Turns};
+
+use delivery::Delivering;
+
+pub use metrics::WebhookMetrics;
+pub use receiver::{Receiver, ReceiverError};
+pub use signing::{SigningKeys, SigningKeysError};
+pub use target::{Target, TargetError};
+
+/// Begins to take turns at delivering.
+pub fn begin(store: Arc<dyn Store>, registry: Arc<Registry>, receiver: Receiver, lease: Duration) -> Turns {
+    Turns::begin(|stopped| async move {
+        let mut delivering = Delivering::new(store.clone(), registry.metrics().clone(), receiver);
+        turns::take(&*store, &registry, Work::Webhook, lease, &mut delivering, stopped).await;
+    })
+}
