@@ -52,12 +52,23 @@ pub fn stream() -> impl Filter<Extract = (BodyStream,), Error = warp::Rejection>
 
 /// What the body holds, or why it is not taken.
 pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    let other_than = |name, plain: &str| {
+        headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(plain.as_bytes()))
+    };
+    if other_than(header::CONTENT_ENCODING, "identity") {
         return Err(Problem::unsupported_media("a Content-Encoding is not taken; send the body as it is"));
     }
-    let content_type = match headers.get(header::CONTENT_TYPE) {
-        None => return Ok(Kind::Json),
-        Some(value) => value.to_str().map_err(|_| Problem::unsupported_media("the Content-Type is not text"))?,
+    // What stands before `chunked` would otherwise be taken for the body itself.
+    if other_than(header::TRANSFER_ENCODING, "chunked") {
+        return Err(Problem::unsupported_media("a Transfer-Encoding other than chunked is not taken"));
+    }
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let content_type = match (given.next(), given.next()) {
+        (None, _) => return Ok(Kind::Json),
+        (Some(value), None) => {
+            value.to_str().map_err(|_| Problem::unsupported_media("the Content-Type is not text"))?
+        }
+        _ => return Err(Problem::unsupported_media("the Content-Type is given more than once")),
     };
     let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let essence = essence.trim().to_ascii_lowercase();

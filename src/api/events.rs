@@ -28,7 +28,7 @@ const BATCH_EVENTS: usize = 10_000;
 const TOLD_AT_ONCE: usize = 64;
 
 /// Longest that a request may wait for an acknowledgement, in seconds.
-const MAX_WAIT: u64 = 60;
+const MAX_WAIT: usize = 60;
 
 /// Events in an answer of history, unless the reader wants another number.
 const HISTORY: usize = 100;
@@ -103,7 +103,11 @@ fn location(published: &Published) -> String {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut given = headers.get_all("idempotency-key").iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Problem::bad_request("the Idempotency-Key is given more than once"));
+    }
     let text = value.to_str().map_err(|_| Problem::from(PublishError::Key))?;
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     Ok(Some(bare.to_owned()))
@@ -299,7 +303,7 @@ fn shown(event: &Event) -> Result<ShownEvent<'_>, Problem> {
 /// `GET …/events`
 pub async fn history(api: &Api, stream: StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "before", "limit"])?;
-    let limit = match parameters.parsed::<usize>("limit")? {
+    let limit = match parameters.number("limit")? {
         None => HISTORY,
         Some(limit @ 1..=MAX_HISTORY) => limit,
         Some(limit) => {
@@ -322,8 +326,8 @@ struct ShownProgress<'a> {
 /// `GET …/events/{id}`
 pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["wait"])?;
-    let patience = match parameters.parsed::<u64>("wait")?.unwrap_or(0) {
-        seconds @ 0..=MAX_WAIT => Duration::from_secs(seconds),
+    let patience = match parameters.number("wait")?.unwrap_or(0) {
+        seconds @ 0..=MAX_WAIT => Duration::from_secs(seconds as u64),
         seconds => {
             let detail = format!("the parameter 'wait': {seconds} s are too long; up to {MAX_WAIT} are allowed");
             return Err(Problem::bad_request(detail));

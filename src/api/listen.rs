@@ -203,7 +203,9 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
                 if after == After::Ack && stream.kind() == StreamKind::Topic {
                     return Err(bad(&AckError::Topic(stream)));
                 }
-                given.insert(stream, after);
+                if given.insert(stream, after).is_some() {
+                    return Err(bad(&format!("'{pair}' is given after another for the same stream")));
+                }
             }
             Ok(streams
                 .into_iter()

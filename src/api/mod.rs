@@ -122,7 +122,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Place(stream) => regions::place(api, stream, request).await,
         Route::Sse => listen::sse(api, request).await,
         Route::WebSocket => listen::websocket(api, request).await,
-        Route::Regions => regions::list(api).await,
+        Route::Regions => regions::list(api, &request.query).await,
         Route::Live => Ok(status::live()),
         Route::Ready => Ok(status::ready(api)),
         Route::Metrics => Ok(status::metrics(api)),

@@ -53,6 +53,18 @@ impl Parameters {
         self.one(name)?.map(parse).transpose()
     }
 
+    /// The only value given for `name`, a number in plain digits.
+    pub fn number(&self, name: &str) -> Result<Option<usize>, Problem> {
+        let read = |value: &str| {
+            let plain = value.bytes().all(|byte| byte.is_ascii_digit());
+            plain.then(|| value.parse().ok()).flatten().ok_or_else(|| {
+                let value: String = value.chars().take(64).collect();
+                Problem::bad_request(format!("the parameter '{name}': '{value}' is not a whole number"))
+            })
+        };
+        self.one(name)?.map(read).transpose()
+    }
+
     /// Whether a switch is on: `1` or `true`, `0` or `false`.
     pub fn switch(&self, name: &str) -> Result<bool, Problem> {
         match self.one(name)? {

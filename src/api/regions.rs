@@ -48,7 +48,8 @@ pub async fn place(api: &Api, stream: StreamName, request: Request) -> Result<Re
 }
 
 /// `GET /v1/regions`
-pub async fn list(api: &Api) -> Result<Response, Problem> {
+pub async fn list(api: &Api, query: &str) -> Result<Response, Problem> {
+    Parameters::read(query, &[])?;
     let Some(regions) = api.hub.regions() else {
         let health = api.health.report();
         let only = serde_json::json!({

@@ -53,7 +53,7 @@ struct ShownFollower<'a> {
 /// `GET /v1/topics/{topic}/connections`
 pub async fn followers(api: &Api, topic: StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "limit"])?;
-    let limit = parameters.parsed::<usize>("limit")?.unwrap_or(DEFAULT_LIMIT);
+    let limit = parameters.number("limit")?.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_FOLLOWERS).contains(&limit) {
         return Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {MAX_FOLLOWERS}")));
     }

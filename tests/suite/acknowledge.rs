@@ -177,6 +177,7 @@ async fn over_websocket_an_acknowledgement_is_answered_with_the_position() {
         (json!({"op": "ack", "stream": "device:42", "id": "soon"}), "bad-request", "'soon'"),
         (json!({"op": "ack", "stream": "42", "id": ids[2]}), "bad-request", "42"),
         (json!({"op": "ack", "id": ids[2]}), "bad-request", "stream"),
+        (json!({"op": "ack", "stream": "device:42", "id": ids[2], "upto": 1}), "bad-request", "upto"),
         (json!({"op": "ack", "stream": "device:42", "id": "99999999999999-1"}), "not-published", "99999999999999-1"),
         (json!({"op": "subscribe", "stream": "topic:a", "after": "ack"}), "bad-request", "topic"),
     ] {

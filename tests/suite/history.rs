@@ -37,7 +37,9 @@ async fn a_history_that_makes_no_sense_is_refused() {
     for (query, named) in [
         ("limit=0", "1 to 1000"),
         ("limit=1001", "1 to 1000"),
-        ("limit=-1", "'limit'"),
+        ("limit=-1", "'-1' is not a whole number"),
+        ("limit=%2B5", "'+5' is not a whole number"),
+        ("limit=99999999999999999999", "not a whole number"),
         ("limit=many", "'limit'"),
         ("limit=", "'limit'"),
         ("limit=1&limit=2", "more than once"),

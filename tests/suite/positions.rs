@@ -154,6 +154,13 @@ async fn a_position_that_makes_no_sense_is_refused(world: World) {
         detail(one.clone().after(after)).await;
         detail(two.clone().after(after)).await;
     }
+    let long = format!("c1.{}", "A".repeat(4000));
+    for cursor in ["yesterday", "c1.", "x", "1-1-1", long.as_str()] {
+        detail(one.clone().last_event_id(cursor)).await;
+        detail(two.clone().last_event_id(cursor)).await;
+    }
+    let twice = two.clone().after(&format!("topic:a/{id}")).after("topic:a/1-1");
+    assert!(detail(twice).await.contains("another for the same stream"));
     for pair in ["topic:a/yesterday", "a/1-1", "planet:a/1-1", "/1-1"] {
         detail(two.clone().after(pair)).await;
     }
@@ -185,11 +192,24 @@ async fn a_listener_that_makes_no_sense_is_refused() {
         ("/v1/sse?topic=a&envelope=maybe", "bad-request", "'envelope'"),
         ("/v1/sse?topic=a&heartbeat=1&heartbeat=1", "bad-request", "'heartbeat'"),
         ("/v1/sse?topic=a&types=open", "bad-request", "'open'"),
+        ("/v1/sse?topic=a&types=", "bad-request", "'types'"),
+        ("/v1/sse?topic=a&types=b,,c", "bad-request", "'types'"),
+        ("/v1/sse?topic", "invalid-name", "empty"),
+        ("/v1/sse?device=", "invalid-name", "empty"),
+        ("/v1/sse?device=%FF", "invalid-name", "\u{fffd}"),
+        ("/v1/sse?topic=a&heartbeat=", "bad-request", "'heartbeat'"),
         ("/v1/ws?topic=a", "bad-request", "upgrade"),
     ] {
         let (told, detail) = node.get(path).await.problem(400);
         assert_eq!(told, slug, "{path}");
         assert!(detail.contains(named), "{path}: {detail}");
+    }
+    let binary = node.call("GET", "/v1/sse?topic=a", &[("Last-Event-ID", "\u{e9}")], "").await;
+    assert!(binary.problem(400).1.contains("Last-Event-ID"));
+    let event_stream = [("Accept", "text/event-stream")];
+    for (query, named) in [("limit=5", "'limit'"), ("topic=b", "'topic'"), ("after=yesterday", "'yesterday'")] {
+        let answer = node.call("GET", &format!("/v1/topics/a/events?{query}"), &event_stream, "").await;
+        assert!(answer.problem(400).1.contains(named), "{query}");
     }
     let nothing = Wanted::new(Transport::WebSocket, &[]).connect(&node).await;
     assert_eq!(nothing.ready["positions"], json!({}), "over WebSocket streams can be subscribed to later");

@@ -103,7 +103,7 @@ async fn an_event_that_is_trimmed_while_somebody_waits_is_still_told_about(world
 async fn a_wait_that_makes_no_sense_is_refused() {
     let node = Node::start(&[]);
     let id = node.publish("device:42", "1").await;
-    for wait in ["", "-1", "61", "1.5", "soon", "99999999999999999999"] {
+    for wait in ["", "-1", "%2B5", "61", "1.5", "soon", "99999999999999999999"] {
         let (slug, detail) = node.get(&format!("{}?wait={wait}", path(&id))).await.problem(400);
         assert!(slug == "bad-request" && detail.contains("'wait'"), "{wait}: {detail}");
     }

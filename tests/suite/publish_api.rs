@@ -103,6 +103,84 @@ async fn what_names_no_other_kind_is_json_and_what_would_be_misread_is_refused()
 }
 
 #[tokio::test]
+async fn what_says_two_things_is_refused_and_nothing_is_stored() {
+    let node = Node::start(&[]);
+    let publish =
+        async |headers: &[(&str, &str)], body: &str| node.call("POST", "/v1/topics/a/events", headers, body).await;
+    let keys = publish(&[("Idempotency-Key", "a"), ("Idempotency-Key", "b")], "1").await;
+    assert!(keys.problem(400).1.contains("Idempotency-Key"));
+    for headers in [
+        [("Content-Type", "text/plain"), ("Content-Type", "application/json")],
+        [("Content-Encoding", "identity"), ("Content-Encoding", "gzip")],
+    ] {
+        assert_eq!(publish(&headers, "1").await.problem(415).0, "unsupported-media-type");
+    }
+    let mut http = Http::connect(node.address()).await;
+    let head = format!("POST /v1/topics/a/events HTTP/1.1\r\nHost: {}\r\n", node.address());
+    http.send(format!("{head}Transfer-Encoding: gzip, chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n")).await;
+    assert!(http.answer("POST").await.problem(415).1.contains("Transfer-Encoding"));
+    for query in ["type=a&type=b", "ttl=5&ttl=6", "collapse=a&collapse=b", "ephemeral=1&ephemeral=0", "TYPE=a", "=1"] {
+        let answer = node.call("POST", &format!("/v1/topics/a/events?{query}"), &[], "1").await;
+        assert_eq!(answer.problem(400).0, "bad-request", "{query}");
+    }
+    assert_eq!(node.history("topic:a").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_bad_name_is_refused_wherever_it_stands() {
+    let node = Node::start(&[]);
+    let long = "n".repeat(201);
+    for name in ["", "a%20b", "whimbrel:x", "..", "a%", "a%zz", "%C3%A9", &long] {
+        for (method, rest) in [
+            ("POST", "/events"),
+            ("GET", "/events"),
+            ("GET", "/events/1-1"),
+            ("GET", ""),
+            ("DELETE", ""),
+            ("PUT", "/region"),
+        ] {
+            for kind in ["devices", "topics"] {
+                let answer = node.call(method, &format!("/v1/{kind}/{name}{rest}"), &[], "1").await;
+                assert_eq!(answer.problem(400).0, "invalid-name", "{method} {kind} {name}{rest}");
+            }
+        }
+        for (method, path) in
+            [("POST", "devices/NAME/ack"), ("DELETE", "devices/NAME/connections"), ("GET", "topics/NAME/connections")]
+        {
+            let answer = node.call(method, &format!("/v1/{}", path.replace("NAME", name)), &[], "1").await;
+            assert_eq!(answer.problem(400).0, "invalid-name", "{method} {path} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_is_not_known_is_refused_on_every_path_of_the_api() {
+    let node = Node::start(&[]);
+    let id = node.publish("device:42", "1").await;
+    for (method, path) in [
+        ("POST", "/v1/devices/42/events"),
+        ("POST", "/v1/events"),
+        ("GET", "/v1/devices/42/events"),
+        ("GET", &format!("/v1/devices/42/events/{id}")),
+        ("GET", "/v1/devices/42"),
+        ("POST", "/v1/devices/42/ack"),
+        ("DELETE", "/v1/devices/42/connections"),
+        ("DELETE", "/v1/devices/42"),
+        ("PUT", "/v1/devices/42/region"),
+        ("GET", "/v1/topics/a"),
+        ("GET", "/v1/topics/a/connections"),
+        ("GET", "/v1/nodes"),
+        ("GET", "/v1/regions"),
+        ("GET", "/v1/sse"),
+        ("GET", "/v1/ws"),
+    ] {
+        let (slug, detail) = node.call(method, &format!("{path}?bogus=1"), &[], "1").await.problem(400);
+        assert!(slug == "bad-request" && detail.contains("'bogus'"), "{method} {path}: {detail}");
+    }
+    assert_eq!(node.history("device:42").await, ["1"], "nothing is stored, and nothing is gone");
+}
+
+#[tokio::test]
 async fn bad_json_is_refused_with_its_place() {
     let node = Node::start(&[]);
     for (body, place) in [

@@ -43,6 +43,17 @@ async fn one_bad_entry_does_not_fail_the_others(world: World) {
         r#"{"topic":"a","data":3,"ephemeral":true,"ttl":5}"#,
         r#"{"topic":"a","data":3,"ephemeral":"yes"}"#,
         r#"{"topic":"a","data":3,"key":"a b"}"#,
+        r#"{"topic":"a","data":3,"key":""}"#,
+        r#"{"topic":"a","data":3,"key":5}"#,
+        r#"{"topic":"a","data":3,"type":5}"#,
+        r#"{"topic":"a","data":3,"type":"whimbrel:gap"}"#,
+        r#"{"topic":"a","data":3,"collapse":""}"#,
+        r#"{"topic":"a","data":3,"durable":"disk"}"#,
+        r#"{"topic":"a","data":3,"data":4}"#,
+        r#"{"topic":"whimbrel:x","data":3}"#,
+        r#"{"device":"","data":3}"#,
+        r#"{"device":42,"data":3}"#,
+        r#"{"devices":"1","data":3}"#,
         &large,
         "17",
         r#"{"devices":["1","bad name","2"],"data":4}"#,
@@ -69,6 +80,17 @@ async fn one_bad_entry_does_not_fail_the_others(world: World) {
             "invalid-ephemeral",
             "invalid-entry",
             "invalid-key",
+            "invalid-key",
+            "invalid-entry",
+            "invalid-entry",
+            "invalid-type",
+            "invalid-collapse",
+            "invalid-entry",
+            "invalid-entry",
+            "invalid-name",
+            "invalid-name",
+            "invalid-entry",
+            "invalid-entry",
             "too-large",
             "invalid-entry",
             "device:1",
@@ -152,6 +174,11 @@ async fn a_body_that_is_no_batch_is_refused_whole() {
     assert!(detail.contains("line 3 column 2"), "{detail}");
     assert_eq!(post(&[("Content-Type", "text/plain")], "[]").await.problem(415).0, "unsupported-media-type");
     assert_eq!(post(&[("Content-Encoding", "gzip")], "[]").await.status, 415);
+    for kind in ["multipart/form-data; boundary=x", "application/cloudevents-batch+json"] {
+        assert_eq!(post(&[("Content-Type", kind)], "[]").await.problem(415).0, "unsupported-media-type");
+    }
+    let answer = node.call("POST", "/v1/events?type=a", &[], r#"[{"topic":"a","data":1}]"#).await;
+    assert!(answer.problem(400).1.contains("'type'"));
     assert!(post(&[("Idempotency-Key", "k")], "[]").await.problem(400).1.contains("Idempotency-Key"));
     assert_eq!(post(&[], "[]").await.json(), json!({"results": []}));
     let many = format!("[{}]", vec![r#"{"topic":"a","data":1}"#; 10_001].join(","));

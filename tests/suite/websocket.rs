@@ -183,6 +183,22 @@ async fn an_operation_that_makes_no_sense_is_an_error_with_its_ref_and_no_end() 
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": true, "key": "k"}), "a key"),
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": 1}), "boolean"),
         (json!({"op": "subscribe", "stream": "topic:b", "after": "since:now"}), "'now'"),
+        (json!({"op": "subscribe", "stream": "topic:b", "after": 5}), "string"),
+        (json!({"op": "subscribe", "stream": 5}), "string"),
+        (json!({"op": "subscribe", "stream": "topic:a b"}), "' '"),
+        (json!({"op": "subscribe", "stream": "device:whimbrel:x"}), "whimbrel:"),
+        (json!({"op": "unsubscribe", "stream": "topic:"}), "empty"),
+        (json!({"op": "unsubscribe"}), "stream"),
+        (json!({"op": "publish", "stream": "topic:whimbrel:lifecycle", "data": 1}), "whimbrel:"),
+        (json!({"op": "publish", "stream": format!("topic:{}", "n".repeat(201)), "data": 1}), "201"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "type": "whimbrel:gap"}), "whimbrel:gap"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "type": ""}), "type"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "key": ""}), "key"),
+        (json!({"op": "publish", "data": 1}), "stream"),
+        // Misspelt, it would be another thing than was meant.
+        (json!({"op": "subscribe", "stream": "topic:b", "afer": "earliest"}), "afer"),
+        (json!({"op": "unsubscribe", "stream": "topic:a", "streams": []}), "streams"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "tll": 5}), "tll"),
         (json!({"op": "publish", "stream": "topic:b", "data": "x".repeat(200)}), "100"),
     ] {
         let mut with_ref = operation.clone();
@@ -201,6 +217,7 @@ async fn an_operation_that_makes_no_sense_is_an_error_with_its_ref_and_no_end() 
     assert_eq!(client.ask(json!({"op": "ping"})).await, json!({"op": "pong"}));
     node.publish("topic:a", "1").await;
     assert_eq!(client.data(1).await, ["1"], "it is still connected");
+    assert_eq!(node.history("topic:b").await, [""; 0], "nothing is stored");
 }
 
 #[tokio::test]

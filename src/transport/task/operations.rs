@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -26,25 +27,48 @@ pub fn ready(connection: &Connection, hub: &Hub) -> String {
     .to_string()
 }
 
+// A field that is not known is refused, as a misspelt one would do something else than was meant. What all have in
+// common was read by then.
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Subscribe {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    #[serde(rename = "ref", default)]
+    _reference: IgnoredAny,
     stream: String,
     after: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Unsubscribe {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    #[serde(rename = "ref", default)]
+    _reference: IgnoredAny,
     stream: String,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Ack {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    #[serde(rename = "ref", default)]
+    _reference: IgnoredAny,
     stream: String,
     id: String,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Publish<'a> {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    #[serde(rename = "ref", default)]
+    _reference: IgnoredAny,
     stream: String,
     #[serde(borrow)]
     data: &'a RawValue,
