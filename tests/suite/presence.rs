@@ -150,6 +150,9 @@ async fn a_node_that_gives_no_answer_is_named_as_silent(world: World) {
     let [stopped, node] = world.nodes(&[("WHIMBREL_LEASE_SECONDS", "60")]);
     let id = stopped.id().await;
     stopped.signal("STOP");
+    // It may answer once more before all of it stands still.
+    let silent = async || (node.get_json("/v1/nodes").await["silent"] == json!([id])).then_some(());
+    eventually("it stands still", silent).await;
     for path in ["/v1/nodes", "/v1/topics/news", "/v1/topics/news/connections"] {
         assert_eq!(node.get_json(path).await["silent"], json!([id]), "{path}");
     }
