@@ -13,6 +13,7 @@ local now = clock()
 local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[2]), ARGV[3], ARGV[5])
 -- Not DEL: a large log would hold everybody up.
 redis.call('UNLINK', KEYS[1], KEYS[4])
+redis.call('HDEL', KEYS[3], 'kept')
 -- Nodes keep the newest events in memory, and learn of this with their next sync; those that follow the
 -- stream now are told to sync at once.
 redis.call('HSET', KEYS[3], 'erased', stream.last)

@@ -18,33 +18,24 @@
 local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local data, kind, key, ttl, group = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12]
 
--- Collapse keys that are remembered; over that, those that were used longest ago are forgotten. Some at a
--- time, as looking for them takes reading all.
+-- Milliseconds ahead of need, at most, that a log's life is prolonged.
+local AHEAD = 60000
+
+-- Collapse keys that are remembered; over that, only those that are used most newly are.
 local MAX_GROUPS, KEPT_GROUPS = 256, 192
 
-local function forget_groups()
-  local known = redis.call('HGETALL', collapse)
-  local groups = {}
-  for at = 1, #known, 2 do
-    groups[#groups + 1] = { name = known[at], newest = known[at + 1] }
-  end
-  table.sort(groups, function(a, b) return above(b.newest, a.newest) end)
-  for at = 1, #groups - KEPT_GROUPS do
-    redis.call('HDEL', collapse, groups[at].name)
-  end
-end
-
 -- The mark of an ingress stream is its newest entry that this stream took: `meta` holds a NAME=ID word for
--- each of them, as regions have one each.
-local ingress, taken, after = string.match(ARGV[13], '^(%S+) (%S+) ?(%S*)$')
-local other_marks = {}
-if ingress then
+-- each of them, as regions have one each. These are the words with this entry taken.
+local marks
+if ARGV[13] ~= '' then
+  local ingress, taken, after = string.match(ARGV[13], '^(%S+) (%S+) ?(%S*)$')
   local mark
+  marks = ingress .. '=' .. taken
   for name, id in string.gmatch(redis.call('HGET', meta, 'ingress') or '', '(%S-)=(%S+)') do
     if name == ingress then
       mark = id
     else
-      other_marks[#other_marks + 1] = name .. '=' .. id
+      marks = marks .. ' ' .. name .. '=' .. id
     end
   end
   if mark and not above(taken, mark) then
@@ -53,14 +44,6 @@ if ingress then
   if after ~= '' and (not mark or above(after, mark)) then
     return { '', 0, 5 }
   end
-end
-
-local function raise_mark()
-  other_marks[#other_marks + 1] = ingress .. '=' .. taken
-  redis.call('HSET', meta, 'ingress', table.concat(other_marks, ' '))
-  -- It has to be there for as long as the entry is, whatever happens meanwhile. Who removes that lets it
-  -- expire again.
-  redis.call('PERSIST', meta)
 end
 
 local digest
@@ -76,49 +59,69 @@ if key ~= '' then
     if known_digest ~= digest then
       return { id, 0, 2 }
     end
-    if ingress then raise_mark() end
+    if marks then
+      redis.call('HSET', meta, 'ingress', marks)
+      redis.call('PERSIST', meta)
+    end
     return { id, 0, 1 }
   end
 end
 
-local now = clock()
-local stream = open(events, meta, now, tonumber(ARGV[5]), ARGV[8], ARGV[14])
+local now, step, life = clock(), tonumber(ARGV[5]), tonumber(ARGV[7])
+local stream = open(events, meta, now, step, ARGV[8], ARGV[14])
 local prev = stream.last
-local id = next_id(highest_shown(stream), now, tonumber(ARGV[5]))
+local id = next_id(highest_shown(stream), now, step)
+local expires = ttl == '' and '' or whole(now + tonumber(ttl))
 
 local entry = { 'd', data, 'p', prev }
-if kind ~= '' then
-  entry[#entry + 1] = 't'
-  entry[#entry + 1] = kind
+local function put(name, value)
+  if value ~= '' then
+    entry[#entry + 1] = name
+    entry[#entry + 1] = value
+  end
 end
-if key ~= '' then
-  entry[#entry + 1] = 'k'
-  entry[#entry + 1] = key
-end
-if ttl ~= '' then
-  entry[#entry + 1] = 'x'
-  entry[#entry + 1] = string.format('%.0f', now + tonumber(ttl))
-end
-if group ~= '' then
-  entry[#entry + 1] = 'c'
-  entry[#entry + 1] = group
-end
+put('t', kind)
+put('k', key)
+put('x', expires)
+put('c', group)
 redis.call('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
-redis.call('HSET', meta, 'last', id)
-redis.call('PEXPIRE', events, ARGV[7])
-if ingress then
-  raise_mark()
+
+-- The log's life is prolonged ahead of need, as saying it anew with each event costs nearly as much as the event:
+-- `kept` is until when it is said to live. The position outlives it by more than what is ahead.
+local kept = stream.kept
+if kept and tonumber(kept) >= now + life then
+  redis.call('HSET', meta, 'last', id)
 else
-  redis.call('PEXPIRE', meta, ARGV[8])
+  kept = whole(now + life + math.min(AHEAD, math.floor(life / 16)))
+  redis.call('HSET', meta, 'last', id, 'kept', kept)
+  redis.call('PEXPIREAT', events, kept)
+  -- Also behind an event without a key: what is known of the keys lives as long as the log.
+  redis.call('PEXPIREAT', collapse, kept)
+  if not marks then
+    redis.call('PEXPIRE', meta, ARGV[8])
+  end
+end
+if marks then
+  redis.call('HSET', meta, 'ingress', marks)
+  -- It has to be there for as long as the entry is, whatever happens meanwhile. Who removes that lets it
+  -- expire again.
+  redis.call('PERSIST', meta)
 end
 if group ~= '' then
   redis.call('HSET', collapse, group, id)
+  redis.call('PEXPIREAT', collapse, kept)
   if redis.call('HLEN', collapse) > MAX_GROUPS then
-    forget_groups()
+    -- Some at a time, as looking for those that were used longest ago takes reading all.
+    local known, groups = redis.call('HGETALL', collapse), {}
+    for at = 1, #known, 2 do
+      groups[#groups + 1] = { name = known[at], newest = known[at + 1] }
+    end
+    table.sort(groups, function(a, b) return above(b.newest, a.newest) end)
+    for at = 1, #groups - KEPT_GROUPS do
+      redis.call('HDEL', collapse, groups[at].name)
+    end
   end
 end
--- Also behind an event without a key: what is known of the keys lives as long as the log.
-redis.call('PEXPIRE', collapse, ARGV[7])
 if key ~= '' then
   redis.call('SET', once, id .. ' ' .. digest, 'PX', ARGV[9])
 end
@@ -135,14 +138,14 @@ local told
 local routes = redis.call('HGETALL', nodes)
 for at = 1, #routes, 2 do
   local node = routes[at]
-  local deadline = tonumber(string.match(routes[at + 1], '^(%d+) '))
+  local deadline = tonumber(string.match(routes[at + 1], '^%d+'))
   if not deadline or deadline <= now then
     redis.call('HDEL', nodes, node)
     redis.call('HSET', meta, 'told', prev)
   elseif linked and string.find(linked, ' ' .. node .. ' ', 1, true) then
     by_caller[#by_caller + 1] = node
   else
-    told = told or message(ARGV[1], { id, entry })
+    told = told or message(ARGV[1], id, prev, kind, expires, group, data)
     -- pcall: the event is stored, and an error here would say that it is not. Whoever was not told
     -- finds it with the next sync.
     redis.pcall('PUBLISH', ARGV[10] .. node, told)

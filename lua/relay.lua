@@ -12,5 +12,9 @@ local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2], 'COUNT', 1)[1]
 if not entry then
   return 0
 end
-redis.call('PUBLISH', ARGV[4] .. ARGV[3], message(ARGV[1], entry))
+local function value(name)
+  return field(entry, name) or ''
+end
+local told = message(ARGV[1], entry[1], value('p'), value('t'), value('x'), value('c'), value('d'))
+redis.call('PUBLISH', ARGV[4] .. ARGV[3], told)
 return 1

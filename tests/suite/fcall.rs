@@ -272,9 +272,9 @@ async fn the_function_keeps_as_much_history_as_the_settings_say() {
         let kept: usize = raw.clone().xlen(format!("{base}:events")).await.unwrap();
         assert!((least..=most).contains(&kept), "{stream}: {kept}");
         let ttl: i64 = raw.clone().ttl(format!("{base}:events")).await.unwrap();
-        assert!((seconds - 5..=seconds).contains(&ttl), "{stream}: {ttl}");
+        assert!((seconds - 5..=seconds * 17 / 16).contains(&ttl), "{stream}: {ttl}");
         let ttl: i64 = raw.clone().ttl(format!("{base}:meta")).await.unwrap();
-        assert!((position - 5..=position).contains(&ttl), "{stream}: {ttl}");
+        assert!((position - 5..=position + 120).contains(&ttl), "{stream}: {ttl}");
     }
 }
 

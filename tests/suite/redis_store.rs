@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::AsyncCommands;
-use whimbrel::model::{EventId, Start, StreamName};
+use whimbrel::model::{Draft, EventId, Start, StreamName};
 use whimbrel::store::redis::{ConnectError, RedisStore, inspect};
 use whimbrel::store::{
     Channels, EventLog, Handover, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError, Work,
@@ -250,4 +250,36 @@ async fn a_turn_is_one_nodes_until_it_lapses_or_is_given_back() {
     // Whoever has lost the turn can't say any more how far it got.
     assert_eq!(turns.hand_over(&stream, &other, None, Handover::at(id)).await, Ok(false));
     assert_eq!(turns.hand_over(&stream, &one, None, Handover::at(id)).await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_log_lives_its_time_from_its_newest_event_on_also_when_it_begins_anew_or_its_time_is_prolonged() {
+    let server = RedisServer::start();
+    let rules = |seconds: u32| format!("*=1000/{seconds}").parse::<RetentionRules>().unwrap();
+    let (short, long) = (connect(&server, rules(3_600)).await, connect(&server, rules(86_400)).await);
+    let stream = stream("device:1");
+    let lives = async |seconds: i64| {
+        let key = |name: &str| format!("whimbrel:{{device:1}}:{name}");
+        let mut raw = server.raw().await;
+        let events: i64 = raw.pttl(key("events")).await.unwrap();
+        let collapse: i64 = raw.pttl(key("collapse")).await.unwrap();
+        let meta: i64 = raw.pttl(key("meta")).await.unwrap();
+        // Each publish above was at most a minute ago.
+        assert!(events > (seconds - 60) * 1000 && events <= (seconds + 60) * 1000, "{events} of {seconds}");
+        assert!(collapse == -2 || collapse >= events - 1000, "{collapse} of {events}");
+        assert!(meta > events, "{meta} of {events}");
+    };
+    let grouped = Draft { collapse: Some("a".into()), ..draft("1") };
+    for store in [&short, &long] {
+        let seconds = if std::ptr::eq(store, &short) { 3_600 } else { 86_400 };
+        for event in [draft("1"), draft("2"), grouped.clone(), draft("3")] {
+            store.publish(&stream, &event).await.unwrap();
+            lives(seconds).await;
+        }
+    }
+    long.erase(&stream).await.unwrap();
+    for event in [draft("1"), grouped, draft("2")] {
+        long.publish(&stream, &event).await.unwrap();
+        lives(86_400).await;
+    }
 }

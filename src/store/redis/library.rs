@@ -11,7 +11,7 @@ use redis::{FromRedisValue as _, Value};
 
 use super::RedisStore;
 use super::errors::{refused, unanswered, unreachable};
-use super::scripts::Call;
+use super::scripts::{self, Call};
 use crate::model::Ttl;
 use crate::store::{ONCE_TIME, Retention, StoreError, millis};
 
@@ -133,7 +133,7 @@ impl Library {
                 parts.join(", "),
                 retention.events,
                 millis(retention.time),
-                millis(store.position_time.max(retention.time))
+                store.position_ms_of(retention)
             )
         });
         set("retention", format!("{{\n{}  }}", rules.collect::<String>()));
@@ -150,7 +150,7 @@ fn body(settings: &str) -> String {
     let publish = include_str!("../../../lua/publish.lua");
     let (_first, publish) = publish.split_once('\n').unwrap_or_default();
     [
-        include_str!("../../../lua/stream.lua"),
+        scripts::STREAM_PART,
         "local function publish(KEYS, ARGV)\n",
         publish,
         "end\n",

@@ -36,8 +36,8 @@ use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, RetentionRules, Route,
-    Store, StoreError, Subscription, Turns, millis, random_step,
+    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention,
+    RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, random_step,
 };
 use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -50,6 +50,9 @@ pub(crate) use subscription::{encode, parse};
 
 /// Connections for leases and beats.
 const MEMBERSHIP_POOL_SIZE: usize = 2;
+
+/// More than `lua/publish.lua` prolongs a log's life ahead of need.
+const LIVES_AHEAD: Duration = Duration::from_secs(120);
 
 /// Connections for pages and administration.
 const POOL_SIZE: usize = 8;
@@ -177,10 +180,15 @@ impl RedisStore {
             .arg(self.home())
     }
 
-    /// How long the stream's position lives: never shorter than its log, which could not go on without
-    /// it, as new ids might fall among the old.
+    /// How long the stream's position lives, from when it is said to.
     fn position_ms(&self, stream: &StreamName) -> u64 {
-        millis(self.position_time.max(self.rules.of(stream).time))
+        self.position_ms_of(self.rules.of(stream))
+    }
+
+    /// Never shorter than the log, which could not go on without it, as new ids might fall among the old; and
+    /// somewhat longer than set, as it is not said anew with each event.
+    fn position_ms_of(&self, retention: Retention) -> u64 {
+        millis(self.position_time.max(retention.time) + LIVES_AHEAD)
     }
 
     /// Runs a call for each item on its stream's lane: a stream's calls stay in order, and lanes don't wait

@@ -20,10 +20,11 @@ impl Script {
         Script { code, hash }
     }
 
-    /// A script of one stream: the shared part goes behind the first line, which tells Redis how to run it.
-    fn of_stream(code: &str) -> Self {
+    /// A script with the parts that it shares with others: they go behind the first line, which tells Redis how
+    /// to run it.
+    fn with(parts: &[&str], code: &str) -> Self {
         let (first, rest) = code.split_once('\n').unwrap_or((code, ""));
-        Script::new(format!("{first}\n{}\n{rest}", include_str!("../../../lua/stream.lua")))
+        Script::new(format!("{first}\n{}\n{rest}", parts.concat()))
     }
 
     /// The command that makes the server know it.
@@ -35,9 +36,9 @@ impl Script {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $make:path, $file:literal;)*) => {
+    ($($name:ident = $file:literal, $parts:expr;)*) => {
         $(pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| $make(include_str!(concat!("../../../lua/", $file)).into()));)*
+            LazyLock::new(|| Script::with($parts, include_str!(concat!("../../../lua/", $file))));)*
 
         /// All of them, to be loaded when a connection opens.
         pub(super) fn all() -> impl Iterator<Item = &'static Script> {
@@ -46,41 +47,52 @@ macro_rules! scripts {
     };
 }
 
+/// What scripts of one stream share.
+pub(super) const STREAM_PART: &str = include_str!("../../../lua/stream.lua");
+/// Of those, what the scripts share that read its log.
+const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
+/// And those that keep a device's connections.
+const SEATS_PART: &str = include_str!("../../../lua/seats.lua");
+
+const STREAM: &[&str] = &[STREAM_PART];
+const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
+const SEATS: &[&str] = &[STREAM_PART, SEATS_PART];
+
 scripts! {
-    PUBLISH = Script::of_stream, "publish.lua";
-    TELL = Script::of_stream, "tell.lua";
-    SYNC = Script::of_stream, "sync.lua";
-    RECOVER = Script::of_stream, "recover.lua";
-    DETACH = Script::of_stream, "detach.lua";
-    RELAY = Script::of_stream, "relay.lua";
-    READ = Script::of_stream, "read.lua";
-    READ_BEFORE = Script::of_stream, "read_before.lua";
-    ACKNOWLEDGE = Script::of_stream, "acknowledge.lua";
-    INBOX = Script::of_stream, "inbox.lua";
-    ERASE = Script::of_stream, "erase.lua";
-    INGRESS_READ = Script::of_stream, "ingress_read.lua";
-    INGRESS_LIFT = Script::of_stream, "ingress_lift.lua";
-    REJECT = Script::new, "reject.lua";
-    REGISTER = Script::new, "register.lua";
-    RENEW = Script::new, "renew.lua";
-    BEAT = Script::new, "beat.lua";
-    ASSERT_NODE = Script::new, "assert_node.lua";
-    NODES = Script::new, "nodes.lua";
-    CLAIM = Script::new, "claim.lua";
-    UNCLAIM = Script::new, "unclaim.lua";
-    HAND_OVER = Script::new, "hand_over.lua";
-    NOTE = Script::new, "note.lua";
-    SEAT = Script::of_stream, "seat.lua";
-    KICK = Script::of_stream, "kick.lua";
-    DEVICE = Script::of_stream, "device.lua";
-    LINK_ADDRESS = Script::new, "link_address.lua";
-    HABITS = Script::of_stream, "habits.lua";
-    HOME_CLAIM = Script::of_stream, "home_claim.lua";
-    DIRECTORY_ASSIGN = Script::new, "directory_assign.lua";
-    DIRECTORY_BUCKET = Script::new, "directory_bucket.lua";
-    DIRECTORY_CHANGES = Script::new, "directory_changes.lua";
-    DIRECTORY_POSITION = Script::new, "directory_position.lua";
-    IDENTITY = Script::new, "identity.lua";
+    PUBLISH = "publish.lua", STREAM;
+    TELL = "tell.lua", STREAM;
+    SYNC = "sync.lua", PAGES;
+    RECOVER = "recover.lua", PAGES;
+    DETACH = "detach.lua", SEATS;
+    RELAY = "relay.lua", PAGES;
+    READ = "read.lua", PAGES;
+    READ_BEFORE = "read_before.lua", PAGES;
+    ACKNOWLEDGE = "acknowledge.lua", STREAM;
+    INBOX = "inbox.lua", PAGES;
+    ERASE = "erase.lua", STREAM;
+    INGRESS_READ = "ingress_read.lua", PAGES;
+    INGRESS_LIFT = "ingress_lift.lua", PAGES;
+    REJECT = "reject.lua", &[];
+    REGISTER = "register.lua", &[];
+    RENEW = "renew.lua", &[];
+    BEAT = "beat.lua", &[];
+    ASSERT_NODE = "assert_node.lua", &[];
+    NODES = "nodes.lua", &[];
+    CLAIM = "claim.lua", &[];
+    UNCLAIM = "unclaim.lua", &[];
+    HAND_OVER = "hand_over.lua", &[];
+    NOTE = "note.lua", &[];
+    SEAT = "seat.lua", SEATS;
+    KICK = "kick.lua", SEATS;
+    DEVICE = "device.lua", SEATS;
+    LINK_ADDRESS = "link_address.lua", &[];
+    HABITS = "habits.lua", STREAM;
+    HOME_CLAIM = "home_claim.lua", STREAM;
+    DIRECTORY_ASSIGN = "directory_assign.lua", &[];
+    DIRECTORY_BUCKET = "directory_bucket.lua", &[];
+    DIRECTORY_CHANGES = "directory_changes.lua", &[];
+    DIRECTORY_POSITION = "directory_position.lua", &[];
+    IDENTITY = "identity.lua", &[];
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
