@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -57,6 +58,8 @@ pub struct Dispatcher {
     stream: StreamName,
     /// Which attach of this node this is.
     registration: u64,
+    /// Whether the store has this node's route noted, as far as is known.
+    noted: AtomicBool,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Told whenever the phase changes and whenever an answer of the store has been dealt with.
@@ -107,6 +110,7 @@ impl Dispatcher {
         Dispatcher {
             stream,
             registration,
+            noted: AtomicBool::new(false),
             metrics,
             state: Mutex::new(State {
                 phase: Phase::Attaching(VecDeque::new()),
@@ -138,6 +142,16 @@ impl Dispatcher {
 
     pub(super) fn registration(&self) -> u64 {
         self.registration
+    }
+
+    /// Whether the store has this node's route noted. The caller sees to it if not.
+    pub(super) fn note(&self) -> bool {
+        self.noted.swap(true, Ordering::Relaxed)
+    }
+
+    /// The node's id may have changed, or the store may have lost what it had noted.
+    pub(super) fn forget_note(&self) {
+        self.noted.store(false, Ordering::Relaxed);
     }
 
     /// Keeps the dispatcher here until [`Dispatcher::unpin`], if it can be followed.

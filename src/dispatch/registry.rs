@@ -253,7 +253,7 @@ impl Registry {
     pub fn sync(self: &Arc<Self>, stream: &StreamName) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
-            Some(dispatcher) => self.start(&dispatcher, dispatcher.sync()),
+            Some(dispatcher) => self.sync_anew(&dispatcher),
             None => self.detach_stray(stream),
         }
     }
@@ -262,7 +262,7 @@ impl Registry {
     pub fn sync_followed(self: &Arc<Self>, stream: &StreamName) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         if let Some(dispatcher) = dispatcher {
-            self.start(&dispatcher, dispatcher.sync());
+            self.sync_anew(&dispatcher);
         }
     }
 
@@ -275,7 +275,7 @@ impl Registry {
     pub fn sync_where(self: &Arc<Self>, wanted: impl Fn(&StreamName) -> bool) {
         let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
         for dispatcher in dispatchers.into_iter().filter(|dispatcher| wanted(dispatcher.stream())) {
-            self.start(&dispatcher, dispatcher.sync());
+            self.sync_anew(&dispatcher);
         }
     }
 
@@ -416,6 +416,12 @@ impl Registry {
         }
     }
 
+    /// Syncs a stream of which the store may have lost something.
+    fn sync_anew(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>) {
+        dispatcher.forget_note();
+        self.start(dispatcher, dispatcher.sync());
+    }
+
     /// Does what a dispatcher asks for, and what it asks for next, until it is content.
     async fn run(self: Arc<Self>, dispatcher: Arc<Dispatcher>, ask: Ask) {
         let mut next = Some(ask);
@@ -440,6 +446,7 @@ impl Registry {
                 }
                 Err(error) => {
                     tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
+                    dispatcher.forget_note();
                     tokio::time::sleep(backoff.next_wait()).await;
                     // What the dispatcher asks for already it awaits, and would not ask for again.
                     next = next.filter(|ask| *ask != Ask::Wait).or_else(|| dispatcher.sync());
@@ -483,7 +490,9 @@ impl Registry {
     fn route(&self, dispatcher: &Dispatcher) -> Route {
         // Two syncs may fail before a route lapses.
         let ttl = self.sync_interval(self.streams()) * 3 + self.settings.lease;
-        Route { node: (*self.node()).clone(), registration: dispatcher.registration(), ttl }
+        // Before the node's id is looked at: were that new, the sync that follows a new id forgets this again.
+        let noted = dispatcher.note();
+        Route { node: (*self.node()).clone(), registration: dispatcher.registration(), ttl, noted }
     }
 
     /// The time between two syncs of a stream: as set, unless so many streams would cost the store more

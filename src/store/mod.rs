@@ -108,6 +108,9 @@ pub struct Route {
     pub registration: u64,
     /// For how long the route holds unless it is asserted again, on the store's clock.
     pub ttl: Duration,
+    /// Whether the store wrote down before that this node has a route to the stream, for whoever cleans up after
+    /// the node. It need not again, unless the node got another id or the store lost something since.
+    pub noted: bool,
 }
 
 /// The logs of all streams, and the routes to the nodes that follow them.

@@ -97,7 +97,7 @@ pub fn draft(data: impl Into<Bytes>) -> Draft {
 }
 
 pub fn route(node: &NodeId, registration: u64) -> Route {
-    Route { node: node.clone(), registration, ttl: HOUR }
+    Route { node: node.clone(), registration, ttl: HOUR, noted: false }
 }
 
 async fn publish(store: &impl Store, stream: &StreamName, count: usize) -> Vec<EventId> {

@@ -16,6 +16,7 @@ promises! {
     on_redis:
         clients_of_a_killed_node_resume_elsewhere,
         a_drained_node_leaves_no_routes,
+        a_store_that_lost_everything_has_the_streams_of_a_node_noted_again,
         a_node_that_was_stopped_for_longer_than_its_lease_misses_nothing,
 }
 
@@ -154,4 +155,20 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_misses_nothing(world:
     other.publish("topic:news", "50").await;
     assert_eq!(client.data(1).await, ["50"]);
     eventually("it goes on under a new id", async || (node.id().await != id).then_some(())).await;
+}
+
+async fn a_store_that_lost_everything_has_the_streams_of_a_node_noted_again(world: World) {
+    let [node] = world.nodes(&[("WHIMBREL_LEASE_SECONDS", "2"), ("WHIMBREL_SYNC_SECONDS", "1")]);
+    let _client = world.wanted(&["device:42"]).connect(&node).await;
+    let raw = world.redis.as_ref().unwrap().raw().await;
+    let noted = async || {
+        let nodes: Vec<String> = raw.clone().zrange("whimbrel:nodes", 0, -1).await.unwrap();
+        let [node] = &nodes[..] else { return None };
+        let streams: Vec<String> = raw.clone().smembers(format!("whimbrel:{{node:{node}}}:streams")).await.unwrap();
+        (streams == ["device:42"]).then(|| node.clone())
+    };
+    let first = eventually("the stream is noted", noted).await;
+    redis::cmd("FLUSHALL").exec_async(&mut raw.clone()).await.unwrap();
+    let second = eventually("the stream is noted again", noted).await;
+    assert_ne!(first, second, "a node that lost its lease takes a new id");
 }

@@ -139,7 +139,7 @@ impl<'a> Told<'a> {
                 self.page(&page)
             }
             Operation::Sync { node, head } => {
-                let route = Route { node: self.nodes[node].clone(), registration: 1, ttl: HOUR };
+                let route = Route { node: self.nodes[node].clone(), registration: 1, ttl: HOUR, noted: false };
                 let page = store.sync(&stream, &route, head.map(|id| self.id(id))).await.unwrap();
                 self.page(&page)
             }

@@ -571,6 +571,7 @@ impl World {
             node: self.nodes[node].id.clone(),
             registration: dispatcher.registration(),
             ttl: Duration::from_millis(ROUTE_TIME),
+            noted: true,
         };
         let page = self.log.sync(&route, head, self.now, 1);
         self.cut(page)

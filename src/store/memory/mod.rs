@@ -402,7 +402,7 @@ mod tests {
         let node = NodeId::random();
         drop(store.subscribe(&node).await.unwrap());
         store.register(&node, &NodeInfo::default(), Duration::from_secs(1)).await.unwrap();
-        let route = Route { node, registration: 1, ttl: Duration::from_secs(1) };
+        let route = Route { node, registration: 1, ttl: Duration::from_secs(1), noted: false };
         store.sync(&stream("topic:1"), &route, None).await.unwrap();
         store.publish(&stream("device:1"), &Draft { key: Some("k".to_owned()), ..draft(100) }).await.unwrap();
         let mut state = store.state.lock();

@@ -283,14 +283,19 @@ impl EventLog for RedisStore {
             .arg(PAGE_EVENTS)
             .arg(PAGE_BYTES)
             .arg(self.home());
-        // Written down before the route exists, so that whoever cleans up after this node finds it; with
-        // every sync, as the node may have got a new id.
-        let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
-        let mut page = Err(StoreError::Protocol("no answer to a sync".to_owned()));
-        for answer in self.lanes.of(stream).run_all([note, sync].into_iter()).await {
-            page = Ok(answer?);
-        }
-        let page = scripts::page(page?)?;
+        let lane = self.lanes.of(stream);
+        let answer = if route.noted {
+            lane.run(sync).await?
+        } else {
+            // Written down before the route exists, so that whoever cleans up after this node finds it.
+            let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
+            let mut last = Err(StoreError::Protocol("no answer to a sync".to_owned()));
+            for answer in lane.run_all([note, sync].into_iter()).await {
+                last = Ok(answer?);
+            }
+            last?
+        };
+        let page = scripts::page(answer)?;
         // A device that connects is synced first: already its first event can leave nodes out.
         self.detours.told_clock(page.now_ms);
         Ok(page)
