@@ -19,6 +19,10 @@ struct Chain {
     holes: Vec<(EventId, EventId)>,
     /// When it was told that the store lost something.
     losses_told: Vec<Moment>,
+    /// In which session it was told the last of these.
+    told_in: u64,
+    /// And was told that one again in a later one.
+    told_again: bool,
     /// Where a notice put it back to, until it gets an event.
     put_back: Option<EventId>,
 }
@@ -118,6 +122,8 @@ impl<'a> Follower<'a> {
                     seen: HashSet::new(),
                     holes: Vec::new(),
                     losses_told: Vec::new(),
+                    told_in: session.number,
+                    told_again: false,
                     put_back: None,
                 };
                 self.chains.insert(stream.clone(), chain);
@@ -186,17 +192,34 @@ impl<'a> Follower<'a> {
                 }
             }
         }
+        let known_already = gap.as_ref().is_some_and(|gap| self.left_before_the_mark(session, stream, gap, moment));
         let Some(chain) = self.chains.get_mut(stream) else { return };
         chain.position = to;
         if is_event {
             chain.seen.insert(to);
         }
-        let told_again = gap.as_ref().is_some_and(|gap| chain.put_back == Some(gap.after));
+        let was_put_back = gap.as_ref().is_some_and(|gap| chain.put_back == Some(gap.after));
         chain.put_back = gap.as_ref().filter(|gap| !is_event && gap.next < gap.after).map(|gap| gap.next);
         chain.holes.extend(gap.map(|gap| (gap.after, gap.next)));
-        if lost && !told_again {
+        if lost && known_already {
+            chain.told_again = true;
+        } else if lost && !was_put_back {
             chain.losses_told.push(moment);
+            (chain.told_in, chain.told_again) = (session.number, false);
         }
+    }
+
+    /// Whether all losses were told, but the last one in an earlier session that ended among events which were
+    /// published before anybody was told of it. The mark that tells the rest comes behind those, and where a
+    /// position lies before the mark it does not say whether its owner was told already: it is told again, once.
+    fn left_before_the_mark(&self, session: &Session, stream: &StreamName, gap: &Gap, moment: Moment) -> bool {
+        let chain = &self.chains[stream];
+        let published = self.ledger.known(stream, gap.after).map(|known| self.ledger.publish(known).begun);
+        gap.reason == GapReason::Lost
+            && chain.losses_told.len() == self.ledger.losses_before(stream, moment).count()
+            && chain.told_in != session.number
+            && !chain.told_again
+            && published.zip(self.ledger.first_told(stream, moment)).is_some_and(|(published, told)| published < told)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the one place where all of this meets")]
@@ -229,6 +252,7 @@ impl<'a> Follower<'a> {
             GapReason::Lost => {
                 chain.losses_told.len() < self.ledger.losses_before(stream, moment).count()
                     || chain.put_back == Some(gap.after)
+                    || self.left_before_the_mark(session, stream, gap, moment)
             }
         };
         if !justified {

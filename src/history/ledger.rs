@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use super::record::{Loss, Outcome, Record};
 use super::verdict::Violation;
-use crate::model::{EventId, StreamName};
+use crate::model::{EventId, GapReason, StreamName};
 
 /// The place of a record in the history: what happened before what.
 pub type Moment = usize;
@@ -84,6 +84,8 @@ pub struct Ledger {
     by_payload: HashMap<String, usize>,
     streams: HashMap<StreamName, Stream>,
     losses: Vec<Lost>,
+    /// When anybody was told that the store lost something of a stream.
+    losses_told: HashMap<StreamName, Vec<Moment>>,
     pub quiet: Option<Moment>,
 }
 
@@ -140,6 +142,9 @@ impl Ledger {
                 Record::Log { stream, ids, retention } => {
                     let log = Some((ids.iter().copied().collect(), *retention));
                     self.streams.entry(stream.clone()).or_default().log = log;
+                }
+                Record::Gap { stream, reason: GapReason::Lost, .. } => {
+                    self.losses_told.entry(stream.clone()).or_default().push(moment);
                 }
                 Record::Quiet => self.quiet = Some(moment),
                 _ => {}
@@ -336,6 +341,12 @@ impl Ledger {
         let lost_something =
             self.has_open_publishes(stream) || self.events(stream).any(|(id, _)| self.fate(stream, id) == Fate::Lost);
         self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
+    }
+
+    /// When the first of all was told of the last of these.
+    pub fn first_told(&self, stream: &StreamName, moment: Moment) -> Option<Moment> {
+        let lost = self.losses_before(stream, moment).last()?.from;
+        self.losses_told.get(stream)?.iter().copied().find(|told| *told > lost)
     }
 
     /// Publishes by outcome: ok, failed, unknown.

@@ -284,6 +284,24 @@ fn a_loss_may_be_told_again_to_who_was_put_back_before_it_was_reported() {
 }
 
 #[test]
+fn a_loss_may_be_told_again_once_to_who_left_before_the_mark() {
+    // 5 and 6 come after the loss, but before anybody is told of it; the first client then leaves between them.
+    let left = || {
+        let told = fork().loss(Loss::Tail).ok(5..=6).gap(1, 4, 5, GapReason::Lost).events(1, 5..=5);
+        told.events(2, 5..=6).end(1).ok(7..=8).session(3, 1, 5)
+    };
+    let rest = |h: History| h.gap(2, 6, 7, GapReason::Lost).events(2, 7..=8).log([1, 2, 5, 6, 7, 8]);
+    let again = || left().events(3, 6..=6).gap(3, 6, 7, GapReason::Lost).events(3, 7..=7);
+    rest(again().events(3, 8..=8)).sound();
+    // What was published after somebody was told lies behind the mark.
+    let behind = left().events(3, 6..=7).gap(3, 7, 8, GapReason::Lost).events(3, 8..=8);
+    rest(behind).breaks(&["told to miss 7-1..8-1, but nothing is missing"]);
+    // Who does not leave was told, and so was who was told again.
+    let stays = left().gap(3, 5, 6, GapReason::Lost).events(3, 6..=6).gap(3, 6, 7, GapReason::Lost).events(3, 7..=8);
+    rest(stays).breaks(&["told to miss 6-1..7-1, but nothing is missing"]);
+}
+
+#[test]
 fn a_store_that_went_back_in_time() {
     // The new master's clock is behind: 3 and 4 are stored below the lost 7 and 8.
     let behind = History::default().session(1, 1, 0).ok([1, 7, 8]).events(1, [1, 7, 8]).loss(Loss::Tail).ok(3..=4);

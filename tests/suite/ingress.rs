@@ -328,7 +328,7 @@ async fn an_outage_longer_than_any_key_lives_makes_nothing_come_twice() {
     assert_eq!(raw.xlen::<_, u64>(INGRESS).await.unwrap(), 0);
     let meta = "whimbrel:{topic:news}:meta";
     let ttl: i64 = raw.pttl(meta).await.unwrap();
-    assert!((0..=1000).contains(&ttl), "{ttl}");
+    assert!((0..=1000 + 120_000).contains(&ttl), "{ttl}");
 }
 
 #[tokio::test]
