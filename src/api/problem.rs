@@ -157,6 +157,7 @@ impl fmt::Display for Problem {
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let (title, status) = match &error {
+            PublishError::Reserved(_) => ("Only the service itself publishes there", StatusCode::FORBIDDEN),
             PublishError::Json(_) => ("The data is not JSON", StatusCode::BAD_REQUEST),
             PublishError::TooLarge { .. } => ("Too large", StatusCode::PAYLOAD_TOO_LARGE),
             PublishError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),

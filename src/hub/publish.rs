@@ -18,6 +18,9 @@ const MAX_COLLAPSE: usize = 128;
 /// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
+    /// Only the service itself publishes there.
+    #[error("only the service itself publishes to {0}; it can be followed and read")]
+    Reserved(StreamName),
     /// The data is not JSON.
     #[error("the data is not JSON: {0}")]
     Json(String),
@@ -45,6 +48,7 @@ impl PublishError {
     /// The problem's name in every answer.
     pub const fn slug(&self) -> &'static str {
         match self {
+            PublishError::Reserved(_) => "reserved",
             PublishError::Json(_) => "invalid-json",
             PublishError::TooLarge { .. } => "too-large",
             PublishError::Key => "invalid-key",
@@ -78,7 +82,7 @@ pub fn check_ephemeral<const N: usize>(given: [(&'static str, bool); N]) -> Resu
 impl Hub {
     /// Publishes an event. When this returns an id, the store has it.
     pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
-        let published = match self.check(draft) {
+        let published = match self.check(stream, draft) {
             Ok(()) => self.store.publish(stream, draft).await.map_err(PublishError::from),
             Err(error) => Err(error),
         };
@@ -93,7 +97,7 @@ impl Hub {
         draft: &Draft,
         durability: Durability,
     ) -> Result<Receipt, PublishError> {
-        let receipt = match self.check(draft) {
+        let receipt = match self.check(stream, draft) {
             Ok(()) => self.store.publish_durably(stream, draft, durability).await.map_err(PublishError::from),
             Err(error) => Err(error),
         };
@@ -105,7 +109,7 @@ impl Hub {
 
     /// Publishes a batch in order, each event for itself. The answers are in the same order.
     pub async fn publish_all(&self, batch: Vec<(StreamName, Draft)>) -> Vec<Result<Published, PublishError>> {
-        let refusals: Vec<_> = batch.iter().map(|(_, draft)| self.check(draft).err()).collect();
+        let refusals: Vec<_> = batch.iter().map(|(stream, draft)| self.check(stream, draft).err()).collect();
         let sound: Vec<_> =
             batch.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(entry, _)| entry).collect();
         let mut stored = self.store.publish_all(&sound).await.into_iter();
@@ -124,15 +128,15 @@ impl Hub {
     /// Tells an event to whoever is connected now, at most once, and stores nothing. Gives the number of nodes
     /// that were told.
     pub async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, PublishError> {
-        self.check_data(data)?;
+        self.check_data(stream, data)?;
         let told = self.store.tell(stream, kind, data).await?;
         self.metrics.ephemeral.inc();
         Ok(told)
     }
 
     /// Whether an event may be published: for whoever publishes past the hub.
-    pub fn check(&self, draft: &Draft) -> Result<(), PublishError> {
-        self.check_data(&draft.data)?;
+    pub fn check(&self, stream: &StreamName, draft: &Draft) -> Result<(), PublishError> {
+        self.check_data(stream, &draft.data)?;
         let sound = |text: &Option<String>, most| {
             text.as_ref()
                 .is_none_or(|text| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()))
@@ -146,7 +150,10 @@ impl Hub {
         Ok(())
     }
 
-    fn check_data(&self, data: &Bytes) -> Result<(), PublishError> {
+    fn check_data(&self, stream: &StreamName, data: &Bytes) -> Result<(), PublishError> {
+        if stream.is_reserved() {
+            return Err(PublishError::Reserved(stream.clone()));
+        }
         let (size, limit) = (data.len(), self.limits.event_bytes);
         if size > limit {
             return Err(PublishError::TooLarge { size, limit });

@@ -167,7 +167,7 @@ impl<'a> Drain<'a> {
         let mut rejections = Vec::new();
         for entry in page.entries {
             self.after = entry.id;
-            let event = entry::read(&entry).and_then(|(stream, draft)| match self.hub.check(&draft) {
+            let event = entry::read(&entry).and_then(|(stream, draft)| match self.hub.check(&stream, &draft) {
                 Ok(()) => Ok((stream, draft)),
                 Err(error) => Err(error.to_string()),
             });

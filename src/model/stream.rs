@@ -12,6 +12,9 @@ const MAX_NAME: usize = 200;
 /// Names that begin so belong to the service itself.
 const RESERVED: &str = "whimbrel:";
 
+/// The one of them that others may follow.
+const LIFECYCLE: &str = "whimbrel:lifecycle";
+
 /// Whether a stream is a device's inbox or a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StreamKind {
@@ -38,13 +41,20 @@ pub struct StreamName(Arc<str>);
 impl StreamName {
     /// The stream of the device or topic called `name`.
     pub fn new(kind: StreamKind, name: &str) -> Result<Self, NameError> {
-        check_name(name)?;
+        if (kind, name) != (StreamKind::Topic, LIFECYCLE) {
+            check_name(name)?;
+        }
         Ok(StreamName(format!("{}:{name}", kind.as_str()).into()))
     }
 
-    /// The topic on which the service tells who came and who left.
+    /// The topic that tells which devices connect and disconnect.
     pub fn lifecycle() -> Self {
-        StreamName("topic:whimbrel:lifecycle".into())
+        StreamName(format!("{}:{LIFECYCLE}", StreamKind::Topic.as_str()).into())
+    }
+
+    /// Whether only the service itself publishes to it.
+    pub fn is_reserved(&self) -> bool {
+        self.name().starts_with(RESERVED)
     }
 
     /// Device inbox or topic.
@@ -197,7 +207,15 @@ mod tests {
             assert!(refusal.contains("allowed are"), "{refusal}");
         }
         assert!(StreamName::new(StreamKind::Topic, &"x".repeat(200)).is_ok());
+        assert!(StreamName::new(StreamKind::Device, LIFECYCLE).is_err());
         assert!("queue:x".parse::<StreamName>().unwrap_err().to_string().contains("device:NAME or topic:NAME"));
+    }
+
+    #[test]
+    fn of_the_services_own_names_one_can_be_followed() {
+        let stream: StreamName = "topic:whimbrel:lifecycle".parse().unwrap();
+        assert_eq!((&stream, stream.is_reserved()), (&StreamName::lifecycle(), true));
+        assert!(!"topic:lifecycle".parse::<StreamName>().unwrap().is_reserved());
     }
 
     #[test]

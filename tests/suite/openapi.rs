@@ -155,6 +155,7 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("post", publish, "", "content-type: multipart/form-data", "1", "unsupported-media-type"),
         ("post", publish, "", "idempotency-key: \"\"", "1", "invalid-key"),
         ("post", publish, "", "origin: https://example.org", "1", "forbidden"),
+        ("post", "/v1/topics/whimbrel:lifecycle/events", "", "", "1", "reserved"),
         ("get", publish, "?limit=0", "", "", "bad-request"),
         ("get", publish, "?after=yesterday", "accept: text/event-stream", "", "bad-request"),
         ("post", "/v1/devices/{device}/ack", "", "", "{}", "bad-request"),
@@ -175,7 +176,8 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
             request = request.header(name, value);
         }
         let answer = in_time(path, request.send()).await.unwrap();
-        let described = api.described(&api.document["paths"][path][method], &answer);
+        let template = path.replace("whimbrel:lifecycle", "{topic}");
+        let described = api.described(&api.document["paths"][template.as_str()][method], &answer);
         let problem: Value = answer.json().await.unwrap();
         let kind = format!("urn:whimbrel:problem:{slug}");
         assert_eq!(problem["type"], kind.as_str(), "{method} {path}{query} {header}");
