@@ -36,7 +36,7 @@
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
-//! - [`presence`]: who is connected here, and that the store and others know it.
+//! - [`presence`]: who is connected here, that the store and others know it, and telling who comes and leaves.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
 //! - [`config`], [`metrics`], `health`, `backoff`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load

@@ -67,6 +67,12 @@ pub struct Metrics {
     pub leases_lost: Counter,
     /// Dead nodes that this one cleaned up after.
     pub nodes_cleaned: Counter,
+    /// Connects and disconnects of devices that were told on the lifecycle topic.
+    pub lifecycle_told: Counter,
+    /// Those that wait to be told.
+    pub lifecycle_waiting: Gauge,
+    /// Connections that came and left while too many waited, and were not told of.
+    pub lifecycle_untold: Counter,
     /// Entries of the ingress stream that were published.
     pub ingress_placed: Counter,
     /// Entries of the ingress stream that could not be events.
@@ -172,6 +178,9 @@ impl Metrics {
             channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
             leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
             nodes_cleaned: counter(r, "nodes_cleaned", "Dead nodes that this one cleaned up after"),
+            lifecycle_told: counter(r, "lifecycle_told", "Connects and disconnects told on the lifecycle topic"),
+            lifecycle_waiting: gauge(r, "lifecycle_waiting", "Connects and disconnects that wait to be told"),
+            lifecycle_untold: counter(r, "lifecycle_untold", "Connections that came and left without being told of"),
             ingress_placed: counter(r, "ingress_placed", "Entries of the ingress stream that were published"),
             ingress_rejected: counter(r, "ingress_rejected", "Entries of the ingress stream that can't be events"),
             ingress_draining: gauge(r, "ingress_draining", "Whether this node drains the ingress stream"),

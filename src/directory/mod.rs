@@ -15,6 +15,7 @@
 
 pub mod feed;
 mod ingress;
+mod lifecycle;
 mod presence;
 mod region;
 mod regions;

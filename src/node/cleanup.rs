@@ -1,8 +1,8 @@
 //! Cleaning up after dead nodes: their routes would have every publish tell somebody who is not there.
 //!
 //! Routes lapse by themselves; this only makes it sooner, and ends what else a node leaves behind. A
-//! survivor claims a dead node, removes its routes, and forgets it last: a cleaner that dies half way is
-//! followed by the next one, which finds what is left.
+//! survivor claims a dead node, removes its routes, tells the lifecycle stream that its connections were lost, and
+//! forgets it last: a cleaner that dies half way is followed by the next one, which finds what is left.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +11,20 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::scope::Scope;
+use crate::presence::Presence;
 use crate::store::{NodeId, NodeLease, Store, StoreError};
 
 /// Routes removed at a time: they are pipelined, and a claim is renewed with each such step.
 const STEP: usize = 256;
 
 /// Looks for dead nodes and cleans up after them; runs until it is dropped.
-pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, lease: Duration) {
+pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, presence: Arc<Presence>, lease: Duration) {
     let mut looks = tokio::time::interval(lease / 3);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut watch = Watch::new(lease);
     loop {
         looks.tick().await;
-        let dead = match store.nodes().await {
+        let dead = match known_nodes(&*store, &presence, scope.region_name()).await {
             Ok(nodes) => watch.look(&nodes, Instant::now()),
             Err(_) => {
                 watch.interrupted();
@@ -32,7 +33,7 @@ pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, lease: Durat
         };
         let own = scope.node();
         for node in dead.into_iter().filter(|node| *node != *own) {
-            match clean_up(&*store, &node, &own, lease).await {
+            match clean_up(&*store, &presence, scope.region_name(), (&node, &own), lease).await {
                 Ok(true) => {
                     scope.registry().metrics().nodes_cleaned.inc();
                     tracing::info!(dead = %node, "cleaned up after a dead node");
@@ -44,8 +45,28 @@ pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, lease: Durat
     }
 }
 
+/// All nodes that left something: those with a lease, dead or alive, and those that were forgotten although the
+/// lifecycle stream waits for their end, as by a version that did not know of it.
+async fn known_nodes(store: &dyn Store, presence: &Presence, region: &str) -> Result<Vec<NodeLease>, StoreError> {
+    // A node has its lease before it begins a term, so this has to be asked first.
+    let terms = presence.terms(region).await.unwrap_or_default();
+    let mut nodes = store.nodes().await?;
+    for node in terms {
+        if nodes.iter().all(|known| known.node != node) {
+            nodes.push(NodeLease { node, deadline_ms: 0, lapsed: true });
+        }
+    }
+    Ok(nodes)
+}
+
 /// False when another is at it.
-async fn clean_up(store: &dyn Store, dead: &NodeId, own: &NodeId, lease: Duration) -> Result<bool, StoreError> {
+async fn clean_up(
+    store: &dyn Store,
+    presence: &Presence,
+    region: &str,
+    (dead, own): (&NodeId, &NodeId),
+    lease: Duration,
+) -> Result<bool, StoreError> {
     loop {
         if !store.claim(dead, own, lease).await? {
             return Ok(false);
@@ -56,6 +77,11 @@ async fn clean_up(store: &dyn Store, dead: &NodeId, own: &NodeId, lease: Duratio
         }
         let detached = join_all(streams.iter().map(|stream| store.detach(stream, dead, None))).await;
         detached.into_iter().collect::<Result<(), _>>()?;
+    }
+    while presence.tell_lost(dead, region).await? {
+        if !store.claim(dead, own, lease).await? {
+            return Ok(false);
+        }
     }
     store.release(dead).await?;
     Ok(true)

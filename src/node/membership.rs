@@ -268,12 +268,15 @@ impl Joined {
 }
 
 impl Leaving {
-    /// Takes back the routes and the lease.
-    pub async fn leave(self) {
+    /// Takes back the routes and the lease, unless others have to find something here to clean up after.
+    pub async fn leave(self, release: bool) {
         let _ = self.leaving.send(true);
         let leave = async {
             self.gone.notified().await;
             self.scope.detach_all().await;
+            if !release && self.scope.is_home() {
+                return;
+            }
             if let Err(error) = self.store.release(&self.scope.node()).await {
                 tracing::debug!(%error, "the lease ends by itself");
             }

@@ -14,6 +14,10 @@ use crate::dispatch::Registry;
 use crate::health::Health;
 use crate::presence::Presence;
 use crate::store::{NodeId, NodeInfo, Store};
+use crate::transport::CloseReason;
+
+/// Longest wait, when the node stops, for the lifecycle topic to hear that its connections left.
+const TELL_TIME: Duration = Duration::from_secs(2);
 
 /// What memberships are begun with, and ended by.
 #[derive(Clone)]
@@ -67,12 +71,15 @@ impl Memberships {
         let (joined, leaving) = membership.join(node).await;
         self.leavings.lock().push(leaving);
         tokio::spawn(joined.stay());
-        tokio::spawn(clean_up_for_ever(store, scope, self.lease));
+        tokio::spawn(clean_up_for_ever(store, scope, self.presence.clone(), self.lease));
     }
 
-    /// Ends them all.
+    /// Ends them all, once it is told that all connections left, or that has taken too long.
     pub async fn leave(&self) {
+        let told = tokio::time::timeout(TELL_TIME, self.presence.end(CloseReason::Drain.as_str())).await;
+        // Otherwise whoever cleans up after this node tells the rest.
+        let all_told = told.unwrap_or(false);
         let leavings = std::mem::take(&mut *self.leavings.lock());
-        futures_util::future::join_all(leavings.into_iter().map(Leaving::leave)).await;
+        futures_util::future::join_all(leavings.into_iter().map(|leaving| leaving.leave(all_told))).await;
     }
 }

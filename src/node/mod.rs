@@ -121,7 +121,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let delivering = receiver.map(|receiver| webhook::begin(store, registry.clone(), receiver, settings.lease()));
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
-    tokio::spawn(presence.keep_for_ever());
+    tokio::spawn(presence.clone().keep_for_ever());
+    tokio::spawn(presence.clone().tell_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
 
     let api = Arc::new(Api {

@@ -91,7 +91,13 @@ impl Scope {
         }
     }
 
-    fn is_home(&self) -> bool {
+    /// What the region is called, where there are several; otherwise nothing.
+    pub fn region_name(&self) -> &str {
+        self.region.as_ref().map_or("", |(_, region)| region.name())
+    }
+
+    /// Whether it is the node's own region.
+    pub fn is_home(&self) -> bool {
         self.region.as_ref().is_none_or(|(regions, region)| regions.home().name() == region.name())
     }
 }

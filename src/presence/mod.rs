@@ -5,16 +5,24 @@
 //! tasks around it. Places are given back, and claimed again after an outage, in pipelines and off the way of
 //! any socket.
 //!
+//! Those who are let in and those who leave are told on the lifecycle stream, each once: `journal` is what is still
+//! to be told, `reconcile` what becomes of it when the store or others say something else, `telling` the task that
+//! does it.
+//!
 //! Who follows a topic, and how busy other nodes are, is asked of the nodes: [`Census`].
 //!
 //! Whether a connection is to go is a matter of marks ([`Marks`]): a message tells them at once, and every
 //! sync of the device's stream repeats them.
 
 mod census;
+mod journal;
 mod meeting;
+mod reconcile;
 mod seats;
+mod telling;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -32,8 +40,9 @@ pub use census::{Census, Crowd, Follower, Followers, MAX_FOLLOWERS, Report, Repo
 
 pub use meeting::Meeting;
 use seats::{Evicted, Seats};
+use telling::Term;
 
-/// Connections that leave within this time share a pipeline.
+/// What happens within this time shares a pipeline, or a batch.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Full devices that are looked through at a time.
@@ -60,6 +69,9 @@ pub enum Eviction {
 pub trait Occupant: Send + Sync + 'static {
     /// Ends it, and tells the client why.
     fn evict(&self, why: Eviction);
+
+    /// It goes on under another id: others told that it was lost under the one before.
+    fn rename(&self, id: Uuid);
 }
 
 /// Who is connected to this node.
@@ -69,8 +81,14 @@ pub struct Presence {
     limit: DeviceLimit,
     census: Arc<Census>,
     seats: Mutex<Seats>,
-    /// There is something to tell the store.
+    /// There are places to give back, or to claim.
     work: Notify,
+    /// There is something to tell the lifecycle stream.
+    to_tell: Notify,
+    /// Whoever tells it holds this.
+    term: tokio::sync::Mutex<Term>,
+    /// The store may have lost something that it was told.
+    doubtful: AtomicBool,
     /// Full devices that are being looked through.
     looks: Semaphore,
 }
@@ -81,6 +99,8 @@ pub struct Place {
     connection: Uuid,
     /// The device, and the number among those here.
     seat: Option<(StreamName, u64)>,
+    /// Why it left, once it has.
+    reason: &'static str,
 }
 
 impl Presence {
@@ -93,8 +113,18 @@ impl Presence {
         crowd: Arc<dyn Crowd>,
     ) -> Arc<Self> {
         let census = Census::new(store.clone(), registry.clone(), info, crowd);
-        let (seats, work, looks) = (Mutex::default(), Notify::new(), Semaphore::new(LOOKS));
-        let presence = Arc::new(Presence { store, registry, limit, census, seats, work, looks });
+        let presence = Arc::new(Presence {
+            store,
+            registry,
+            limit,
+            census,
+            seats: Mutex::default(),
+            work: Notify::new(),
+            to_tell: Notify::new(),
+            term: tokio::sync::Mutex::default(),
+            doubtful: AtomicBool::new(false),
+            looks: Semaphore::new(LOOKS),
+        });
         let told = Arc::downgrade(&presence);
         presence.registry.on_marks(move |device, marks| {
             if let Some(presence) = told.upgrade() {
@@ -117,7 +147,7 @@ impl Presence {
             (device, number)
         });
         // Made before the store is asked: whoever leaves meanwhile gives the place back.
-        let place = Place { presence: self.clone(), connection, seat };
+        let place = Place { presence: self.clone(), connection, seat, reason: "client" };
         if let Some((device, number)) = &place.seat {
             if let Err(error) = self.claim(device, *number).await {
                 // Its streams are followed here already, or it would not have come so far: it is let in, as
@@ -233,6 +263,8 @@ impl Presence {
     pub fn claim_where(&self, concerned: impl Fn(&StreamName) -> bool) {
         self.seats.lock().want_where(concerned);
         self.work.notify_one();
+        self.doubtful.store(true, Ordering::Relaxed);
+        self.to_tell.notify_one();
     }
 
     /// Tells the store who left, and claims again what has to be; runs until it is dropped.
@@ -291,21 +323,30 @@ impl Place {
         self.connection
     }
 
-    /// The connection is set up, and can be told to go from now on.
+    /// The connection is set up: it came, and can be told to go from now on.
     pub fn occupy(&self, occupant: Weak<dyn Occupant>) {
         let Some((device, number)) = &self.seat else { return };
-        let evicted = self.presence.seats.lock().occupy(device, *number, occupant.clone());
+        let now_ms = self.presence.now_ms();
+        let evicted = self.presence.seats.lock().occupy(device, *number, occupant.clone(), now_ms);
+        self.presence.to_tell.notify_one();
         if let (Some(why), Some(occupant)) = (evicted, occupant.upgrade()) {
             occupant.evict(why);
         }
+    }
+
+    /// The connection left, and why.
+    pub fn leave(mut self, reason: &'static str) {
+        self.reason = reason;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some((device, number)) = &self.seat {
-            self.presence.seats.lock().leave(device, *number);
+            let now_ms = self.presence.now_ms();
+            self.presence.seats.lock().leave(device, *number, self.reason, now_ms);
             self.presence.work.notify_one();
+            self.presence.to_tell.notify_one();
         }
     }
 }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Weak};
 
 use uuid::Uuid;
 
+use super::journal::Journal;
 use super::{Eviction, Occupant};
 use crate::model::{Marks, StreamName};
+use crate::store::lifecycle::Whom;
 use crate::store::presence::{Seat, Seating};
 
 /// Most places that wait to be given back to the store. Beyond, the oldest are left to lapse with the node's
@@ -16,31 +18,40 @@ const MAX_GONE: usize = 100_000;
 /// Who is here, and what the store is still to be told of it.
 #[derive(Default)]
 pub struct Seats {
-    devices: HashMap<StreamName, Device>,
+    pub(super) devices: HashMap<StreamName, Device>,
     next: u64,
     gone: VecDeque<(StreamName, Uuid)>,
-    wanted: VecDeque<(StreamName, u64)>,
+    pub(super) wanted: VecDeque<(StreamName, u64)>,
+    /// What the lifecycle stream is to be told.
+    pub(super) journal: Journal,
 }
 
 #[derive(Default)]
-struct Device {
+pub(super) struct Device {
     /// The highest that were heard of while anybody was here: a message may come before the store's answer to
     /// a claim that it is about.
     marks: Marks,
-    here: Vec<Here>,
+    pub(super) here: Vec<Here>,
 }
 
-struct Here {
-    number: u64,
-    connection: Uuid,
+pub(super) struct Here {
+    pub(super) number: u64,
+    pub(super) connection: Uuid,
     transport: &'static str,
     /// Its place in the store; `None` before the store gave it one.
     seat: Option<Seat>,
-    occupant: Option<Weak<dyn Occupant>>,
+    pub(super) occupant: Option<Weak<dyn Occupant>>,
     evicted: Option<Eviction>,
+    /// Its coming was told, or is in the journal.
+    pub(super) noted: bool,
 }
 
 impl Here {
+    /// Who it is, to the lifecycle stream.
+    pub(super) fn whom(&self, device: &StreamName) -> Whom {
+        Whom { connection: self.connection, device: device.clone(), transport: self.transport.into() }
+    }
+
     fn passed(&self, marks: Marks) -> Option<Eviction> {
         let stamp = self.seat?.stamp;
         if stamp <= marks.kicked {
@@ -75,31 +86,44 @@ impl Seats {
     /// A connection is coming. It has no place in the store yet.
     pub fn enter(&mut self, device: &StreamName, connection: Uuid, transport: &'static str) -> u64 {
         self.next += 1;
-        let here = Here { number: self.next, connection, transport, seat: None, occupant: None, evicted: None };
+        let here =
+            Here { number: self.next, connection, transport, seat: None, occupant: None, evicted: None, noted: false };
         self.devices.entry(device.clone()).or_default().here.push(here);
         self.next
     }
 
-    /// The connection is set up. It has to go at once if it was told so in the meantime.
-    pub fn occupy(&mut self, device: &StreamName, number: u64, occupant: Weak<dyn Occupant>) -> Option<Eviction> {
-        let here = self.here(device, number)?;
+    /// The connection is set up: it came. It has to go at once if it was told so in the meantime.
+    pub fn occupy(
+        &mut self,
+        device: &StreamName,
+        number: u64,
+        occupant: Weak<dyn Occupant>,
+        now_ms: u64,
+    ) -> Option<Eviction> {
+        let here = self.devices.get_mut(device)?.here.iter_mut().find(|here| here.number == number)?;
         here.occupant = Some(occupant);
+        here.noted = self.journal.came(here.whom(device), now_ms);
         here.evicted
     }
 
     /// The connection has left.
-    pub fn leave(&mut self, device: &StreamName, number: u64) {
+    pub fn leave(&mut self, device: &StreamName, number: u64, reason: &'static str, now_ms: u64) {
         let Some(known) = self.devices.get_mut(device) else { return };
         if let Some(at) = known.here.iter().position(|here| here.number == number) {
             let here = known.here.swap_remove(at);
             if known.here.is_empty() {
                 self.devices.remove(device);
             }
+            if here.noted {
+                self.journal.left(here.whom(device), reason, now_ms);
+            } else if here.occupant.is_some() {
+                self.journal.left_untold();
+            }
             self.give_back(device.clone(), here.connection);
         }
     }
 
-    fn give_back(&mut self, device: StreamName, connection: Uuid) {
+    pub(super) fn give_back(&mut self, device: StreamName, connection: Uuid) {
         self.gone.push_back((device, connection));
         if self.gone.len() > MAX_GONE {
             self.gone.pop_front();
@@ -127,6 +151,11 @@ impl Seats {
             self.give_back(device.clone(), claimed.connection);
             return Vec::new();
         };
+        if here.connection != claimed.connection {
+            // It goes on under another id, for which the place is claimed again.
+            self.gone.push_back((device.clone(), claimed.connection));
+            self.wanted.push_back((device.clone(), number));
+        }
         let why = match seating {
             Seating::Seated(seat) => {
                 here.seat = Some(seat);
@@ -193,10 +222,6 @@ impl Seats {
         let count = limit.min(self.wanted.len());
         self.wanted.drain(..count).collect()
     }
-
-    fn here(&mut self, device: &StreamName, number: u64) -> Option<&mut Here> {
-        self.devices.get_mut(device)?.here.iter_mut().find(|here| here.number == number)
-    }
 }
 
 #[cfg(test)]
@@ -212,6 +237,8 @@ mod tests {
         fn evict(&self, why: Eviction) {
             self.0.lock().push(why);
         }
+
+        fn rename(&self, _id: Uuid) {}
     }
 
     fn device() -> StreamName {
@@ -230,7 +257,7 @@ mod tests {
             seats.answered(&device(), number, wanted, seated(stamp));
         }
         let occupant: Weak<dyn Occupant> = Arc::downgrade(client) as _;
-        assert_eq!(seats.occupy(&device(), number, occupant), None);
+        assert_eq!(seats.occupy(&device(), number, occupant, 1), None);
         number
     }
 
@@ -261,7 +288,7 @@ mod tests {
         assert_eq!(seats.evicted(&device(), number), Some(Eviction::Kicked));
         let client: Arc<Client> = Arc::default();
         let occupant: Weak<dyn Occupant> = Arc::downgrade(&client) as _;
-        assert_eq!(seats.occupy(&device(), number, occupant), Some(Eviction::Kicked));
+        assert_eq!(seats.occupy(&device(), number, occupant, 1), Some(Eviction::Kicked));
     }
 
     #[test]
@@ -277,7 +304,7 @@ mod tests {
         let (mut seats, client) = (Seats::default(), Arc::default());
         let number = come(&mut seats, &client, None);
         let wanted = seats.wanted(&device(), number).unwrap();
-        seats.leave(&device(), number);
+        seats.leave(&device(), number, "client", 2);
         seats.answered(&device(), number, wanted, seated(5));
         assert_eq!(seats.take_gone(10), vec![(device(), wanted.connection); 2]);
         assert!(seats.devices.is_empty());

@@ -3,8 +3,9 @@
 //! - [`EventLog`]: the streams' logs with the routes that say which nodes follow them;
 //! - [`Channels`]: the way from a publish to the nodes that follow the stream, at most once;
 //! - [`Leases`]: which nodes are alive;
-//! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it.
-//! - [`Presence`]: who is connected.
+//! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it;
+//! - [`Presence`]: who is connected;
+//! - [`Lifecycle`]: telling who connects and disconnects;
 //! - [`Turns`]: what one node at a time does for all, and how far the webhook got.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
@@ -16,6 +17,7 @@ mod clock;
 mod control;
 mod habits;
 mod ingress;
+pub mod lifecycle;
 mod mailbox;
 pub mod memory;
 pub mod presence;
@@ -40,6 +42,7 @@ pub use clock::StoreClock;
 pub use control::Control;
 pub use habits::Habits;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
+pub use lifecycle::Lifecycle;
 pub use presence::Presence;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
 pub use turns::{Handover, Turns, Work};
@@ -285,7 +288,7 @@ pub trait Leases: Send + Sync {
 }
 
 /// A region's store.
-pub trait Store: EventLog + Channels + Leases + Presence + Habits {
+pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + Habits {
     /// What it is, for people: `embedded` or a Redis address without its password.
     fn describe(&self) -> String;
 

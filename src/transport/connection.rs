@@ -58,7 +58,6 @@ impl Protocol {
 /// One client's connection.
 pub struct Connection {
     number: u64,
-    id: Uuid,
     /// The first device among the streams that it began with.
     device: Option<StreamName>,
     protocol: Protocol,
@@ -74,6 +73,7 @@ pub struct Connection {
 }
 
 struct Inner {
+    id: Uuid,
     outbox: Outbox,
     next_slot: Slot,
     phase: Phase,
@@ -146,12 +146,12 @@ impl Connection {
         let device = following.iter().find(|f| f.stream.device().is_some()).map(|f| f.stream.clone());
         Connection {
             number,
-            id,
             device,
             protocol,
             types,
             socket,
             inner: Mutex::new(Inner {
+                id,
                 outbox: Outbox::new(outbox_bytes, following),
                 next_slot,
                 phase: Phase::Open,
@@ -168,9 +168,9 @@ impl Connection {
         }
     }
 
-    /// The connection's public id.
+    /// The connection's public id. It has another when others took it for lost, see [`Occupant::rename`].
     pub fn id(&self) -> Uuid {
-        self.id
+        self.inner.lock().id
     }
 
     /// The inbox of the device that it is connected as.
@@ -472,7 +472,7 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::debug!(connection = %self.id, %error, "the client is gone");
+                    tracing::debug!(connection = %inner.id, %error, "the client is gone");
                     inner.phase = Phase::Ended(None);
                     inner.wake();
                     self.told.notify_waiters();
@@ -521,6 +521,10 @@ fn position_notice(outbox: &Outbox) -> Frame {
 impl Occupant for Connection {
     fn evict(&self, why: Eviction) {
         self.close(why.into(), retry_ms());
+    }
+
+    fn rename(&self, id: Uuid) {
+        self.inner.lock().id = id;
     }
 }
 

@@ -127,8 +127,9 @@ impl Crowd for Connections {
             let connections: Vec<_> = bucket.lock().values().cloned().collect();
             for connection in connections.iter().filter(|connection| connection.follows(&wanted.topic)) {
                 count += 1;
-                if wanted.after.is_none_or(|after| connection.id() > after) {
-                    some.insert(connection.id(), connection.clone());
+                let id = connection.id();
+                if wanted.after.is_none_or(|after| id > after) {
+                    some.insert(id, connection.clone());
                 }
                 if some.len() > wanted.limit {
                     some.pop_last();

@@ -206,13 +206,15 @@ impl Client {
             context.hub.registry().leave(&following.stream, connection.number(), following.slot);
         }
         context.connections.remove(connection.number());
-        drop(place);
+        let reason = reason.map_or("client", CloseReason::as_str);
+        if let Some(place) = place {
+            place.leave(reason);
+        }
         if let (Some(links), Some(device)) = (context.hub.links(), publisher(&connection)) {
             links.device_left(device);
         }
         let metrics = context.hub.metrics();
         metrics.connections.get_or_create(&by_transport(connection.protocol())).dec();
-        let reason = reason.map_or("client", CloseReason::as_str);
         metrics.closed.get_or_create(&ByClose { reason }).inc();
         tracing::debug!(connection = %connection.id(), reason, "disconnected");
         let _ = timeout(LINGER_TIME, linger(connection.socket())).await;

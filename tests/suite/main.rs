@@ -24,6 +24,8 @@ mod history;
 mod hostile;
 mod idle;
 mod ingress;
+mod lifecycle;
+mod lifecycle_store;
 mod links;
 mod links_cost;
 mod listening;

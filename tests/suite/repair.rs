@@ -13,6 +13,7 @@ use whimbrel::metrics::Metrics;
 use whimbrel::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
+use whimbrel::store::lifecycle::{Begun, Change, Lifecycle, Told, Whom};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
 use whimbrel::store::{
@@ -192,6 +193,33 @@ impl Presence for Gate {
 
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
         self.inner.device(device).await
+    }
+}
+
+#[async_trait]
+impl Lifecycle for Gate {
+    async fn begin_term(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
+        self.inner.begin_term(node, region, before).await
+    }
+
+    async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
+        self.inner.tell_changes(node, number, changes).await
+    }
+
+    async fn open(&self, node: &NodeId) -> Result<Vec<Whom>, StoreError> {
+        Lifecycle::open(&self.inner, node).await
+    }
+
+    async fn end_term(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<Whom>, StoreError> {
+        self.inner.end_term(node, region, limit).await
+    }
+
+    async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
+        Lifecycle::close(&self.inner, node, changes).await
+    }
+
+    async fn terms(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
+        self.inner.terms(region).await
     }
 }
 

@@ -109,6 +109,14 @@ const enveloped = sse(several, 'message');
 await publish('topics/sport', 1);
 check('sse.envelope', await enveloped);
 
+const lifecycle = new EventSource(`${url}/v1/sse?topic=whimbrel:lifecycle`);
+await sse(lifecycle, 'whimbrel:position');
+const [came, left] = [sse(lifecycle, 'connected'), sse(lifecycle, 'disconnected')];
+const visitor = new WebSocket(`${url.replace('http', 'ws')}/v1/ws?device=41`);
+check('lifecycle.connected', await came);
+visitor.close();
+check('lifecycle.disconnected', await left);
+
 const closed = sse(single, 'whimbrel:close');
 process.kill(Number(pid), 'SIGTERM');
 check('sse.close', await closed);

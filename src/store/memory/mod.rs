@@ -3,9 +3,11 @@
 //! [`log`](StreamLog) is one stream as a plain value; here stand the map of streams, the channels, the
 //! leases, the clock and the byte limit around it.
 
+mod lifecycle;
 mod log;
 mod presence;
 mod seats;
+mod terms;
 mod turns;
 
 use std::collections::HashMap;
@@ -26,6 +28,8 @@ use crate::model::{
 };
 
 pub use log::{Stored, StreamLog};
+
+use terms::Terms;
 
 /// How often all streams are looked through for what outlived its time. Each is also looked at whenever
 /// it is used, so this only bounds how long forgotten ones take memory.
@@ -49,6 +53,8 @@ struct State {
     channels: HashMap<NodeId, Vec<Arc<Mailbox>>>,
     /// When each node's lease ends.
     leases: HashMap<NodeId, u64>,
+    /// Of the nodes at telling who came and left.
+    terms: Terms,
     swept_ms: u64,
 }
 
@@ -93,6 +99,17 @@ impl MemoryStore {
         let mut state = self.state.lock();
         state.sweep_if_due(now_ms);
         self.make_room(&mut state, draft.data.len(), now_ms)?;
+        self.publish_in(&mut state, stream, draft, now_ms)
+    }
+
+    /// Publishes where there is room.
+    fn publish_in(
+        &self,
+        state: &mut State,
+        stream: &StreamName,
+        draft: &Draft,
+        now_ms: u64,
+    ) -> Result<Published, StoreError> {
         let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
         let stored = state.with_log(stream, fresh, |log| log.publish(draft, now_ms, random_step()))?;
         if let Some(event) = &stored.event {

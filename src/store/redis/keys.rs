@@ -62,6 +62,16 @@ impl Keys {
         format!("{}:library", self.prefix)
     }
 
+    /// The nodes' terms at telling who came and left. They lie beside the stream that is told.
+    pub(super) fn terms(&self) -> String {
+        format!("{}:{{{}}}:terms", self.prefix, StreamName::lifecycle())
+    }
+
+    /// Connections of a node of which that stream was told that they came, and not that they left.
+    pub(super) fn open(&self, node: &NodeId) -> String {
+        format!("{}:{{{}}}:open:{node}", self.prefix, StreamName::lifecycle())
+    }
+
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }

@@ -147,13 +147,9 @@ impl Library {
 
 /// All of the library behind its first line, with a place for its description.
 fn body(settings: &str) -> String {
-    let publish = include_str!("../../../lua/publish.lua");
-    let (_first, publish) = publish.split_once('\n').unwrap_or_default();
     [
         scripts::STREAM_PART,
-        "local function publish(KEYS, ARGV)\n",
-        publish,
-        "end\n",
+        scripts::PUBLISH_PART.as_str(),
         include_str!("../../../lua/json.lua"),
         settings,
         "  description = '@DESCRIPTION@',\n}\n",

@@ -17,6 +17,7 @@ mod inspection;
 mod keys;
 mod leases;
 mod library;
+mod lifecycle;
 mod presence;
 mod scripts;
 mod subscription;
@@ -158,16 +159,21 @@ impl RedisStore {
 
     /// A publish of an event that came with an ingress stream, by the entry; otherwise that is empty.
     fn publish_call_of(&self, stream: &StreamName, draft: &Draft, entry: &str) -> Call {
-        let retention = self.rules.of(stream);
-        let key = draft.key.as_deref().unwrap_or_default();
-        let kind = if draft.kind.is_message() { "" } else { draft.kind.as_str() };
         let keys = self.keys.of(stream);
-        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.once(key)];
-        Call::script(&scripts::PUBLISH, &touched.map(String::as_str))
-            .arg(stream.as_str())
+        let once = keys.once(draft.key.as_deref().unwrap_or_default());
+        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &once];
+        let call = Call::script(&scripts::PUBLISH, &touched.map(String::as_str));
+        self.with_event(call, stream, draft, entry)
+    }
+
+    /// Adds the arguments of a publish.
+    fn with_event(&self, call: Call, stream: &StreamName, draft: &Draft, entry: &str) -> Call {
+        let retention = self.rules.of(stream);
+        let kind = if draft.kind.is_message() { "" } else { draft.kind.as_str() };
+        call.arg(stream.as_str())
             .arg(&draft.data[..])
             .arg(kind)
-            .arg(key)
+            .arg(draft.key.as_deref().unwrap_or_default())
             .arg(random_step())
             .arg(retention.events)
             .arg(millis(retention.time))

@@ -54,6 +54,13 @@ const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
 /// And those that keep a device's connections.
 const SEATS_PART: &str = include_str!("../../../lua/seats.lua");
 
+/// What the script of a publish does, as `publish(KEYS, ARGV)`. It needs what the scripts of a stream share.
+pub(super) static PUBLISH_PART: LazyLock<String> = LazyLock::new(|| {
+    let publish = include_str!("../../../lua/publish.lua");
+    let (_first, publish) = publish.split_once('\n').unwrap_or_default();
+    ["local function publish(KEYS, ARGV)\n", publish, "end\n"].concat()
+});
+
 const STREAM: &[&str] = &[STREAM_PART];
 const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
 const SEATS: &[&str] = &[STREAM_PART, SEATS_PART];
@@ -93,6 +100,10 @@ scripts! {
     DIRECTORY_CHANGES = "directory_changes.lua", &[];
     DIRECTORY_POSITION = "directory_position.lua", &[];
     IDENTITY = "identity.lua", &[];
+    LIFECYCLE = "lifecycle.lua", &[STREAM_PART, &PUBLISH_PART];
+    BEGIN_TERM = "begin_term.lua", STREAM;
+    LEFT_OPEN = "left_open.lua", STREAM;
+    TERMS = "terms.lua", STREAM;
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
@@ -197,7 +208,7 @@ pub(super) fn standing(answer: Value) -> Result<Standing, StoreError> {
 pub(super) fn inbox(answer: Value) -> Result<(Inbox, Option<EventId>), StoreError> {
     let mut fields = Fields::of(answer)?;
     let standing = fields.standing()?;
-    let pending = u64::try_from(fields.number()?).map_err(|_| nonsense("a count"))?;
+    let pending = fields.count()?;
     Ok((Inbox { standing, pending }, fields.optional_id()?))
 }
 
@@ -318,15 +329,20 @@ impl Fields {
         self.text()?.parse().map_err(|_| nonsense("a numeral"))
     }
 
+    /// A number that is never negative.
+    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
+        u64::try_from(self.number()?).map_err(|_| nonsense("a count"))
+    }
+
     fn nodes(&mut self) -> Result<Vec<NodeId>, StoreError> {
         Fields::of(self.next()?)?.0.map(|node| text(node).map(NodeId::from)).collect()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.as_slice().is_empty()
     }
 
-    fn id(&mut self) -> Result<EventId, StoreError> {
+    pub(super) fn id(&mut self) -> Result<EventId, StoreError> {
         self.text()?.parse().map_err(|_| nonsense("an id"))
     }
 

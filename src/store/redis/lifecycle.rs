@@ -1,0 +1,110 @@
+//! The lifecycle stream, as the server's scripts keep it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{FromRedisValue as _, Value};
+use uuid::Uuid;
+
+use super::RedisStore;
+use super::scripts::{self, Call, Fields, nonsense};
+use crate::model::{Draft, EventType, StreamName};
+use crate::store::lifecycle::{Before, Begun, Change, Lifecycle, REMEMBERED, Told, Whom};
+use crate::store::{NodeId, StoreError, millis, random_step};
+
+impl RedisStore {
+    /// Changes of a node's connections; with a number they are its own batch.
+    async fn change(&self, node: &NodeId, number: Option<u64>, changes: &[Change]) -> Result<Told, StoreError> {
+        let stream = StreamName::lifecycle();
+        let keys = self.keys.of(&stream);
+        let (once, terms, open) = (keys.once(""), self.keys.terms(), self.keys.open(node));
+        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &once, &terms, &open];
+        let call = Call::script(&scripts::LIFECYCLE, &touched.map(String::as_str))
+            .arg(node.as_str())
+            .arg(number.map_or(String::new(), |number| number.to_string()))
+            .arg(changes.len());
+        let call = changes.iter().fold(call, |call, Change { whom, happening, data }| {
+            call.arg(happening.as_str()).arg(whom.connection.to_string()).arg(whom.remembered()).arg(&data[..])
+        });
+        let event = Draft::new(EventType::MESSAGE, Bytes::new());
+        let mut answer = Fields::of(self.lanes.of(&stream).run(self.with_event(call, &stream, &event, "")).await?)?;
+        let (outcome, number) = (answer.text()?, answer.count()?);
+        match outcome.as_str() {
+            "told" => Ok(Told::UpTo(number)),
+            "over" => Ok(Told::Over),
+            "behind" => Ok(Told::Behind(number)),
+            _ => Err(nonsense("an outcome of a batch")),
+        }
+    }
+
+    /// What a node has open; with a region, its term there ends.
+    async fn left_open(&self, node: &NodeId, limit: usize, region: Option<&str>) -> Result<Vec<Whom>, StoreError> {
+        let meta = self.keys.of(&StreamName::lifecycle()).meta;
+        let call = Call::script(&scripts::LEFT_OPEN, &[&meta, &self.keys.terms(), &self.keys.open(node)])
+            .arg(node.as_str())
+            .arg(limit)
+            .arg(if region.is_some() { "end" } else { "" })
+            .arg(region.unwrap_or_default())
+            .arg(self.home());
+        let mut fields = Fields::of(self.pool.run(call).await?)?;
+        let mut open = Vec::new();
+        while !fields.is_empty() {
+            let (connection, remembered) = (fields.text()?, fields.text()?);
+            let connection = connection.parse::<Uuid>().map_err(|_| nonsense("a connection's id"))?;
+            open.push(Whom::recall(connection, &remembered).ok_or_else(|| nonsense("what a connection is"))?);
+        }
+        Ok(open)
+    }
+}
+
+#[async_trait]
+impl Lifecycle for RedisStore {
+    async fn begin_term(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
+        let stream = StreamName::lifecycle();
+        let keys = self.keys.of(&stream);
+        let (now, then) = (self.keys.open(node), self.keys.open(before.unwrap_or(node)));
+        let call = Call::script(&scripts::BEGIN_TERM, &[&keys.events, &keys.meta, &self.keys.terms(), &now, &then])
+            .arg(node.as_str())
+            .arg(before.map_or("", NodeId::as_str))
+            .arg(random_step())
+            .arg(self.position_ms(&stream))
+            .arg(millis(REMEMBERED))
+            .arg(region)
+            .arg(self.home());
+        let mut answer = Fields::of(self.lanes.of(&stream).run(call).await?)?;
+        let (outcome, number, to) = (answer.text()?, answer.count()?, answer.text()?);
+        let before = match outcome.as_str() {
+            "held" => Before::Held(number),
+            "lost" => Before::Lost(number),
+            "moved" => Before::Moved(NodeId::from(to)),
+            "unknown" => Before::Unknown,
+            "over" => Before::Over,
+            _ => return Err(nonsense("what became of a term")),
+        };
+        Ok(Begun { before, born: answer.id()? })
+    }
+
+    async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
+        self.change(node, Some(number), changes).await
+    }
+
+    async fn open(&self, node: &NodeId) -> Result<Vec<Whom>, StoreError> {
+        // More than there are gives all, each once.
+        self.left_open(node, u32::MAX as usize, None).await
+    }
+
+    async fn end_term(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<Whom>, StoreError> {
+        self.left_open(node, limit, Some(region)).await
+    }
+
+    async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
+        self.change(node, None, changes).await.map(drop)
+    }
+
+    async fn terms(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
+        let meta = self.keys.of(&StreamName::lifecycle()).meta;
+        let call = Call::script(&scripts::TERMS, &[&meta, &self.keys.terms()]).arg(region).arg(self.home());
+        let answer: Value = self.membership.run(call).await?;
+        let nodes = Vec::<String>::from_redis_value(answer).map_err(|error| StoreError::Protocol(error.to_string()))?;
+        Ok(nodes.into_iter().map(NodeId::from).collect())
+    }
+}

@@ -1,0 +1,184 @@
+//! Telling who came and who left, as both stores keep it: each test runs once against each.
+
+use uuid::Uuid;
+use whimbrel::model::{Start, StreamName, Time};
+use whimbrel::store::lifecycle::{Before, Change, Happening, LOST, Told, Whom};
+use whimbrel::store::memory::MemoryStore;
+use whimbrel::store::{NodeId, RetentionRules, Store};
+
+use crate::conformance::connect;
+use crate::support::redis::RedisServer;
+
+macro_rules! for_each_store {
+    ($($name:ident;)*) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $name() {
+                let time = std::time::Duration::from_secs(3600);
+                super::$name(&super::MemoryStore::new(Default::default(), time, 1 << 24)).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test]
+            async fn $name() {
+                let server = super::RedisServer::start();
+                super::$name(&super::connect(&server, super::RetentionRules::default()).await).await;
+            })*
+        }
+    };
+}
+
+for_each_store! {
+    a_batch_is_told_once_however_often_and_late_it_comes;
+    one_batch_may_hold_a_coming_and_its_leaving;
+    what_a_dead_node_left_open_is_closed_once;
+    a_node_whose_term_others_ended_tells_nothing_more;
+    a_term_goes_on_under_another_id;
+    a_term_that_goes_on_twice_is_found_where_it_is;
+    a_term_is_ended_by_nodes_of_its_own_region;
+    an_empty_batch_only_finds_out_how_things_stand;
+}
+
+const EU: &str = "eu";
+
+fn whom(n: u128) -> Whom {
+    Whom { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
+}
+
+fn change(n: u128, happening: Happening) -> Change {
+    Change::new(whom(n), happening, &NodeId::from("n1".to_owned()), "eu", Time::from_ms(5))
+}
+
+fn came(n: u128) -> Change {
+    change(n, Happening::Connected)
+}
+
+fn left(n: u128) -> Change {
+    change(n, Happening::Disconnected("client"))
+}
+
+fn lost(n: u128) -> Change {
+    change(n, Happening::Disconnected(LOST))
+}
+
+/// What the stream holds: connections, and what happened to them.
+async fn told(store: &impl Store) -> Vec<String> {
+    let page = store.read(&StreamName::lifecycle(), Start::Earliest, 100).await.unwrap();
+    let shown = |event: &whimbrel::model::Event| {
+        let data: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
+        let connection: Uuid = data["connection"].as_str().unwrap().parse().unwrap();
+        match data["reason"].as_str() {
+            Some(reason) => format!("{} {} {reason}", connection.as_u128(), event.kind),
+            None => format!("{} {}", connection.as_u128(), event.kind),
+        }
+    };
+    page.events.iter().map(|event| shown(event)).collect()
+}
+
+/// A node whose term began.
+async fn node(store: &impl Store) -> NodeId {
+    let node = NodeId::random();
+    assert_eq!(store.begin_term(&node, EU, None).await.unwrap().before, Before::Unknown);
+    node
+}
+
+async fn a_batch_is_told_once_however_often_and_late_it_comes(store: &impl Store) {
+    let node = node(store).await;
+    let (first, second) = ([came(1), came(2)], [left(1)]);
+    assert_eq!(store.tell_changes(&node, 2, &second).await, Ok(Told::Behind(0)));
+    for _ in 0..2 {
+        assert_eq!(store.tell_changes(&node, 1, &first).await, Ok(Told::UpTo(1)));
+    }
+    assert_eq!(store.tell_changes(&node, 2, &second).await, Ok(Told::UpTo(2)));
+    // A copy that was on its way for long.
+    assert_eq!(store.tell_changes(&node, 1, &first).await, Ok(Told::UpTo(2)));
+    assert_eq!(told(store).await, ["1 connected", "2 connected", "1 disconnected client"]);
+    assert_eq!(store.open(&node).await.unwrap(), [whom(2)]);
+}
+
+async fn one_batch_may_hold_a_coming_and_its_leaving(store: &impl Store) {
+    let node = node(store).await;
+    for _ in 0..2 {
+        store.tell_changes(&node, 1, &[came(1), left(1), came(2)]).await.unwrap();
+    }
+    assert_eq!(told(store).await, ["1 connected", "1 disconnected client", "2 connected"]);
+}
+
+async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
+    let (dead, alive) = (node(store).await, node(store).await);
+    store.tell_changes(&dead, 1, &[came(1), came(2), left(1), came(3)]).await.unwrap();
+    store.tell_changes(&alive, 1, &[came(4)]).await.unwrap();
+    // Two at once.
+    let mut open = [store.end_term(&dead, EU, 10).await.unwrap(), store.end_term(&dead, EU, 10).await.unwrap()];
+    for open in &mut open {
+        open.sort_by_key(|whom| whom.connection);
+        assert_eq!(*open, [whom(2), whom(3)]);
+        store.close(&dead, &[lost(2), lost(3)]).await.unwrap();
+    }
+    assert!(store.end_term(&dead, EU, 10).await.unwrap().is_empty());
+    assert_eq!(told(store).await[4..], ["4 connected", "2 disconnected lost", "3 disconnected lost"]);
+    assert_eq!(store.terms(EU).await.unwrap(), [alive]);
+}
+
+async fn a_node_whose_term_others_ended_tells_nothing_more(store: &impl Store) {
+    let slept = node(store).await;
+    store.tell_changes(&slept, 1, &[came(1)]).await.unwrap();
+    assert_eq!(store.end_term(&slept, EU, 10).await.unwrap(), [whom(1)]);
+    assert_eq!(store.tell_changes(&slept, 2, &[left(1), came(2)]).await, Ok(Told::Over));
+    assert_eq!(store.begin_term(&slept, EU, Some(&slept)).await.unwrap().before, Before::Over);
+    let again = NodeId::random();
+    // Asked again because the first answer was lost.
+    for _ in 0..2 {
+        assert_eq!(store.begin_term(&again, EU, Some(&slept)).await.unwrap().before, Before::Lost(1));
+    }
+    store.close(&slept, &[lost(1)]).await.unwrap();
+    assert_eq!(store.tell_changes(&again, 1, &[came(2)]).await, Ok(Told::UpTo(1)));
+    assert_eq!(told(store).await, ["1 connected", "1 disconnected lost", "2 connected"]);
+}
+
+async fn a_term_goes_on_under_another_id(store: &impl Store) {
+    let before = node(store).await;
+    store.tell_changes(&before, 1, &[came(1)]).await.unwrap();
+    let after = NodeId::random();
+    for _ in 0..2 {
+        assert_eq!(store.begin_term(&after, EU, Some(&before)).await.unwrap().before, Before::Held(1));
+    }
+    assert!(store.end_term(&before, EU, 10).await.unwrap().is_empty(), "nothing is left there to clean up");
+    assert_eq!(store.open(&after).await.unwrap(), [whom(1)]);
+    assert_eq!(store.tell_changes(&before, 2, &[left(1)]).await, Ok(Told::Over));
+    assert_eq!(store.tell_changes(&after, 2, &[left(1)]).await, Ok(Told::UpTo(2)));
+    assert_eq!(told(store).await, ["1 connected", "1 disconnected client"]);
+}
+
+async fn a_term_that_goes_on_twice_is_found_where_it_is(store: &impl Store) {
+    let first = node(store).await;
+    store.tell_changes(&first, 1, &[came(1)]).await.unwrap();
+    let (second, third) = (NodeId::random(), NodeId::random());
+    // The node never heard the answer, and has yet another id by now.
+    store.begin_term(&second, EU, Some(&first)).await.unwrap();
+    assert_eq!(store.begin_term(&third, EU, Some(&first)).await.unwrap().before, Before::Moved(second.clone()));
+    assert_eq!(store.begin_term(&third, EU, Some(&second)).await.unwrap().before, Before::Held(1));
+    assert_eq!(store.open(&third).await.unwrap(), [whom(1)]);
+    assert_eq!(store.terms(EU).await.unwrap(), [third]);
+}
+
+async fn a_term_is_ended_by_nodes_of_its_own_region(store: &impl Store) {
+    let (dead, never_began) = (node(store).await, NodeId::random());
+    store.tell_changes(&dead, 1, &[came(1)]).await.unwrap();
+    assert!(store.end_term(&dead, "us", 10).await.unwrap().is_empty());
+    assert_eq!(store.tell_changes(&dead, 2, &[came(2)]).await, Ok(Told::UpTo(2)));
+    assert_eq!((store.terms(EU).await, store.terms("us").await), (Ok(vec![dead.clone()]), Ok(vec![])));
+    assert!(store.end_term(&never_began, EU, 10).await.unwrap().is_empty());
+    assert_eq!(store.begin_term(&never_began, "", None).await.unwrap().before, Before::Unknown);
+    assert_eq!(store.terms("").await, Ok(vec![never_began]));
+}
+
+async fn an_empty_batch_only_finds_out_how_things_stand(store: &impl Store) {
+    let node = NodeId::random();
+    assert_eq!(store.tell_changes(&node, 1, &[]).await, Ok(Told::Over));
+    let born = store.begin_term(&node, EU, None).await.unwrap().born;
+    assert_eq!(store.begin_term(&node, EU, Some(&node)).await.unwrap().born, born);
+    assert_eq!(store.tell_changes(&node, 1, &[]).await, Ok(Told::UpTo(0)));
+    assert_eq!(store.tell_changes(&node, 3, &[]).await, Ok(Told::Behind(0)));
+    assert_eq!(store.tell_changes(&node, 1, &[came(1)]).await, Ok(Told::UpTo(1)));
+}
