@@ -155,17 +155,15 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     drain::let_go(&settings, &health, &hub, &connections).await;
     // Nobody is to come in any more; requests that are under way are answered.
     let _ = stop.send(true);
-    // That the last clients left is told as well.
-    let deliver = async {
-        if let Some(delivering) = delivering {
-            delivering.end().await;
-        }
-    };
-    let _ = tokio::join!(accepting, deliver);
+    let _ = accepting.await;
     if let Some(links) = links {
         links.end().await;
     }
     memberships.leave().await;
+    // Last, so that the receiver is told of the last clients as well.
+    if let Some(delivering) = delivering {
+        delivering.end().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

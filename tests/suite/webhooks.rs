@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::AsyncCommands as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use whimbrel::model::{Draft, StreamName};
 use whimbrel::store::redis::RedisStore;
 use whimbrel::store::{EventLog as _, RetentionRules};
 
 use crate::conformance::connect;
+use crate::regions::Regions;
+use crate::support::client::{Transport, Wanted};
 use crate::support::command::run;
 use crate::support::http::Http;
 use crate::support::node::Node;
@@ -19,6 +21,7 @@ use crate::support::producers::python_with;
 use crate::support::proxy::{Cut, Proxy};
 use crate::support::receiver::{Manner, Receiver, SECRET, Told};
 use crate::support::redis::RedisServer;
+use crate::support::world::{World, promises};
 use crate::support::{eventually, free_port, in_time};
 
 const META: &str = "whimbrel:{topic:whimbrel:lifecycle}:meta";
@@ -72,6 +75,85 @@ async fn is_written_down(redis: &RedisServer, events: &[String]) {
         (handover.as_ref() == events.last()).then_some(())
     })
     .await;
+}
+
+promises! {
+    everywhere:
+        a_backend_is_told_who_came_and_who_left;
+    on_redis:
+        that_the_connections_of_a_killed_node_were_lost_is_told,
+}
+
+/// What a receiver took of a device: types, and data.
+fn taken_of(receiver: &Receiver, device: &str) -> Vec<(String, Value)> {
+    let taken = receiver.taken();
+    let events = taken.iter().flat_map(|told| told.body["events"].as_array().unwrap());
+    let of_device = events.filter(|event| event["data"]["device"] == device);
+    of_device.map(|event| (event["type"].as_str().unwrap().to_owned(), event["data"].clone())).collect()
+}
+
+/// Waits until so much was taken of a device.
+async fn told_of(receiver: &Receiver, device: &str, count: usize) -> Vec<(String, Value)> {
+    let what = format!("{count} events of device {device}");
+    eventually(&what, async || Some(taken_of(receiver, device)).filter(|taken| taken.len() >= count)).await
+}
+
+async fn a_backend_is_told_who_came_and_who_left(world: World) {
+    let receiver = Receiver::start(Manner::Take).await;
+    let url = receiver.url();
+    let settings = [
+        ("WHIMBREL_WEBHOOK_URL", url.as_str()),
+        ("WHIMBREL_WEBHOOK_SECRET", SECRET),
+        ("WHIMBREL_DRAIN_DELAY_SECONDS", "0"),
+        ("WHIMBREL_DRAIN_SECONDS", "0"),
+    ];
+    let [first, second] = world.nodes(&settings);
+    let visitor = world.wanted(&["device:42"]).connect(&first).await;
+    let _stays = world.wanted(&["device:7", "topic:news"]).connect(&second).await;
+    let id = first.id().await;
+    drop(visitor);
+    let [came, left]: [_; 2] = told_of(&receiver, "42", 2).await.try_into().unwrap();
+    assert_eq!((came.0.as_str(), left.0.as_str()), ("connected", "disconnected"));
+    assert_eq!((&came.1["node"], &came.1["connection"]), (&json!(id), &left.1["connection"]));
+    assert_eq!(told_of(&receiver, "7", 1).await[0].0, "connected");
+    // Whoever is let go when its node stops has left too, also where there is no other node to tell it.
+    second.signal("TERM");
+    assert!(second.ended().await.success());
+    let told = told_of(&receiver, "7", 2).await;
+    assert_eq!((told[1].0.as_str(), &told[1].1["reason"]), ("disconnected", &json!("drain")));
+    assert_eq!((taken_of(&receiver, "42").len(), told.len()), (2, 2), "once each");
+}
+
+async fn that_the_connections_of_a_killed_node_were_lost_is_told(world: World) {
+    let receiver = Receiver::start(Manner::Take).await;
+    let url = receiver.url();
+    let settings = [("WHIMBREL_WEBHOOK_URL", url.as_str()), ("WHIMBREL_WEBHOOK_SECRET", SECRET), SHORT_LEASE];
+    let [killed, _other] = world.nodes(&settings);
+    let _client = world.wanted(&["device:42"]).connect(&killed).await;
+    told_of(&receiver, "42", 1).await;
+    killed.kill();
+    let told = told_of(&receiver, "42", 2).await;
+    assert_eq!((told[1].0.as_str(), &told[1].1["reason"]), ("disconnected", &json!("lost")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_several_regions_one_node_tells_of_all() {
+    let (regions, receiver) = (Regions::start(), Receiver::start(Manner::Take).await);
+    let url = receiver.url();
+    let settings = [("WHIMBREL_WEBHOOK_URL", url.as_str()), ("WHIMBREL_WEBHOOK_SECRET", SECRET)];
+    let nodes = regions.nodes(&settings).map(Arc::new);
+    let mut clients = Vec::new();
+    for (device, node) in ["1", "2"].iter().zip(&nodes) {
+        clients.push(Wanted::new(Transport::Sse, &[&format!("device:{device}")]).connect(node).await);
+        told_of(&receiver, device, 1).await;
+    }
+    // Whichever region the one that tells is in, a node of the other one goes on.
+    let killed = deliverer(&nodes).await;
+    killed.kill();
+    let other = nodes.iter().find(|node| !Arc::ptr_eq(node, &killed)).unwrap();
+    let _visitor = Wanted::new(Transport::WebSocket, &["device:3"]).connect(other).await;
+    assert_eq!(told_of(&receiver, "3", 1).await[0].0, "connected");
+    assert_eq!((taken_of(&receiver, "1").len(), taken_of(&receiver, "2").len()), (1, 1), "once each");
 }
 
 #[tokio::test]
