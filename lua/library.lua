@@ -1,10 +1,6 @@
--- The function with which producers publish: it checks what a node would check, then does what
--- lua/publish.lua does. It is put behind that, as `publish(KEYS, ARGV)`, behind lua/json.lua, and behind
+-- The functions that producers call: they check what a node would check, then do what the scripts of nodes do.
+-- This is put behind those, as `publish(KEYS, ARGV)` and `lease_…(KEYS, ARGV)`, behind lua/json.lua, and behind
 -- `SETTINGS`, which are those of the node that loaded it.
---
--- KEYS  1 K:events, 2 K:nodes, 3 K:meta, 4 K:collapse, 5 K:once:KEY or K:once:-
--- ARGV  1 data, then names and values: type, ttl, collapse, key
--- Answer: the event's id.
 
 local function refuse(slug, detail)
   return redis.error_reply('ERR ' .. slug .. ': ' .. detail)
@@ -56,6 +52,11 @@ local function retention(stream)
   end
 end
 
+-- Publishes an event.
+--
+-- KEYS  1 K:events, 2 K:nodes, 3 K:meta, 4 K:collapse, 5 K:once:KEY or K:once:-
+-- ARGV  1 data, then names and values: type, ttl, collapse, key
+-- Answer: the event's id.
 local OPTIONS = { type = true, ttl = true, collapse = true, key = true }
 
 local function publish_checked(keys, args)
@@ -146,6 +147,73 @@ local function publish_checked(keys, args)
   end
   return answer[1]
 end
+
+-- Takes, renews or ends the lease of a stream.
+--
+-- KEYS  1 P:{producers}:leases, 2 P:{producers}:deadlines, where P is the prefix
+-- ARGV  `take`, the stream, seconds, and where wanted `key` and an idempotency key; `renew`, the stream, the
+--       lease, seconds; or `end`, the stream, the lease
+-- Answer: the lease.
+local LEASE_WORDS = { take = 3, renew = 4, ['end'] = 3 }
+
+local function lease_checked(keys, args)
+  local leases, deadlines = SETTINGS.prefix .. ':{producers}:leases', SETTINGS.prefix .. ':{producers}:deadlines'
+  if #keys ~= 2 or keys[1] ~= leases or keys[2] ~= deadlines then
+    return refuse('invalid-keys', 'expected 2 keys: ' .. leases .. ' ' .. deadlines)
+  end
+  local what = args[1] or ''
+  local words = LEASE_WORDS[what]
+  local keyed = what == 'take' and #args == 5 and args[4] == 'key'
+  if not words or (#args ~= words and not keyed) then
+    return refuse('invalid-option', 'expected take STREAM SECONDS [key KEY], renew STREAM LEASE SECONDS, or ' ..
+      'end STREAM LEASE')
+  end
+  local stream, wrong = named_stream(args[2])
+  if not stream then
+    return refuse('invalid-name', wrong)
+  end
+  local seconds = what ~= 'end' and args[words]
+  if seconds and (not string.find(seconds, '^[1-9]%d*$') or #seconds > 9 or
+    tonumber(seconds) > SETTINGS.longest_lease) then
+    return refuse('invalid-seconds', 'the time is ' .. quoted(seconds) .. ', expected whole seconds from 1 to ' ..
+      SETTINGS.longest_lease)
+  end
+  if what == 'take' then
+    local key = keyed and args[5] or ''
+    if keyed and (#key < 1 or #key > 128 or string.find(key, '[^\33-\126]')) then
+      return refuse('invalid-key', 'the idempotency key must be 1 to 128 visible ASCII characters')
+    end
+    local time = redis.call('TIME')
+    local id = string.sub(redis.sha1hex(time[1] .. '.' .. time[2] .. ' ' .. stream .. ' ' .. key), 1, 32)
+    local answer = lease_take(keys, { stream, id, seconds .. '000', key, SETTINGS.most_leases })
+    if answer[1] == 'held' then
+      return refuse('lease-held', stream .. ' has a lease, and only one at a time; it lapses in ' .. answer[2] ..
+        ' ms unless it is renewed')
+    elseif answer[1] == 'full' then
+      return refuse('too-many-leases', 'there are as many leases as there may be')
+    end
+    return answer[2]
+  end
+  local lease = args[3]
+  local in_force
+  if what == 'renew' then
+    in_force = lease_renew(keys, { stream, lease, seconds .. '000' })
+  else
+    in_force = lease_end(keys, { stream, lease, 'held' })
+  end
+  if in_force ~= 1 then
+    return refuse('lease-lost', stream .. ' has no such lease: it lapsed, or was ended')
+  end
+  return lease
+end
+
+redis.register_function({
+  function_name = SETTINGS.lease,
+  callback = lease_checked,
+  description = SETTINGS.description,
+  -- A store without room takes no events, but who is at work on them is still there.
+  flags = { 'allow-oom' },
+})
 
 redis.register_function({
   function_name = SETTINGS.name,

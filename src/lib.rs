@@ -32,6 +32,7 @@
 //!   values, and locks, tasks and the store stand around them.
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
 //! - [`ingress`]: takes what producers add straight into Redis.
+//! - [`producers`]: misses producers that are gone.
 //! - [`webhook`]: tells a backend who came and who left. `turns`: what one node does for all.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
@@ -62,6 +63,7 @@ pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod presence;
+pub mod producers;
 pub mod store;
 pub mod transport;
 mod turns;

@@ -73,6 +73,10 @@ pub struct Metrics {
     pub lifecycle_waiting: Gauge,
     /// Connections that came and left while too many waited, and were not told of.
     pub lifecycle_untold: Counter,
+    /// Leases that producers took.
+    pub leases_taken: Counter,
+    /// Leases of producers that lapsed, and of which this node told the stream.
+    pub leases_lapsed: Counter,
     /// Entries of the ingress stream that were published.
     pub ingress_placed: Counter,
     /// Entries of the ingress stream that could not be events.
@@ -181,6 +185,8 @@ impl Metrics {
             lifecycle_told: counter(r, "lifecycle_told", "Connects and disconnects told on the lifecycle topic"),
             lifecycle_waiting: gauge(r, "lifecycle_waiting", "Connects and disconnects that wait to be told"),
             lifecycle_untold: counter(r, "lifecycle_untold", "Connections that came and left without being told of"),
+            leases_taken: counter(r, "producer_leases_taken", "Leases that producers took"),
+            leases_lapsed: counter(r, "producer_leases_lapsed", "Leases of producers that lapsed"),
             ingress_placed: counter(r, "ingress_placed", "Entries of the ingress stream that were published"),
             ingress_rejected: counter(r, "ingress_rejected", "Entries of the ingress stream that can't be events"),
             ingress_draining: gauge(r, "ingress_draining", "Whether this node drains the ingress stream"),

@@ -1,7 +1,7 @@
 //! Taking turns at works that one node of a region does at a time.
 //!
 //! A turn is a lease in the store. Whoever has it works until the node stops, the store fails, or the turn turns
-//! out to be another's; the others look every third of a lease whether it is theirs now. A turn only keeps nodes
+//! out to be another's; the others ask now and then whether it is theirs. A turn only keeps nodes
 //! out of each other's way: a node that was stopped in the middle goes on for a moment when it wakes. So each work
 //! has a fence of its own, in what it writes down.
 
@@ -49,6 +49,14 @@ impl Turns {
 pub trait Shift: Send {
     /// Works until the turn is over.
     async fn work(&mut self, turn: Turn<'_>, stop: &mut watch::Receiver<bool>) -> End;
+
+    /// How often a node asks for the turn while another has it.
+    fn wait(&self, lease: Duration) -> Duration {
+        lease / 3
+    }
+
+    /// Whether the store could be asked for the turn just now, or failed in it.
+    fn asked(&mut self, _reached: bool) {}
 }
 
 /// Why a turn ended.
@@ -106,7 +114,9 @@ pub async fn take(
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     loop {
         let node = registry.node();
-        let wait = match turns.hold(work, &node, lease).await {
+        let held = turns.hold(work, &node, lease).await;
+        shift.asked(held.is_ok());
+        let wait = match held {
             Ok(true) => {
                 tracing::debug!(%node, "{work}: it is this node's turn");
                 let turn = Turn { turns, work, node: node.clone(), lease, renewal: Instant::now() + lease / 3 };
@@ -119,9 +129,10 @@ pub async fn take(
                     }
                     End::Lost => {
                         tracing::warn!("{work}: the turn was lost, as this node was away for too long");
-                        lease / 3
+                        shift.wait(lease)
                     }
                     End::Failed { error, progress } => {
+                        shift.asked(false);
                         if progress {
                             backoff.reset();
                         }
@@ -132,7 +143,7 @@ pub async fn take(
             }
             Ok(false) => {
                 backoff.reset();
-                lease / 3
+                shift.wait(lease)
             }
             Err(error) => {
                 tracing::debug!(%error, "{work}: whose turn it is can't be found out");

@@ -94,15 +94,12 @@ struct ShownReceipt<'a> {
 }
 
 fn location(published: &Published) -> String {
-    let kind = match published.stream.kind() {
-        StreamKind::Device => "devices",
-        StreamKind::Topic => "topics",
-    };
+    let kind = published.stream.kind().plural();
     // '|' is the one character of names that a URL has to encode.
     format!("/v1/{kind}/{}/events/{}", published.stream.name().replace('|', "%7C"), published.id)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(value) = given.next() else { return Ok(None) };
     if given.next().is_some() {

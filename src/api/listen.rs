@@ -140,8 +140,8 @@ fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<S
     let types = parameters
         .all("types")
         .flat_map(|list| list.split(','))
-        .map(str::parse)
-        .collect::<Result<Vec<EventType>, _>>()
+        .map(EventType::wanted)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Problem::bad_request(format!("the parameter 'types': {error}")))?;
     let last = last_event_id(headers)?;
     let after: Vec<&str> = match last {

@@ -8,6 +8,7 @@ mod devices;
 mod events;
 mod host;
 mod inbox;
+mod lease;
 mod listen;
 mod nodes;
 mod page;
@@ -120,6 +121,8 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Followers(topic) => topics::followers(api, topic, &request.query).await,
         Route::Nodes => nodes::list(api, &request.query).await,
         Route::Place(stream) => regions::place(api, stream, request).await,
+        Route::Lease(stream) => lease::take(api, stream, request).await,
+        Route::EndLease(stream) => lease::end(api, &stream, &request.query).await,
         Route::Sse => listen::sse(api, request).await,
         Route::WebSocket => listen::websocket(api, request).await,
         Route::Regions => regions::list(api, &request.query).await,

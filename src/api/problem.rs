@@ -7,7 +7,7 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::reply;
-use crate::hub::{AckError, ListenError, PublishError, WaitError};
+use crate::hub::{AckError, LeaseError, ListenError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::store::StoreError;
 
@@ -182,6 +182,19 @@ impl From<AckError> for Problem {
             AckError::Topic(_) => ("Topics are not acknowledged", StatusCode::BAD_REQUEST),
             AckError::Ahead { .. } => ("Nothing so new was published", StatusCode::UNPROCESSABLE_ENTITY),
             AckError::Store(error) => of_store(error),
+        };
+        Problem::new(error.slug(), title, status, error.to_string())
+    }
+}
+
+impl From<LeaseError> for Problem {
+    fn from(error: LeaseError) -> Self {
+        let (title, status) = match &error {
+            LeaseError::Held { .. } => ("Another producer has the lease", StatusCode::CONFLICT),
+            LeaseError::Lost { .. } => ("The lease is over", StatusCode::CONFLICT),
+            LeaseError::TooMany => ("There are too many leases", StatusCode::TOO_MANY_REQUESTS),
+            LeaseError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),
+            LeaseError::Store(error) => of_store(error),
         };
         Problem::new(error.slug(), title, status, error.to_string())
     }

@@ -34,6 +34,10 @@ pub enum Route {
     Nodes,
     /// `PUT …/region`
     Place(StreamName),
+    /// `PUT …/lease`
+    Lease(StreamName),
+    /// `DELETE …/lease`
+    EndLease(StreamName),
     /// `GET /v1/sse`
     Sse,
     /// `GET /v1/ws`
@@ -62,6 +66,7 @@ enum Known {
     Acknowledge(StreamName),
     Connections(StreamName),
     Region(StreamName),
+    Lease(StreamName),
     Get(Route),
 }
 
@@ -74,6 +79,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Device(_) | Known::Topic(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
         Known::Region(_) => "PUT, OPTIONS",
+        Known::Lease(_) => "PUT, DELETE, OPTIONS",
         Known::Event(..) | Known::Get(_) => "GET, HEAD, OPTIONS",
     };
     let reading = method == Method::GET || method == Method::HEAD;
@@ -89,6 +95,8 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
         Known::Acknowledge(stream) if method == Method::POST => Ok(Route::Acknowledge(stream)),
         Known::Region(stream) if method == Method::PUT => Ok(Route::Place(stream)),
+        Known::Lease(stream) if method == Method::PUT => Ok(Route::Lease(stream)),
+        Known::Lease(stream) if method == Method::DELETE => Ok(Route::EndLease(stream)),
         Known::Get(route) if reading => Ok(route),
         _ => Err(Problem::method_not_allowed(method, allow)),
     }
@@ -102,6 +110,7 @@ fn known(path: &str) -> Result<Known, Problem> {
             let id = decode(id)?.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
             Known::Event(stream(kind, name)?, id)
         }
+        ["v1", kind @ ("devices" | "topics"), name, "lease"] => Known::Lease(stream(kind, name)?),
         ["v1", "devices", name] => Known::Device(stream("devices", name)?),
         ["v1", "topics", name] => Known::Topic(stream("topics", name)?),
         ["v1", "devices", name, "ack"] => Known::Acknowledge(stream("devices", name)?),
@@ -154,7 +163,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 24;
+    const ROUTES: usize = 26;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -183,6 +192,8 @@ mod tests {
             Route::Nodes => 21,
             Route::Regions => 22,
             Route::Place(_) => 23,
+            Route::Lease(_) => 24,
+            Route::EndLease(_) => 25,
         }
     }
 

@@ -17,6 +17,7 @@ pub mod feed;
 mod ingress;
 mod lifecycle;
 mod presence;
+mod producers;
 mod region;
 mod regions;
 pub mod replica;

@@ -18,8 +18,8 @@ use crate::model::{
 };
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal, Route, Store,
-    StoreError, Subscription, Turns,
+    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Producers, Renewal, Route,
+    Store, StoreError, Subscription, Turns,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -342,6 +342,10 @@ impl Store for RegionalStore {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
+    }
+
+    fn producers(&self) -> &dyn Producers {
+        self
     }
 
     fn turns(&self) -> &dyn Turns {

@@ -14,7 +14,7 @@ use crate::store::{Handover, NodeId, StoreError, Turns, Work};
 impl Turns for RegionalStore {
     async fn hold(&self, work: Work, node: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
         match work {
-            Work::Ingress => self.own().hold(work, node, ttl).await,
+            Work::Ingress | Work::Producers => self.own().hold(work, node, ttl).await,
             Work::Webhook => {
                 let hold = |store: RedisStore| async move { store.hold(work, node, ttl).await };
                 self.at_home(&StreamName::lifecycle(), hold).await
@@ -24,7 +24,7 @@ impl Turns for RegionalStore {
 
     async fn let_go(&self, work: Work, node: &NodeId) -> Result<(), StoreError> {
         match work {
-            Work::Ingress => self.own().let_go(work, node).await,
+            Work::Ingress | Work::Producers => self.own().let_go(work, node).await,
             Work::Webhook => {
                 let let_go = |store: RedisStore| async move { store.let_go(work, node).await };
                 self.at_home(&StreamName::lifecycle(), let_go).await

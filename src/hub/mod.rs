@@ -1,4 +1,4 @@
-//! What can be done with the service, whatever the way in: publish, listen, read, acknowledge, erase.
+//! What can be done with the service, whatever the way in: publish, listen, read, acknowledge, erase, hold a lease.
 //!
 //! `api` and `transport` call it; neither calls the other.
 
@@ -6,6 +6,7 @@ mod devices;
 mod history;
 mod inbox;
 mod listen;
+mod producers;
 mod progress;
 mod publish;
 
@@ -24,6 +25,7 @@ use crate::store::Store;
 pub use history::History;
 pub use inbox::AckError;
 pub use listen::{After, AfterError, ListenError, Listening};
+pub use producers::LeaseError;
 pub use progress::WaitError;
 pub use publish::{PublishError, check_ephemeral};
 

@@ -79,6 +79,15 @@ pub fn check_ephemeral<const N: usize>(given: [(&'static str, bool); N]) -> Resu
     }
 }
 
+/// Whether a text can be an idempotency key.
+pub(super) fn is_key(text: &str) -> bool {
+    is_visible(text, MAX_KEY)
+}
+
+fn is_visible(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 impl Hub {
     /// Publishes an event. When this returns an id, the store has it.
     pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
@@ -137,14 +146,10 @@ impl Hub {
     /// Whether an event may be published: for whoever publishes past the hub.
     pub fn check(&self, stream: &StreamName, draft: &Draft) -> Result<(), PublishError> {
         self.check_data(stream, &draft.data)?;
-        let sound = |text: &Option<String>, most| {
-            text.as_ref()
-                .is_none_or(|text| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()))
-        };
-        if !sound(&draft.key, MAX_KEY) {
+        if draft.key.as_ref().is_some_and(|key| !is_key(key)) {
             return Err(PublishError::Key);
         }
-        if !sound(&draft.collapse, MAX_COLLAPSE) {
+        if draft.collapse.as_ref().is_some_and(|key| !is_visible(key, MAX_COLLAPSE)) {
             return Err(PublishError::Collapse);
         }
         Ok(())

@@ -25,6 +25,25 @@ impl EventType {
         self.0.as_deref().unwrap_or("message")
     }
 
+    /// What the service itself says in a stream whose producer is gone.
+    pub const ABANDONED: &str = "whimbrel:abandoned";
+
+    /// The type of such an event. Producers can't use it.
+    pub fn abandoned() -> Self {
+        EventType(Some(EventType::ABANDONED.into()))
+    }
+
+    /// The type of an event that a store has: those of the service itself are among them. One that can't be a
+    /// type is no reason to lose the event.
+    pub fn of_store(text: &str) -> Self {
+        if text == EventType::ABANDONED { EventType::abandoned() } else { text.parse().unwrap_or_default() }
+    }
+
+    /// A type that somebody wants to be told of: any that an event may have.
+    pub fn wanted(text: &str) -> Result<Self, EventTypeError> {
+        if text == EventType::ABANDONED { Ok(EventType::abandoned()) } else { text.parse() }
+    }
+
     /// Whether this is the default type.
     pub fn is_message(&self) -> bool {
         self.0.is_none()
@@ -198,6 +217,8 @@ pub struct Draft {
     pub data: Bytes,
     /// Idempotency key: a repeat with the same key stores nothing and answers with the first id.
     pub key: Option<String>,
+    /// For how long the key is remembered, where the usual time is too short.
+    pub key_time: Option<Duration>,
     /// After which time it is no longer delivered.
     pub ttl: Option<Duration>,
     /// Collapse key: whoever catches up is given only the newest event of each.
@@ -209,7 +230,7 @@ pub struct Draft {
 impl Draft {
     /// A draft of this type and data, and nothing else said of it.
     pub fn new(kind: EventType, data: impl Into<Bytes>) -> Self {
-        Draft { kind, data: data.into(), key: None, ttl: None, collapse: None, from: None }
+        Draft { kind, data: data.into(), key: None, key_time: None, ttl: None, collapse: None, from: None }
     }
 }
 

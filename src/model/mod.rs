@@ -8,6 +8,7 @@ mod event;
 mod gap;
 mod id;
 mod inbox;
+mod lease;
 mod marks;
 mod page;
 mod shown;
@@ -20,6 +21,7 @@ pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Tt
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
 pub use inbox::{Inbox, Progress, Standing};
+pub use lease::{LeaseId, LeaseIdError, LeaseTime, LeaseTimeError};
 pub use marks::{Marks, MarksError};
 pub use page::{Fork, Page, Start};
 pub use shown::ShownEvent;

@@ -32,6 +32,14 @@ impl StreamKind {
             StreamKind::Topic => "topic",
         }
     }
+
+    /// What begins its path: `devices` of `/v1/devices/42`.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            StreamKind::Device => "devices",
+            StreamKind::Topic => "topics",
+        }
+    }
 }
 
 /// The name of a stream, `device:NAME` or `topic:NAME`. Cheap to clone.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde::{Serialize, Serializer};
+
 /// A point in time: milliseconds since 1970, or RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(u64);
@@ -27,6 +29,12 @@ impl Time {
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.0.min(MAX_MS))).fmt(f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

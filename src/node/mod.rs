@@ -29,6 +29,7 @@ use crate::hub::{Hub, Limits};
 use crate::ingress;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::producers;
 use crate::store::memory::MemoryStore;
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
@@ -116,6 +117,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         leavings: Arc::default(),
     };
     memberships.begin(opened, node).await;
+    let looking = producers::begin(store.clone(), hub.clone(), settings.lease());
     let draining =
         settings.ingress.unwrap_or(true).then(|| ingress::begin(store.clone(), hub.clone(), settings.lease()));
     let delivering = receiver.map(|receiver| webhook::begin(store, registry.clone(), receiver, settings.lease()));
@@ -152,6 +154,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     if let Some(draining) = draining {
         draining.end().await;
     }
+    looking.end().await;
     drain::let_go(&settings, &health, &hub, &connections).await;
     // Nobody is to come in any more; requests that are under way are answered.
     let _ = stop.send(true);

@@ -6,6 +6,7 @@
 //! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it;
 //! - [`Presence`]: who is connected;
 //! - [`Lifecycle`]: telling who connects and disconnects;
+//! - [`Producers`]: who publishes, and means to be missed;
 //! - [`Turns`]: what one node at a time does for all, and how far the webhook got.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
@@ -21,6 +22,7 @@ pub mod lifecycle;
 mod mailbox;
 pub mod memory;
 pub mod presence;
+pub mod producers;
 pub mod redis;
 mod retention;
 mod turns;
@@ -44,6 +46,7 @@ pub use habits::Habits;
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
 pub use lifecycle::Lifecycle;
 pub use presence::Presence;
+pub use producers::Producers;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
 pub use turns::{Handover, Turns, Work};
 
@@ -295,6 +298,9 @@ pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + Habits {
     /// Where producers add events by themselves. The embedded store has no such place: nobody but its node
     /// reaches it.
     fn ingress(&self) -> Option<&dyn Ingress>;
+
+    /// The leases of producers.
+    fn producers(&self) -> &dyn Producers;
 
     /// All regions, if there are several.
     fn regions(&self) -> Option<&Arc<Regions>> {

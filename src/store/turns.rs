@@ -13,6 +13,8 @@ use crate::model::{EventId, StreamName};
 pub enum Work {
     /// Draining the ingress stream.
     Ingress,
+    /// Looking for producers that are gone.
+    Producers,
     /// Delivering to the webhook.
     Webhook,
 }
@@ -21,6 +23,7 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Work::Ingress => "draining the ingress stream",
+            Work::Producers => "looking for producers that are gone",
             Work::Webhook => "delivering to the webhook",
         })
     }

@@ -354,12 +354,9 @@ async fn prefixes_share_a_server_without_sharing_functions() {
     }
     let listed = async || {
         let listed = redis_cli(&redis, &["FUNCTION", "LIST"]).await;
-        let names = listed
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|library| library["functions"][0]["name"].as_str().unwrap().to_owned());
-        let names: Vec<String> = names.collect();
+        let functions = listed.as_array().unwrap().iter().flat_map(|library| library["functions"].as_array().unwrap());
+        let names = functions.map(|function| function["name"].as_str().unwrap().to_owned());
+        let names: Vec<String> = names.filter(|name| name.ends_with("_publish")).collect();
         (names.len() == 4).then_some(names)
     };
     let names = eventually("four libraries", listed).await;

@@ -57,6 +57,11 @@ impl Api {
         in_time(path, self.request("post", path).body(body.to_owned()).send()).await.unwrap()
     }
 
+    /// Takes a lease, or asks once more for the one that was taken.
+    fn lease(&self, path: &str) -> RequestBuilder {
+        self.request("put", &self.filled(path)).header("idempotency-key", "once").body(r#"{"seconds":60}"#)
+    }
+
     /// A request that should succeed.
     async fn sound(&self, method: &str, path: &str) -> Response {
         let request = match (method, path) {
@@ -70,6 +75,12 @@ impl Api {
             ("post", "/v1/events") => self.request(method, path).body(r#"[{"topic":"news","data":1}]"#),
             ("post", "/v1/devices/{device}/ack") => {
                 self.request(method, &self.filled(path)).body(format!(r#"{{"id":"{}"}}"#, self.ids[0]))
+            }
+            ("put", path) if path.ends_with("/lease") => self.lease(path),
+            ("delete", path) if path.ends_with("/lease") => {
+                let taken: Value = in_time(path, self.lease(path).send()).await.unwrap().json().await.unwrap();
+                let lease = taken["lease"].as_str().unwrap();
+                self.request(method, &format!("{}?lease={lease}", self.filled(path)))
             }
             ("put", _) => self.request(method, &self.filled(path)).body(r#"{"region":"local"}"#),
             ("post", _) => self.request(method, &self.filled(path)).body("1"),
@@ -144,6 +155,7 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
     let api = Api::start().await;
     let publish = "/v1/devices/{device}/events";
     let large = "1".repeat(70_000);
+    let unheld = json!({"seconds": 5, "lease": "0".repeat(32)}).to_string();
     let cases = [
         ("post", publish, "?ttl=0", "", "1", "bad-request"),
         ("post", publish, "?collapse=a%20b", "", "1", "invalid-collapse"),
@@ -162,6 +174,10 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("post", "/v1/devices/{device}/ack", "", "", r#"{"id":"99999999999999-1"}"#, "not-published"),
         ("put", "/v1/topics/{topic}/region", "", "", r#"{"region":"elsewhere"}"#, "unknown-region"),
         ("delete", "/v1/topics/{topic}", "?all=1", "", "", "bad-request"),
+        ("put", "/v1/topics/{topic}/lease", "", "", r#"{"seconds":0}"#, "bad-request"),
+        ("put", "/v1/topics/{topic}/lease", "", "idempotency-key: \"\"", r#"{"seconds":5}"#, "invalid-key"),
+        ("put", "/v1/topics/{topic}/lease", "", "", &unheld, "lease-lost"),
+        ("delete", "/v1/topics/{topic}/lease", "", "", "", "bad-request"),
         ("get", "/v1/devices/{device}/events/{id}", "?wait=61", "", "", "bad-request"),
         ("get", "/v1/sse", "", "", "", "bad-request"),
         ("get", "/v1/sse", "?device=a%20b", "", "", "invalid-name"),

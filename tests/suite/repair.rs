@@ -17,7 +17,7 @@ use whimbrel::store::lifecycle::{Begun, Change, Lifecycle, Told, Whom};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
 use whimbrel::store::{
-    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Renewal,
+    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Producers, Renewal,
     RetentionRules, Route, Store, StoreError, Subscription, Turns,
 };
 
@@ -230,6 +230,10 @@ impl Store for Gate {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
+    }
+
+    fn producers(&self) -> &dyn Producers {
+        &self.inner
     }
 
     fn turns(&self) -> &dyn Turns {

@@ -144,7 +144,7 @@ impl StreamLog {
         self.events_until = now_ms.saturating_add(millis(self.retention.time));
         self.hold_position(now_ms);
         if let Some(key) = &draft.key {
-            let until = now_ms.saturating_add(millis(ONCE_TIME));
+            let until = now_ms.saturating_add(millis(draft.key_time.unwrap_or(ONCE_TIME)));
             self.once.insert(key.clone(), Once { id, digest, until });
         }
         let nodes = self.routes.iter().map(|route| route.node.clone()).collect();

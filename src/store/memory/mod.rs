@@ -6,6 +6,7 @@
 mod lifecycle;
 mod log;
 mod presence;
+mod producers;
 mod seats;
 mod terms;
 mod turns;
@@ -18,10 +19,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use self::producers::ProducerLeases;
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Renewal,
-    RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, now_ms, random_step,
+    ChannelMessage, Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Producers,
+    Renewal, RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, now_ms, random_step,
 };
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -55,6 +57,7 @@ struct State {
     leases: HashMap<NodeId, u64>,
     /// Of the nodes at telling who came and left.
     terms: Terms,
+    producers: ProducerLeases,
     swept_ms: u64,
 }
 
@@ -367,6 +370,10 @@ impl Store for MemoryStore {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
+    }
+
+    fn producers(&self) -> &dyn Producers {
+        self
     }
 
     fn turns(&self) -> &dyn Turns {

@@ -53,8 +53,19 @@ impl Keys {
         match work {
             Work::Ingress => format!("{}:ingress:drainer", self.prefix),
             // In one slot with how far it got.
+            Work::Producers => format!("{}:{{producers}}:looker", self.prefix),
             Work::Webhook => format!("{}:{{{}}}:webhook", self.prefix, StreamName::lifecycle()),
         }
+    }
+
+    /// The leases of producers, by stream.
+    pub(super) fn leases(&self) -> String {
+        format!("{}:{{producers}}:leases", self.prefix)
+    }
+
+    /// When each of them lapses.
+    pub(super) fn deadlines(&self) -> String {
+        format!("{}:{{producers}}:deadlines", self.prefix)
     }
 
     /// Which function library was loaded last.

@@ -1,7 +1,7 @@
-//! The function library: what lets a producer publish with one FCALL, and get the event's id.
+//! The function library: what lets a producer publish with one FCALL, and get the event's id, and hold a lease.
 //!
-//! It is generated from the script of a publish, the checks of `lua/library.lua`, and the settings that a node
-//! would apply. Its function is described by the version of the program and a digest of all that, which is how
+//! It is generated from the scripts of nodes, the checks of `lua/library.lua`, and the settings that a node
+//! would apply. Its functions are described by the version of the program and a digest of all that, which is how
 //! nodes of several versions tell whose library is there: an older one is replaced, a newer one stays.
 
 use std::collections::HashMap;
@@ -11,8 +11,9 @@ use redis::{FromRedisValue as _, Value};
 
 use super::RedisStore;
 use super::errors::{refused, unanswered, unreachable};
-use super::scripts::{self, Call};
-use crate::model::Ttl;
+use super::scripts::{self, Call, function};
+use crate::model::{LeaseTime, Ttl};
+use crate::store::producers::MOST_LEASES;
 use crate::store::{ONCE_TIME, Retention, StoreError, millis};
 
 /// How often another node may load a library between our look at it and our own loading.
@@ -120,6 +121,9 @@ impl Library {
         };
         set("prefix", quoted(prefix));
         set("name", quoted(&format!("{name}_publish")));
+        set("lease", quoted(&format!("{name}_lease")));
+        set("longest_lease", LeaseTime::LONGEST.time().as_secs().to_string());
+        set("most_leases", MOST_LEASES.to_string());
         set("channels", quoted(store.keys.channels()));
         // Where there are several regions, producers may publish to streams whose home is this one.
         set("home", quoted(if store.region.is_some() { "*" } else { "" }));
@@ -150,6 +154,9 @@ fn body(settings: &str) -> String {
     [
         scripts::STREAM_PART,
         scripts::PUBLISH_PART.as_str(),
+        &function("lease_take", include_str!("../../../lua/lease_take.lua")),
+        &function("lease_renew", include_str!("../../../lua/lease_renew.lua")),
+        &function("lease_end", include_str!("../../../lua/lease_end.lua")),
         include_str!("../../../lua/json.lua"),
         settings,
         "  description = '@DESCRIPTION@',\n}\n",

@@ -19,6 +19,7 @@ mod leases;
 mod library;
 mod lifecycle;
 mod presence;
+mod producers;
 mod scripts;
 mod subscription;
 mod turns;
@@ -37,7 +38,7 @@ use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention,
+    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Producers, Retention,
     RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, random_step,
 };
 use crate::model::{
@@ -178,7 +179,7 @@ impl RedisStore {
             .arg(retention.events)
             .arg(millis(retention.time))
             .arg(self.position_ms(stream))
-            .arg(millis(ONCE_TIME))
+            .arg(millis(draft.key_time.unwrap_or(ONCE_TIME)))
             .arg(self.keys.channels())
             .arg(draft.ttl.map_or(String::new(), |ttl| millis(ttl).to_string()))
             .arg(draft.collapse.as_deref().unwrap_or_default())
@@ -457,6 +458,10 @@ impl Store for RedisStore {
 
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
+    }
+
+    fn producers(&self) -> &dyn Producers {
+        self
     }
 
     fn turns(&self) -> &dyn Turns {

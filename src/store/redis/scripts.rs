@@ -55,11 +55,14 @@ const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
 const SEATS_PART: &str = include_str!("../../../lua/seats.lua");
 
 /// What the script of a publish does, as `publish(KEYS, ARGV)`. It needs what the scripts of a stream share.
-pub(super) static PUBLISH_PART: LazyLock<String> = LazyLock::new(|| {
-    let publish = include_str!("../../../lua/publish.lua");
-    let (_first, publish) = publish.split_once('\n').unwrap_or_default();
-    ["local function publish(KEYS, ARGV)\n", publish, "end\n"].concat()
-});
+pub(super) static PUBLISH_PART: LazyLock<String> =
+    LazyLock::new(|| function("publish", include_str!("../../../lua/publish.lua")));
+
+/// A script as a function of its keys and arguments. Its first line tells Redis how to run a script.
+pub(super) fn function(name: &str, script: &str) -> String {
+    let (_first, script) = script.split_once('\n').unwrap_or_default();
+    format!("local function {name}(KEYS, ARGV)\n{script}end\n")
+}
 
 const STREAM: &[&str] = &[STREAM_PART];
 const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
@@ -104,6 +107,10 @@ scripts! {
     BEGIN_TERM = "begin_term.lua", STREAM;
     LEFT_OPEN = "left_open.lua", STREAM;
     TERMS = "terms.lua", STREAM;
+    LEASE_TAKE = "lease_take.lua", STREAM;
+    LEASE_RENEW = "lease_renew.lua", STREAM;
+    LEASE_END = "lease_end.lua", STREAM;
+    LEASES_LAPSED = "leases_lapsed.lua", STREAM;
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
@@ -283,7 +290,7 @@ fn event(entry: Value) -> Result<(Event, bool), StoreError> {
         match name {
             Value::BulkString(name) if name == b"d" => event.data = bytes(value)?,
             Value::BulkString(name) if name == b"p" => event.prev = text(value)?.parse().unwrap_or_default(),
-            Value::BulkString(name) if name == b"t" => event.kind = text(value)?.parse().unwrap_or_default(),
+            Value::BulkString(name) if name == b"t" => event.kind = EventType::of_store(&text(value)?),
             Value::BulkString(name) if name == b"x" => event.expires_ms = text(value)?.parse().ok(),
             Value::BulkString(name) if name == b"c" => event.collapse = Some(text(value)?.into()),
             Value::BulkString(name) if name == b"s" => superseded = true,

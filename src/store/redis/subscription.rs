@@ -11,7 +11,7 @@ use redis::{PushKind, Value};
 
 use super::connections::Address;
 use super::errors::unreachable;
-use crate::model::{Event, StreamName};
+use crate::model::{Event, EventType, StreamName};
 use crate::store::mailbox::Mailbox;
 use crate::store::{ChannelMessage, Control, StoreError, Subscription};
 
@@ -93,8 +93,7 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
     let mut words = std::str::from_utf8(&payload[..end]).ok()?.split(' ');
     let stream: StreamName = words.next()?.parse().ok()?;
     let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    // As for entries of the log: an odd type is no reason to lose the event.
-    let kind = words.next()?.parse().unwrap_or_default();
+    let kind = EventType::of_store(words.next()?);
     let mut event = Event::new(id, prev, kind, payload.slice(end + 1..));
     for word in words {
         match word.split_once('=') {
@@ -110,7 +109,7 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
 fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (stream, kind) = std::str::from_utf8(&rest[..end]).ok()?.split_once(' ')?;
-    let event = Event::ephemeral(kind.parse().unwrap_or_default(), rest.slice(end + 1..));
+    let event = Event::ephemeral(EventType::of_store(kind), rest.slice(end + 1..));
     Some(ChannelMessage::Ephemeral(stream.parse().ok()?, Arc::new(event)))
 }
 

@@ -60,3 +60,20 @@ async fn the_function_publishes_where_the_home_is_and_is_refused_elsewhere() {
         assert!(regions.keys(1, stream).await.is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_one_for_all_regions_and_its_lapse_is_told_once() {
+    let regions = Regions::start();
+    let [eu, us] = regions.nodes(&[("WHIMBREL_REGION_RULES", "topic:us*=us topic:eu*=eu")]);
+    for (stream, path) in [("topic:us-news", "/v1/topics/us-news/lease"), ("topic:eu-news", "/v1/topics/eu-news/lease")]
+    {
+        let mut listening = Wanted::new(Transport::Sse, &[stream]).connect(&us).await;
+        let taken = eu.call("PUT", path, &[], r#"{"seconds":60}"#).await.json();
+        assert_eq!(us.call("PUT", path, &[], r#"{"seconds":60}"#).await.problem(409).0, "lease-held");
+        let renewal = serde_json::json!({"seconds": 1, "lease": taken["lease"]}).to_string();
+        assert_eq!(us.call("PUT", path, &[], &renewal).await.status, 200);
+        assert_eq!(listening.event().await.kind, "whimbrel:abandoned");
+        assert_eq!(eu.call("PUT", path, &[], &renewal).await.problem(409).0, "lease-lost");
+        assert_eq!(us.history(stream).await.len(), 1);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a store knows of the producers that said they are at work on a stream.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::model::{LeaseId, LeaseTime, StreamName};
+
+/// Most leases of producers that a region has at once.
+pub const MOST_LEASES: usize = 100_000;
+
+/// Leases that one look goes through.
+pub const LEASES_A_LOOK: usize = 128;
+
+/// How far two looks may be apart, on the store's clock. With more between them, there may have been a time in
+/// which nobody could renew a lease.
+pub const LOOKS_APART: Duration = Duration::from_secs(3);
+
+/// What became of the wish for a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// It is theirs.
+    Taken,
+    /// It was theirs: they had asked with the same idempotency key. It is renewed.
+    Again(LeaseId),
+    /// Somebody has it. Unless it is renewed, it lapses after this time.
+    Held(Duration),
+    /// There are as many as there may be.
+    Full,
+}
+
+/// A lease that was not renewed. Nobody can renew it any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lapsed {
+    /// The stream.
+    pub stream: StreamName,
+    /// The lease.
+    pub id: LeaseId,
+    /// How long it held without being renewed.
+    pub time: Duration,
+    /// When it was taken or renewed last, on the store's clock in milliseconds since 1970.
+    pub renewed_ms: u64,
+}
+
+/// Leases that have lapsed, and the store's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The store's clock, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// Those that lapsed and were not forgotten yet.
+    pub lapsed: Vec<Lapsed>,
+}
+
+/// The leases of producers: at most one a stream. They lapse on the store's clock, and stay known until somebody
+/// told the stream of it, so that a node which dies half way is followed by the next.
+#[async_trait]
+pub trait Producers: Send + Sync {
+    /// Gives a lease to whoever asks, unless the stream has one.
+    async fn take_lease(
+        &self,
+        stream: &StreamName,
+        id: LeaseId,
+        time: LeaseTime,
+        key: Option<&str>,
+    ) -> Result<Taking, StoreError>;
+
+    /// Renews a lease. False: it is not in force.
+    async fn renew_lease(&self, stream: &StreamName, id: LeaseId, time: LeaseTime) -> Result<bool, StoreError>;
+
+    /// Ends a lease. False: it is not in force.
+    async fn end_lease(&self, stream: &StreamName, id: LeaseId) -> Result<bool, StoreError>;
+
+    /// Finds leases that lapsed, at most `most`. From then on they can't be renewed; they are found again until
+    /// they are forgotten.
+    ///
+    /// `reached` is for how long the store could be reached without a break, and `looked_ms` its clock at the
+    /// last look. A lease that ended in a break, when its producer may have had no way to renew it, holds once
+    /// more for its whole time.
+    async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError>;
+
+    /// Forgets a lease whose lapse the stream was told.
+    async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError>;
+}

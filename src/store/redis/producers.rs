@@ -1,0 +1,87 @@
+//! The leases of producers, as the server's scripts keep them: all in one place, apart from their streams.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::Value;
+
+use super::RedisStore;
+use super::scripts::{self, Call, Fields, Script, nonsense};
+use crate::model::{LeaseId, LeaseTime, StreamName};
+use crate::store::producers::{LOOKS_APART, Lapsed, Look, MOST_LEASES, Producers, Taking};
+use crate::store::{StoreError, millis};
+
+impl RedisStore {
+    fn lease_call(&self, script: &'static Script) -> Call {
+        Call::script(script, &[&self.keys.leases(), &self.keys.deadlines()])
+    }
+
+    async fn end(&self, stream: &StreamName, id: LeaseId, state: &str) -> Result<bool, StoreError> {
+        let call = self.lease_call(&scripts::LEASE_END).arg(stream.as_str()).arg(id.to_string()).arg(state);
+        Ok(self.pool.run(call).await? == Value::Int(1))
+    }
+}
+
+#[async_trait]
+impl Producers for RedisStore {
+    async fn take_lease(
+        &self,
+        stream: &StreamName,
+        id: LeaseId,
+        time: LeaseTime,
+        key: Option<&str>,
+    ) -> Result<Taking, StoreError> {
+        let call = self
+            .lease_call(&scripts::LEASE_TAKE)
+            .arg(stream.as_str())
+            .arg(id.to_string())
+            .arg(millis(time.time()))
+            .arg(key.unwrap_or_default())
+            .arg(MOST_LEASES);
+        let mut answer = Fields::of(self.pool.run(call).await?)?;
+        let (outcome, rest) = (answer.text()?, answer.text()?);
+        match outcome.as_str() {
+            "taken" => Ok(Taking::Taken),
+            "again" => rest.parse().map(Taking::Again).map_err(|_| nonsense("a lease")),
+            "held" => rest.parse().map(Duration::from_millis).map(Taking::Held).map_err(|_| nonsense("milliseconds")),
+            "full" => Ok(Taking::Full),
+            _ => Err(nonsense("what became of a lease")),
+        }
+    }
+
+    async fn renew_lease(&self, stream: &StreamName, id: LeaseId, time: LeaseTime) -> Result<bool, StoreError> {
+        let call = self.lease_call(&scripts::LEASE_RENEW).arg(stream.as_str()).arg(id.to_string());
+        Ok(self.pool.run(call.arg(millis(time.time()))).await? == Value::Int(1))
+    }
+
+    async fn end_lease(&self, stream: &StreamName, id: LeaseId) -> Result<bool, StoreError> {
+        self.end(stream, id, "held").await
+    }
+
+    async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError> {
+        let call = self
+            .lease_call(&scripts::LEASES_LAPSED)
+            .arg(most)
+            .arg(millis(reached))
+            .arg(looked_ms)
+            .arg(millis(LOOKS_APART));
+        let mut answer = Fields::of(self.membership.run(call).await?)?;
+        let now_ms = answer.numeral()?;
+        let lapsed = answer.rest().map(lapsed).collect::<Result<_, _>>()?;
+        Ok(Look { now_ms, lapsed })
+    }
+
+    async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError> {
+        self.end(&lapsed.stream, lapsed.id, "lapsed").await.map(drop)
+    }
+}
+
+fn lapsed(lease: Value) -> Result<Lapsed, StoreError> {
+    let mut lease = Fields::of(lease)?;
+    Ok(Lapsed {
+        stream: lease.text()?.parse().map_err(|_| nonsense("a stream"))?,
+        id: lease.text()?.parse().map_err(|_| nonsense("a lease"))?,
+        time: Duration::from_millis(lease.numeral()?),
+        renewed_ms: lease.numeral()?,
+    })
+}
