@@ -45,6 +45,8 @@ def read():
         for kind, place, data in events(response):
             if kind == "token":
                 print(data, end="", flush=True)
+            elif kind == "whimbrel:abandoned":
+                sys.exit("the text breaks off here: whoever wrote it is gone")
             elif kind == "whimbrel:gap":
                 sys.exit(f"a part of the text is no longer kept: {data}")
             cursor = place or cursor

@@ -15,6 +15,14 @@ fn reader(url: &str) -> Script {
     python("examples/token-stream/reader.py", &[url, TOPIC])
 }
 
+/// A node that has given Redis what the producer needs.
+async fn node(redis: &RedisServer) -> Node {
+    let node = Node::on(redis, &[("WHIMBREL_INGRESS", "true")]);
+    let loaded = async || node.log().contains("loaded the function library").then_some(());
+    eventually("the functions", loaded).await;
+    node
+}
+
 /// The reader's connection, once it is another one than before.
 async fn connection(proxy: &Proxy, before: Option<&Arc<Connection>>) -> Arc<Connection> {
     let other = async || {
@@ -32,7 +40,7 @@ fn part(number: usize) -> String {
 #[tokio::test]
 async fn a_reader_that_is_cut_twice_and_one_that_comes_late_print_the_text_that_was_written() {
     let redis = RedisServer::start();
-    let node = Node::on(&redis, &[("WHIMBREL_INGRESS", "true")]);
+    let node = node(&redis).await;
     let proxy = Proxy::to(node.address());
     let mut witness = Wanted::new(Transport::Sse, &["topic:answer:1"]).connect(&node).await;
     let cut = reader(&format!("http://{}", proxy.address()));
@@ -52,4 +60,30 @@ async fn a_reader_that_is_cut_twice_and_one_that_comes_late_print_the_text_that_
     let text = [part(0), part(1), part(2)].concat();
     assert_eq!(cut.end().await, text);
     assert_eq!(reader(&node.url()).end().await, text);
+    // Whoever wants to know of the end alone does not have to read the text.
+    let mut choosy =
+        Wanted::new(Transport::Sse, &["topic:answer:1"]).with("types", "end").after("earliest").connect(&node).await;
+    let end = choosy.event().await;
+    assert_eq!((&*end.kind, &*end.data), ("end", "{\"tokens\": 840}"));
+}
+
+#[tokio::test]
+async fn readers_of_a_text_whose_producer_is_killed_are_told_that_it_breaks_off() {
+    let redis = RedisServer::start();
+    let node = node(&redis).await;
+    let mut witness = Wanted::new(Transport::Sse, &["topic:answer:1"]).connect(&node).await;
+    let early = reader(&node.url());
+    let mut producer = python("examples/token-stream/producer.py", &[&redis.url(), TOPIC]);
+    producer.feed(&part(0)).await;
+    for _ in 0..280 {
+        witness.event().await;
+    }
+    producer.kill().await;
+    let breaks_off = async |reader: Script| {
+        let (text, told) = reader.failed().await;
+        assert_eq!(text, part(0));
+        assert!(told.contains("breaks off here"), "{told}");
+    };
+    breaks_off(early).await;
+    breaks_off(reader(&node.url())).await;
 }

@@ -52,6 +52,18 @@ impl Script {
         BufReader::new(self.0.stdout.take().unwrap()).lines()
     }
 
+    /// Kills it.
+    pub async fn kill(mut self) {
+        self.0.kill().await.unwrap();
+    }
+
+    /// What it printed, and on standard error, after it ended with a failure.
+    pub async fn failed(self) -> (String, String) {
+        let output = in_time("the end of the script", self.0.wait_with_output()).await.unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
     /// What it printed, after it ended as it should.
     pub async fn end(self) -> String {
         let output = in_time("the end of the script", self.0.wait_with_output()).await.unwrap();
