@@ -3,6 +3,7 @@
 //! A thread reads lines and makes events of them, a few hundred ahead; one batch at a time is on its way,
 //! so that the order stays. A batch ends early rather than wait for a slow writer.
 
+use std::future::pending;
 use std::io::{BufRead, BufReader, IsTerminal as _, Read as _, stderr, stdin};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::client::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
-use crate::model::{EventType, StreamName, Ttl};
+use crate::model::{EventType, LeaseTime, StreamName, Ttl};
 
 use super::{Failure, log, print, say};
 
@@ -24,6 +25,7 @@ Examples:
   whimbrel publish topic:news --text 'Hello, world'
   tail -f app.log | whimbrel publish topic:log
   whimbrel publish topic:orders --json < orders.ndjson
+  write-an-answer | whimbrel publish topic:answer:1 --heartbeat 15
 
 Order is kept, and every event carries an idempotency key, so that a repeat after an outage stores \
 nothing twice.";
@@ -65,6 +67,11 @@ pub struct Arguments {
     /// Lines of standard input are JSON, not text; empty ones are skipped
     #[arg(long)]
     json: bool,
+    /// Hold the stream's lease for so many seconds at a time while standard input lasts: when this program dies
+    /// before its end, readers are told with an event of type 'whimbrel:abandoned'. Waits while another producer
+    /// has the lease
+    #[arg(long, value_name = "SECONDS", conflicts_with = "data")]
+    heartbeat: Option<LeaseTime>,
     /// For how long to try again while the server is away or overloaded
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     retry_seconds: u32,
@@ -91,12 +98,28 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
                 print(publisher.publish(stream, &data, &arguments.options(), key.as_deref()).await?)?;
             }
         }
-        None => publish_lines(&publisher, &arguments).await?,
+        None => publish_input(&publisher, &arguments).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn publish_lines(publisher: &Publisher, arguments: &Arguments) -> Result<(), Failure> {
+/// Publishes the lines of standard input, under the lease of the stream if it is wanted.
+async fn publish_input(publisher: &Publisher, arguments: &Arguments) -> Result<(), Failure> {
+    let Some(time) = arguments.heartbeat else { return publish_lines(publisher, arguments, pending()).await };
+    let lease = publisher.take_lease(&arguments.stream, time).await?;
+    let lost = async { Failure::failed(format!("the lease is lost: {}", lease.keep().await)) };
+    // What failed is not complete: then the lease is left to lapse, so that readers are told.
+    publish_lines(publisher, arguments, lost).await?;
+    let told = |error| Failure::failed(format!("all is published, but the lease could not be ended: {error}"));
+    lease.end().await.map_err(told)
+}
+
+/// Publishes the lines of standard input, unless `stopped` comes first.
+async fn publish_lines(
+    publisher: &Publisher,
+    arguments: &Arguments,
+    stopped: impl Future<Output = Failure>,
+) -> Result<(), Failure> {
     if stdin().is_terminal() && stderr().is_terminal() {
         say("each line is an event; Ctrl-D ends the input");
     }
@@ -104,14 +127,20 @@ async fn publish_lines(publisher: &Publisher, arguments: &Arguments) -> Result<(
     let progress = progress_bar();
     let mut lines = Lines::read(BufReader::new(stdin()), arguments);
     let mut published: u64 = 0;
-    let outcome = loop {
-        let Some(batch) = lines.batch().await else { break Ok(()) };
-        let answer = publisher.publish_batch(&batch.entries).await;
-        published += answer.as_ref().map_or_else(|e| e.entries.start, Vec::len) as u64;
-        progress.set_position(published);
-        if let Some(failure) = answer.err().map(|e| batch.blame(&e)).or(batch.failure) {
-            break Err(failure);
+    let publishing = async {
+        while let Some(batch) = lines.batch().await {
+            let answer = publisher.publish_batch(&batch.entries).await;
+            published += answer.as_ref().map_or_else(|e| e.entries.start, Vec::len) as u64;
+            progress.set_position(published);
+            if let Some(failure) = answer.err().map(|e| batch.blame(&e)).or(batch.failure) {
+                return Err(failure);
+            }
         }
+        Ok(())
+    };
+    let outcome = tokio::select! {
+        outcome = publishing => outcome,
+        failure = stopped => Err(failure),
     };
     progress.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
@@ -299,6 +328,7 @@ mod tests {
             ephemeral: false,
             text: false,
             json,
+            heartbeat: None,
             retry_seconds: 0,
         };
         Lines::read(input, &arguments)

@@ -1,6 +1,7 @@
 //! The HTTP client behind `whimbrel publish` and `whimbrel subscribe`; a Rust program can use it too.
 //!
 //! - [`Publisher`] hands events in, one or a batch, and repeats what may have failed in passing;
+//! - [`Lease`] is held by a publisher that wants to be missed;
 //! - [`Subscriber`] follows streams over SSE and resumes by itself, on another node if need be.
 //!
 //! ```no_run
@@ -22,6 +23,7 @@
 //! # Ok(()) }
 //! ```
 
+mod lease;
 mod publish;
 mod sse;
 mod subscribe;
@@ -32,6 +34,7 @@ use std::time::Duration;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
+pub use lease::Lease;
 pub use publish::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
 pub use subscribe::{Envelope, GapNotice, Notice, Subscriber, Subscription};
 

@@ -97,9 +97,9 @@ pub struct BatchError {
 /// Publishes events to one server.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    http: reqwest::Client,
-    base: Url,
-    patience: Duration,
+    pub(super) http: reqwest::Client,
+    pub(super) base: Url,
+    pub(super) patience: Duration,
 }
 
 impl Publisher {
@@ -162,11 +162,7 @@ impl Publisher {
     }
 
     fn events_url(&self, stream: &StreamName, options: &Options) -> Url {
-        let kinds = match stream.kind() {
-            StreamKind::Device => "devices",
-            StreamKind::Topic => "topics",
-        };
-        let mut url = below(&self.base, &["v1", kinds, stream.name(), "events"]);
+        let mut url = below(&self.base, &["v1", stream.kind().plural(), stream.name(), "events"]);
         if let Some(kind) = &options.kind {
             url.query_pairs_mut().append_pair("type", kind.as_str());
         }
@@ -249,7 +245,7 @@ impl Publisher {
         Ok(outcomes.collect())
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
         let response = request.timeout(REQUEST_TIMEOUT).send().await;
         let response = response.map_err(|e| Failure::transport(&self.base, &e))?;
         if !response.status().is_success() {
@@ -258,7 +254,7 @@ impl Publisher {
         body(&self.base, response).await
     }
 
-    fn read<T: serde::de::DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+    pub(super) fn read<T: serde::de::DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(answer)
             .map_err(|e| ClientError::Answer { place: place(&self.base), reason: e.to_string() })
     }
@@ -271,19 +267,19 @@ impl Failure {
 }
 
 /// The tries of one request.
-struct Tries {
+pub(super) struct Tries {
     patience: Duration,
     since: Instant,
     backoff: Backoff,
 }
 
 impl Tries {
-    fn new(patience: Duration) -> Self {
+    pub(super) fn new(patience: Duration) -> Self {
         Tries { patience, since: Instant::now(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT) }
     }
 
     /// Waits for the next try, or says that there is none.
-    async fn wait(&mut self, failure: Failure) -> Result<(), ClientError> {
+    pub(super) async fn wait(&mut self, failure: Failure) -> Result<(), ClientError> {
         if !failure.passing {
             return Err(failure.error);
         }

@@ -263,7 +263,7 @@ impl Subscriber {
                 Some(Notice::Close { reason: close.reason })
             }
             // Pings, and whatever later versions have to say of themselves.
-            name if name.starts_with("whimbrel:") => None,
+            name if name.starts_with("whimbrel:") && name != EventType::ABANDONED => None,
             _ => Some(Notice::Event(Box::new(serde_json::from_str(&frame.data).map_err(wrong)?))),
         };
         if !matches!(notice, None | Some(Notice::Close { .. })) {

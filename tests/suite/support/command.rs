@@ -70,6 +70,12 @@ impl Running {
         eventually(&what, async || (self.stdout.lock().len() >= bytes).then_some(())).await;
     }
 
+    /// Waits until it has said something on standard error.
+    pub async fn said(&self, words: &str) {
+        let said = async || String::from_utf8_lossy(&self.stderr.lock()).contains(words).then_some(());
+        eventually(&format!("'{words}' on standard error"), said).await;
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         let kill = std::process::Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status();
