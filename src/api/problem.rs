@@ -194,6 +194,7 @@ impl From<LeaseError> for Problem {
             LeaseError::Lost { .. } => ("The lease is over", StatusCode::CONFLICT),
             LeaseError::TooMany => ("There are too many leases", StatusCode::TOO_MANY_REQUESTS),
             LeaseError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),
+            LeaseError::Reserved(_) => ("Only the service itself publishes there", StatusCode::FORBIDDEN),
             LeaseError::Store(error) => of_store(error),
         };
         Problem::new(error.slug(), title, status, error.to_string())

@@ -37,6 +37,9 @@ pub enum LeaseError {
     /// The idempotency key is not one.
     #[error("{}", PublishError::Key)]
     Key,
+    /// Nobody but the service itself publishes there.
+    #[error("{}", PublishError::Reserved(.0.clone()))]
+    Reserved(StreamName),
     /// The store did not do it, or did not say.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -50,6 +53,7 @@ impl LeaseError {
             LeaseError::Lost { .. } => "lease-lost",
             LeaseError::TooMany => "too-many-leases",
             LeaseError::Key => PublishError::Key.slug(),
+            LeaseError::Reserved(stream) => PublishError::Reserved(stream.clone()).slug(),
             LeaseError::Store(error) => store_slug(error),
         }
     }
@@ -65,6 +69,9 @@ impl Hub {
     ) -> Result<(LeaseId, bool), LeaseError> {
         if key.is_some_and(|key| !is_key(key)) {
             return Err(LeaseError::Key);
+        }
+        if stream.is_reserved() {
+            return Err(LeaseError::Reserved(stream.clone()));
         }
         let id = LeaseId::random();
         match self.store.producers().take_lease(stream, id, time, key).await? {

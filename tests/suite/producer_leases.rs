@@ -371,7 +371,7 @@ async fn what_makes_no_sense_of_a_lease_is_refused_and_nothing_is_taken() {
         (put(path, ("Idempotency-Key", "a b"), sound).await, 400, "invalid-key"),
         (put(path, ("Content-Type", "text/plain"), sound).await, 415, "unsupported-media-type"),
         (put("/v1/topics/a%20b/lease", none, sound).await, 400, "invalid-name"),
-        (put("/v1/topics/whimbrel:lifecycle/lease", none, sound).await, 400, "invalid-name"),
+        (put("/v1/topics/whimbrel:lifecycle/lease", none, sound).await, 403, "reserved"),
         (put("/v1/topics/answer/lease?seconds=5", none, "").await, 400, "bad-request"),
         (put(path, none, &" ".repeat(2000)).await, 413, "too-large"),
         (node.call("DELETE", path, &[], "").await, 400, "bad-request"),
