@@ -189,7 +189,7 @@ async fn a_malformed_entry_is_kept_with_the_reason_and_holds_up_nobody() {
         (&["device", "", "data", "1"], "the name is empty"),
         (&["device", "a b", "data", "1"], "the character ' '"),
         (&["topic", &long, "data", "1"], "201"),
-        (&["topic", "whimbrel:lifecycle", "data", "1"], "begins with 'whimbrel:'"),
+        (&["topic", "whimbrel:other", "data", "1"], "begins with 'whimbrel:'"),
         (&["topic", "news"], "'data' is missing"),
         (&["topic", "news", "data", "{\"a\":"], "not JSON"),
         (&["topic", "news", "data", ""], "not JSON"),
