@@ -34,6 +34,7 @@ mod openapi;
 mod positions;
 mod presence;
 mod presence_store;
+mod producer_cost;
 mod producer_leases;
 mod progress;
 mod publish_api;
