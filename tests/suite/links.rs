@@ -1,8 +1,12 @@
 //! Direct dispatch: events between nodes over links, and over channels wherever a link can't.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde_json::json;
+use whimbrel::model::{Draft, Event, EventType, StreamName};
+use whimbrel::store::{Bypass, EventLog as _, Habits as _, NodeId, Reach};
 
 use crate::support::client::{Client, Transport, Wanted};
 use crate::support::node::Node;
@@ -353,7 +357,6 @@ async fn links_opened_for_a_device_that_sends_nothing_close_and_are_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_known_of_a_device_is_bounded_and_goes_when_it_is_erased() {
-    use whimbrel::store::{EventLog as _, Habits as _, NodeId};
     let redis = RedisServer::start();
     let store = crate::conformance::connect(&redis, "*=100/3600".parse().unwrap()).await;
     let device = "device:7".parse().unwrap();
@@ -368,4 +371,48 @@ async fn what_is_known_of_a_device_is_bounded_and_goes_when_it_is_erased() {
     assert_eq!(store.habits(&device, &[]).await.unwrap()[0].0, node(1), "asking changes nothing");
     store.erase(&device).await.unwrap();
     assert_eq!(store.habits(&device, &[]).await.unwrap(), []);
+}
+
+/// Reaches nobody, and keeps how many publishes had begun when the first was answered.
+#[derive(Default)]
+struct Recorder {
+    begun: AtomicUsize,
+    begun_at_first_answer: OnceLock<usize>,
+}
+
+struct Reached(Arc<Recorder>);
+
+struct Bypassing(Arc<Recorder>);
+
+impl Bypass for Bypassing {
+    fn reach(&self, _bytes: usize) -> Option<Arc<dyn Reach>> {
+        self.0.begun.fetch_add(1, Ordering::SeqCst);
+        Some(Arc::new(Reached(self.0.clone())))
+    }
+}
+
+impl Reach for Reached {
+    fn nodes(&self) -> &str {
+        ""
+    }
+
+    fn carry(&self, _: &StreamName, _: Arc<Event>, _: Option<&StreamName>, _: &[NodeId], _: &[NodeId]) {
+        let _ = self.0.begun_at_first_answer.set(self.0.begun.load(Ordering::SeqCst));
+    }
+
+    fn have_them_look(&self, _: &StreamName) {}
+}
+
+#[tokio::test]
+async fn events_of_a_large_batch_go_out_as_they_are_stored_and_not_at_its_end() {
+    const BATCH: usize = 1000;
+    let redis = RedisServer::start();
+    let recorder = Arc::new(Recorder::default());
+    let store = crate::conformance::connect(&redis, "*=100/3600".parse().unwrap()).await;
+    let store = store.with_bypass(Arc::new(Bypassing(recorder.clone())));
+    let entry = |n: usize| ("topic:news".parse().unwrap(), Draft::new(EventType::MESSAGE, n.to_string()));
+    let batch: Vec<_> = (0..BATCH).map(entry).collect();
+    assert!(store.publish_all(&batch).await.iter().all(Result::is_ok));
+    let begun = recorder.begun_at_first_answer.get().copied().unwrap();
+    assert!(begun < BATCH, "all {BATCH} were sent before the first went out");
 }

@@ -193,31 +193,36 @@ impl Lane {
 
     /// Runs calls in pipelines, one after another; one answer each, in order. Calls are made as they are
     /// sent, so that a large batch is not held a second time.
-    pub(super) async fn run_all(
+    pub(super) async fn run_all(&self, calls: impl ExactSizeIterator<Item = Call>) -> Vec<Result<Value, StoreError>> {
+        let mut answers = Vec::with_capacity(calls.len());
+        self.run_each(calls, |answer| answers.push(answer)).await;
+        answers
+    }
+
+    /// The same, with each answer handed on as soon as its pipeline is answered.
+    pub(super) async fn run_each(
         &self,
         mut calls: impl ExactSizeIterator<Item = Call>,
-    ) -> Vec<Result<Value, StoreError>> {
-        let count = calls.len();
-        let mut answers = Vec::with_capacity(count);
+        mut answered: impl FnMut(Result<Value, StoreError>),
+    ) {
         let open = match self.open().await {
             Ok(open) => open,
-            Err(error) => return vec![Err(error); count],
+            Err(error) => return (0..calls.len()).for_each(|_| answered(Err(error.clone()))),
         };
         while calls.len() > 0 {
             let part = pipeline(&mut calls);
             let sent = part.len();
             match perform(&mut open.connection.clone(), part).await {
-                Ok(answered) => answers.extend(answered.into_iter().map(|answer| open.judge(answer))),
+                Ok(answers) => answers.into_iter().for_each(|answer| answered(open.judge(answer))),
                 Err(error) => {
-                    answers.extend(vec![Err(open.lost(&error)); sent]);
+                    let lost = open.lost(&error);
+                    (0..sent).for_each(|_| answered(Err(lost.clone())));
                     // The rest was not sent, and must not overtake what is unknown.
                     let unsent = StoreError::Unavailable("the connection broke before this was sent".to_owned());
-                    answers.extend(vec![Err(unsent); calls.len()]);
-                    break;
+                    return (0..calls.len()).for_each(|_| answered(Err(unsent.clone())));
                 }
             }
         }
-        answers
     }
 
     /// The lane's connection, or the next one if that comes about soon.

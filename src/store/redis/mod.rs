@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use redis::Value;
 
 use self::connections::{Address, Lanes, Pool};
@@ -206,22 +207,38 @@ impl RedisStore {
         stream: impl Fn(&'a T) -> &'a StreamName,
         call: impl Fn(&'a T) -> Call,
     ) -> Vec<Result<Value, StoreError>> {
+        self.settle_by_stream(items, stream, call, |_, answer| answer).await
+    }
+
+    /// The same, with each answer settled as soon as its pipeline is answered.
+    async fn settle_by_stream<'a, T, R>(
+        &self,
+        items: &'a [T],
+        stream: impl Fn(&'a T) -> &'a StreamName,
+        call: impl Fn(&'a T) -> Call,
+        settle: impl Fn(&'a T, Result<Value, StoreError>) -> R,
+    ) -> Vec<R> {
         let mut places = vec![Vec::new(); self.lanes.count()];
         for (place, item) in items.iter().enumerate() {
             places[self.lanes.index_of(stream(item))].push(place);
         }
         let pipelines = places.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(lane, places)| {
-            let calls = places.iter().map(|place| call(&items[*place]));
-            async move { (places, self.lanes.at(lane).run_all(calls).await) }
-        });
-        let mut answers: Vec<_> =
-            items.iter().map(|_| Err(StoreError::Protocol("too few answers".to_owned()))).collect();
-        for (places, outcomes) in futures_util::future::join_all(pipelines).await {
-            for (place, outcome) in places.iter().zip(outcomes) {
-                answers[*place] = outcome;
+            let (call, settle) = (&call, &settle);
+            async move {
+                let mut settled = Vec::with_capacity(places.len());
+                let mut waiting = places.iter();
+                let calls = places.iter().map(|place| call(&items[*place]));
+                let answered = |answer| settled.extend(waiting.next().map(|at| (*at, settle(&items[*at], answer))));
+                self.lanes.at(lane).run_each(calls, answered).await;
+                settled
             }
+        });
+        let mut outcomes: Vec<_> = items.iter().map(|_| None).collect();
+        for (place, outcome) in futures_util::future::join_all(pipelines).await.into_iter().flatten() {
+            outcomes[place] = Some(outcome);
         }
-        answers
+        let missing = |item| settle(item, Err(StoreError::Protocol("too few answers".to_owned())));
+        outcomes.into_iter().zip(items).map(|(outcome, item)| outcome.unwrap_or_else(|| missing(item))).collect()
     }
 
     async fn page(&self, call: Call) -> Result<Page, StoreError> {
@@ -239,16 +256,19 @@ impl EventLog for RedisStore {
     }
 
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
-        let detoured: Vec<_> = batch.iter().map(|(stream, draft)| self.detours.begin(stream, draft)).collect();
-        let detoured: Vec<_> = batch.iter().zip(detoured).collect();
-        let call = |((stream, draft), detour): &(&(StreamName, Draft), Option<Detour>)| {
-            self.publish_call(stream, draft, detour.as_ref())
+        // Each event leaves nodes out from when it is sent, and goes to them when it is answered. Were it at the
+        // end of a large batch, the first events could have left the log by then.
+        let items: Vec<_> = batch.iter().map(|(stream, draft)| (stream, draft, Mutex::default())).collect();
+        let call = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<Detour>>)| {
+            let detour = self.detours.begin(stream, draft);
+            let call = self.publish_call(stream, draft, detour.as_ref());
+            *place.lock() = detour;
+            call
         };
-        let answers = self.run_by_stream(&detoured, |((stream, _), _)| stream, call).await;
-        let end = |(answer, ((stream, draft), detour)): (_, (&(StreamName, Draft), _))| {
-            self.detours.end(detour, stream, draft, answer)
+        let settle = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<Detour>>), answer| {
+            self.detours.end(place.lock().take(), stream, draft, answer)
         };
-        answers.into_iter().zip(detoured).map(end).collect()
+        self.settle_by_stream(&items, |(stream, _, _)| *stream, call, settle).await
     }
 
     async fn publish_durably(
