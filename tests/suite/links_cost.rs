@@ -13,8 +13,17 @@ const EVERY: Duration = Duration::from_millis(2);
 /// Devices that each get their share of the events, spread over all nodes but the publishing one.
 const DEVICES: usize = 56;
 
-const LINKS: &[(&str, &str)] =
-    &[("WHIMBREL_LINK_LISTEN", "127.0.0.1:0"), ("WHIMBREL_LINK_SECRET", "a-secret-that-all-nodes-have")];
+/// So much is kept that whoever falls behind can read on.
+const SETTINGS: &[(&str, &str)] = &[
+    ("WHIMBREL_RETENTION", "*=100000/3600"),
+    ("WHIMBREL_LINK_LISTEN", "127.0.0.1:0"),
+    ("WHIMBREL_LINK_SECRET", "a-secret-that-all-nodes-have"),
+];
+
+fn start(redis: &RedisServer, count: usize, linked: bool) -> Vec<Node> {
+    let settings = if linked { SETTINGS } else { &SETTINGS[..1] };
+    (0..count).map(|_| Node::on(redis, settings)).collect()
+}
 
 /// Microseconds of processor time that the Redis has used.
 async fn redis_cpu(redis: &RedisServer) -> f64 {
@@ -39,7 +48,7 @@ async fn latencies(mut client: Client, count: usize, begun: Instant) -> Vec<u64>
 /// `everywhere`: one topic that is followed on all nodes; otherwise each event goes to one device on one node.
 async fn run(count: usize, linked: bool, everywhere: bool) {
     let redis = RedisServer::start();
-    let nodes: Vec<_> = (0..count).map(|_| Node::on(&redis, if linked { LINKS } else { &[] })).collect();
+    let nodes = start(&redis, count, linked);
     let followers: Vec<_> = if everywhere {
         nodes[1..].iter().map(|node| (node, "topic:news".to_owned())).collect()
     } else {
@@ -87,9 +96,41 @@ async fn run(count: usize, linked: bool, everywhere: bool) {
     );
 }
 
+/// The same topic, published as fast as the store takes it.
+async fn run_batch(count: usize, linked: bool) {
+    let redis = RedisServer::start();
+    let nodes = start(&redis, count, linked);
+    let mut clients = Vec::new();
+    for node in &nodes[1..] {
+        clients.push(Wanted::new(Transport::Sse, &["topic:news"]).connect(node).await);
+    }
+    for n in 0..4 {
+        nodes[0].publish("topic:news", &n.to_string()).await;
+        for client in &mut clients {
+            client.data(1).await;
+        }
+    }
+    let before = redis_cpu(&redis).await;
+    let read = |mut client: Client| tokio::spawn(async move { client.data(EVENTS).await });
+    let readers: Vec<_> = clients.into_iter().map(read).collect();
+    nodes[0].publish_all("topic:news", 0..EVENTS).await;
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let cpu = (redis_cpu(&redis).await - before) / EVENTS as f64;
+    let fallbacks = nodes[0].metric("link_fallbacks_total").await + nodes[0].metric("link_misses_total").await;
+    let way = if linked { "links" } else { "channels" };
+    println!("{count} nodes, a batch to one topic, {way}: Redis {cpu:.1} us an event; {fallbacks} missed their link");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, for docs/links.md"]
 async fn redis_and_latency_with_and_without_links() {
+    for count in [2, 8] {
+        for linked in [false, true] {
+            run_batch(count, linked).await;
+        }
+    }
     for everywhere in [false, true] {
         for count in [2, 8] {
             for linked in [false, true] {
