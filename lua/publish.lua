@@ -24,6 +24,11 @@ local AHEAD = 60000
 -- Collapse keys that are remembered; over that, only those that are used most newly are.
 local MAX_GROUPS, KEPT_GROUPS = 256, 192
 
+-- Before what a key or a mark here says, as both go with a stream that moves. open() checks all others.
+if ARGV[14] ~= '' and (key ~= '' or ARGV[13] ~= '') then
+  require_home(meta, ARGV[14])
+end
+
 -- The mark of an ingress stream is its newest entry that this stream took: `meta` holds a NAME=ID word for
 -- each of them, as regions have one each. These are the words with this entry taken.
 local marks

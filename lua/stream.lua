@@ -48,25 +48,43 @@ local function next_id(last, now, step)
 end
 
 -- Which region is a stream's home stands in its `meta` as
---   'V'           this one, as of version V
---   'V REGION'    REGION as of version V
+--   'V'                           this one, as of version V
+--   'V >REGION DEADLINE'          this one; it is being copied to REGION, and whoever is at it does something again
+--                                 before the deadline
+--   'V REGION unfinished'         REGION as of version V; not all is done yet that a move ends with
+--   'V REGION'                    REGION as of version V
+--   'V <REGION DEADLINE COPIED'   this one, as soon as all is copied from REGION: so far up to the entry COPIED
 -- and not at all where there is one region only. `meant` is the version with which the caller came, '*' from a
 -- producer who takes any as long as the home is here, '' from one who knows nothing of regions. Nothing may have
 -- been written before this is called.
 local function check_home(known, meant)
-  if not known then
+  local version, sign, region, rest = string.match(known or '', '^(%d+) ?([<>]?)(%S*) ?(.*)$')
+  if not version then
     error({ err = 'HOMELESS the stream has no home in this region' })
   end
-  local version, region = string.match(known, '^(%d+) ?(.*)$')
+  local asked, held = tonumber(meant), tonumber(version)
   -- The caller knows of a newer home, and it is here: this record was lost, or is about to be overwritten.
-  if tonumber(meant) and tonumber(meant) > tonumber(version) then
+  if asked and asked > held then
     error({ err = 'HOMELESS the stream has a newer home' })
   end
-  if region == '' then
-    if not tonumber(meant) then return end
+  local stalled = sign ~= '' and clock() > tonumber(string.match(rest, '^%d+'))
+  if sign == '<' then
+    if asked == held then
+      local state = stalled and ' stalled' or ' soon'
+      error({ err = 'ARRIVING ' .. version .. ' ' .. region .. state .. ' the stream is on its way to this region' })
+    end
+    -- As long as it is not sealed, that is its home, and afterwards those who come there are told.
+    error({ err = 'ELSEWHERE ' .. whole(held - 1) .. ' ' .. region .. ' that region is the stream\'s home' })
+  end
+  if sign == '>' or region == '' then
+    if not asked or (asked == held and not stalled) then return end
+    if asked == held then
+      error({ err = 'LEAVING ' .. version .. ' ' .. region .. ' a move of the stream is to be completed' })
+    end
     error({ err = 'ELSEWHERE ' .. version .. ' - the stream came back to this region' })
   end
-  error({ err = 'ELSEWHERE ' .. version .. ' ' .. region .. ' that region is the stream\'s home' })
+  local state = rest == 'unfinished' and ' unfinished' or ''
+  error({ err = 'ELSEWHERE ' .. version .. ' ' .. region .. state .. ' that region is the stream\'s home' })
 end
 
 -- The same check for those that need no more of the stream.

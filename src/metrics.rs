@@ -91,6 +91,8 @@ pub struct Metrics {
     pub ingress_lag_seconds: Gauge<f64, AtomicU64>,
     /// Calls that went to a region which was not, or not known to be, their stream's home.
     pub region_corrections: Counter,
+    /// Streams that this node moved from one region to another, or whose move it completed.
+    pub region_moves: Counter,
     /// Streams whose home this node knows.
     pub directory_streams: Gauge,
     /// For how long the replica of the directory may lack changes, in milliseconds.
@@ -194,6 +196,7 @@ impl Metrics {
             ingress_lag_entries: gauge(r, "ingress_lag_entries", "Entries that wait in the ingress stream"),
             ingress_lag_seconds,
             region_corrections: counter(r, "region_corrections", "Calls that had to look for their stream's home"),
+            region_moves: counter(r, "region_moves", "Streams moved to another region, or whose move was completed"),
             directory_streams: gauge(r, "directory_streams", "Streams whose home region this node knows"),
             directory_lag: gauge(
                 r,

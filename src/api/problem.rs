@@ -90,11 +90,6 @@ impl Problem {
         Problem::new("unknown-region", "There is no such region", StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
-    /// The stream's home is another region.
-    pub fn placed(detail: impl Into<String>) -> Self {
-        Problem::new("placed", "The stream has its home elsewhere", StatusCode::CONFLICT, detail)
-    }
-
     /// The body is larger than it may be.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Problem::new("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
@@ -236,6 +231,9 @@ fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
         StoreError::Unavailable(_) => ("The store is away; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Moved { .. } | StoreError::Homeless => {
             ("The stream's home is another region; nothing was stored", StatusCode::SERVICE_UNAVAILABLE)
+        }
+        StoreError::Arriving { .. } | StoreError::Leaving { .. } => {
+            ("The stream is being moved; nothing was stored", StatusCode::SERVICE_UNAVAILABLE)
         }
         StoreError::Full(_) => ("The store is full; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Unsupported(_) => ("This store can't do that", StatusCode::BAD_REQUEST),

@@ -35,14 +35,11 @@ pub async fn place(api: &Api, stream: StreamName, request: Request) -> Result<Re
     let Place { region } = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body has to be {{\"region\": NAME}}: {error}")))?;
     let unknown = || Problem::unknown_region(&region);
-    let home = match api.hub.regions() {
+    match api.hub.regions() {
         None if region != api.hub.region() => return Err(unknown()),
-        None => region.clone(),
+        None => {}
         Some(regions) if regions.named(&region).is_none() => return Err(unknown()),
-        Some(regions) => regions.place(&stream, &region).await?.to_string(),
-    };
-    if home != region {
-        return Err(Problem::placed(format!("the home of {stream} is region '{home}'; this version does not move it")));
+        Some(regions) => regions.move_to(&stream, &region).await?,
     }
     Ok(json(StatusCode::OK, &Placed { stream, region }))
 }

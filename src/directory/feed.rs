@@ -4,19 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::Regions;
 use crate::backoff::Backoff;
-use crate::model::StreamName;
 use crate::store::StoreError;
 
 /// Between two looks at the changes. A stream that moved says so itself to those who come to its old home, so
 /// this decides only how soon nobody has to be told.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Follows the changes from `position` on, until it is dropped; `moved` is told of each stream whose home is
-/// another than the replica knew.
-pub async fn follow_for_ever(regions: &Regions, mut position: String, moved: impl Fn(&StreamName)) {
+/// Follows the changes from `position` on, until it is dropped.
+pub async fn follow_for_ever(regions: &Regions, mut position: String) {
     let mut backoff = Backoff::new(INTERVAL, Duration::from_secs(2));
     loop {
-        match step(regions, &position, &moved).await {
+        match step(regions, &position).await {
             Ok((next, more)) => {
                 position = next;
                 if !more {
@@ -33,30 +31,21 @@ pub async fn follow_for_ever(regions: &Regions, mut position: String, moved: imp
     }
 }
 
-async fn step(regions: &Regions, position: &str, moved: &impl Fn(&StreamName)) -> Result<(String, bool), StoreError> {
+async fn step(regions: &Regions, position: &str) -> Result<(String, bool), StoreError> {
     let Some(changes) = regions.directory().changes(position).await? else {
         tracing::info!("changes of the directory are gone before they were read; reading it again");
-        return Ok((load(regions, moved).await?, true));
+        return Ok((load(regions).await?, true));
     };
     for (stream, home) in &changes.homes {
-        if regions.learn(stream, home) {
-            moved(stream);
-        }
+        regions.learn(stream, home);
     }
     Ok((changes.position, changes.more))
 }
 
 /// Reads the whole directory. The answer is the position to follow from: it is taken before the first bucket is
 /// read, so that no change falls between the two.
-pub async fn load(regions: &Regions, moved: &impl Fn(&StreamName)) -> Result<String, StoreError> {
+pub async fn load(regions: &Regions) -> Result<String, StoreError> {
     let position = regions.directory().position().await?;
-    regions
-        .directory()
-        .load(|stream, home| {
-            if regions.learn(&stream, &home) {
-                moved(&stream);
-            }
-        })
-        .await?;
+    regions.directory().load(|stream, home| regions.learn(&stream, &home)).await?;
     Ok(position)
 }

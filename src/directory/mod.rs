@@ -10,12 +10,16 @@
 //! [`replica`] holds all of it in this process, compactly; [`feed`] loads it and follows its changes.
 //! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
 //! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
-//! itself where the way turns out wrong. [`store`] is the outside of that: a [`Store`](crate::store::Store)
+//! itself where the way turns out wrong. `itinerary` is the steps of a move, as a value; `mover` takes them, and
+//! `moves` says when: an operator wants it, or somebody left a move half done. [`store`] is the outside of that: a [`Store`](crate::store::Store)
 //! over all regions, so that nobody else needs to know how many there are.
 
 pub mod feed;
 mod ingress;
+mod itinerary;
 mod lifecycle;
+mod mover;
+mod moves;
 mod presence;
 mod producers;
 mod region;
@@ -25,6 +29,8 @@ mod rules;
 mod store;
 mod turns;
 
+pub use itinerary::{End, Step};
+pub use mover::Mover;
 pub use region::{Region, RegionReport};
 pub use regions::{Regions, RegionsError, RegionsSettings};
 pub use rules::RegionRules;

@@ -226,11 +226,7 @@ impl Region {
 
     /// An error of the region's store, with its name.
     pub(super) fn named(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Unavailable(reason) => self.unavailable(&reason),
-            StoreError::Unknown(reason) => StoreError::Unknown(format!("region '{}': {reason}", self.name)),
-            error => error,
-        }
+        named(&self.name, error)
     }
 
     pub(super) fn unavailable(&self, reason: &str) -> StoreError {
@@ -256,6 +252,15 @@ impl Region {
             error: health.store_error,
             down_for: health.down_for,
         }
+    }
+}
+
+/// An error of the store of a region, with the region's name.
+pub(super) fn named(region: &str, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("region '{region}': {reason}")),
+        StoreError::Unknown(reason) => StoreError::Unknown(format!("region '{region}': {reason}")),
+        error => error,
     }
 }
 

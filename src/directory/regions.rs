@@ -1,11 +1,12 @@
 //! All regions, and the way to each stream's home.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::feed;
+use super::moves::Busy;
 use super::region::{Opening, Region};
 use super::replica::{Home, MAX_REGIONS, Replica};
 use super::rules::RegionRules;
@@ -14,7 +15,7 @@ use crate::config::RedisUrl;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::model::{Event, Page, StreamName};
-use crate::store::redis::{Assignment, ConnectError, RedisDirectory, RedisStore};
+use crate::store::redis::{Assignment, ConnectError, Plan, RedisDirectory, RedisStore};
 use crate::store::{NodeId, RetentionRules, Store, StoreClock, StoreError};
 
 /// How long a call looks for the home of its stream before it gives up.
@@ -61,18 +62,36 @@ pub struct Regions {
     fresh: Mutex<Instant>,
     /// The clock that all times of events are put on: those of the regions' stores may be minutes apart.
     time: StoreClock,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Streams that are being moved by this node.
+    pub(super) moving: Busy,
+    /// Streams whose moves this node is to look after once more.
+    pub(super) finishing: Busy,
+    /// Who wants to hear that a stream has another home than this node knew.
+    on_moved: OnceLock<OnMoved>,
 }
+
+type OnMoved = Box<dyn Fn(&StreamName) + Send + Sync>;
 
 /// One search for a stream's home.
 pub(super) struct Search {
     begun: Instant,
     backoff: Backoff,
+    /// A move of the stream of which not all was done when the search came by.
+    unfinished: Option<Plan>,
 }
 
 impl Search {
     pub(super) fn new() -> Self {
-        Search { begun: Instant::now(), backoff: Backoff::new(Duration::from_millis(2), Duration::from_millis(100)) }
+        let backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
+        Search { begun: Instant::now(), backoff, unfinished: None }
+    }
+
+    /// The home was found. What is left of the move that brought the stream there is this node's to look after.
+    pub(super) fn found(self, regions: &Arc<Regions>) {
+        if let Some(plan) = self.unfinished {
+            regions.finish(plan);
+        }
     }
 }
 
@@ -125,9 +144,12 @@ impl Regions {
             fresh: Mutex::new(Instant::now()),
             time: StoreClock::default(),
             metrics,
+            moving: Busy::default(),
+            finishing: Busy::default(),
+            on_moved: OnceLock::new(),
         };
         loop {
-            match feed::load(&regions, &|_| {}).await {
+            match feed::load(&regions).await {
                 Ok(position) => {
                     tracing::info!(streams = regions.replica.len(), "the directory is read");
                     regions.is_fresh(Instant::now());
@@ -183,11 +205,15 @@ impl Regions {
         region.page_at(&self.time, page)
     }
 
-    /// Gives a stream its home, unless it has one; the name of the one that it has is the answer.
-    pub async fn place(&self, stream: &StreamName, region: &str) -> Result<Arc<str>, StoreError> {
-        let home = self.ask(stream, &Assignment { region: region.to_owned(), version: 1 }).await?;
-        self.replica.raise(stream.fingerprint(), home);
-        Ok(self.names.read().get(usize::from(home.region)).cloned().unwrap_or_default())
+    /// Has `told` called with each stream whose home turns out to be another than this node knew.
+    pub fn on_moved(&self, told: impl Fn(&StreamName) + Send + Sync + 'static) {
+        let _ = self.on_moved.set(Box::new(told));
+    }
+
+    fn has_moved(&self, stream: &StreamName) {
+        if let Some(told) = self.on_moved.get() {
+            told(stream);
+        }
     }
 
     /// The name of the region that is the stream's home, as far as this node knows.
@@ -201,10 +227,14 @@ impl Regions {
         self.home_of(stream).is_some_and(|home| home == *region.name())
     }
 
-    /// The directory says so. True when this node did not know it.
-    pub fn learn(&self, stream: &StreamName, home: &Assignment) -> bool {
-        let Some(region) = self.number(&home.region) else { return false };
-        self.replica.raise(stream.fingerprint(), Home { region, version: home.version })
+    /// The directory says so.
+    pub fn learn(&self, stream: &StreamName, home: &Assignment) {
+        let Some(region) = self.number(&home.region) else { return };
+        let news = self.replica.raise(stream.fingerprint(), Home { region, version: home.version });
+        // Before its first home it was nowhere, so nobody has to come from there.
+        if news && home.version > 1 {
+            self.has_moved(stream);
+        }
     }
 
     /// The number of a region, given to it if it has none. `None` when there are too many.
@@ -246,12 +276,17 @@ impl Regions {
 
     /// Asks the directory; a stream that has no home there gets `first`.
     async fn ask(&self, stream: &StreamName, first: &Assignment) -> Result<Home, StoreError> {
-        let home = self.directory.assign(stream, first).await.map_err(|error| {
-            StoreError::Unavailable(format!("the directory could not be asked for the home of {stream}: {error}"))
-        })?;
+        let home = self.assigned(stream, first).await?;
         let region = self.number(&home.region);
         let region = region.ok_or_else(|| StoreError::Protocol("the directory names too many regions".to_owned()))?;
         Ok(Home { region, version: home.version })
+    }
+
+    /// The home that a stream has in the directory; `first`, if it has none.
+    pub(super) async fn assigned(&self, stream: &StreamName, first: &Assignment) -> Result<Assignment, StoreError> {
+        self.directory.assign(stream, first).await.map_err(|error| {
+            StoreError::Unavailable(format!("the directory could not be asked for the home of {stream}: {error}"))
+        })
     }
 
     /// The region of a home.
@@ -277,17 +312,41 @@ impl Regions {
             return Err(StoreError::Unavailable(format!("the home of {stream} is not to be found now: {refusal}")));
         }
         self.metrics.region_corrections.inc();
+        let at = self.region(home)?.name().to_string();
         match refusal {
-            StoreError::Moved { region, version } => {
+            StoreError::Moved { region, version, unfinished } => {
+                if let (true, Some(to)) = (unfinished, &region) {
+                    let (stream, to) = (stream.clone(), to.clone());
+                    search.unfinished = Some(Plan { stream, from: at, to, version });
+                }
                 let region = match region {
                     None => home.region,
                     Some(name) => self
                         .number(&name)
                         .ok_or_else(|| StoreError::Protocol("a store names too many regions".to_owned()))?,
                 };
-                self.replica.set(stream.fingerprint(), Home { region, version });
+                if self.replica.set(stream.fingerprint(), Home { region, version }) {
+                    self.has_moved(stream);
+                }
+            }
+            StoreError::Arriving { from, version, stalled } => {
+                if stalled {
+                    let stream = stream.clone();
+                    Box::pin(self.complete(Plan { stream, from, to: at, version })).await;
+                }
+                tokio::time::sleep(search.backoff.next_wait()).await;
+                return Ok(());
+            }
+            StoreError::Leaving { to, version } => {
+                let stream = stream.clone();
+                Box::pin(self.complete(Plan { stream, from: at, to, version: version + 1 })).await;
             }
             StoreError::Homeless => {
+                // What was copied there is lost, or has lapsed, and the old home still has it.
+                if let Some(plan) = search.unfinished.take_if(|plan| plan.to == at && plan.version == home.version) {
+                    Box::pin(self.complete(plan)).await;
+                    return Ok(());
+                }
                 let region = self.region(home)?;
                 let belief = Assignment { region: region.name().to_string(), version: home.version };
                 let truth = self.ask(stream, &belief).await?;

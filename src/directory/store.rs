@@ -81,7 +81,11 @@ impl RegionalStore {
                 Err(refusal) if refusal.is_misplaced() => {
                     self.regions.settle(stream, home, refusal, &mut search).await?;
                 }
-                answer => return answer.map(|answer| (home, answer)).map_err(|error| self.named(home, error)),
+                Ok(answer) => {
+                    search.found(&self.regions);
+                    return Ok((home, answer));
+                }
+                Err(error) => return Err(self.named(home, error)),
             }
         }
     }
@@ -105,7 +109,11 @@ impl RegionalStore {
                 Err(refusal) if refusal.is_misplaced() => {
                     self.regions.settle(stream, home, refusal, &mut search).await?;
                 }
-                answer => return answer.map(|answer| (region.clone(), answer)).map_err(|error| region.named(error)),
+                Ok(answer) => {
+                    search.found(&self.regions);
+                    return Ok((region.clone(), answer));
+                }
+                Err(error) => return Err(region.named(error)),
             }
         }
     }

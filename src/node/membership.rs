@@ -250,6 +250,10 @@ impl Joined {
                 }
                 ChannelMessage::Ephemeral(stream, event) => registry.tell(&stream, event, flush),
                 ChannelMessage::Erased(stream) => registry.sync(&stream),
+                ChannelMessage::Moved(stream) => {
+                    registry.sync_followed(&stream);
+                    self.membership.presence.claim_all_of(&stream);
+                }
                 ChannelMessage::Beat => beat = true,
                 ChannelMessage::Control(control) => self.hear(&control),
             }

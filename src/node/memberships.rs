@@ -52,10 +52,12 @@ impl Memberships {
                 });
             }
         }
-        let registry = self.registry.clone();
-        tokio::spawn(async move {
-            feed::follow_for_ever(&regions, position, |stream| registry.sync_followed(stream)).await;
+        let (registry, presence) = (self.registry.clone(), self.presence.clone());
+        regions.on_moved(move |stream| {
+            registry.sync_followed(stream);
+            presence.claim_all_of(stream);
         });
+        tokio::spawn(async move { feed::follow_for_ever(&regions, position).await });
     }
 
     async fn join_region(&self, regions: Arc<Regions>, region: Arc<Region>, node: NodeId) {

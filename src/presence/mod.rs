@@ -267,6 +267,13 @@ impl Presence {
         self.to_tell.notify_one();
     }
 
+    /// The store that knew of a device's places is no longer the one that should: they are claimed in that.
+    pub fn claim_all_of(&self, device: &StreamName) {
+        if self.seats.lock().want_all_of(device) {
+            self.work.notify_one();
+        }
+    }
+
     /// Tells the store who left, and claims again what has to be; runs until it is dropped.
     pub async fn keep_for_ever(self: Arc<Self>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));

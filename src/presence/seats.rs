@@ -200,6 +200,14 @@ impl Seats {
         self.wanted.extend(places);
     }
 
+    /// The places of one device are to be claimed again. False when it has none here.
+    pub fn want_all_of(&mut self, device: &StreamName) -> bool {
+        let Some(known) = self.devices.get(device) else { return false };
+        self.wanted.retain(|(wanted, _)| wanted != device);
+        self.wanted.extend(known.here.iter().map(|here| (device.clone(), here.number)));
+        true
+    }
+
     /// The place is to be claimed again.
     pub fn want(&mut self, device: &StreamName, number: u64) {
         self.wanted.push_back((device.clone(), number));

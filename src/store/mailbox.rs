@@ -83,6 +83,6 @@ fn cost(message: &ChannelMessage) -> usize {
         + match message {
             ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.data.len(),
             ChannelMessage::Control(control) => control.word.len() + control.rest.len(),
-            ChannelMessage::Erased(_) | ChannelMessage::Beat => 0,
+            ChannelMessage::Erased(_) | ChannelMessage::Moved(_) | ChannelMessage::Beat => 0,
         }
 }

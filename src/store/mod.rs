@@ -207,6 +207,8 @@ pub enum ChannelMessage {
     Ephemeral(StreamName, Arc<Event>),
     /// A stream's events were erased.
     Erased(StreamName),
+    /// A stream is on its way to another region: whoever follows it goes there.
+    Moved(StreamName),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
     /// What another node has to say, or the store.
@@ -329,9 +331,17 @@ pub enum StoreError {
     )]
     KeyReused,
     /// The stream's home is another region, or this one again as of a newer version (`None`). It did not take
-    /// effect. Callers of a store that knows all regions never see it, nor the next.
+    /// effect. Callers of a store that knows all regions never see it, nor the next three. `unfinished`: whoever
+    /// moved it has not done all that a move ends with.
     #[error("the stream's home is {}, as of version {version}", region.as_deref().unwrap_or("here"))]
-    Moved { region: Option<String>, version: u32 },
+    Moved { region: Option<String>, version: u32, unfinished: bool },
+    /// The stream is on its way here. It did not take effect. `stalled`: whoever moves it has not been at it for a
+    /// while.
+    #[error("the stream is being moved here from region '{from}'")]
+    Arriving { from: String, version: u32, stalled: bool },
+    /// Whoever moves the stream away has not been at it for a while. It did not take effect.
+    #[error("the stream is being moved to region '{to}'")]
+    Leaving { to: String, version: u32 },
     /// Nobody wrote down here that the stream's home is here. It did not take effect.
     #[error("this region does not know whether it is the stream's home")]
     Homeless,
@@ -346,6 +356,9 @@ pub enum StoreError {
 impl StoreError {
     /// The call went to a region that is not, or is not known to be, the stream's home.
     pub fn is_misplaced(&self) -> bool {
-        matches!(self, StoreError::Moved { .. } | StoreError::Homeless)
+        matches!(
+            self,
+            StoreError::Moved { .. } | StoreError::Arriving { .. } | StoreError::Leaving { .. } | StoreError::Homeless
+        )
     }
 }

@@ -88,6 +88,22 @@ impl RedisDirectory {
         read(&understood::<String>(self.pool.run(call).await?)?)
     }
 
+    /// Records that a stream moved, if its home is still that of before; answers with the home that it has.
+    pub async fn record(
+        &self,
+        stream: &StreamName,
+        before: &Assignment,
+        after: &Assignment,
+    ) -> Result<Assignment, StoreError> {
+        let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
+        let call = Call::script(&scripts::DIRECTORY_MOVE, &[&bucket, &self.keys.changes()])
+            .arg(stream.as_str())
+            .arg(format!("{} {}", before.version, before.region))
+            .arg(format!("{} {}", after.version, after.region))
+            .arg(CHANGES_KEPT);
+        read(&understood::<String>(self.pool.run(call).await?)?)
+    }
+
     /// Where the changes stand now.
     pub async fn position(&self) -> Result<String, StoreError> {
         let call = Call::script(&scripts::DIRECTORY_POSITION, &[&self.keys.changes()]);

@@ -45,8 +45,13 @@ fn misplaced(code: &str, details: &str) -> Option<StoreError> {
         "ELSEWHERE" => {
             let version = words.next()?.parse().ok()?;
             let region = words.next().filter(|region| *region != "-").map(str::to_owned);
-            Some(StoreError::Moved { region, version })
+            Some(StoreError::Moved { region, version, unfinished: words.next() == Some("unfinished") })
         }
+        "ARRIVING" => {
+            let (version, from) = (words.next()?.parse().ok()?, words.next()?.to_owned());
+            Some(StoreError::Arriving { from, version, stalled: words.next() == Some("stalled") })
+        }
+        "LEAVING" => Some(StoreError::Leaving { version: words.next()?.parse().ok()?, to: words.next()?.to_owned() }),
         _ => None,
     }
 }

@@ -18,6 +18,7 @@ mod keys;
 mod leases;
 mod library;
 mod lifecycle;
+mod moving;
 mod presence;
 mod producers;
 mod scripts;
@@ -49,6 +50,7 @@ use crate::model::{
 pub use directory::{Assignment, Changes, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::Inspection;
+pub use moving::{Arrival, Baggage, Begun, Cargo, MOVER_TIME, Plan};
 pub(crate) use subscription::{encode, parse};
 
 /// Connections for leases and beats.

@@ -53,6 +53,8 @@ pub(super) const STREAM_PART: &str = include_str!("../../../lua/stream.lua");
 const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
 /// And those that keep a device's connections.
 const SEATS_PART: &str = include_str!("../../../lua/seats.lua");
+/// And those that move it.
+const MOVE_PART: &str = include_str!("../../../lua/move.lua");
 
 /// What the script of a publish does, as `publish(KEYS, ARGV)`. It needs what the scripts of a stream share.
 pub(super) static PUBLISH_PART: LazyLock<String> =
@@ -67,6 +69,9 @@ pub(super) fn function(name: &str, script: &str) -> String {
 const STREAM: &[&str] = &[STREAM_PART];
 const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
 const SEATS: &[&str] = &[STREAM_PART, SEATS_PART];
+const MOVE: &[&str] = &[STREAM_PART, MOVE_PART];
+const MOVE_PAGES: &[&str] = &[STREAM_PART, PAGES_PART, MOVE_PART];
+const MOVE_SEATS: &[&str] = &[STREAM_PART, SEATS_PART, MOVE_PART];
 
 scripts! {
     PUBLISH = "publish.lua", STREAM;
@@ -98,6 +103,17 @@ scripts! {
     LINK_ADDRESS = "link_address.lua", &[];
     HABITS = "habits.lua", STREAM;
     HOME_CLAIM = "home_claim.lua", STREAM;
+    MOVE_BEGIN = "move_begin.lua", MOVE;
+    MOVE_CANCEL = "move_cancel.lua", MOVE;
+    MOVE_PREPARE = "move_prepare.lua", MOVE;
+    MOVE_READ = "move_read.lua", MOVE_PAGES;
+    MOVE_KEYS = "move_keys.lua", MOVE;
+    MOVE_IMPORT = "move_import.lua", MOVE;
+    MOVE_SEAL = "move_seal.lua", MOVE_SEATS;
+    MOVE_MARKS = "move_marks.lua", MOVE;
+    MOVE_OPEN = "move_open.lua", MOVE;
+    MOVE_CLEAR = "move_clear.lua", MOVE;
+    DIRECTORY_MOVE = "directory_move.lua", &[];
     DIRECTORY_ASSIGN = "directory_assign.lua", &[];
     DIRECTORY_BUCKET = "directory_bucket.lua", &[];
     DIRECTORY_CHANGES = "directory_changes.lua", &[];
@@ -311,7 +327,7 @@ impl Fields {
         }
     }
 
-    fn next(&mut self) -> Result<Value, StoreError> {
+    pub(super) fn next(&mut self) -> Result<Value, StoreError> {
         self.0.next().ok_or_else(|| nonsense("more fields"))
     }
 

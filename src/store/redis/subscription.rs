@@ -86,6 +86,7 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
         return match control.word.as_str() {
             "now" => ephemeral(&control.rest),
             "erased" => control.text()?.parse().ok().map(ChannelMessage::Erased),
+            "moved" => control.text()?.parse().ok().map(ChannelMessage::Moved),
             _ => Some(ChannelMessage::Control(control)),
         };
     }

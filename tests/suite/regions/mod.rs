@@ -1,6 +1,8 @@
 //! Several regions: a redis-server each, and nodes that call one of them home.
 
 mod homes;
+mod movers;
+mod moves;
 mod outage;
 mod producers;
 
@@ -94,6 +96,13 @@ pub async fn knows(node: &Node, streams: u64) {
         (body["directory"]["streams"] == streams).then_some(())
     })
     .await;
+}
+
+/// Moves a stream, by the path of its requests; returns when it has arrived.
+pub async fn move_to(node: &Node, path: &str, region: &str) {
+    let body = format!(r#"{{"region":"{region}"}}"#);
+    let answer = node.call("PUT", &format!("/v1/{path}/region"), &[], body).await;
+    assert_eq!((answer.status, &answer.json()["region"]), (200, &Value::from(region)), "{}", answer.text());
 }
 
 pub async fn publish(node: &Node, stream: &str, data: &str) -> Answer {

@@ -1,0 +1,160 @@
+//! Movers that die, that meet, and that wake late.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use whimbrel::directory::{End, Mover, Step};
+use whimbrel::store::RetentionRules;
+use whimbrel::store::redis::{Plan, RedisDirectory, RedisStore};
+
+use crate::regions::{Regions, move_to, publish};
+use crate::support::client::{Transport, Wanted};
+use crate::support::node::Node;
+use crate::support::{PATIENCE, eventually};
+
+/// All that a mover of the first move does, in this order, of a stream whose events are one page.
+const STEPS: [Step; 8] =
+    [Step::Begin, Step::Prepare, Step::Copy, Step::Seal, Step::CopyRest, Step::Open, Step::Record, Step::Clear];
+
+/// What a process that moves streams has, without the process: it is killed by doing nothing more.
+struct Yard {
+    directory: RedisDirectory,
+    stores: [RedisStore; 2],
+}
+
+impl Yard {
+    async fn of(regions: &Regions) -> Self {
+        let directory = RedisDirectory::connect(&regions.directory.url(), "whimbrel").await.unwrap();
+        let store = async |number: usize| {
+            let url = regions.servers[number].url();
+            RedisStore::connect(&url, "whimbrel", RetentionRules::default(), Duration::from_secs(3600)).await.unwrap()
+        };
+        Yard { directory, stores: [store(0).await, store(1).await] }
+    }
+
+    /// A mover to us that has taken so many steps.
+    async fn mover(&self, stream: &str, steps: usize) -> Mover<'_> {
+        let plan = Plan { stream: stream.parse().unwrap(), from: "eu".into(), to: "us".into(), version: 2 };
+        let [from, to] = self.stores.clone();
+        let mut mover = Mover::new(&self.directory, plan, from, to);
+        for step in &STEPS[..steps] {
+            assert_eq!(mover.step(), *step);
+            mover.take().await.unwrap();
+        }
+        mover
+    }
+}
+
+/// Publishes at both nodes in turn until the directory and both stores say that the move to us is complete.
+async fn touch(regions: &Regions, nodes: &[Node; 2], stream: &str) -> Vec<String> {
+    let (begun, mut published) = (Instant::now(), Vec::new());
+    loop {
+        // A pause of a mover's time is no reason to refuse anything.
+        published.push(nodes[published.len() % 2].publish(stream, "1").await);
+        let (home, left) = (regions.home(stream).await, regions.keys(0, stream).await);
+        if home.as_deref() == Some("2 us") && left == [format!("whimbrel:{{{stream}}}:meta")] {
+            return published;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the next touches complete the move: {home:?}, {left:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mover_that_is_killed_at_any_step_is_followed_by_the_next_that_touches_the_stream() {
+    let regions = Regions::start();
+    let nodes = regions.nodes(&[("WHIMBREL_SYNC_SECONDS", "60")]);
+    let yard = Yard::of(&regions).await;
+    let walks = (1..=STEPS.len()).map(async |steps| {
+        let stream = format!("device:{steps}");
+        let mut expected = nodes[0].publish_all(&stream, 0..20).await;
+        let mut listening = Wanted::new(Transport::Sse, &[&stream]).after("earliest").connect(&nodes[0]).await;
+        drop(yard.mover(&stream, steps).await);
+        expected.extend(touch(&regions, &nodes, &stream).await);
+        for id in &expected {
+            assert_eq!(&listening.event().await.id, id, "killed behind {:?}", STEPS[steps - 1]);
+        }
+        let history = nodes[1].get_json(&format!("/v1/devices/{steps}/events?limit=1000")).await;
+        let ids: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
+        assert_eq!(ids, expected, "killed behind {:?}", STEPS[steps - 1]);
+    });
+    join_all(walks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mover_that_wakes_after_another_finished_is_refused_at_any_step() {
+    let regions = Regions::start();
+    let nodes = regions.nodes(&[]);
+    let yard = Yard::of(&regions).await;
+    for steps in 1..STEPS.len() {
+        let (stream, path) = (format!("device:{steps}"), format!("devices/{steps}"));
+        let mut expected = nodes[0].publish_all(&stream, 0..20).await;
+        let sleeper = yard.mover(&stream, steps).await;
+        move_to(&nodes[1], &path, "us").await;
+        expected.push(nodes[0].publish(&stream, "1").await);
+        move_to(&nodes[0], &path, "eu").await;
+        expected.push(nodes[1].publish(&stream, "2").await);
+        let woken = sleeper.run().await.unwrap();
+        assert!(woken == End::Superseded || steps == STEPS.len() - 1, "{woken:?} behind {:?}", STEPS[steps - 1]);
+        expected.push(nodes[1].publish(&stream, "3").await);
+        assert_eq!(regions.home(&stream).await.as_deref(), Some("3 eu"));
+        let history = nodes[1].get_json(&format!("/v1/devices/{steps}/events?limit=1000")).await;
+        let ids: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
+        assert_eq!(ids, expected, "woken behind {:?}", STEPS[steps - 1]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_movers_at_once_move_a_stream_once() {
+    let regions = Regions::start();
+    let [eu, us] = regions.nodes(&[]);
+    let mut expected = eu.publish_all("topic:news", 0..700).await;
+    let mut listening = Wanted::new(Transport::Sse, &["topic:news"]).connect(&eu).await;
+    for (round, home) in ["us", "eu", "us", "eu", "us"].into_iter().enumerate() {
+        let both = async |node: &Node| move_to(node, "topics/news", home).await;
+        let (_, _, id) = tokio::join!(both(&eu), both(&us), eu.publish("topic:news", "1"));
+        assert_eq!(regions.home("topic:news").await, Some(format!("{} {home}", round + 2)));
+        assert_eq!(listening.event().await.id, id);
+        expected.push(id);
+    }
+    // And two that want different things: one is first, the other follows.
+    tokio::join!(move_to(&eu, "topics/news", "eu"), move_to(&us, "topics/news", "us"));
+    let history = us.get_json("/v1/topics/news/events?limit=1000").await;
+    let ids: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_while_it_moves_a_long_stream_is_followed_by_another() {
+    let regions = Regions::start();
+    let eu = regions.node("eu", &[("WHIMBREL_RETENTION", "*=100000/86400")]);
+    for (round, delay) in [10, 40, 120].into_iter().enumerate() {
+        let stream = format!("topic:{round}");
+        let mut expected = Vec::new();
+        for part in 0..20 {
+            expected.extend(eu.publish_all(&stream, part * 300..(part + 1) * 300).await);
+        }
+        let mover = regions.node("us", &[("WHIMBREL_RETENTION", "*=100000/86400")]);
+        let mut listening = Wanted::new(Transport::WebSocket, &[&stream]).connect(&eu).await;
+        let path = format!("/v1/topics/{round}/region");
+        let moving = mover.call("PUT", &path, &[], r#"{"region":"us"}"#);
+        // However far it comes.
+        let _ = tokio::time::timeout(Duration::from_millis(delay), moving).await;
+        mover.kill();
+        let id = eventually("the next publish goes through", async || {
+            let answer = publish(&eu, &stream, "1").await;
+            (answer.status == 201).then(|| answer.id())
+        })
+        .await;
+        assert_eq!(listening.event().await.id, id);
+        expected.push(id);
+        move_to(&eu, &format!("topics/{round}"), "us").await;
+        let id = eu.publish(&stream, "2").await;
+        assert_eq!(listening.event().await.id, id);
+        expected.push(id);
+        let mut late = Wanted::new(Transport::Sse, &[&stream]).after("earliest").connect(&eu).await;
+        for id in &expected {
+            assert_eq!(&late.event().await.id, id);
+        }
+    }
+}
