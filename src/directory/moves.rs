@@ -59,6 +59,10 @@ impl Regions {
             if home.region == region {
                 return Ok(());
             }
+            if stream.is_reserved() {
+                let why = format!("{stream} stays in the region {}: what nodes have told lies beside it", home.region);
+                return Err(StoreError::Unsupported(why));
+            }
             let plan = Plan {
                 stream: stream.clone(),
                 from: home.region,
