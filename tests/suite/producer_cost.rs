@@ -55,7 +55,10 @@ impl Producer {
                         _ => {
                             let keys = ["events", "nodes", "meta", "collapse", "once:-"];
                             let base = format!("whimbrel:{{topic:{}}}", self.topic);
-                            pipe.cmd("FCALL").arg("whimbrel_publish").arg(5).arg(&keys.map(|key| format!("{base}:{key}")))
+                            pipe.cmd("FCALL")
+                                .arg("whimbrel_publish")
+                                .arg(5)
+                                .arg(&keys.map(|key| format!("{base}:{key}")))
                         }
                     };
                     match way {
@@ -99,7 +102,9 @@ async fn tokens_a_second_of_one_producer_by_each_way_in() {
         node.log().contains("loaded the function library").then_some(())
     })
     .await;
-    println!("| way in | answered, tokens a second | delivered, tokens a second | times single POSTs |\n|---|---|---|---|");
+    println!(
+        "| way in | answered, tokens a second | delivered, tokens a second | times single POSTs |\n|---|---|---|---|"
+    );
     let mut first = None;
     for (way, batch, name) in [
         (Way::Post, 1, "POST …/events, one after another on one connection"),
