@@ -46,6 +46,28 @@ async fn a_home_that_an_operator_gives_holds_before_the_first_event_and_is_shown
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lifecycle_topic_stays_where_it_is() {
+    let regions = Regions::start();
+    let [eu, us] = regions.nodes(&[]);
+    let place = async |region: &str| {
+        let body = format!(r#"{{"region":"{region}"}}"#);
+        us.call("PUT", "/v1/topics/whimbrel:lifecycle/region", &[], &body).await
+    };
+    assert_eq!(place("eu").await.status, 200, "it is given its home");
+    let _listening = Wanted::new(Transport::Sse, &["device:1"]).connect(&us).await;
+    eventually("somebody is told of", async || {
+        let history = eu.get_json("/v1/topics/whimbrel:lifecycle/events").await;
+        (history["events"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+    let (slug, detail) = place("us").await.problem(400);
+    assert_eq!(slug, "unsupported");
+    assert!(detail.contains("stays in the region eu"), "{detail}");
+    assert_eq!(place("eu").await.status, 200, "there it is");
+    assert_eq!(regions.home("topic:whimbrel:lifecycle").await.as_deref(), Some("1 eu"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_first_touches_at_once_one_decides() {
     let regions = Regions::start();
     let [eu, us] = regions.nodes(&[]);
