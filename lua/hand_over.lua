@@ -8,6 +8,7 @@ local known = redis.call('HGET', KEYS[1], 'handover') or ''
 if #ARGV == 0 or known ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return { known, 0 }
 end
+-- The home needs no check: this topic never moves, and where it never was, it has no meta.
 -- What a flush took is not begun anew without the rest of the position.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return { known, 0 }

@@ -9,8 +9,8 @@ local marks, home = {}, nil
 for at = 1, #known, 2 do
   if known[at] == 'home' then
     home = known[at + 1]
-  elseif known[at] ~= 'kept' then
-    -- That is for how long this log lives, by this clock.
+  elseif known[at] ~= 'kept' and known[at] ~= 'via' then
+    -- Those go by this clock: for how long this log lives, and since when the device comes through which region.
     marks[#marks + 1] = known[at]
     marks[#marks + 1] = known[at + 1]
   end

@@ -30,16 +30,17 @@ local function knows(stream, id)
   return next ~= nil and (next[1] == id or field(next, 'p') == id)
 end
 
--- The answer of every read; an empty string stands for none.
+-- The answer of every read: a line of words, empty for none, and the entries. One line, as most answers are those of
+-- syncs of silent streams, and a dozen values would be dearer to write and to read than the words of one.
 local function answer(stream, from, entries, more, now)
   local fork = stream.fork
   local first = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
-  return {
-    from, stream.last, stream.born,
+  local words = {
+    from, stream.last, stream.born, whole(now), more and 'more' or '', first and first[1] or '', stream.erased or '',
     fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
-    first and first[1] or '', stream.erased or '', string.format('%.0f', now), more and 1 or 0, entries,
     stream.kick or '',
   }
+  return { table.concat(words, ' '), entries }
 end
 
 -- An entry as readers are to have it: one that expired has lost its data and has 0 for its time, and one

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
 
-use crate::directory::RegionRules;
+use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
 use crate::transport::{Endpoint, Reach};
@@ -121,6 +121,10 @@ settings! {
     /// the first match wins: 'device:us-*=us topic:*=eu'. Where no rule matches, in the region
     /// of the node that touches the stream first.
     region_rules: RegionRules = "", "RULES", value::region_rules;
+    /// Move a device to the region where it keeps connecting: after so many connections in a
+    /// row at nodes of that region, from the first to the last of them at least so many
+    /// seconds: '10/3600'. Never when not set, and never where a rule names its region.
+    region_follow: Option<FollowRule> = "", "CONNECTIONS/SECONDS", value::optional(value::from_str);
     /// What all keys and channels in Redis begin with.
     prefix: String = "whimbrel", "TEXT", value::prefix;
     /// How much history streams keep: PATTERN=EVENTS/SECONDS, space-separated, the first
@@ -299,6 +303,9 @@ impl Settings {
             }
             if self.region_rules.regions().next().is_some() {
                 return Err(SettingError::new("region_rules", "needs WHIMBREL_REGIONS".into()));
+            }
+            if self.region_follow.is_some() {
+                return Err(SettingError::new("region_follow", "needs WHIMBREL_REGIONS".into()));
             }
             return Ok(());
         };

@@ -93,6 +93,8 @@ pub struct Metrics {
     pub region_corrections: Counter,
     /// Streams that this node moved from one region to another, or whose move it completed.
     pub region_moves: Counter,
+    /// Of those, devices that kept connecting in this node's region.
+    pub region_follows: Counter,
     /// Streams whose home this node knows.
     pub directory_streams: Gauge,
     /// For how long the replica of the directory may lack changes, in milliseconds.
@@ -197,6 +199,7 @@ impl Metrics {
             ingress_lag_seconds,
             region_corrections: counter(r, "region_corrections", "Calls that had to look for their stream's home"),
             region_moves: counter(r, "region_moves", "Streams moved to another region, or whose move was completed"),
+            region_follows: counter(r, "region_follows", "Devices moved here as they kept connecting here"),
             directory_streams: gauge(r, "directory_streams", "Streams whose home region this node knows"),
             directory_lag: gauge(
                 r,

@@ -18,6 +18,10 @@ from .load import bench
 EVENT_BYTES = 128
 MESSAGE_BYTES = 228
 
+# Memory for the newest events while connections churn: full after a minute or two. With the default of 64 MiB
+# it would fill for hours, and what connections leave behind could not be told from it.
+CHURN_RING_BYTES = 64 * 1024
+
 BATCH = 500
 STORM_EVENTS = 10
 
@@ -44,8 +48,8 @@ def peak(programs, size):
     reports = {}
     for turn in range(size.rounds_beside):
         for name, (start, transport, is_beside) in SUBJECTS.items():
-            # The ratio is Whimbrel's to nchan's over SSE; the others are told once.
-            if name.startswith("floor") or turn > 0 and name not in ("whimbrel sse", "nchan sse"):
+            # The ratio is Whimbrel's to nchan's; the other is told once.
+            if name.startswith("floor") or turn > 0 and name.startswith("socket.io"):
                 continue
             _tell(f"{name}, round {turn + 1}")
             with start(programs) as server:
@@ -136,7 +140,8 @@ def idle(programs, size):
 def churn(programs, size):
     """whether memory stays where it is while connections come and go"""
     _tell(f"{size.churn} s")
-    with servers.redis(programs) as redis, servers.whimbrel(programs, redis=redis) as server:
+    options = ("--ring-bytes", str(CHURN_RING_BYTES))
+    with servers.redis(programs) as redis, servers.whimbrel(programs, redis=redis, options=options) as server:
         report = bench(programs, server, connections=size.connections, rate=2, size=EVENT_BYTES, seconds=0,
                        churn=size.churn, churn_rate=50)
     return {"reports": [report]}

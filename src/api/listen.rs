@@ -64,7 +64,7 @@ async fn listen_sse(
         _ => Encoding::SseShared,
     };
     if request.method == Method::HEAD {
-        return Ok(reply(StatusCode::OK, &[(header::CONTENT_TYPE, "text/event-stream")], ""));
+        return Ok(reply(StatusCode::OK, &sse::HEADERS, ""));
     }
     let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat };
     accept(api, request.handoff, protocol, sse::head(""), asked).await
@@ -160,7 +160,14 @@ fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<S
 
 /// What an EventSource sends by itself when it comes back.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let mut given = headers.get_all("last-event-id").iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Problem::bad_request("the Last-Event-ID is given more than once"));
+    }
+    if value.is_empty() {
+        return Ok(None);
+    }
     value.to_str().map(Some).map_err(|_| Problem::bad_request("the Last-Event-ID is not a cursor"))
 }
 

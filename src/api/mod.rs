@@ -93,17 +93,12 @@ pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infal
 }
 
 async fn answer(api: &Api, request: Request) -> Response {
-    let head_only = request.method == Method::HEAD;
     let answered = match host::check(&request.headers, request.reach) {
         Ok(()) => dispatch(api, request).await,
         Err(problem) => Err(problem),
     };
-    let mut response = answered.unwrap_or_else(Problem::into_response);
-    if head_only {
-        // The length stays: it is that of the answer to GET.
-        *response.body_mut() = Default::default();
-    }
-    response
+    // To a HEAD request, hyper sends the head alone, with the length of the answer to GET.
+    answered.unwrap_or_else(Problem::into_response)
 }
 
 async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {

@@ -1,4 +1,4 @@
-//! What is answered before the store was reached for the first time.
+//! What is answered before the store was reached for the first time, and has taken the node.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,20 +9,25 @@ use warp::filters::path::FullPath;
 use warp::reply::Response;
 
 use super::route::{self, Route};
-use super::{Problem, listen, page, reply, status};
+use super::{Problem, host, listen, page, reply, status};
 use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::store::{NodeId, StoreError};
-use crate::transport::{CloseReason, retry_ms, sse};
+use crate::transport::{CloseReason, Reach, retry_ms, sse};
 
 /// All routes of a node that waits for its store: probes learn that it lives and is not ready, listeners that
-/// they are to come again, and everybody else that nothing was stored.
+/// they are to come again, and everybody else that nothing was stored. `reach` is how the client came in.
 pub fn starting(
     health: Arc<Health>,
     node: NodeId,
+    metrics: Arc<Metrics>,
+    reach: Reach,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).map(
         move |method: Method, path: FullPath, headers: HeaderMap| {
-            answer(&health, &node, &method, path.as_str(), &headers).unwrap_or_else(Problem::into_response)
+            host::check(&headers, reach)
+                .and_then(|()| answer(&health, &node, &metrics, &method, path.as_str(), &headers))
+                .unwrap_or_else(Problem::into_response)
         },
     )
 }
@@ -30,6 +35,7 @@ pub fn starting(
 fn answer(
     health: &Health,
     node: &NodeId,
+    metrics: &Metrics,
     method: &Method,
     path: &str,
     headers: &HeaderMap,
@@ -37,6 +43,7 @@ fn answer(
     let listens = match route::find(method, path)? {
         Route::Live => return Ok(status::live()),
         Route::Ready => return Ok(status::readiness(false, &health.report(), node, 0, 0)),
+        Route::Metrics => return Ok(status::exposition(metrics, &health.report())),
         Route::Page(file) => return Ok(page::file(file)),
         Route::Options(allow) => return Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
         Route::Sse => true,
@@ -45,8 +52,7 @@ fn answer(
     };
     if listens {
         // An EventSource gives up for good at any other answer.
-        let kind = [(header::CONTENT_TYPE, sse::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
-        return Ok(reply(StatusCode::OK, &kind, sse::close(CloseReason::Unavailable, retry_ms())));
+        return Ok(reply(StatusCode::OK, &sse::HEADERS, sse::close(CloseReason::Unavailable, retry_ms())));
     }
     let reason = health.report().store_error.unwrap_or_default();
     Err(StoreError::Unavailable(format!("it was not reached since this node was started: {reason}")).into())

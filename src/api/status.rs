@@ -5,6 +5,7 @@ use warp::reply::Response;
 
 use super::{Api, json, reply};
 use crate::health::Report;
+use crate::metrics::Metrics;
 use crate::store::NodeId;
 
 /// The process answers.
@@ -45,11 +46,16 @@ pub fn metrics(api: &Api) -> Response {
     let metrics = api.hub.metrics();
     metrics.streams.set(registry.streams() as i64);
     metrics.ring_bytes.set(registry.ring_bytes() as i64);
-    metrics.store_up.set(i64::from(api.health.report().store_error.is_none()));
     if let Some(regions) = api.hub.regions() {
         metrics.directory_streams.set(regions.replica().len() as i64);
         metrics.directory_lag.set(regions.lag().as_millis() as i64);
     }
+    exposition(metrics, &api.health.report())
+}
+
+/// The figures as they are, with the state of the store.
+pub fn exposition(metrics: &Metrics, health: &Report) -> Response {
+    metrics.store_up.set(i64::from(health.reached_once && health.store_error.is_none()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     reply(StatusCode::OK, &[(header::CONTENT_TYPE, kind)], metrics.text())
 }

@@ -3,21 +3,25 @@
 /// The answer is known well enough when what was kept and what was not lie this close together.
 const EXACT: f64 = 1.06;
 
-/// Most rates that are tried.
-const TRIALS: usize = 16;
+/// Most trials.
+const TRIALS: usize = 24;
 
-/// Doubles the rate until it is not kept, then halves the interval, in logarithms.
+/// Doubles the rate until it is not kept, then halves the interval, in logarithms. A rate that is not kept gets a
+/// second trial before it counts as too high: one hiccup of the machine would otherwise end the search far below
+/// what the server can do.
 pub struct Search {
     rate: f64,
     kept: Option<f64>,
     broken: Option<f64>,
+    /// Whether this rate was tried before, and was not kept.
+    doubted: bool,
     trials: usize,
 }
 
 impl Search {
     /// A search that begins at this rate.
     pub fn new(rate: f64) -> Self {
-        Search { rate, kept: None, broken: None, trials: 0 }
+        Search { rate, kept: None, broken: None, doubted: false, trials: 0 }
     }
 
     /// The rate to try next; `None` when enough is known.
@@ -29,6 +33,10 @@ impl Search {
 
     /// What became of it.
     pub fn learn(&mut self, kept: bool) {
+        self.doubted = !kept && !self.doubted;
+        if self.doubted {
+            return;
+        }
         *(if kept { &mut self.kept } else { &mut self.broken }) = Some(self.rate);
         self.rate = match (self.kept, self.broken) {
             (Some(kept), Some(broken)) => (kept * broken).sqrt(),
@@ -57,6 +65,20 @@ mod tests {
             }
             assert!(best <= limit && best >= limit / (EXACT + 0.001), "{first} {limit}: {best} after {trials}");
         }
+    }
+
+    #[test]
+    fn one_trial_that_fails_by_chance_does_not_end_the_search() {
+        let (mut search, mut tried, mut best) = (Search::new(10.0), std::collections::HashSet::new(), 0.0_f64);
+        while let Some(rate) = search.next_rate() {
+            // Every rate fails when it is tried for the first time.
+            let kept = !tried.insert(rate.to_bits()) && rate <= 300.0;
+            search.learn(kept);
+            if kept {
+                best = best.max(rate);
+            }
+        }
+        assert!(best >= 300.0 / (EXACT + 0.001), "{best}");
     }
 
     #[test]

@@ -38,6 +38,7 @@ one of any number of equal nodes: see `whimbrel serve --help`.";
 /// The command line.
 #[derive(Parser)]
 #[command(name = "whimbrel", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+#[command(override_usage = "whimbrel [COMMAND]")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -17,6 +17,6 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    node::serve(settings).await.map_err(Failure::failed)?;
+    node::serve(settings).await.map_err(Failure::usage)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,10 +11,12 @@
 //! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
 //! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
 //! itself where the way turns out wrong. `itinerary` is the steps of a move, as a value; `mover` takes them, and
-//! `moves` says when: an operator wants it, or somebody left a move half done. [`store`] is the outside of that: a [`Store`](crate::store::Store)
-//! over all regions, so that nobody else needs to know how many there are.
+//! `moves` says when: an operator wants it, or somebody left a move half done; `follow` moves devices to where they
+//! keep connecting. [`store`] is the outside of that: a [`Store`](crate::store::Store) over all regions, so that
+//! nobody else needs to know how many there are.
 
 pub mod feed;
+mod follow;
 mod ingress;
 mod itinerary;
 mod lifecycle;
@@ -29,6 +31,7 @@ mod rules;
 mod store;
 mod turns;
 
+pub use follow::{FollowRule, FollowRuleError};
 pub use itinerary::{End, Step};
 pub use mover::Mover;
 pub use region::{Region, RegionReport};

@@ -103,7 +103,7 @@ impl Regions {
     }
 
     /// `None` when somebody here is at a move of this stream.
-    async fn move_as(&self, plan: Plan) -> Result<Option<End>, StoreError> {
+    pub(super) async fn move_as(&self, plan: Plan) -> Result<Option<End>, StoreError> {
         let Some(_turn) = self.moving.take(&plan.stream) else { return Ok(None) };
         let (from, to) = (self.store_of(&plan.from).await?, self.store_of(&plan.to).await?);
         let (stream, home) = (plan.stream.clone(), Assignment { region: plan.to.clone(), version: plan.version });

@@ -16,7 +16,11 @@ impl Presence for RegionalStore {
         let seated = self.as_member(device, |store, node| async move {
             store.seat(device, &Claim { node, ..claim.clone() }, limit).await
         });
-        Ok(seated.await?.1)
+        let (_, seating) = seated.await?;
+        if claim.seat.is_none() && matches!(seating, Seating::Seated(_)) {
+            self.connected_here(device);
+        }
+        Ok(seating)
     }
 
     async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {

@@ -4,8 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
 use super::feed;
+use super::follow::{FollowRule, MOST_AT_ONCE};
 use super::moves::Busy;
 use super::region::{Opening, Region};
 use super::replica::{Home, MAX_REGIONS, Replica};
@@ -32,6 +34,8 @@ pub struct RegionsSettings {
     pub directory: RedisUrl,
     /// Where streams begin that nobody assigned.
     pub rules: RegionRules,
+    /// When devices are moved to where they connect, if ever.
+    pub follow: Option<FollowRule>,
     /// What all keys begin with.
     pub prefix: String,
     /// How much history streams keep.
@@ -58,6 +62,9 @@ pub struct Regions {
     names: RwLock<Vec<Arc<str>>>,
     home: u8,
     rules: RegionRules,
+    follow: Option<FollowRule>,
+    /// For each device that is being moved to where it connects.
+    pub(super) following: Semaphore,
     /// When the replica last held all that the directory does.
     fresh: Mutex<Instant>,
     /// The clock that all times of events are put on: those of the regions' stores may be minutes apart.
@@ -141,6 +148,8 @@ impl Regions {
             configured,
             home: home as u8,
             rules: settings.rules,
+            follow: settings.follow,
+            following: Semaphore::new(MOST_AT_ONCE),
             fresh: Mutex::new(Instant::now()),
             time: StoreClock::default(),
             metrics,
@@ -183,6 +192,11 @@ impl Regions {
     /// The region of this name, if it is set.
     pub fn named(&self, name: &str) -> Option<&Arc<Region>> {
         self.configured.iter().find(|region| **region.name() == *name)
+    }
+
+    /// When the device is moved to where it connects. Not where a rule names its region.
+    pub(super) fn follow_rule(&self, device: &StreamName) -> Option<FollowRule> {
+        self.follow.filter(|_| self.rules.of(device).is_none())
     }
 
     /// The replica holds all that the directory held at `now`.

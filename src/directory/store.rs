@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use super::Region;
 use super::regions::{Regions, Search};
@@ -18,14 +19,15 @@ use crate::model::{
 };
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Producers, Renewal, Route,
-    Store, StoreError, Subscription, Turns,
+    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers, Renewal,
+    Route, Store, StoreError, Subscription, Turns,
 };
 
 /// Streams of a batch that look for their homes at once.
 const SEARCHES: usize = 64;
 
 /// The stores of all regions as one.
+#[derive(Clone)]
 pub struct RegionalStore {
     regions: Arc<Regions>,
     /// The store of the node's own region.
@@ -69,7 +71,12 @@ impl RegionalStore {
         Ok(self.regions.page_from(self.regions.region(home)?, page))
     }
 
-    async fn home_and<T, F>(&self, stream: &StreamName, call: impl Fn(RedisStore) -> F) -> Result<(Home, T), StoreError>
+    /// The same, with the home that answered.
+    pub(super) async fn home_and<T, F>(
+        &self,
+        stream: &StreamName,
+        call: impl Fn(RedisStore) -> F,
+    ) -> Result<(Home, T), StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -144,14 +151,7 @@ impl RegionalStore {
         batch: &[(StreamName, Draft)],
         places: &[(usize, Home)],
     ) -> Vec<(usize, Option<Result<Published, StoreError>>)> {
-        let mut calls: Vec<(Home, Vec<usize>)> = Vec::new();
-        for (place, home) in places {
-            match calls.iter_mut().find(|(known, _)| known == home) {
-                Some((_, places)) => places.push(*place),
-                None => calls.push((*home, vec![*place])),
-            }
-        }
-        let answers = join_all(calls.into_iter().map(async |(home, places)| {
+        let answers = join_all(by_home(places).into_iter().map(async |(home, places)| {
             let answers = match self.regions.store(home).await {
                 Ok(store) => {
                     let part: Vec<_> = places.iter().map(|place| batch[*place].clone()).collect();
@@ -167,6 +167,44 @@ impl RegionalStore {
         }));
         answers.await.into_iter().flatten().collect()
     }
+
+    /// Syncs some of many streams in one call, as a member of their home. Gives those that have to look for it.
+    async fn sync_at(
+        &self,
+        home: Home,
+        places: Vec<usize>,
+        due: &[(StreamName, Route, EventId)],
+        answered: &OnAnswer<'_>,
+    ) -> Vec<usize> {
+        let Ok(region) = self.regions.region(home) else { return places };
+        let Ok(store) = region.store_as_member().await else { return places };
+        let node = region.node();
+        let part = places.iter().map(|place| {
+            let (stream, route, head) = &due[*place];
+            (stream.clone(), Route { node: (*node).clone(), ..route.clone() }, *head)
+        });
+        let part: Vec<_> = part.collect();
+        let misplaced = Mutex::new(Vec::new());
+        let settled = |at: usize, answer: Result<Page, StoreError>| match answer {
+            Err(refusal) if refusal.is_misplaced() => misplaced.lock().push(places[at]),
+            Err(error) => answered(places[at], Err(region.named(error))),
+            Ok(page) => answered(places[at], Ok(self.regions.page_from(region, page))),
+        };
+        store.as_of(home.version).sync_each(&part, &settled).await;
+        misplaced.into_inner()
+    }
+}
+
+/// Places by the home of what is there.
+fn by_home(places: &[(usize, Home)]) -> Vec<(Home, Vec<usize>)> {
+    let mut homes: Vec<(Home, Vec<usize>)> = Vec::new();
+    for (place, home) in places {
+        match homes.iter_mut().find(|(known, _)| known == home) {
+            Some((_, places)) => places.push(*place),
+            None => homes.push((*home, vec![*place])),
+        }
+    }
+    homes
 }
 
 /// The places of each stream's events, in order.
@@ -246,6 +284,27 @@ impl EventLog for RegionalStore {
             })
             .await?;
         Ok(self.regions.page_from(&region, page))
+    }
+
+    /// A call for each home. What that does not do is done one by one.
+    async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
+        let alone = |places: Vec<usize>| {
+            join_all(places.into_iter().map(async |place| {
+                let (stream, route, head) = &due[place];
+                answered(place, self.sync(stream, route, Some(*head)).await);
+            }))
+        };
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for (place, (stream, ..)) in due.iter().enumerate() {
+            match self.regions.replica().get(stream.fingerprint()) {
+                Some(home) => known.push((place, home)),
+                None => unknown.push(place),
+            }
+        }
+        let together = by_home(&known).into_iter().map(async |(home, places)| {
+            alone(self.sync_at(home, places, due, answered).await).await;
+        });
+        tokio::join!(join_all(together), alone(unknown));
     }
 
     async fn recover(

@@ -111,6 +111,11 @@ impl Chain {
         }
     }
 
+    /// Whether `page`, read after this position, shows that what is missing right here was trimmed.
+    pub fn is_trimmed_in(&self, page: &Page) -> bool {
+        self.is_broken_by(page) && self.reason(page) == GapReason::Trimmed
+    }
+
     /// Reads on through a page that was asked for after this position: what to deliver, with a gap
     /// notice before whatever the chain does not connect.
     ///

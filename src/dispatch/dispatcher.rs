@@ -13,9 +13,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::chain::{self, Chain, Delivery};
+use super::flush::Flush;
 use super::live::{Ask, Join, Live};
 use super::ring::RingBudget;
-use super::sink::{Flush, Offer, Sink, Slot};
+use super::sink::{Offer, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, Page, StreamName};
 use crate::store::StoreError;
@@ -275,9 +276,9 @@ impl Dispatcher {
         state.live().and_then(Live::sync)
     }
 
-    /// A hole has been open for some milliseconds.
-    pub(super) fn hole_is_old(&self) -> Option<Ask> {
-        self.state.lock().live().and_then(Live::hole_is_old)
+    /// If there is a hole behind this head still, it has been open for some milliseconds.
+    pub(super) fn hole_is_old(&self, head: EventId) -> Option<Ask> {
+        self.state.lock().live().and_then(|live| live.hole_is_old(head))
     }
 
     /// The store answered a sync or a recover, or failed to.

@@ -9,6 +9,7 @@
 //!   Following ----------> Following          Following ---> Hole ---> Syncing
 //!   Following --sync due / anything odd-->   Syncing --connects--> Following
 //!   Syncing --does not connect--> Recovering --> Following
+//!   Syncing --trimmed: wait a few ms for the channel--> Following, or Recovering if nothing came
 //! ```
 
 use std::collections::{HashSet, VecDeque};
@@ -26,11 +27,11 @@ const MAX_EARLY: usize = 1024;
 /// failover loses a second or so of writes; what lies further back is told as a gap without an ancestor.
 const FORK_SEARCH: usize = 512;
 
-/// What the state machine wants to be done next. At most one is under way at any time.
+/// What the state machine wants to be done next. Of what asks the store, at most one is under way at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Call [`Live::hole_is_old`] in a few milliseconds.
-    Wait,
+    /// Call [`Live::hole_is_old`] in a few milliseconds with this `head`.
+    Wait { head: EventId },
     /// Sync after `head`, then call [`Live::answered`] or [`Live::failed`].
     Sync { head: EventId },
     /// Ask the store what became of the history, then call [`Live::answered`] or [`Live::failed`].
@@ -67,6 +68,8 @@ pub struct Live {
     early: VecDeque<Arc<Event>>,
     /// A sync that was wanted while another answer was awaited, or messages were dropped meanwhile.
     sync_again: bool,
+    /// The head after which the store has trimmed what may be on its way over the channel still.
+    trimmed_after: Option<EventId>,
 }
 
 impl Live {
@@ -79,6 +82,7 @@ impl Live {
             state: State::Following,
             early: VecDeque::new(),
             sync_again: false,
+            trimmed_after: None,
         }
     }
 
@@ -128,20 +132,29 @@ impl Live {
         Some(self.ask_sync())
     }
 
-    /// The few milliseconds of [`Ask::Wait`] are over.
-    pub fn hole_is_old(&mut self) -> Option<Ask> {
-        (self.state == State::Hole).then(|| self.ask_sync())
+    /// The few milliseconds of [`Ask::Wait`] are over. Another hole, that opened meanwhile behind a newer head,
+    /// has a wait of its own.
+    pub fn hole_is_old(&mut self, head: EventId) -> Option<Ask> {
+        let trimmed = self.trimmed_after.take_if(|after| *after == head).is_some();
+        if self.is_asking() || self.head() != head {
+            None
+        } else if trimmed {
+            Some(self.ask_recover())
+        } else {
+            (self.state == State::Hole).then(|| self.ask_sync())
+        }
     }
 
     /// The store answered.
     pub fn answered(&mut self, page: &Page, out: &mut Vec<Step>) -> Option<Ask> {
         let asked = self.chain.position();
+        if self.state == State::Syncing && self.chain.is_trimmed_in(page) {
+            return self.await_trimmed(page, out);
+        }
         // Also when the store knows of a fork there: whether it is the one that took our history, and
         // whether it has a mark for those who missed what we have shown, only a report finds out.
         if self.state == State::Syncing && (page.from != asked || self.chain.is_broken_by(page)) {
-            self.state = State::Recovering;
-            self.early.clear();
-            return Some(Ask::Recover { head: asked, born: self.born, seen: self.ring.newest(FORK_SEARCH) });
+            return Some(self.ask_recover());
         }
         self.born = page.born;
         if let Some(erased) = page.erased {
@@ -197,7 +210,7 @@ impl Live {
         } else if event.prev > self.head() {
             self.queue(event);
             self.state = State::Hole;
-            Some(Ask::Wait)
+            Some(Ask::Wait { head: self.head() })
         } else {
             // A duplicate too old for the ring, or a history that is not ours. Either way the store has
             // it, so the message itself is not needed any more.
@@ -222,6 +235,25 @@ impl Live {
         Ask::Sync { head: self.head() }
     }
 
+    fn ask_recover(&mut self) -> Ask {
+        self.state = State::Recovering;
+        self.early.clear();
+        Ask::Recover { head: self.head(), born: self.born, seen: self.ring.newest(FORK_SEARCH) }
+    }
+
+    /// The store has trimmed what comes next. A burst that is longer than the stream's log does that to whoever
+    /// asks in the midst of it, and its events are on their way over the channel: nothing is missed if they
+    /// arrive. If none does for as long as a hole may be open, the rest of the history is asked for.
+    fn await_trimmed(&mut self, page: &Page, out: &mut Vec<Step>) -> Option<Ask> {
+        let ask = self.resume(out);
+        if self.is_asking() || self.head() >= page.last {
+            return ask;
+        }
+        let head = self.head();
+        self.trimmed_after = Some(head);
+        Some(Ask::Wait { head })
+    }
+
     fn resume(&mut self, out: &mut Vec<Step>) -> Option<Ask> {
         self.state = State::Following;
         if self.sync_again {
@@ -232,7 +264,7 @@ impl Live {
 
     /// Goes through the queue as if its messages came in now.
     fn drain(&mut self, out: &mut Vec<Step>) -> Option<Ask> {
-        let waited = self.state == State::Hole;
+        let awaited = (self.state == State::Hole).then(|| self.head());
         self.state = State::Following;
         // Links and channels may overtake each other, so the queue is not in order.
         self.early.make_contiguous().sort_by_key(|event| event.id);
@@ -240,11 +272,11 @@ impl Live {
         while let Some(event) = queued.pop_front() {
             match self.judge(event, out) {
                 None => {}
-                Some(Ask::Wait) => {
+                Some(Ask::Wait { head }) => {
                     // The rest of the queue lies behind the same hole.
                     self.early.append(&mut queued);
-                    // The wait that was asked for when the hole opened is still running.
-                    return (!waited).then_some(Ask::Wait);
+                    // The wait that was asked for when this hole opened is still running.
+                    return (awaited != Some(head)).then_some(Ask::Wait { head });
                 }
                 Some(ask) => return Some(ask),
             }

@@ -25,6 +25,11 @@ fn page(from: u64, events: &[(u64, u64)], last: u64) -> Page {
     }
 }
 
+/// Read after `from`: all up to the newest event, `last`, is trimmed.
+fn trimmed(from: u64, last: u64) -> Page {
+    Page { first: Some(id(last)), ..page(from, &[(last, last - 1)], last) }
+}
+
 fn fork(ancestor: u64, head: u64, before: u64, mark: u64) -> Option<Fork> {
     Some(Fork { ancestor: id(ancestor), head: id(head), before: id(before), mark: id(mark) })
 }
@@ -80,6 +85,10 @@ fn sync(head: u64) -> Option<Ask> {
     Some(Ask::Sync { head: id(head) })
 }
 
+fn wait(head: u64) -> Option<Ask> {
+    Some(Ask::Wait { head: id(head) })
+}
+
 fn recover(head: u64, seen: &[u64]) -> Option<Ask> {
     Some(Ask::Recover { head: id(head), born: id(1), seen: seen.iter().map(|n| id(*n)).collect() })
 }
@@ -113,20 +122,20 @@ fn a_duplicate_that_the_ring_forgot_costs_a_sync_and_nothing_else() {
 #[test]
 fn a_hole_waits_and_the_late_message_fills_it() {
     let mut stream = Stream::at(6);
-    assert_eq!(stream.message(8, 7), Some(Ask::Wait));
+    assert_eq!(stream.message(8, 7), wait(6));
     assert_eq!(stream.message(9, 8), None, "one wait is enough");
     assert_eq!(stream.told(), "");
     assert_eq!(stream.message(7, 6), None);
     assert_eq!(stream.told(), "7, 8, 9");
-    assert_eq!(stream.live.hole_is_old(), None);
+    assert_eq!(stream.live.hole_is_old(id(6)), None);
     assert!(stream.live.is_settled());
 }
 
 #[test]
 fn a_hole_that_stays_is_read_from_the_store() {
     let mut stream = Stream::at(6);
-    assert_eq!(stream.message(8, 7), Some(Ask::Wait));
-    assert_eq!(stream.live.hole_is_old(), sync(6));
+    assert_eq!(stream.message(8, 7), wait(6));
+    assert_eq!(stream.live.hole_is_old(id(6)), sync(6));
     assert_eq!(stream.answered(&page(6, &[(7, 6), (8, 7)], 8)), None);
     assert_eq!(stream.told(), "7, 8");
     assert!(stream.live.is_settled());
@@ -135,11 +144,13 @@ fn a_hole_that_stays_is_read_from_the_store() {
 #[test]
 fn a_second_hole_behind_the_first_is_waited_for_too() {
     let mut stream = Stream::at(6);
-    assert_eq!(stream.message(8, 7), Some(Ask::Wait));
+    assert_eq!(stream.message(8, 7), wait(6));
     assert_eq!(stream.message(10, 9), None);
-    assert_eq!(stream.message(7, 6), None, "the wait of the first hole is still running");
+    assert_eq!(stream.message(7, 6), wait(8));
     assert_eq!(stream.told(), "7, 8");
-    assert_eq!(stream.live.hole_is_old(), sync(8));
+    assert_eq!(stream.live.hole_is_old(id(6)), None, "the wait of the first hole is not the second one's");
+    assert_eq!(stream.message(11, 10), None, "one wait a hole is enough");
+    assert_eq!(stream.live.hole_is_old(id(8)), sync(8));
 }
 
 #[test]
@@ -224,9 +235,10 @@ fn what_a_failed_sync_asks_for_is_all_there_is_to_ask() {
 fn events_trimmed_while_the_node_was_cut_off_are_a_gap() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
-    let mut trimmed = page(6, &[(20, 19)], 20);
-    trimmed.first = Some(id(20));
-    assert_eq!(stream.answered(&trimmed), recover(6, &[6]));
+    let trimmed = trimmed(6, 20);
+    assert_eq!(stream.answered(&trimmed), wait(6));
+    assert_eq!(stream.told(), "");
+    assert_eq!(stream.live.hole_is_old(id(6)), recover(6, &[6]));
     assert_eq!(stream.answered(&trimmed), None);
     assert_eq!(stream.told(), "6..20 Trimmed, 20");
     assert_eq!(joins(&stream.live, 6), None, "the ring is a run without a break");
@@ -234,11 +246,53 @@ fn events_trimmed_while_the_node_was_cut_off_are_a_gap() {
 }
 
 #[test]
+fn events_trimmed_on_their_way_are_no_gap() {
+    let mut stream = Stream::at(6);
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.message(7, 6), None);
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait(7), "what came meanwhile counts");
+    assert_eq!(stream.told(), "7");
+    for n in 8..=10 {
+        assert_eq!(stream.message(n, n - 1), None);
+    }
+    assert_eq!(stream.told(), "8, 9, 10");
+    assert_eq!(stream.live.hole_is_old(id(7)), None);
+    assert!(stream.live.is_settled());
+}
+
+#[test]
+fn all_that_was_trimmed_may_have_come_before_the_answer() {
+    let mut stream = Stream::at(6);
+    assert_eq!(stream.live.sync(), sync(6));
+    for n in 7..=10 {
+        assert_eq!(stream.message(n, n - 1), None);
+    }
+    assert_eq!(stream.answered(&trimmed(6, 10)), None);
+    assert_eq!(stream.told(), "7, 8, 9, 10");
+    assert!(stream.live.is_settled());
+}
+
+#[test]
+fn what_is_lost_behind_trimmed_events_that_came_is_found() {
+    let mut stream = Stream::at(6);
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.message(7, 6), None);
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait(7));
+    // 8 and 9 never come.
+    assert_eq!(stream.message(10, 9), wait(7));
+    assert_eq!(stream.live.hole_is_old(id(7)), recover(7, &[7, 6]));
+    assert_eq!(stream.live.hole_is_old(id(7)), None, "one of the two waits is enough");
+    assert_eq!(stream.answered(&trimmed(7, 10)), None);
+    assert_eq!(stream.told(), "7, 7..10 Trimmed, 10");
+    assert!(stream.live.is_settled());
+}
+
+#[test]
 fn a_lost_tail_and_then_new_events_are_told_once() {
     let mut stream = Stream::at(9);
     // 8 and 9 are lost, and the new master has gone on.
-    assert_eq!(stream.message(11, 10), Some(Ask::Wait));
-    assert_eq!(stream.live.hole_is_old(), sync(9));
+    assert_eq!(stream.message(11, 10), wait(9));
+    assert_eq!(stream.live.hole_is_old(id(9)), sync(9));
     assert_eq!(stream.answered(&page(9, &[(10, 7), (11, 10)], 11)), recover(9, &[9, 8, 7, 6]));
     let mut found = page(7, &[(10, 7), (11, 10)], 20);
     found.fork = fork(7, 9, 11, 20);
@@ -302,8 +356,8 @@ fn a_second_node_that_finds_the_same_fork_reports_it_too() {
 #[test]
 fn who_missed_the_tail_is_told_at_the_mark() {
     let mut stream = Stream::at(7);
-    assert_eq!(stream.message(21, 20), Some(Ask::Wait));
-    assert_eq!(stream.live.hole_is_old(), sync(7));
+    assert_eq!(stream.message(21, 20), wait(7));
+    assert_eq!(stream.live.hole_is_old(id(7)), sync(7));
     let mut known = page(7, &[(10, 7), (21, 20)], 21);
     known.fork = fork(7, 9, 10, 20);
     assert_eq!(stream.answered(&known), None, "up to 10 it connects");

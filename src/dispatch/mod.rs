@@ -11,6 +11,7 @@
 pub mod catch_up;
 pub mod chain;
 mod dispatcher;
+mod flush;
 pub mod live;
 mod pages;
 mod registry;
@@ -21,5 +22,6 @@ mod sink;
 
 pub use chain::Delivery;
 pub use dispatcher::Dispatcher;
+pub use flush::Flush;
 pub use registry::{Attached, Registry, RegistrySettings};
-pub use sink::{Flush, Offer, Sink, Slot};
+pub use sink::{Offer, Sink, Slot};

@@ -12,20 +12,22 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
 use super::catch_up::catch_up;
 use super::chain::Chain;
 use super::dispatcher::{Detach, Dispatcher, Joining, Readiness, Step, Subscriber};
+use super::flush::{Flush, Flusher};
 use super::live::Ask;
 use super::pages::Pages;
 use super::ring::RingBudget;
-use super::sink::{Flush, Sink, Slot};
+use super::sink::{Sink, Slot};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, Marks, Page, StreamName};
 use crate::store::{NodeId, Route, Store, StoreClock, StoreError};
+
+mod rounds;
 
 /// How long a hole in the chain may be open before the store is asked. Messages that overtake each other
 /// are a network's jitter apart; a read costs the store more than this wait costs the client.
@@ -46,9 +48,6 @@ const QUIET_RING: Duration = Duration::from_secs(5);
 
 /// And in any case after this long: a connection that comes back later reads pages.
 const OLD_RING: Duration = Duration::from_secs(120);
-
-/// Syncs a second that all nodes together may cost the store: about 5% of what one Redis core does.
-const SYNC_BUDGET: f64 = 5_000.0;
 
 /// What the registry needs to know.
 #[derive(Debug, Clone)]
@@ -75,7 +74,8 @@ pub struct Registry {
     /// What every page that is read sets right.
     clock: Arc<StoreClock>,
     pages: Pages,
-    operations: Semaphore,
+    operations: Arc<Semaphore>,
+    flusher: Arc<Flusher>,
     metrics: Arc<Metrics>,
     /// Who wants to hear of the marks that syncs bring.
     on_marks: OnceLock<OnMarks>,
@@ -138,7 +138,8 @@ impl Registry {
             lingering: Mutex::default(),
             registrations: AtomicU64::new(0),
             budget: RingBudget::new(settings.ring_bytes),
-            operations: Semaphore::new(MAX_OPERATIONS),
+            operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+            flusher: Arc::default(),
             settings,
             metrics,
             on_marks: OnceLock::new(),
@@ -249,6 +250,11 @@ impl Registry {
         }
     }
 
+    /// Flushes what the messages of a batch left to be flushed.
+    pub fn flush(&self, flush: &mut Flush) {
+        self.flusher.take(flush);
+    }
+
     /// Something happened to a stream that its next sync tells: that is due now.
     pub fn sync(self: &Arc<Self>, stream: &StreamName) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
@@ -276,26 +282,6 @@ impl Registry {
         let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();
         for dispatcher in dispatchers.into_iter().filter(|dispatcher| wanted(dispatcher.stream())) {
             self.sync_anew(&dispatcher);
-        }
-    }
-
-    /// Syncs every stream once in a while, evenly spread; runs until it is dropped.
-    pub async fn sync_for_ever(self: Arc<Self>) {
-        loop {
-            let round = Instant::now();
-            let dispatchers: Vec<_> = self.dispatchers.lock().values().map(Arc::downgrade).collect();
-            let interval = self.sync_interval(dispatchers.len());
-            // A step is a few streams at most a tenth of a second apart.
-            let steps = (interval.as_millis() as usize / 100).clamp(1, dispatchers.len().max(1));
-            for (done, chunk) in dispatchers.chunks(dispatchers.len().div_ceil(steps).max(1)).enumerate() {
-                tokio::time::sleep_until((round + interval.mul_f64(done as f64 / steps as f64)).into()).await;
-                for dispatcher in chunk.iter().filter_map(std::sync::Weak::upgrade) {
-                    self.start(&dispatcher, dispatcher.sync());
-                }
-            }
-            // Nodes that started together do not stay together.
-            let until = round + interval.mul_f64(rand::rng().random_range(0.9..1.1));
-            tokio::time::sleep_until((until.max(round + Duration::from_millis(100))).into()).await;
         }
     }
 
@@ -344,7 +330,7 @@ impl Registry {
         let mut flush = Flush::default();
         let step = dispatcher.hand_on(page, &mut flush);
         self.carry_out(dispatcher, step);
-        flush.run();
+        self.flush(&mut flush);
     }
 
     fn dispatcher(&self, stream: &StreamName) -> (Arc<Dispatcher>, bool) {
@@ -425,34 +411,41 @@ impl Registry {
     /// Does what a dispatcher asks for, and what it asks for next, until it is content.
     async fn run(self: Arc<Self>, dispatcher: Arc<Dispatcher>, ask: Ask) {
         let mut next = Some(ask);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = patience();
         while let Some(ask) = next {
-            if ask == Ask::Wait {
+            if let Ask::Wait { head } = ask {
                 self.metrics.holes.inc();
                 tokio::time::sleep(HOLE_WAIT).await;
-                next = dispatcher.hole_is_old();
+                next = dispatcher.hole_is_old(head);
                 continue;
             }
             let answer = self.ask_store(&dispatcher, ask).await;
-            let mut flush = Flush::default();
-            let step = dispatcher.answered(answer.as_ref(), &mut flush);
-            next = step.ask.clone();
-            self.carry_out(&dispatcher, Step { ask: None, ..step });
-            flush.run();
-            match answer {
-                Ok(page) => {
-                    backoff.reset();
-                    self.tell_marks(dispatcher.stream(), page.marks);
-                }
-                Err(error) => {
-                    tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
-                    dispatcher.forget_note();
-                    tokio::time::sleep(backoff.next_wait()).await;
-                    // What the dispatcher asks for already it awaits, and would not ask for again.
-                    next = next.filter(|ask| *ask != Ask::Wait).or_else(|| dispatcher.sync());
-                }
+            next = self.answered(&dispatcher, &answer);
+            if answer.is_ok() {
+                backoff.reset();
+            } else {
+                tokio::time::sleep(backoff.next_wait()).await;
+                next = ask_again(&dispatcher, next);
             }
         }
+    }
+
+    /// Deals with an answer of the store, or its lack. Gives what the dispatcher asks for next.
+    fn answered(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, answer: &Result<Page, StoreError>) -> Option<Ask> {
+        self.read_clock(answer);
+        let mut flush = Flush::default();
+        let step = dispatcher.answered(answer.as_ref(), &mut flush);
+        let next = step.ask.clone();
+        self.carry_out(dispatcher, Step { ask: None, ..step });
+        self.flush(&mut flush);
+        match answer {
+            Ok(page) => self.tell_marks(dispatcher.stream(), page.marks),
+            Err(error) => {
+                tracing::debug!(stream = %dispatcher.stream(), %error, "sync failed");
+                dispatcher.forget_note();
+            }
+        }
+        next
     }
 
     fn tell_marks(&self, stream: &StreamName, marks: Marks) {
@@ -466,7 +459,7 @@ impl Registry {
     async fn ask_store(&self, dispatcher: &Dispatcher, ask: Ask) -> Result<Page, StoreError> {
         let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
         let stream = dispatcher.stream();
-        let answer = match ask {
+        match ask {
             Ask::Recover { head, born, seen } => {
                 self.metrics.recoveries.inc();
                 self.store.recover(stream, head, born, &seen).await
@@ -475,10 +468,8 @@ impl Registry {
                 self.metrics.syncs.inc();
                 self.store.sync(stream, &self.route(dispatcher), Some(head)).await
             }
-            Ask::Wait => unreachable!("a wait is not for the store"),
-        };
-        self.read_clock(&answer);
-        answer
+            Ask::Wait { .. } => unreachable!("a wait is not for the store"),
+        }
     }
 
     fn read_clock(&self, answer: &Result<Page, StoreError>) {
@@ -493,14 +484,6 @@ impl Registry {
         // Before the node's id is looked at: were that new, the sync that follows a new id forgets this again.
         let noted = dispatcher.note();
         Route { node: (*self.node()).clone(), registration: dispatcher.registration(), ttl, noted }
-    }
-
-    /// The time between two syncs of a stream: as set, unless so many streams would cost the store more
-    /// than its budget.
-    fn sync_interval(&self, streams: usize) -> Duration {
-        let nodes = self.nodes.load(Ordering::Relaxed) as f64;
-        let affordable = Duration::from_secs_f64(streams as f64 * nodes / SYNC_BUDGET);
-        self.settings.sync.max(affordable)
     }
 
     fn linger(&self, stream: &StreamName) {
@@ -539,4 +522,15 @@ impl Registry {
             dispatcher.forget_ring_if_quiet(quiet);
         }
     }
+}
+
+/// How long a stream waits before it asks a store again that gave no answer.
+fn patience() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
+}
+
+/// What a dispatcher asks for after the wait that follows a failure, when it wanted `next` before it.
+fn ask_again(dispatcher: &Dispatcher, next: Option<Ask>) -> Option<Ask> {
+    // What it asks for already it awaits, and would not ask for again.
+    next.filter(|ask| !matches!(ask, Ask::Wait { .. })).or_else(|| dispatcher.sync())
 }

@@ -1,7 +1,5 @@
 //! What dispatch sees of a connection.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use super::Delivery;
@@ -44,22 +42,4 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Waits until [`Sink::wants`] is false: the connection has ended or left the stream.
     async fn left(&self, slot: Slot);
-}
-
-/// Sinks that took something and wait to be flushed: several deliveries share one write.
-#[derive(Default)]
-pub struct Flush(Vec<Arc<dyn Sink>>);
-
-impl Flush {
-    /// Remembers `sink` for the flush.
-    pub fn add(&mut self, sink: &Arc<dyn Sink>) {
-        self.0.push(sink.clone());
-    }
-
-    /// Flushes all and forgets them.
-    pub fn run(&mut self) {
-        for sink in self.0.drain(..) {
-            sink.flush();
-        }
-    }
 }

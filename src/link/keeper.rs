@@ -61,9 +61,10 @@ pub struct LinkSettings {
     pub idle: Duration,
 }
 
-/// The links of this node.
+/// The ways of this node around its store's channels: to its own clients, and over links to other nodes.
 pub struct Links {
-    settings: LinkSettings,
+    /// `None`: no links, only the way to its own clients.
+    settings: Option<LinkSettings>,
     common: Arc<Common>,
     /// There once the node has started.
     home: OnceLock<Home>,
@@ -116,8 +117,8 @@ impl DialError {
 }
 
 impl Links {
-    /// No links yet; [`Links::start`] makes them possible.
-    pub fn new(settings: LinkSettings, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// No way yet; [`Links::start`] makes them possible. Without settings there will be no links.
+    pub fn new(settings: Option<LinkSettings>, metrics: Arc<Metrics>) -> Arc<Self> {
         let (fallback, waiting) = Fallback::new();
         let (devices, memory) = Devices::new();
         let common = Common {
@@ -129,6 +130,7 @@ impl Links {
             wanting: Default::default(),
             doubts: Mutex::default(),
             begun: Instant::now(),
+            linking: settings.is_some(),
         };
         Arc::new(Links {
             settings,
@@ -142,11 +144,13 @@ impl Links {
         })
     }
 
-    /// Begins to keep links.
+    /// Begins to keep them.
     pub fn start(self: &Arc<Self>, store: Arc<dyn Store>, registry: Arc<Registry>) {
         if let Some((waiting, memory)) = self.waiting.lock().take() {
             tokio::spawn(waiting.tell_for_ever(store.clone()));
-            tokio::spawn(memory.serve_for_ever(store.clone(), self.common.clone()));
+            if self.common.linking {
+                tokio::spawn(memory.serve_for_ever(store.clone(), self.common.clone()));
+            }
             // Only the first start is one.
             let _ = self.home.set(Home { store, registry });
             tokio::spawn(self.clone().keep_for_ever());
@@ -155,7 +159,9 @@ impl Links {
 
     /// A device has connected over which it can publish: links to where its events go are opened.
     pub fn device_came(&self, device: &StreamName) {
-        self.devices.came(device);
+        if self.common.linking {
+            self.devices.came(device);
+        }
     }
 
     /// A connection of such a device has ended: what it sent is written down.
@@ -184,7 +190,9 @@ impl Links {
             self.look_again(Instant::now());
             self.write_down(Instant::now());
             self.know_oneself(home);
-            self.round(home);
+            if let Some(settings) = &self.settings {
+                self.round(home, settings);
+            }
             tokio::time::sleep(PAUSE).await;
             let _ = tokio::time::timeout(ROUND, self.common.wanting.notified()).await;
         }
@@ -229,9 +237,9 @@ impl Links {
     }
 
     /// Opens and closes what the plan says.
-    fn round(self: &Arc<Self>, home: &Home) {
+    fn round(self: &Arc<Self>, home: &Home, settings: &LinkSettings) {
         let now_ms = self.common.now_ms();
-        let idle_ms = self.settings.idle.as_millis() as u64;
+        let idle_ms = settings.idle.as_millis() as u64;
         let mut state = self.state.lock();
         if state.ended {
             return;
@@ -257,7 +265,7 @@ impl Links {
                 .collect();
             (standings, candidates)
         };
-        let plan = plan(&standings, &state.opening, &candidates, self.settings.most);
+        let plan = plan(&standings, &state.opening, &candidates, settings.most);
         self.common.metrics.links.evicted.inc_by(plan.evict.len() as u64);
         for node in plan.close.iter().chain(&plan.evict) {
             state.open.remove(node);
@@ -301,9 +309,9 @@ impl Links {
 
     /// The address is looked up each time: a node may have got another one.
     async fn dial(&self, node: &NodeId) -> Result<Wire, DialError> {
-        let home = self.home.get().ok_or(DialError::NoAddress)?;
+        let (Some(home), Some(settings)) = (self.home.get(), &self.settings) else { return Err(DialError::NoAddress) };
         let address = home.store.link_address(node).await?.ok_or(DialError::NoAddress)?;
-        Ok(dial(&address, self.settings.key.clone(), (*home.registry.node()).clone(), node.clone()).await?)
+        Ok(dial(&address, settings.key.clone(), (*home.registry.node()).clone(), node.clone()).await?)
     }
 
     fn opened(&self, state: &mut State, node: &NodeId, ahead: bool) -> (Arc<Peer>, Outgoing) {

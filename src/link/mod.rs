@@ -8,6 +8,8 @@
 //!         +---- acknowledged -------+      not within 200 ms: told over the channel after all
 //! ```
 //!
+//! A node's own clients get what is published on it the same way, also where there are no links.
+//!
 //! [`Links`] keeps the links of this node: `plan` says which ones are worth having, by `counts` of what went
 //! where. `senders` count what each device sends, and `forecast` says what follows from that when it comes back. `peer` is the sending end of one, `receive` the other; between them `handshake` (who is who),
 //! `frame` (what is said) and `unacked` (what is not answered yet) are values, and `wire` is the socket.

@@ -150,11 +150,18 @@ impl Peer {
 }
 
 impl Outgoing {
-    /// Hands what comes in to this node's own dispatchers, until nobody is left who could send.
+    /// Hands what comes in to this node's own dispatchers, as much at a time as there is, until nobody is left who could send.
     pub async fn deliver(mut self, registry: Arc<Registry>) {
         let mut parcels = Vec::with_capacity(BATCH);
         let mut flush = Flush::default();
         while self.parcels.recv_many(&mut parcels, BATCH).await > 0 {
+            // Publishes that were answered together come one after the other: those still to come share the flush.
+            tokio::task::yield_now().await;
+            while parcels.len() < BATCH
+                && let Ok(parcel) = self.parcels.try_recv()
+            {
+                parcels.push(parcel);
+            }
             for parcel in parcels.drain(..) {
                 self.waiting.fetch_sub(parcel.cost(), Ordering::Relaxed);
                 match parcel {
@@ -162,7 +169,7 @@ impl Outgoing {
                     Parcel::Look(stream) => registry.sync_followed(&stream),
                 }
             }
-            flush.run();
+            registry.flush(&mut flush);
         }
     }
 

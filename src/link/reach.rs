@@ -35,6 +35,8 @@ pub(super) struct Common {
     /// Streams to look into a second time, the earliest first.
     pub(super) doubts: Mutex<VecDeque<Doubt>>,
     pub(super) begun: Instant,
+    /// Whether there are links at all.
+    pub(super) linking: bool,
 }
 
 impl Common {
@@ -103,7 +105,7 @@ impl Reach for Reached {
         told: &[NodeId],
     ) {
         let (common, now_ms) = (&self.common, self.common.now_ms());
-        if let Some(device) = from {
+        if let Some(device) = from.filter(|_| common.linking) {
             // This node too: the device may come to another one next time.
             common.senders.lock().sent(device, left_out.iter().chain(told), Instant::now());
         }
@@ -123,7 +125,7 @@ impl Reach for Reached {
                 common.traffic.lock().add(node, 1.0, now_ms);
             }
         }
-        for node in told.iter().filter(|node| !self.peers.by_node.contains_key(*node)) {
+        for node in told.iter().filter(|node| common.linking && !self.peers.by_node.contains_key(*node)) {
             metrics.misses.inc();
             common.traffic.lock().add(node, 1.0, now_ms);
             common.wanting.notify_one();

@@ -74,7 +74,7 @@ async fn take_all(wire: &mut Wire, registry: &Arc<Registry>, metrics: &LinkMetri
                 None => break,
             }
         }
-        flush.run();
+        registry.flush(&mut flush);
         if let Some(end) = end {
             return end;
         }

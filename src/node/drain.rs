@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal as unix_signal};
+use tokio::signal::unix::{Signal, SignalKind, signal as unix_signal};
 
 use crate::config::Settings;
 use crate::health::Health;
@@ -12,30 +12,56 @@ use crate::transport::Connections;
 /// After the last client was told to go, this long for the last bytes.
 const LAST_BYTES: Duration = Duration::from_secs(3);
 
-/// Waits for SIGTERM or SIGINT. Another one later ends the process at once.
-pub async fn signal() {
-    let mut terminate = unix_signal(SignalKind::terminate()).expect("the runtime has signals");
-    let mut interrupt = unix_signal(SignalKind::interrupt()).expect("the runtime has signals");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Who told the node to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM: a supervisor, whose load balancer may still send clients and producers here.
+    Terminated,
+    /// SIGINT: somebody at a terminal.
+    Interrupted,
+}
+
+/// SIGTERM and SIGINT, heard from [`listen`](Self::listen) on: one that comes while nobody waits is told to whoever
+/// waits next. From then on neither ends the process by itself.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Begins to hear them.
+    pub fn listen() -> Self {
+        let of = |kind| unix_signal(kind).expect("the runtime has signals");
+        StopSignals { terminate: of(SignalKind::terminate()), interrupt: of(SignalKind::interrupt()) }
     }
-    tokio::spawn(async move {
+
+    /// Waits for the next one. Nothing is lost when the waiting is given up.
+    pub async fn next(&mut self) -> Stop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => Stop::Terminated,
+            _ = self.interrupt.recv() => Stop::Interrupted,
         }
-        tracing::warn!("told to stop again: stopping at once");
-        std::process::exit(1);
-    });
+    }
+
+    /// Has the next one end the process at once.
+    pub fn exit_at_next(mut self) {
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("told to stop again: stopping at once");
+            std::process::exit(1);
+        });
+    }
 }
 
 /// Turns unready, waits for load balancers to notice, then lets all clients go.
-pub async fn let_go(settings: &Settings, health: &Health, hub: &Hub, connections: &Connections) {
+pub async fn let_go(stop: Stop, settings: &Settings, health: &Health, hub: &Hub, connections: &Connections) {
     health.drain();
     let clients = connections.count();
-    // Without clients there is nobody to spare a reconnect, and nothing to wait for.
-    let delay = if clients == 0 { Duration::ZERO } else { settings.drain_delay() };
+    // A balancer sends producers here too, and new clients to a node that has none. Somebody at a terminal need
+    // not wait for it.
+    let alone = clients == 0 && stop == Stop::Interrupted;
+    let delay = if alone { Duration::ZERO } else { settings.drain_delay() };
     tracing::info!(clients, ?delay, over = ?settings.drain(), "stopping: unready now, then clients are let go");
     tokio::time::sleep(delay).await;
     hub.stop_listening();

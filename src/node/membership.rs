@@ -258,7 +258,7 @@ impl Joined {
                 ChannelMessage::Control(control) => self.hear(&control),
             }
         }
-        flush.run();
+        registry.flush(flush);
         beat
     }
 

@@ -37,6 +37,7 @@ use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
 use crate::webhook::{self, Receiver, ReceiverError};
 
+use drain::StopSignals;
 use linking::Linking;
 use memberships::Memberships;
 
@@ -78,25 +79,26 @@ pub enum ServeError {
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+    let mut signals = StopSignals::listen();
     let metrics = Metrics::new();
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
     let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
-    let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics).await?;
+    let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics, &mut signals).await?;
     let Some(opened) = opened else { return Ok(()) };
     let store = opened.store.clone();
 
     let registry_settings =
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
-    let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics);
+    let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics.clone());
     let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
     let connections = Connections::new(max_connections(settings.max_connections));
     let info = NodeInfo {
         region: settings.region.clone(),
         address: address(&endpoints),
         version: env!("CARGO_PKG_VERSION").into(),
-        link: links.as_ref().map(|links| links.address.clone()),
+        link: links.as_ref().and_then(|links| links.address()).map(str::to_owned),
     };
     let presence = Presence::new(store.clone(), registry.clone(), limit, info.clone(), connections.clone());
     let links = links.map(|links| links.start(store.clone(), registry.clone()));
@@ -116,7 +118,11 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         lease: settings.lease(),
         leavings: Arc::default(),
     };
-    memberships.begin(opened, node).await;
+    // A store that is reached but takes nothing, such as a replica, lets nobody join.
+    let joining = memberships.begin(opened, node.clone());
+    if starting::meanwhile(joining, &endpoints, &health, &node, &metrics, &mut signals).await.is_none() {
+        return Ok(());
+    }
     let looking = producers::begin(store.clone(), hub.clone(), settings.lease());
     let draining =
         settings.ingress.unwrap_or(true).then(|| ingress::begin(store.clone(), hub.clone(), settings.lease()));
@@ -150,12 +156,13 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         tracing::info!(node = registry.node().as_str(), "listening on {place}");
     }
 
-    drain::signal().await;
+    let stopped_by = signals.next().await;
+    signals.exit_at_next();
     if let Some(draining) = draining {
         draining.end().await;
     }
     looking.end().await;
-    drain::let_go(&settings, &health, &hub, &connections).await;
+    drain::let_go(stopped_by, &settings, &health, &hub, &connections).await;
     // Nobody is to come in any more; requests that are under way are answered.
     let _ = stop.send(true);
     let _ = accepting.await;
@@ -184,17 +191,12 @@ async fn wait_for_store(
     node: &NodeId,
     links: Option<&Linking>,
     metrics: &Arc<Metrics>,
+    signals: &mut StopSignals,
 ) -> Result<Option<Opened>, ServeError> {
     let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
     let health = Arc::new(Health::new(place));
-    tokio::select! {
-        opened = open_store(settings, &health, endpoints, node, links, metrics) => opened.map(Some),
-        never = starting::answer(endpoints, &health, node) => match never {},
-        () = drain::signal() => {
-            tracing::info!("stopped before the store was reached");
-            Ok(None)
-        }
-    }
+    let opening = open_store(settings, &health, endpoints, node, links, metrics);
+    starting::meanwhile(opening, endpoints, &health, node, metrics, signals).await.transpose()
 }
 
 async fn open_store(
@@ -224,6 +226,7 @@ async fn open_store(
             all: urls.iter().map(of).collect(),
             directory: settings.directory_url.clone().unwrap_or_else(|| url.clone()),
             rules: settings.region_rules.clone(),
+            follow: settings.region_follow,
             prefix: settings.prefix.clone(),
             retention: rules,
             position_time,

@@ -1,5 +1,5 @@
-//! Answering while the store was never reached: an orchestrator that gets no answer from a new node would kill
-//! it, and the next, for as long as the store is away.
+//! Answering while the store was never reached, or does not take the node yet: an orchestrator that gets no
+//! answer from a new node would kill it, and the next, for as long as the store is away.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,8 +10,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 
+use super::drain::StopSignals;
 use crate::api;
 use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::store::NodeId;
 use crate::transport::Endpoints;
 
@@ -21,18 +23,82 @@ const CONNECTIONS: usize = 1024;
 /// A connection whose request did not come by then is closed.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
+/// Does what a start waits for, and answers whoever comes meanwhile. `None` when told to stop before it was done.
+pub async fn meanwhile<T>(
+    work: impl Future<Output = T>,
+    endpoints: &Endpoints,
+    health: &Arc<Health>,
+    node: &NodeId,
+    metrics: &Arc<Metrics>,
+    signals: &mut StopSignals,
+) -> Option<T> {
+    let mut connections = JoinSet::new();
+    let done = tokio::select! {
+        done = work => Some(done),
+        never = answer(endpoints, health, node, metrics, &mut connections) => match never {},
+        _ = signals.next() => {
+            tracing::info!("stopped before the store had taken the node");
+            None
+        }
+    };
+    // Whoever was let in is still answered; that takes no longer than HEAD_TIME.
+    connections.detach_all();
+    done
+}
+
 /// Answers whoever comes, one request a connection, until it is dropped.
-pub async fn answer(endpoints: &Endpoints, health: &Arc<Health>, node: &NodeId) -> Infallible {
-    let service = TowerToHyperService::new(warp::service(api::starting(health.clone(), node.clone())));
+async fn answer(
+    endpoints: &Endpoints,
+    health: &Arc<Health>,
+    node: &NodeId,
+    metrics: &Arc<Metrics>,
+    connections: &mut JoinSet<hyper::Result<()>>,
+) -> Infallible {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).keep_alive(false);
-    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            (socket, _) = endpoints.accept() => if connections.len() < CONNECTIONS {
-                connections.spawn(http.serve_connection(TokioIo::new(socket), service.clone()));
+            (socket, reach) = endpoints.accept() => if connections.len() < CONNECTIONS {
+                let routes = api::starting(health.clone(), node.clone(), metrics.clone(), reach);
+                let service = TowerToHyperService::new(warp::service(routes));
+                connections.spawn(http.serve_connection(TokioIo::new(socket), service));
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::transport::Endpoint;
+
+    async fn is_answered(mut client: TcpStream) -> bool {
+        let mut answer = String::new();
+        let asked = client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        asked.is_ok() && client.read_to_string(&mut answer).await.is_ok() && answer.starts_with("HTTP/1.1 200 ")
+    }
+
+    #[tokio::test]
+    async fn whoever_came_before_the_store_took_the_node_is_answered_after_it_too() {
+        let endpoints = Endpoints::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let Some(Endpoint::Address(address)) = endpoints.places().next().cloned() else { panic!("no address") };
+        let (health, node, metrics) = (Arc::new(Health::new("a store".into())), NodeId::random(), Metrics::new());
+        let (taken, work) = oneshot::channel();
+        let mut signals = StopSignals::listen();
+        let clients = async {
+            let early = TcpStream::connect(address).await.unwrap();
+            // They are let in one after another, so by then the first one was too.
+            assert!(is_answered(TcpStream::connect(address).await.unwrap()).await);
+            taken.send(()).unwrap();
+            early
+        };
+        let (done, early) = tokio::join!(meanwhile(work, &endpoints, &health, &node, &metrics, &mut signals), clients);
+        assert_eq!(done, Some(Ok(())));
+        assert!(is_answered(early).await);
     }
 }

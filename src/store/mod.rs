@@ -33,6 +33,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use crate::directory::Regions;
 use crate::model::{
@@ -119,6 +120,9 @@ pub struct Route {
     pub noted: bool,
 }
 
+/// Who is told what became of each of many syncs, by its place among them.
+pub type OnAnswer<'a> = dyn Fn(usize, Result<Page, StoreError>) + Send + Sync + 'a;
+
 /// The logs of all streams, and the routes to the nodes that follow them.
 ///
 /// All operations of one stream take effect in the order in which they were called.
@@ -149,6 +153,15 @@ pub trait EventLog: Send + Sync {
     /// Without a head the page has no events, and `last` is where the stream stands now. On a stream that
     /// is touched for the first time, that is the id it is born with.
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError>;
+
+    /// Syncs many streams at once, each for itself: `answered` is given the place of each among `due`, with its
+    /// answer, as soon as that is there. Those of one stream that goes without an answer hold up no other's.
+    async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
+        let one = async |(place, (stream, route, head)): (usize, &(StreamName, Route, EventId))| {
+            answered(place, self.sync(stream, route, Some(*head)).await);
+        };
+        join_all(due.iter().enumerate().map(one)).await;
+    }
 
     /// Finds out what became of a history that was seen up to `head` and no longer continues from there.
     ///

@@ -295,9 +295,15 @@ impl Connection {
         }
         inner.stalled = if inner.took || inner.outbox.is_empty() { 0 } else { inner.stalled + 1 };
         inner.took = false;
-        if inner.stalled >= SILENT_INTERVALS || inner.unanswered >= SILENT_INTERVALS {
+        if inner.stalled >= SILENT_INTERVALS {
             drop(inner);
             self.end(Some(CloseReason::Slow));
+            return;
+        }
+        if inner.unanswered >= SILENT_INTERVALS {
+            drop(inner);
+            // It took the pings, so it may still learn why it is let go.
+            self.close(CloseReason::Slow, retry_ms());
             return;
         }
         // A client that still has frames to take needs no ping on top of them.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use hyper::header::{self, HeaderName};
 
 use super::CloseReason;
 use crate::model::{Encoding, Event, Gap, StreamName};
@@ -16,16 +17,19 @@ pub const HEARTBEAT: &[u8] = b"event: whimbrel:ping\ndata: {}\n\n";
 /// A position notice without its id line.
 pub const POSITION: &[u8] = b"event: whimbrel:position\ndata: {}\n\n";
 
-/// What the answer holds.
-pub const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
+/// The headers of every answer that is an event stream.
+pub const HEADERS: [(HeaderName, &str); 4] = [
+    (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+    (header::VARY, "Accept"),
+];
 
 /// The answer's head. The connection speaks for itself from here on, so there is no length and no
 /// keep-alive: the stream ends with the connection.
 pub fn head(extra_headers: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {CONTENT_TYPE}\r\ncache-control: no-store\r\n\
-         x-accel-buffering: no\r\nvary: Accept\r\nconnection: close\r\n{extra_headers}\r\n"
-    )
+    let headers = HEADERS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+    format!("HTTP/1.1 200 OK\r\n{headers}connection: close\r\n{extra_headers}\r\n")
 }
 
 /// The time after which a client that loses the connection comes back. No empty line follows: it belongs

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
+use crate::support::Signal;
 use crate::support::command::{Outcome, run, start};
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
@@ -90,10 +91,10 @@ async fn a_server_that_stalls_shows_in_the_latency() {
         (node.metric("deliveries_total").await >= 100.0).then_some(())
     })
     .await;
-    node.signal("STOP");
+    node.signal(Signal::STOP);
     // Not a wait for something: this is the stall.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    node.signal("CONT");
+    node.signal(Signal::CONT);
     let report = report(&bench.end().await);
     assert_eq!(number(&report, "/publishing/received"), 1500.0, "{report}");
     // A hundred events of three hundred were due during the stall, not only those under way when it began.
@@ -133,7 +134,7 @@ async fn no_process_of_a_bench_outlives_it() {
     let url = node.url();
     let bench = start(&["bench", "--url", &url, "--connections", "20", "--processes", "3", "--seconds", "600"], &[]);
     node.metric_is("connections{transport=\"sse\"}", 20.0).await;
-    bench.signal("KILL");
+    bench.signal(Signal::KILL);
     bench.end().await;
     node.metric_is("connections{transport=\"sse\"}", 0.0).await;
 }

@@ -4,7 +4,7 @@ use crate::support::client::{Said, Transport, Wanted};
 use crate::support::command::{Outcome, run, start};
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
-use crate::support::{eventually, free_port};
+use crate::support::{Signal, eventually, free_port};
 
 #[track_caller]
 fn one_line_on_stderr(outcome: &Outcome, code: i32, named: &[&str]) {
@@ -52,10 +52,10 @@ async fn a_setting_that_can_not_work_ends_the_start_with_one_line() {
     }
     let address = taken.local_addr().unwrap().to_string();
     let outcome = run(&["serve"], &[("WHIMBREL_LISTEN", &address), ("WHIMBREL_LOG", "error")], b"").await;
-    one_line_on_stderr(&outcome, 1, &["WHIMBREL_LISTEN", &address]);
+    one_line_on_stderr(&outcome, 2, &["WHIMBREL_LISTEN", &address]);
     let evicting = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let outcome = run(&["serve"], &[("WHIMBREL_REDIS_URL", &evicting.url())], b"").await;
-    one_line_on_stderr(&outcome, 1, &["WHIMBREL_REDIS_URL", "allkeys-lru"]);
+    one_line_on_stderr(&outcome, 2, &["WHIMBREL_REDIS_URL", "allkeys-lru"]);
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn a_subscription_with_a_cursor_file_goes_on_where_it_was_stopped() {
     let arguments = ["subscribe", "topic:log", "device:42", "--url", &url, "--cursor-file", cursor];
     let mut told = Vec::new();
     let mut published = 0;
-    for (signal, code) in [("TERM", 143), ("INT", 130), ("TERM", 143)] {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::TERM, 143)] {
         let running = start(&arguments, &[]);
         connected(&node).await;
         node.publish_all("topic:log", published..published + 10).await;

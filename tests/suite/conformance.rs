@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
@@ -62,6 +63,7 @@ for_each_store! {
     a_first_touch_gives_a_birth_id_that_stays("*=1000/3600");
     attach_tells_last_and_then_publishes_reach_the_channel_in_order("*=1000/3600");
     sync_with_a_head_reads_what_is_newer("*=1000/3600");
+    streams_synced_together_are_answered_each_for_itself("*=1000/3600");
     nodes_told_are_counted_and_lapsed_routes_are_not("*=1000/3600");
     detach_removes_only_its_own_registration("*=1000/3600");
     a_page_ends_at_its_limits_and_says_that_there_is_more("*=1000/3600");
@@ -205,6 +207,30 @@ async fn sync_with_a_head_reads_what_is_newer(store: &impl Store) {
     let page = store.sync(&stream, &route(&node, 1), Some(told[PAGE_EVENTS + 2])).await.unwrap();
     assert_eq!((page.events.len(), page.more), (0, false));
     assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 1);
+}
+
+/// The answers to syncs that were asked for together, in the order of what was due.
+pub async fn sync_each(store: &impl Store, due: &[(StreamName, Route, EventId)]) -> Vec<Result<Page, StoreError>> {
+    let answers: Vec<Mutex<Option<_>>> = due.iter().map(|_| Mutex::default()).collect();
+    let answered = |place: usize, answer| assert!(answers[place].lock().replace(answer).is_none(), "answered twice");
+    store.sync_each(due, &answered).await;
+    answers.into_iter().map(|answer| answer.into_inner().expect("each is answered")).collect()
+}
+
+async fn streams_synced_together_are_answered_each_for_itself(store: &impl Store) {
+    let node = NodeId::random();
+    let (mut due, mut newer) = (Vec::new(), Vec::new());
+    for n in 0..20 {
+        let stream = stream(&format!("device:{n}"));
+        let told = publish(store, &stream, n + 1).await;
+        due.push((stream, Route { noted: n % 3 > 0, ..route(&node, 1) }, told[n / 2]));
+        newer.push(told[n / 2 + 1..].to_vec());
+    }
+    let read: Vec<_> = sync_each(store, &due).await.into_iter().map(|answer| ids(&answer.unwrap())).collect();
+    assert_eq!(read, newer);
+    for (stream, ..) in &due {
+        assert_eq!(store.publish(stream, &draft("1")).await.unwrap().nodes, 1, "the route of {stream}");
+    }
 }
 
 async fn nodes_told_are_counted_and_lapsed_routes_are_not(store: &impl Store) {

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::support::node::Node;
 use super::support::redis::RedisServer;
 use super::support::{eventually, http::Answer};
+use crate::support::Signal;
 
 const PATH: &str = "/v1/topics/orders/events";
 
@@ -43,7 +44,7 @@ async fn a_replica_that_does_not_answer_in_time_is_a_504_with_the_id_and_the_eve
     let master = RedisServer::start();
     let replica = replica_of(&master).await;
     let node = Node::on(&master, &[]);
-    replica.signal("STOP");
+    replica.signal(Signal::STOP);
     let key = [("idempotency-key", "order-1")];
     let answer = publish(&node, "replicas:1", &key).await;
     let (slug, _) = answer.problem(504);
@@ -53,7 +54,7 @@ async fn a_replica_that_does_not_answer_in_time_is_a_504_with_the_id_and_the_eve
     assert_eq!(kept["events"][0]["id"], told["id"]);
 
     // Asked again with the same key: nothing is stored twice, and the wait is for the first one.
-    replica.signal("CONT");
+    replica.signal(Signal::CONT);
     let again = eventually("the replica has it", async || {
         let again = publish(&node, "replicas:1", &key).await;
         (again.status != 504).then_some(again)
@@ -69,12 +70,12 @@ async fn a_duplicate_is_not_called_durable_before_the_first_publish_is() {
     let master = RedisServer::start();
     let replica = replica_of(&master).await;
     let node = Node::on(&master, &[]);
-    replica.signal("STOP");
+    replica.signal(Signal::STOP);
     let key = [("idempotency-key", "order-1")];
     assert_eq!(node.call("POST", PATH, &key, "1").await.status, 201);
     let answer = publish(&node, "replicas:1", &key).await;
     assert_eq!(answer.problem(504).0, "not-durable");
-    replica.signal("CONT");
+    replica.signal(Signal::CONT);
 }
 
 #[tokio::test]

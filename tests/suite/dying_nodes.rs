@@ -1,13 +1,16 @@
 //! A node may die at any instant, or be told to stop; its clients miss nothing.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use redis::AsyncCommands as _;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::support::client::{Cursor, Said, Transport};
-use crate::support::eventually;
+use crate::support::client::{Cursor, Said, Transport, Wanted};
+use crate::support::node::{Node, program};
 use crate::support::world::{World, promises};
+use crate::support::{Signal, eventually, in_time, send};
 
 promises! {
     everywhere:
@@ -74,7 +77,7 @@ async fn a_drain_tells_clients_and_the_node_exits_in_time(world: World) {
     }
     node.publish("topic:news", "1").await;
     let since = Instant::now();
-    node.signal("TERM");
+    node.signal(Signal::TERM);
     let mut done = tokio::task::JoinSet::new();
     for mut client in clients {
         let expected = drain_close(&world);
@@ -96,7 +99,7 @@ async fn a_draining_node_turns_new_listeners_away(world: World) {
     let mut first = world.wanted(&["topic:news"]).connect(&node).await;
     let mut second = world.wanted(&["topic:news"]).connect(&node).await;
     assert_eq!(node.get("/health/ready").await.status, 200);
-    node.signal("TERM");
+    node.signal(Signal::TERM);
     eventually("it is unready", async || (node.get("/health/ready").await.status == 503).then_some(())).await;
     assert_eq!(node.get("/health/live").await.status, 200);
     // Unready, but whoever was sent here a moment ago is still served.
@@ -119,7 +122,7 @@ async fn a_drained_node_leaves_no_routes(world: World) {
     assert_eq!(told().await, 1);
     client.data(1).await;
     let id = node.id().await;
-    node.signal("TERM");
+    node.signal(Signal::TERM);
     assert_eq!(client.next().await, drain_close(&world));
     assert_eq!(node.ended().await.code(), Some(0));
     assert_eq!(told().await, 0);
@@ -140,7 +143,7 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_misses_nothing(world:
     let id = node.id().await;
     other.publish("topic:news", "0").await;
     assert_eq!(client.data(1).await, ["0"]);
-    node.signal("STOP");
+    node.signal(Signal::STOP);
     let mut raw = world.redis.as_ref().unwrap().raw().await;
     let lease = format!("whimbrel:{{node:{id}}}:lease");
     let mut gone = async || (!raw.exists::<_, bool>(&lease).await.unwrap()).then_some(());
@@ -150,7 +153,7 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_misses_nothing(world:
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     other.publish_all("topic:news", 1..50).await;
-    node.signal("CONT");
+    node.signal(Signal::CONT);
     assert_eq!(client.data(49).await, (1..50).map(|n| n.to_string()).collect::<Vec<_>>());
     other.publish("topic:news", "50").await;
     assert_eq!(client.data(1).await, ["50"]);
@@ -171,4 +174,42 @@ async fn a_store_that_lost_everything_has_the_streams_of_a_node_noted_again(worl
     redis::cmd("FLUSHALL").exec_async(&mut raw.clone()).await.unwrap();
     let second = eventually("the stream is noted again", noted).await;
     assert_ne!(first, second, "a node that lost its lease takes a new id");
+}
+
+#[tokio::test]
+async fn a_node_without_clients_still_serves_whoever_its_balancer_sends() {
+    let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "3600")]);
+    node.signal(Signal::TERM);
+    eventually("it is unready", async || (node.get("/health/ready").await.status == 503).then_some(())).await;
+    node.publish("topic:news", "1").await;
+    for transport in [Transport::Sse, Transport::WebSocket] {
+        let mut late = Wanted::new(transport, &["topic:news"]).after("last:1").connect(&node).await;
+        assert_eq!(late.data(1).await, ["1"]);
+    }
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended().await.code(), Some(1), "told again, it ends at once");
+}
+
+#[tokio::test]
+async fn a_node_without_clients_ends_at_once_when_interrupted() {
+    let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "3600"), ("WHIMBREL_DRAIN_SECONDS", "0")]);
+    node.signal(Signal::INT);
+    assert_eq!(node.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_start_ends_at_whatever_line_of_its_log_it_is_told_to_stop() {
+    for line in [0, 1, 2].iter().cycle().take(150) {
+        let mut start = tokio::process::Command::from(program());
+        start.args(["serve", "--listen", "127.0.0.1:0"]).env("WHIMBREL_LOG", "info,whimbrel=debug");
+        let mut start = start.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut log = BufReader::new(start.stderr.take().unwrap()).lines();
+        for _ in 0..*line {
+            log.next_line().await.unwrap();
+        }
+        let told_at = log.next_line().await.unwrap().unwrap();
+        send(start.id().unwrap(), Signal::INT);
+        let ended = in_time(&format!("the end of a start that was told to stop at {told_at}"), start.wait()).await;
+        assert_eq!(ended.unwrap().code(), Some(0), "told to stop at {told_at}");
+    }
 }

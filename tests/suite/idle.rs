@@ -4,6 +4,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::support::eventually;
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
 
@@ -71,4 +72,29 @@ async fn an_idle_listener_with_an_inbox_of_its_own_takes_at_most_4_kib() {
         let node = Node::on(&redis, &[]);
         assert!(cost(&node, |number| format!("{path}?device={number}")).await <= 4096);
     }
+}
+
+#[tokio::test]
+async fn idle_inboxes_that_are_due_together_are_synced_in_few_round_trips() {
+    let redis = RedisServer::start();
+    let node = Node::on(&redis, &[("WHIMBREL_SYNC_SECONDS", "1")]);
+    let devices = stream::iter(0..200).map(|number| (format!("/v1/sse?device={number}"), &node));
+    let _listeners: Vec<_> =
+        devices.map(async |(target, node)| listener(node, &target).await).buffered(RUSH).collect().await;
+    let mut raw = redis.raw().await;
+    let mut reads = async || -> f64 {
+        let stats: String = redis::cmd("INFO").arg("stats").query_async(&mut raw).await.unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let syncs = async || node.metric("syncs_total").await;
+    let (reads_before, syncs_before) = (reads().await, syncs().await);
+    let synced = eventually("some rounds", async || {
+        let synced = syncs().await - syncs_before;
+        (synced >= 600.0).then_some(synced)
+    })
+    .await;
+    let reads = reads().await - reads_before;
+    // Whatever else the node has to ask Redis meanwhile is among them.
+    assert!(reads < synced / 4.0, "{reads} reads for {synced} syncs");
 }

@@ -18,7 +18,7 @@ use crate::support::producers::{python, redis_cli};
 use crate::support::proxy::{Cut, Direction, Flow, Proxy};
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
-use crate::support::{command, eventually};
+use crate::support::{Signal, command, eventually};
 
 promises! {
     everywhere: ;
@@ -149,13 +149,13 @@ async fn a_draining_node_that_was_stopped_and_wakes_adds_nothing(world: World) {
     let producer = python("tests/tools/ingress.py", &arguments);
     let raw = redis.raw().await;
     eventually("some progress", async || (!data_of(&raw, STREAMS[0]).await.is_empty()).then_some(())).await;
-    stopped.signal("STOP");
+    stopped.signal(Signal::STOP);
     let since = Instant::now();
     awake.metric_is("ingress_draining", 1.0).await;
     assert!(since.elapsed() < Duration::from_secs(2), "within two lease times, but: {:?}", since.elapsed());
     producer.end().await;
     assert_eq!(received(&mut client, COUNT).await, expected(COUNT));
-    stopped.signal("CONT");
+    stopped.signal(Signal::CONT);
     stopped.metric_is("ingress_draining", 0.0).await;
     // Whoever woke has placed what it had; had anything been taken from it, it would be here by now.
     add(redis, &["topic", "news", "data", "\"the end\""]).await;
@@ -291,13 +291,13 @@ async fn what_a_full_store_cannot_take_waits_until_there_is_room() {
         redis::cmd("CONFIG").arg(&["SET", "maxmemory", bytes]).exec_async(&mut raw).await.unwrap();
     };
     // Entries can be added, as a producer that was faster: they are there before the store is full.
-    node.signal("STOP");
+    node.signal(Signal::STOP);
     for number in 0..100 {
         let _: String =
             raw.clone().xadd(INGRESS, "*", &[("topic", "news"), ("data", &number.to_string())]).await.unwrap();
     }
     limit("1").await;
-    node.signal("CONT");
+    node.signal(Signal::CONT);
     eventually("entries that are held", async || (node.metric("ingress_held").await > 0.0).then_some(())).await;
     limit("0").await;
     drained(&raw).await;
@@ -445,7 +445,7 @@ async fn a_node_that_stops_hands_its_turn_over_at_once() {
     let mut raw = redis.raw().await;
     add(&redis, &["topic", "news", "data", "1"]).await;
     drained(&raw).await;
-    first.signal("TERM");
+    first.signal(Signal::TERM);
     first.ended().await;
     assert!(!raw.exists::<_, bool>("whimbrel:ingress:drainer").await.unwrap());
     let _second = Node::on(&redis, &settings);

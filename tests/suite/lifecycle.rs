@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::regions::Regions;
 use crate::support::client::{Client, Said, Transport, Wanted};
-use crate::support::eventually;
 use crate::support::node::{Node, events_path};
 use crate::support::producers::redis_cli;
 use crate::support::receiver::{Manner, Receiver, SECRET};
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
+use crate::support::{Signal, eventually};
 
 promises! {
     everywhere:
@@ -221,9 +221,9 @@ async fn a_node_that_others_took_for_dead_goes_on_with_its_connections_under_new
     let mut client = world.wanted(&["device:42"]).connect(&sleeper).await;
     let _stays = world.wanted(&["device:41"]).connect(&other).await;
     ends(&other, 2, 2).await;
-    sleeper.signal("STOP");
+    sleeper.signal(Signal::STOP);
     assert_eq!(ends(&other, 2, 1).await, [end("42", "lost")]);
-    sleeper.signal("CONT");
+    sleeper.signal(Signal::CONT);
     assert_eq!(ends(&other, 3, 2).await, [end("42", "lost")]);
     let (_, anew) = told(&other).await.pop().unwrap();
     eventually("the device is known under the new id", async || {
@@ -242,7 +242,7 @@ async fn a_drained_node_leaves_nothing_to_tell(world: World) {
     let [stopping, other] = world.nodes(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "1")]);
     let connecting = (0..10).map(|number| world.wanted(&[&format!("device:{number}")]));
     let mut clients: Vec<Client> = join_all(connecting.map(async |wanted| wanted.connect(&stopping).await)).await;
-    stopping.signal("TERM");
+    stopping.signal(Signal::TERM);
     for client in &mut clients {
         assert!(matches!(client.next().await, Said::Close { reason, .. } if reason == "drain"));
     }

@@ -123,16 +123,18 @@ async fn a_repeated_publish_goes_nowhere_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_hands_its_own_clients_what_is_published_on_it() {
+async fn a_node_hands_its_own_clients_what_is_published_on_it_with_links_and_without() {
     let redis = RedisServer::start();
-    let node = linked(&redis, &[]);
-    let mut client = listen(&node, "topic:news").await;
-    // The first publish learns the store's clock, and takes the channel.
-    node.publish("topic:news", "0").await;
-    node.publish_all("topic:news", 1..50).await;
-    assert_eq!(client.data(50).await, numbers(0..50));
-    assert!(node.metric("link_own_events_total").await > 0.0);
-    assert_eq!(node.metric("link_misses_total").await, 0.0, "the way to itself is neither hit nor miss");
+    for (node, topic) in [(linked(&redis, &[]), "topic:news"), (Node::on(&redis, &[]), "topic:weather")] {
+        let mut client = listen(&node, topic).await;
+        // Until it has learnt the store's clock, a node takes the channel.
+        let own = async || node.metric("link_own_events_total").await;
+        publish_until("an event takes no channel", &node, topic, &mut client, async || own().await == 1.0).await;
+        node.publish_all(topic, 1..50).await;
+        assert_eq!(client.data(49).await, numbers(1..50));
+        assert_eq!(own().await, 50.0);
+        assert_eq!(node.metric("link_misses_total").await, 0.0, "the way to itself is neither hit nor miss");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::support::client::{Transport, Wanted};
 use crate::support::http::Http;
 use crate::support::node::Node;
-use crate::support::{eventually, in_time};
+use crate::support::{Signal, eventually, in_time};
 
 /// Sends a request and reads what comes until it ends with `end`.
 async fn read_until(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str, end: &str) -> String {
@@ -82,7 +82,7 @@ async fn a_unix_socket_that_a_killed_node_left_is_taken_over_and_one_in_use_is_n
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let killed = Node::start(&settings);
     let other = crate::support::command::run(&["serve"], &settings, b"").await;
-    assert_eq!(other.code, Some(1), "{other:?}");
+    assert_eq!(other.code, Some(2), "{other:?}");
     assert!(other.stderr.contains(&place), "{other:?}");
     killed.kill();
     assert!(Path::new(&path).exists());
@@ -93,7 +93,7 @@ async fn a_unix_socket_that_a_killed_node_left_is_taken_over_and_one_in_use_is_n
     let alive = read_until(&mut local, "GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n", "}").await;
     assert!(alive.starts_with("HTTP/1.1 200 OK\r\n"), "{alive}");
     drop(local);
-    node.signal("TERM");
+    node.signal(Signal::TERM);
     assert!(node.ended().await.success());
     assert!(!Path::new(&path).exists(), "a node that stops takes its socket away");
 }

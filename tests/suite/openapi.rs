@@ -130,6 +130,20 @@ async fn every_documented_operation_is_answered_as_described() {
 }
 
 #[tokio::test]
+async fn a_parameter_that_nobody_knows_is_refused_wherever_that_is_described() {
+    let api = Api::start().await;
+    for (path, item) in api.paths() {
+        // That of a WebSocket comes after the handshake is judged, and history has its own.
+        if !item["get"].is_object() || path == "/v1/ws" {
+            continue;
+        }
+        let answer = in_time(path, api.request("get", &format!("{}?nobody=1", api.filled(path))).send()).await.unwrap();
+        let refused = item["get"]["responses"]["400"].is_object();
+        assert_eq!(answer.status(), if refused { 400 } else { 200 }, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn every_other_method_and_path_is_refused() {
     let api = Api::start().await;
     for (path, item) in api.paths() {
@@ -181,6 +195,7 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("get", "/v1/devices/{device}/events/{id}", "?wait=61", "", "", "bad-request"),
         ("get", "/v1/sse", "", "", "", "bad-request"),
         ("get", "/v1/sse", "?device=a%20b", "", "", "invalid-name"),
+        ("get", "/v1/regions", "?all=1", "", "", "bad-request"),
         ("get", "/v1/ws", "", "", "", "bad-request"),
         ("post", "/v1/events", "", "", "{}", "bad-request"),
         ("post", "/v1/events", "", "content-type: text/plain", "[]", "unsupported-media-type"),

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Transport};
-use crate::support::eventually;
 use crate::support::node::Node;
 use crate::support::world::{World, promises};
+use crate::support::{Signal, eventually};
 
 promises! {
     everywhere:
@@ -149,14 +149,14 @@ async fn what_a_dead_node_had_counts_no_more_within_two_lease_times(world: World
 async fn a_node_that_gives_no_answer_is_named_as_silent(world: World) {
     let [stopped, node] = world.nodes(&[("WHIMBREL_LEASE_SECONDS", "60")]);
     let id = stopped.id().await;
-    stopped.signal("STOP");
+    stopped.signal(Signal::STOP);
     // It may answer once more before all of it stands still.
     let silent = async || (node.get_json("/v1/nodes").await["silent"] == json!([id])).then_some(());
     eventually("it stands still", silent).await;
     for path in ["/v1/nodes", "/v1/topics/news", "/v1/topics/news/connections"] {
         assert_eq!(node.get_json(path).await["silent"], json!([id]), "{path}");
     }
-    stopped.signal("CONT");
+    stopped.signal(Signal::CONT);
     eventually("it is heard again", async || {
         (node.get_json("/v1/nodes").await["nodes"].as_array().unwrap().len() == 2).then_some(())
     })

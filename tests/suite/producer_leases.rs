@@ -12,12 +12,12 @@ use whimbrel::store::{NodeId, RetentionRules, Turns as _, Work};
 use crate::conformance::{connect, stream};
 use crate::support::client::{Client, Event, Transport, Wanted};
 use crate::support::command::{run, start};
-use crate::support::eventually;
 use crate::support::http::Answer;
 use crate::support::node::{Node, events_path};
 use crate::support::producers::redis_cli;
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
+use crate::support::{Signal, eventually};
 
 promises! {
     everywhere:
@@ -242,9 +242,9 @@ async fn a_node_that_was_stopped_over_a_lapse_tells_nobody_a_second_time(world: 
     let awake = if std::ptr::eq(stopped, &*one) { &other } else { &one };
     let mut client = world.wanted(&["topic:answer"]).connect(awake).await;
     let lease = take(awake, "topic:answer", 2).await;
-    stopped.signal("STOP");
+    stopped.signal(Signal::STOP);
     next_is_abandoned(&mut client, "topic:answer", &lease, 2).await;
-    stopped.signal("CONT");
+    stopped.signal(Signal::CONT);
     looked_again(stopped).await;
     assert_eq!(told(stopped, "topic:answer").await, 1);
 }
@@ -333,7 +333,7 @@ async fn a_node_that_stops_hands_the_looking_over_at_once() {
     let settings = [("WHIMBREL_LEASE_SECONDS", "600"), ("WHIMBREL_DRAIN_DELAY_SECONDS", "0")];
     let node = Node::on(&redis, &settings);
     looker(&redis, [&node]).await;
-    node.signal("TERM");
+    node.signal(Signal::TERM);
     node.ended().await;
     assert_eq!(store.hold(Work::Producers, &NodeId::random(), Duration::from_secs(1)).await, Ok(true));
 }
@@ -404,7 +404,7 @@ async fn a_publisher_that_is_killed_is_missed() {
         (now != taken).then_some(())
     };
     eventually("a renewal", renewed).await;
-    publish.signal("KILL");
+    publish.signal(Signal::KILL);
     let event = client.event().await;
     assert_eq!(event.kind, ABANDONED);
     assert!(taken.starts_with(serde_json::from_str::<Value>(&event.data).unwrap()["lease"].as_str().unwrap()));

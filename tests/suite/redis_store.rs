@@ -9,7 +9,7 @@ use whimbrel::store::{
     Channels, EventLog, Handover, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError, Work,
 };
 
-use crate::conformance::{connect, draft, ids, route, stream};
+use crate::conformance::{connect, draft, ids, route, stream, sync_each};
 use crate::support::redis::RedisServer;
 use crate::support::{eventually, in_time};
 
@@ -282,4 +282,50 @@ async fn a_log_lives_its_time_from_its_newest_event_on_also_when_it_begins_anew_
         long.publish(&stream, &event).await.unwrap();
         lives(86_400).await;
     }
+}
+
+/// Streams that a node follows, as they are when their next sync is due.
+async fn followed(store: &RedisStore, count: usize) -> Vec<(StreamName, Route, EventId)> {
+    let node = NodeId::random();
+    let mut due = Vec::new();
+    for n in 0..count {
+        let stream = stream(&format!("device:{n}"));
+        let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
+        due.push((stream, Route { noted: true, ..route(&node, 1) }, attached.last));
+    }
+    due
+}
+
+#[tokio::test]
+async fn streams_synced_together_share_their_round_trips() {
+    let server = RedisServer::start();
+    let store = connect(&server, RetentionRules::default()).await;
+    let due = followed(&store, 64).await;
+    let mut raw = server.raw().await;
+    let mut figure = async |section: &str, name: &str| -> u64 {
+        let info: String = redis::cmd("INFO").arg(section).query_async(&mut raw).await.unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split([',', '\r']).next().unwrap().parse().unwrap()
+    };
+    let before =
+        (figure("commandstats", "cmdstat_evalsha:calls=").await, figure("stats", "total_reads_processed:").await);
+    let answers = sync_each(&store, &due).await;
+    let after =
+        (figure("stats", "total_reads_processed:").await, figure("commandstats", "cmdstat_evalsha:calls=").await);
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(after.1 - before.0, 64);
+    // One for each connection, and the question itself; some more if the system tears them apart.
+    assert!(after.0 - before.1 <= 16, "{} reads", after.0 - before.1);
+}
+
+#[tokio::test]
+async fn a_stream_that_the_server_refuses_to_sync_fails_alone() {
+    let server = RedisServer::start();
+    let store = connect(&server, RetentionRules::default()).await;
+    let due = followed(&store, 20).await;
+    let mut raw = server.raw().await;
+    let _: () = raw.set("whimbrel:{device:7}:events", "no log").await.unwrap();
+    let failed: Vec<_> = sync_each(&store, &due).await.iter().map(Result::is_err).collect();
+    let expected: Vec<_> = (0..20).map(|n| n == 7).collect();
+    assert_eq!(failed, expected);
 }

@@ -27,7 +27,7 @@ use crate::support::{eventually, in_time};
 /// A store whose syncs wait to be let through, or to fail.
 struct Gate {
     inner: MemoryStore,
-    waiting: Mutex<Vec<oneshot::Sender<bool>>>,
+    waiting: Mutex<Vec<(StreamName, oneshot::Sender<bool>)>>,
     closed: watch::Sender<bool>,
 }
 
@@ -44,9 +44,20 @@ impl Gate {
 
     /// Syncs are answered at once again, and so is the one that waits: with its answer, or an error.
     async fn open(&self, answer: bool) {
-        let one = eventually("a sync waits", async || self.waiting.lock().pop()).await;
+        let (_, one) = eventually("a sync waits", async || self.waiting.lock().pop()).await;
         self.closed.send_replace(false);
         one.send(answer).unwrap();
+    }
+
+    /// The sync of this stream that waits is answered; whichever comes next waits again.
+    async fn answer(&self, stream: &StreamName) {
+        let one = eventually("a sync of the stream waits", async || {
+            let mut waiting = self.waiting.lock();
+            let at = waiting.iter().position(|(known, _)| known == stream)?;
+            Some(waiting.remove(at).1)
+        })
+        .await;
+        one.send(true).unwrap();
     }
 }
 
@@ -77,7 +88,7 @@ impl EventLog for Gate {
         let page = self.inner.sync(stream, route, head).await;
         if *self.closed.borrow() {
             let (go, gone) = oneshot::channel();
-            self.waiting.lock().push(go);
+            self.waiting.lock().push((stream.clone(), go));
             if !gone.await.unwrap() {
                 return Err(StoreError::Unavailable("the gate".to_owned()));
             }
@@ -242,8 +253,11 @@ impl Store for Gate {
 }
 
 fn registry(gate: &Arc<Gate>) -> Arc<Registry> {
-    let settings =
-        RegistrySettings { sync: Duration::from_secs(600), lease: Duration::from_secs(15), ring_bytes: 1 << 20 };
+    registry_that_syncs_every(gate, Duration::from_secs(600))
+}
+
+fn registry_that_syncs_every(gate: &Arc<Gate>, sync: Duration) -> Arc<Registry> {
+    let settings = RegistrySettings { sync, lease: Duration::from_secs(15), ring_bytes: 1 << 20 };
     Registry::new(gate.clone(), NodeId::random(), settings, Metrics::new())
 }
 
@@ -289,4 +303,55 @@ async fn a_stream_whose_attach_was_out_during_an_interruption_is_synced_after_it
     })
     .await;
     drop(attached);
+}
+
+/// Waits until the node has dispatched this event.
+async fn has_dispatched(registry: &Arc<Registry>, stream: &StreamName, id: EventId) {
+    eventually("the event is dispatched", async || {
+        let again = registry.attach(stream).await.unwrap();
+        (again.head() == id).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_awaits_an_answer_is_not_asked_again_and_holds_up_no_other() {
+    let gate = Gate::new();
+    let registry = registry_that_syncs_every(&gate, Duration::from_millis(100));
+    let [slow, quick]: [StreamName; 2] = ["topic:slow", "topic:quick"].map(|name| name.parse().unwrap());
+    let _attached = (registry.attach(&slow).await.unwrap(), registry.attach(&quick).await.unwrap());
+    gate.close();
+    let rounds = tokio::spawn(registry.clone().sync_for_ever());
+    for n in 0..5 {
+        // Nobody tells this node: only a sync finds it.
+        let missed = gate.publish(&quick, &draft(n.to_string())).await.unwrap().id;
+        gate.answer(&quick).await;
+        gate.answer(&quick).await;
+        has_dispatched(&registry, &quick, missed).await;
+    }
+    let waiting: Vec<_> = gate.waiting.lock().iter().map(|(stream, _)| stream.clone()).collect();
+    assert_eq!(waiting.iter().filter(|stream| **stream == slow).count(), 1);
+    rounds.abort();
+}
+
+#[tokio::test]
+async fn a_stream_whose_sync_fails_among_others_asks_again_by_itself() {
+    let gate = Gate::new();
+    // The next round is far away.
+    let registry = registry_that_syncs_every(&gate, Duration::from_secs(600));
+    let streams: [StreamName; 3] = ["topic:a", "topic:b", "topic:c"].map(|name| name.parse().unwrap());
+    let mut attached = Vec::new();
+    for stream in &streams {
+        attached.push(registry.attach(stream).await.unwrap());
+    }
+    gate.close();
+    let rounds = tokio::spawn(registry.clone().sync_for_ever());
+    eventually("all ask", async || (gate.waiting.lock().len() == 3).then_some(())).await;
+    // Behind what the answers say that wait.
+    let missed = gate.publish(&streams[0], &draft("1")).await.unwrap().id;
+    gate.answer(&streams[1]).await;
+    gate.answer(&streams[2]).await;
+    gate.open(false).await;
+    has_dispatched(&registry, &streams[0], missed).await;
+    rounds.abort();
 }

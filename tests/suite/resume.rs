@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::Signal;
 use crate::support::client::{Cursor, Said, Transport, Wanted};
 use crate::support::http::Http;
 use crate::support::node::{Node, publish_batch};
@@ -127,12 +128,12 @@ async fn a_client_ahead_of_its_new_node_gets_nothing_twice(world: World) {
     let [first, second] = world.nodes(&[]);
     let mut there = world.wanted(&["topic:news"]).connect(&second).await;
     let mut client = world.wanted(&["topic:news"]).connect(&first).await;
-    second.signal("STOP");
+    second.signal(Signal::STOP);
     first.publish_all("topic:news", 0..10).await;
     assert_eq!(client.data(10).await, texts(0..10));
     // Its request is there before whatever the channel brings.
     let asked = world.wanted(&["topic:news"]).from(&client.cursor()).ask(&second).await;
-    second.signal("CONT");
+    second.signal(Signal::CONT);
     let mut resumed = asked.welcome().await;
     first.publish("topic:news", "10").await;
     assert_eq!(resumed.data(1).await, ["10"]);

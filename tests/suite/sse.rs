@@ -1,7 +1,7 @@
 //! What is SSE's own: envelopes, signs of life, one stream's own address.
 
 use crate::support::client::{Event, Said, Transport, Wanted};
-use crate::support::http::Http;
+use crate::support::http::{Answer, Http};
 use crate::support::node::Node;
 use crate::support::world::World;
 
@@ -85,6 +85,42 @@ async fn a_streams_own_address_is_a_live_stream_for_who_accepts_one() {
     assert_eq!(history.json()["events"][0]["id"], id);
 }
 
+/// The headers that keep caches and proxies from holding a stream back.
+#[track_caller]
+fn is_no_stream_to_keep(answer: &Answer) {
+    for (name, value) in [("cache-control", "no-store"), ("x-accel-buffering", "no"), ("vary", "Accept")] {
+        assert_eq!(answer.header(name), Some(value), "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_last_event_ids_are_refused_as_nobody_knows_which_one_is_meant() {
+    let node = Node::start(&[]);
+    let id = node.publish("topic:a", "1").await;
+    let one = ("Last-Event-ID", id.as_str());
+    for path in ["/v1/sse?topic=a", "/v1/topics/a/events"] {
+        for second in [one, ("Last-Event-ID", "")] {
+            let headers = [one, second, ("Accept", "text/event-stream")];
+            let (slug, detail) = node.call("GET", path, &headers, "").await.problem(400);
+            assert!(slug == "bad-request" && detail.contains("Last-Event-ID"), "{path}: {slug}: {detail}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_is_answered_with_the_length_of_the_answer_to_get() {
+    let node = Node::start(&[]);
+    node.publish("topic:a", "1").await;
+    for path in ["/", "/openapi.json", "/health/live", "/v1/topics/a/events", "/v1/topics/a%20b/events", "/nothing"] {
+        let get = node.get(path).await;
+        let mut http = Http::connect(node.address()).await;
+        let head = http.call("HEAD", path, &[], b"").await;
+        assert_eq!((head.status, head.header("content-length")), (get.status, get.header("content-length")), "{path}");
+        assert!(head.header("content-length").is_some() && head.text().is_empty(), "{path}: {head:?}");
+        assert_eq!(http.call("GET", "/health/live", &[], b"").await.status, 200, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_head_request_to_a_listening_path_ends() {
     let node = Node::start(&[]);
@@ -105,7 +141,12 @@ async fn a_head_request_to_a_listening_path_ends() {
         ("/v1/ws?topic=a", &upgrade, 400),
     ] {
         let mut http = Http::connect(node.address()).await;
-        assert_eq!(http.call("HEAD", path, headers, b"").await.status, status, "{path}");
+        let head = http.call("HEAD", path, headers, b"").await;
+        assert_eq!(head.status, status, "{path}");
+        if head.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")) {
+            assert_eq!(head.header("content-type"), Some("text/event-stream; charset=utf-8"));
+            is_no_stream_to_keep(&head);
+        }
         assert_eq!(http.call("GET", "/health/live", &[], b"").await.status, 200, "{path}");
     }
     assert_eq!(node.metric("connections{transport=\"sse\"}").await, 0.0);

@@ -1,10 +1,12 @@
 //! A node that loses its store keeps its clients, says so, and goes on when the store is back.
 
 use crate::support::client::{Client, Gap, Said, Transport};
-use crate::support::eventually;
+use crate::support::command::start;
+use crate::support::http::Http;
 use crate::support::node::{Node, events_path};
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
+use crate::support::{Signal, eventually, free_port};
 
 promises! {
     everywhere: ;
@@ -150,6 +152,16 @@ async fn a_node_may_start_before_its_store() {
     let listener = node.get("/v1/sse?topic=news").await;
     assert_eq!(listener.status, 200, "an EventSource must come back");
     assert!(listener.text().contains(r#"{"reason":"unavailable","retry":"#), "{}", listener.text());
+    for (name, value) in [("cache-control", "no-store"), ("x-accel-buffering", "no"), ("vary", "Accept")] {
+        assert_eq!(listener.header(name), Some(value), "{name}");
+    }
+    assert_eq!(node.get("/metrics").await.status, 200);
+    assert_eq!(node.metric("store_up").await, 0.0);
+    for foreign in [("Host", "evil.example"), ("Origin", "https://evil.example")] {
+        for path in ["/", "/v1/sse?topic=news", "/metrics", "/health/ready"] {
+            assert_eq!(node.call("GET", path, &[foreign], "").await.problem(403).0, "forbidden", "{path}");
+        }
+    }
 
     world.redis.as_mut().unwrap().revive();
     eventually("ready", async || (node.get("/health/ready").await.status == 200).then_some(())).await;
@@ -159,12 +171,30 @@ async fn a_node_may_start_before_its_store() {
 }
 
 #[tokio::test]
+async fn a_node_on_a_replica_says_that_it_is_not_ready_and_becomes_so_when_that_may_be_written() {
+    let master = RedisServer::start_with(&[]);
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    let listen = format!("127.0.0.1:{}", free_port());
+    let node = start(&["serve", "--listen", &listen, "--redis-url", &replica.url()], &[]);
+    let address = listen.parse().unwrap();
+    let ask = async |path: &str| Http::connect(address).await.call("GET", path, &[], b"").await;
+    node.said("READONLY").await;
+    let ready = ask("/health/ready").await;
+    let error = ready.json()["store"]["error"].to_string();
+    assert!(ready.status == 503 && error.contains("READONLY"), "{error}");
+    assert_eq!(ask("/health/live").await.status, 200);
+    assert_eq!(ask("/v1/topics/news/events").await.problem(503).0, "unavailable");
+    let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async(&mut replica.raw().await).await.unwrap();
+    eventually("ready", async || (ask("/health/ready").await.status == 200).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_node_that_waits_for_its_store_stops_when_told() {
     let mut world = World::on_redis(Transport::Sse);
     world.redis.as_mut().unwrap().kill();
     let node = world.node(&[]);
     assert_eq!(node.get("/health/live").await.status, 200);
-    node.signal("TERM");
+    node.signal(Signal::TERM);
     assert!(node.ended().await.success());
 }
 

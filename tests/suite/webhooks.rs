@@ -22,7 +22,7 @@ use crate::support::proxy::{Cut, Proxy};
 use crate::support::receiver::{Manner, Receiver, SECRET, Told};
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
-use crate::support::{eventually, free_port, in_time};
+use crate::support::{Signal, eventually, free_port, in_time};
 
 const META: &str = "whimbrel:{topic:whimbrel:lifecycle}:meta";
 const SHORT_LEASE: (&str, &str) = ("WHIMBREL_LEASE_SECONDS", "1");
@@ -117,7 +117,7 @@ async fn a_backend_is_told_who_came_and_who_left(world: World) {
     assert_eq!((&came.1["node"], &came.1["connection"]), (&json!(id), &left.1["connection"]));
     assert_eq!(told_of(&receiver, "7", 1).await[0].0, "connected");
     // Whoever is let go when its node stops has left too, also where there is no other node to tell it.
-    second.signal("TERM");
+    second.signal(Signal::TERM);
     assert!(second.ended().await.success());
     let told = told_of(&receiver, "7", 2).await;
     assert_eq!((told[1].0.as_str(), &told[1].1["reason"]), ("disconnected", &json!("drain")));
@@ -303,13 +303,13 @@ async fn a_node_that_was_stopped_and_wakes_undoes_nothing() {
     let stopped = deliverer(&nodes).await;
     let awake = nodes.iter().find(|node| !Arc::ptr_eq(node, &stopped)).unwrap();
     receiver.is_told(1).await;
-    stopped.signal("STOP");
+    stopped.signal(Signal::STOP);
     receiver.be(Manner::Take);
     events.extend(happen(&store, 3..6).await);
     receiver.takes(&events).await;
     awake.metric_is("webhook_delivering", 1.0).await;
     is_written_down(&redis, &events).await;
-    stopped.signal("CONT");
+    stopped.signal(Signal::CONT);
     stopped.metric_is("webhook_delivering", 0.0).await;
     is_written_down(&redis, &events).await;
     events.extend(happen(&store, 6..9).await);

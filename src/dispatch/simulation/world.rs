@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use super::super::catch_up::Reader;
 use super::super::chain::{Chain, Delivery};
 use super::super::dispatcher::{Detach, Dispatcher, Joining, Readiness, Step, Subscriber};
+use super::super::flush::Flush;
 use super::super::live::Ask;
 use super::super::ring::RingBudget;
-use super::super::sink::{Flush, Offer, Sink, Slot};
+use super::super::sink::{Offer, Sink, Slot};
 use super::history::{Branch, Client, History};
 use crate::metrics::Metrics;
 use crate::model::{Draft, Event, EventId, EventType, Page, Start, StreamName};
@@ -139,7 +140,6 @@ pub enum Action {
 enum Task {
     Attach,
     Attached(Result<Page, StoreError>),
-    Wait,
     Ask(Ask),
     Answered(Result<Page, StoreError>),
     Backoff(Option<Ask>),
@@ -482,8 +482,7 @@ impl World {
     }
 
     fn start(&mut self, node: usize, dispatcher: Arc<Dispatcher>, ask: Ask) {
-        let task = if ask == Ask::Wait { Task::Wait } else { Task::Ask(ask) };
-        self.nodes[node].tasks.push_back((dispatcher, task));
+        self.nodes[node].tasks.push_back((dispatcher, Task::Ask(ask)));
     }
 
     fn carry_out(&mut self, node: usize, dispatcher: &Arc<Dispatcher>, step: Step) {
@@ -532,7 +531,6 @@ impl World {
                 }
                 None
             }
-            Task::Wait => dispatcher.hole_is_old().map(Task::Ask),
             Task::Ask(Ask::Sync { head }) => {
                 Some(Task::Answered(self.ask(fate, |world| world.sync_in_store(node, &dispatcher, Some(head)))))
             }
@@ -540,7 +538,7 @@ impl World {
                 let number = dispatcher.registration();
                 Some(Task::Answered(self.ask(fate, |world| world.recover_in_store(number, head, born, &seen))))
             }
-            Task::Ask(Ask::Wait) => Some(Task::Wait),
+            Task::Ask(Ask::Wait { head }) => dispatcher.hole_is_old(head).map(Task::Ask),
             Task::Answered(answer) => {
                 let step = dispatcher.answered(answer.as_ref(), &mut Flush::default());
                 let ask = step.ask.clone();

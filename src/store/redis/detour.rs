@@ -4,6 +4,9 @@
 //! store's answer, because none came or because nobody waited for it any more, has the nodes look into the
 //! stream. A script that is held up on its way to the store would come after that look; therefore each
 //! carries a time, on the store's clock, after which it leaves nobody out.
+//!
+//! A lane answers in order, but those who wait for its answers wake in any. So events are handed over in the
+//! order in which their publishes were begun: whoever follows a stream would have to wait for the earlier one.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,14 +16,33 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use super::scripts::{self, LeftOut};
+use super::sequence::Sequence;
 use crate::model::{Draft, Event, Published, StreamName};
-use crate::store::{Bypass, DETOUR_TIME, Reach, StoreError, millis};
+use crate::store::{Bypass, DETOUR_TIME, NodeId, Reach, StoreError, millis};
 
 /// What publishes go through, if there is a way around the channels at all.
 #[derive(Default)]
 pub(super) struct Detours {
     bypass: Option<Arc<dyn Bypass>>,
     clock: Clock,
+    /// What was begun on each lane.
+    lanes: Vec<Arc<Mutex<Sequence<Carriage>>>>,
+}
+
+/// An event on its way to the nodes that its publish left out.
+struct Carriage {
+    reach: Arc<dyn Reach>,
+    stream: StreamName,
+    event: Arc<Event>,
+    from: Option<StreamName>,
+    by_caller: Vec<NodeId>,
+    by_channel: Vec<NodeId>,
+}
+
+impl Carriage {
+    fn go(self) {
+        self.reach.carry(&self.stream, self.event, self.from.as_ref(), &self.by_caller, &self.by_channel);
+    }
 }
 
 /// What the store's clock shows at the least: what its last answer said, and the time since.
@@ -42,13 +64,17 @@ pub(super) struct Detour {
     reach: Arc<dyn Reach>,
     stream: StreamName,
     until_ms: u64,
+    /// Its place among those of its lane, if it goes over one.
+    place: Option<(Arc<Mutex<Sequence<Carriage>>>, u64)>,
     /// Whether it is known what became of it.
     over: bool,
 }
 
 impl Detours {
-    pub(super) fn through(bypass: Arc<dyn Bypass>) -> Self {
-        Detours { bypass: Some(bypass), clock: Clock::default() }
+    /// Publishes that go through `bypass`, over so many lanes.
+    pub(super) fn through(bypass: Arc<dyn Bypass>, lanes: usize) -> Self {
+        let lanes = (0..lanes).map(|_| Arc::default()).collect();
+        Detours { bypass: Some(bypass), clock: Clock::default(), lanes }
     }
 
     /// The store's clock showed this just now.
@@ -58,12 +84,13 @@ impl Detours {
         }
     }
 
-    /// Begins a publish, if anybody can be reached.
-    pub(super) fn begin(&self, stream: &StreamName, draft: &Draft) -> Option<Detour> {
+    /// Begins a publish, over a lane or a connection for itself, if anybody can be reached.
+    pub(super) fn begin(&self, stream: &StreamName, draft: &Draft, lane: Option<usize>) -> Option<Detour> {
         let reach = self.bypass.as_ref()?.reach(draft.data.len())?;
         // Until the store has told its clock, nobody is left out; the first publish or sync tells it.
         let until_ms = self.clock.now_ms().map_or(0, |now_ms| now_ms + millis(DETOUR_TIME));
-        Some(Detour { reach, stream: stream.clone(), until_ms, over: false })
+        let place = lane.map(|lane| (self.lanes[lane].clone(), self.lanes[lane].lock().begin()));
+        Some(Detour { reach, stream: stream.clone(), until_ms, place, over: false })
     }
 
     /// The store has answered, or failed to: the event goes to whoever was left out.
@@ -85,7 +112,8 @@ impl Detours {
             let mut event = Event::new(published.id, prev, draft.kind.clone(), data);
             event.expires_ms = draft.ttl.map(|ttl| now_ms.saturating_add(millis(ttl)));
             event.collapse = draft.collapse.as_deref().map(Arc::from);
-            detour.reach.carry(stream, Arc::new(event), draft.from.as_ref(), &by_caller, &by_channel);
+            let (reach, stream, from) = (detour.reach.clone(), stream.clone(), draft.from.clone());
+            detour.settle(Some(Carriage { reach, stream, event: Arc::new(event), from, by_caller, by_channel }));
         }
         Ok(published)
     }
@@ -97,6 +125,14 @@ impl Detour {
         self.until_ms
     }
 
+    /// Its event, if there is one, goes when it has its turn.
+    fn settle(&mut self, carriage: Option<Carriage>) {
+        match self.place.take() {
+            Some((lane, number)) => lane.lock().settle(number, carriage, Carriage::go),
+            None => carriage.into_iter().for_each(Carriage::go),
+        }
+    }
+
     /// Whom it leaves out, for the script.
     pub(super) fn nodes(&self) -> &str {
         self.reach.nodes()
@@ -105,6 +141,7 @@ impl Detour {
 
 impl Drop for Detour {
     fn drop(&mut self) {
+        self.settle(None);
         if !self.over {
             self.reach.have_them_look(&self.stream);
         }

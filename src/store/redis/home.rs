@@ -1,11 +1,13 @@
 //! Which streams have their home in this region, as the region itself has it written down.
 
+use std::time::Duration;
+
 use redis::FromRedisValue;
 
 use super::RedisStore;
 use super::scripts::{self, Call};
 use crate::model::StreamName;
-use crate::store::{StoreError, random_step};
+use crate::store::{StoreError, millis, random_step};
 
 impl RedisStore {
     /// Writes down that the stream's home is here as of `version`, unless a newer version is known. Only for
@@ -18,6 +20,24 @@ impl RedisStore {
             .arg(self.position_ms(stream));
         self.lanes.of(stream).run(claim).await?;
         Ok(())
+    }
+
+    /// A device has connected at a node of `region`. Says whether that makes so many connections in a row there, from
+    /// the first to the last at least `time`, that it is to be moved; only if it `may` be now.
+    pub async fn connected_through(
+        &self,
+        device: &StreamName,
+        region: &str,
+        (connections, time): (u32, Duration),
+        may: bool,
+    ) -> Result<bool, StoreError> {
+        let call = Call::script(&scripts::CONNECTED_THROUGH, &[&self.keys.of(device).meta])
+            .arg(region)
+            .arg(connections)
+            .arg(millis(time))
+            .arg(u8::from(may))
+            .arg(self.home());
+        Ok(scripts::count(self.lanes.of(device).run(call).await?)? == 1)
     }
 
     /// Writes down which region this server is and which directory it belongs to, unless that is known

@@ -22,6 +22,7 @@ mod moving;
 mod presence;
 mod producers;
 mod scripts;
+mod sequence;
 mod subscription;
 mod turns;
 
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::Value;
 
@@ -40,8 +42,8 @@ use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Producers, Retention,
-    RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, random_step,
+    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES, PAGE_EVENTS, Producers,
+    Retention, RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, random_step,
 };
 use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -152,7 +154,7 @@ impl RedisStore {
 
     /// This store, with events going around its channels where `bypass` reaches a node.
     pub fn with_bypass(mut self, bypass: Arc<dyn Bypass>) -> Self {
-        self.detours = Arc::new(Detours::through(bypass));
+        self.detours = Arc::new(Detours::through(bypass, self.lanes.count()));
         self
     }
 
@@ -236,11 +238,33 @@ impl RedisStore {
             }
         });
         let mut outcomes: Vec<_> = items.iter().map(|_| None).collect();
-        for (place, outcome) in futures_util::future::join_all(pipelines).await.into_iter().flatten() {
+        for (place, outcome) in join_all(pipelines).await.into_iter().flatten() {
             outcomes[place] = Some(outcome);
         }
         let missing = |item| settle(item, Err(StoreError::Protocol("too few answers".to_owned())));
         outcomes.into_iter().zip(items).map(|(outcome, item)| outcome.unwrap_or_else(|| missing(item))).collect()
+    }
+
+    fn sync_call(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Call {
+        let keys = self.keys.of(stream);
+        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.connections];
+        Call::script(&scripts::SYNC, &touched.map(String::as_str))
+            .arg(route.node.as_str())
+            .arg(route.registration)
+            .arg(millis(route.ttl))
+            .arg(head.map_or(String::new(), |head| head.to_string()))
+            .arg(random_step())
+            .arg(self.position_ms(stream))
+            .arg(PAGE_EVENTS)
+            .arg(PAGE_BYTES)
+            .arg(self.home())
+    }
+
+    fn synced(&self, answer: Result<Value, StoreError>) -> Result<Page, StoreError> {
+        let page = scripts::page(answer?)?;
+        // A device that connects is synced first: already its first event can leave nodes out.
+        self.detours.told_clock(page.now_ms);
+        Ok(page)
     }
 
     async fn page(&self, call: Call) -> Result<Page, StoreError> {
@@ -251,9 +275,10 @@ impl RedisStore {
 #[async_trait]
 impl EventLog for RedisStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
-        let detour = self.detours.begin(stream, draft);
+        let lane = self.lanes.index_of(stream);
+        let detour = self.detours.begin(stream, draft, Some(lane));
         let call = self.publish_call(stream, draft, detour.as_ref());
-        let answer = self.lanes.of(stream).run(call).await;
+        let answer = self.lanes.at(lane).run(call).await;
         self.detours.end(detour, stream, draft, answer)
     }
 
@@ -262,7 +287,7 @@ impl EventLog for RedisStore {
         // end of a large batch, the first events could have left the log by then.
         let items: Vec<_> = batch.iter().map(|(stream, draft)| (stream, draft, Mutex::default())).collect();
         let call = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<Detour>>)| {
-            let detour = self.detours.begin(stream, draft);
+            let detour = self.detours.begin(stream, draft, Some(self.lanes.index_of(stream)));
             let call = self.publish_call(stream, draft, detour.as_ref());
             *place.lock() = detour;
             call
@@ -282,7 +307,7 @@ impl EventLog for RedisStore {
         let touch = Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
         let wait = durable::wait_for(&self.durable, durability).await?;
         let mut session = self.durable.session().await?;
-        let detour = self.detours.begin(stream, draft);
+        let detour = self.detours.begin(stream, draft, None);
         let publish = self.publish_call(stream, draft, detour.as_ref());
         let stored = |answer| self.detours.end(detour, stream, draft, answer);
         durable::publish(&mut session, publish, stored, touch, wait, durability).await
@@ -300,34 +325,33 @@ impl EventLog for RedisStore {
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
-        let keys = self.keys.of(stream);
-        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.connections];
-        let sync = Call::script(&scripts::SYNC, &touched.map(String::as_str))
-            .arg(route.node.as_str())
-            .arg(route.registration)
-            .arg(millis(route.ttl))
-            .arg(head.map_or(String::new(), |head| head.to_string()))
-            .arg(random_step())
-            .arg(self.position_ms(stream))
-            .arg(PAGE_EVENTS)
-            .arg(PAGE_BYTES)
-            .arg(self.home());
+        let sync = self.sync_call(stream, route, head);
         let lane = self.lanes.of(stream);
-        let answer = if route.noted {
-            lane.run(sync).await?
-        } else {
-            // Written down before the route exists, so that whoever cleans up after this node finds it.
-            let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
-            let mut last = Err(StoreError::Protocol("no answer to a sync".to_owned()));
-            for answer in lane.run_all([note, sync].into_iter()).await {
-                last = Ok(answer?);
-            }
-            last?
-        };
-        let page = scripts::page(answer)?;
-        // A device that connects is synced first: already its first event can leave nodes out.
-        self.detours.told_clock(page.now_ms);
-        Ok(page)
+        if route.noted {
+            return self.synced(lane.run(sync).await);
+        }
+        // Written down before the route exists, so that whoever cleans up after this node finds it.
+        let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
+        let mut last = Err(StoreError::Protocol("no answer to a sync".to_owned()));
+        for answer in lane.run_all([note, sync].into_iter()).await {
+            last = Ok(answer?);
+        }
+        self.synced(last)
+    }
+
+    async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
+        // Few are not noted: those whose last sync failed.
+        let (noted, others): (Vec<_>, Vec<_>) = due.iter().enumerate().partition(|(_, (_, route, _))| route.noted);
+        let together = self.settle_by_stream(
+            &noted,
+            |(_, (stream, ..))| stream,
+            |(_, (stream, route, head))| self.sync_call(stream, route, Some(*head)),
+            |(place, _), answer| answered(*place, self.synced(answer)),
+        );
+        let alone = others.into_iter().map(async |(place, (stream, route, head))| {
+            answered(place, self.sync(stream, route, Some(*head)).await);
+        });
+        tokio::join!(together, join_all(alone));
     }
 
     async fn recover(

@@ -102,6 +102,7 @@ scripts! {
     DEVICE = "device.lua", SEATS;
     LINK_ADDRESS = "link_address.lua", &[];
     HABITS = "habits.lua", STREAM;
+    CONNECTED_THROUGH = "connected_through.lua", STREAM;
     HOME_CLAIM = "home_claim.lua", STREAM;
     MOVE_BEGIN = "move_begin.lua", MOVE;
     MOVE_CANCEL = "move_cancel.lua", MOVE;
@@ -272,24 +273,28 @@ fn ingress_entry(entry: Value) -> Result<IngressEntry, StoreError> {
     Ok(IngressEntry { id, bytes: size, fields })
 }
 
-/// What every reading script answers.
+/// What every reading script answers, see `answer` in `pages.lua`.
 pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let mut fields = Fields::of(answer)?;
-    let (from, last, born) = (fields.id()?, fields.id()?, fields.id()?);
-    let fork = match (fields.optional_id()?, fields.optional_id()?, fields.optional_id()?, fields.optional_id()?) {
+    let line = fields.text()?;
+    let mut words = line.splitn(12, ' ');
+    let mut word = || words.next().ok_or_else(|| nonsense("more words"));
+    let (from, last, born) = (id(word()?)?, id(word()?)?, id(word()?)?);
+    let now_ms = word()?.parse().map_err(|_| nonsense("a numeral"))?;
+    let more = word()? == "more";
+    let (first, erased) = (optional_id(word()?)?, optional_id(word()?)?);
+    let fork = match (optional_id(word()?)?, optional_id(word()?)?, optional_id(word()?)?, optional_id(word()?)?) {
         (Some(ancestor), Some(head), Some(before), Some(mark)) => Some(Fork { ancestor, head, before, mark }),
         _ => None,
     };
-    let (first, erased) = (fields.optional_id()?, fields.optional_id()?);
-    let now_ms = fields.numeral()?;
-    let more = fields.number()? == 1;
+    // Two words.
+    let marks = word()?.parse().unwrap_or_default();
     let (mut events, mut superseded) = (Vec::new(), Vec::new());
     for entry in Fields::of(fields.next()?)?.0 {
         let (event, is_superseded) = event(entry)?;
         superseded.extend(is_superseded.then_some(event.id));
         events.push(Arc::new(event));
     }
-    let marks = fields.text()?.parse().unwrap_or_default();
     Ok(Page { from, events, superseded, more, last, first, erased, born, fork, marks, now_ms })
 }
 
@@ -366,7 +371,7 @@ impl Fields {
     }
 
     pub(super) fn id(&mut self) -> Result<EventId, StoreError> {
-        self.text()?.parse().map_err(|_| nonsense("an id"))
+        id(&self.text()?)
     }
 
     fn standing(&mut self) -> Result<Standing, StoreError> {
@@ -374,9 +379,16 @@ impl Fields {
     }
 
     pub(super) fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {
-        let text = self.text()?;
-        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| nonsense("an id")) }
+        optional_id(&self.text()?)
     }
+}
+
+fn id(text: &str) -> Result<EventId, StoreError> {
+    text.parse().map_err(|_| nonsense("an id"))
+}
+
+fn optional_id(text: &str) -> Result<Option<EventId>, StoreError> {
+    if text.is_empty() { Ok(None) } else { id(text).map(Some) }
 }
 
 fn bytes(value: Value) -> Result<Bytes, StoreError> {

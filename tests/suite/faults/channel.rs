@@ -55,8 +55,11 @@ async fn a_subscriber_over_its_output_buffer_limit_loses_nothing() {
     // Every large event is over the limit, so that each cuts off all that were told of it.
     let plan = Plan { redis: vec!["--client-output-buffer-limit", "pubsub 16384 0 0"], ..Plan::default() };
     let mut lab = Lab::busy("output_buffer_limit", plan).await;
-    let (streams, patience) = (lab.streams.clone(), Duration::from_secs(12));
-    lab.produce_as(Work { streams, pace: Duration::from_millis(200), padding: 20_000, door: 0, patience });
+    // On both nodes, as each hands its own clients what is published on it.
+    for door in 0..lab.nodes.len() {
+        let (streams, patience) = (lab.streams.clone(), Duration::from_secs(12));
+        lab.produce_as(Work { streams, pace: Duration::from_millis(200), padding: 20_000, door, patience });
+    }
     for node in &lab.nodes {
         eventually("Redis cuts the subscriber off, again and again", async || {
             (node.metric("channel_interruptions_total").await >= 3.0).then_some(())

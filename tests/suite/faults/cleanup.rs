@@ -3,9 +3,9 @@
 use redis::AsyncCommands as _;
 
 use crate::support::client::{Transport, Wanted};
-use crate::support::eventually;
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
+use crate::support::{Signal, eventually};
 
 const LEASE: &[(&str, &str)] = &[("WHIMBREL_LEASE_SECONDS", "1")];
 
@@ -80,7 +80,7 @@ async fn a_cleanup_that_stops_half_way_is_finished_by_another_survivor() {
     })
     .await;
     let (cleaner, other) = if holder == first_id { (&first, &second) } else { (&second, &first) };
-    cleaner.signal("STOP");
+    cleaner.signal(Signal::STOP);
     let rest: usize = raw.scard(&left).await.unwrap();
     assert!(rest > 0, "it was stopped half way");
 
@@ -95,7 +95,7 @@ async fn a_cleanup_that_stops_half_way_is_finished_by_another_survivor() {
 
     // The one that wakes does no harm: what is followed meanwhile stays followed.
     let mut client = Wanted::new(Transport::Sse, &["device:7"]).connect(other).await;
-    cleaner.signal("CONT");
+    cleaner.signal(Signal::CONT);
     eventually("it is a member again", async || {
         let lost = cleaner.metric("leases_lost_total").await;
         (lost > 0.0).then_some(())

@@ -25,7 +25,7 @@ use crate::support::client::Transport;
 use crate::support::node::Node;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{RedisServer, raw};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, Signal, eventually};
 
 /// How a lab is set up.
 pub struct Plan {
@@ -182,7 +182,7 @@ impl Lab {
 
     /// Stops a node in order, and starts another in its place.
     pub async fn drain(&mut self, number: usize) {
-        self.nodes[number].signal("TERM");
+        self.nodes[number].signal(Signal::TERM);
         assert!(self.nodes[number].ended().await.success());
         self.recorder.note(Record::Died { node: self.doors.get(number).0 });
         self.restart(number).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::lab::{Lab, Plan};
-use crate::support::eventually;
 use crate::support::proxy::{Cut, Direction, Flow};
+use crate::support::{Signal, eventually};
 
 /// A busy region in which events go over links.
 async fn linked(name: &str, plan: Plan) -> Lab {
@@ -56,9 +56,9 @@ async fn half_open_links_delay_events_and_lose_none() {
 async fn a_peer_that_is_stopped_holds_up_nobody_else() {
     let lab = linked("stopped_peer", Plan { nodes: 3, ..Plan::default() }).await;
     for node in [2, 1] {
-        lab.nodes[node].signal("STOP");
+        lab.nodes[node].signal(Signal::STOP);
         lab.published(50).await;
-        lab.nodes[node].signal("CONT");
+        lab.nodes[node].signal(Signal::CONT);
         lab.flowing().await;
     }
     lab.verdict().await;

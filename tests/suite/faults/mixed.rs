@@ -15,6 +15,7 @@ use whimbrel::history::record::Loss;
 
 use super::lab::{Lab, Plan};
 use super::replica::Replica;
+use crate::support::Signal;
 use crate::support::proxy::{Cut, Direction, Flow};
 use crate::support::redis::RedisServer;
 
@@ -199,9 +200,9 @@ async fn inject(lab: &mut Lab, fault: Fault, random: &mut StdRng) {
             lab.restart(node).await;
         }
         SleepNode => {
-            lab.nodes[node].signal("STOP");
+            lab.nodes[node].signal(Signal::STOP);
             tokio::time::sleep(long).await;
-            lab.nodes[node].signal("CONT");
+            lab.nodes[node].signal(Signal::CONT);
         }
         DrainNode => {
             lab.links[node].heal();

@@ -8,7 +8,7 @@ use whimbrel::history::Record;
 
 use super::lab::{Lab, Plan};
 use crate::support::client::Transport;
-use crate::support::eventually;
+use crate::support::{Signal, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_killed_node_miss_nothing() {
@@ -45,7 +45,7 @@ async fn a_node_that_slept_longer_than_its_lease_comes_back_as_another_and_its_c
     }
     lab.all_placed().await;
     let before = lab.nodes[0].id().await;
-    lab.nodes[0].signal("STOP");
+    lab.nodes[0].signal(Signal::STOP);
     lab.published(20).await;
     eventually("its lease is gone", async || {
         let lives: bool = lab.ask_store(&["EXISTS", &format!("whimbrel:{{node:{before}}}:lease")]).await;
@@ -53,7 +53,7 @@ async fn a_node_that_slept_longer_than_its_lease_comes_back_as_another_and_its_c
     })
     .await;
     lab.published(20).await;
-    lab.nodes[0].signal("CONT");
+    lab.nodes[0].signal(Signal::CONT);
     eventually("it has another id", async || (lab.nodes[0].id().await != before).then_some(())).await;
     lab.flowing().await;
     let patient = &lab.listeners[lab.listeners.len() - 2..];
@@ -66,9 +66,9 @@ async fn a_node_that_slept_for_a_moment_goes_on_as_it_was() {
     let lab = Lab::busy("dozed", Plan::default()).await;
     let before = lab.nodes[0].id().await;
     for _ in 0..5 {
-        lab.nodes[0].signal("STOP");
+        lab.nodes[0].signal(Signal::STOP);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        lab.nodes[0].signal("CONT");
+        lab.nodes[0].signal(Signal::CONT);
         lab.flowing().await;
     }
     assert_eq!(lab.nodes[0].id().await, before);

@@ -1,5 +1,6 @@
 //! Several regions: a redis-server each, and nodes that call one of them home.
 
+mod follow;
 mod homes;
 mod movers;
 mod moves;

@@ -7,9 +7,11 @@ use whimbrel::directory::{End, Mover, Step};
 use whimbrel::store::RetentionRules;
 use whimbrel::store::redis::{Plan, RedisDirectory, RedisStore};
 
-use crate::regions::{Regions, move_to, publish};
+use crate::regions::{Regions, knows, move_to, publish};
 use crate::support::client::{Transport, Wanted};
-use crate::support::node::Node;
+use crate::support::node::{Node, events_path};
+use crate::support::proxy::Cut;
+use crate::support::redis::RedisServer;
 use crate::support::{PATIENCE, eventually};
 
 /// All that a mover of the first move does, in this order, of a stream whose events are one page.
@@ -24,10 +26,19 @@ struct Yard {
 
 impl Yard {
     async fn of(regions: &Regions) -> Self {
+        Self::with_stores_at(regions, regions.servers.each_ref().map(RedisServer::url)).await
+    }
+
+    /// One that is cut off from the regions as the nodes are.
+    async fn behind_the_proxies(regions: &Regions) -> Self {
+        Self::with_stores_at(regions, regions.links.each_ref().map(|link| format!("redis://{}/", link.address()))).await
+    }
+
+    async fn with_stores_at(regions: &Regions, urls: [String; 2]) -> Self {
         let directory = RedisDirectory::connect(&regions.directory.url(), "whimbrel").await.unwrap();
         let store = async |number: usize| {
-            let url = regions.servers[number].url();
-            RedisStore::connect(&url, "whimbrel", RetentionRules::default(), Duration::from_secs(3600)).await.unwrap()
+            let (rules, lives) = (RetentionRules::default(), Duration::from_secs(3600));
+            RedisStore::connect(&urls[number], "whimbrel", rules, lives).await.unwrap()
         };
         Yard { directory, stores: [store(0).await, store(1).await] }
     }
@@ -60,6 +71,13 @@ async fn touch(regions: &Regions, nodes: &[Node; 2], stream: &str) -> Vec<String
     }
 }
 
+/// The ids of a stream's events, as a node tells them.
+async fn ids(node: &Node, stream: &str) -> Vec<String> {
+    let history = node.get_json(&format!("{}?limit=1000", events_path(stream))).await;
+    let events = history["events"].as_array().unwrap().iter();
+    events.map(|event| event["id"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mover_that_is_killed_at_any_step_is_followed_by_the_next_that_touches_the_stream() {
     let regions = Regions::start();
@@ -74,9 +92,7 @@ async fn a_mover_that_is_killed_at_any_step_is_followed_by_the_next_that_touches
         for id in &expected {
             assert_eq!(&listening.event().await.id, id, "killed behind {:?}", STEPS[steps - 1]);
         }
-        let history = nodes[1].get_json(&format!("/v1/devices/{steps}/events?limit=1000")).await;
-        let ids: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
-        assert_eq!(ids, expected, "killed behind {:?}", STEPS[steps - 1]);
+        assert_eq!(ids(&nodes[1], &stream).await, expected, "killed behind {:?}", STEPS[steps - 1]);
     });
     join_all(walks).await;
 }
@@ -98,9 +114,7 @@ async fn a_mover_that_wakes_after_another_finished_is_refused_at_any_step() {
         assert!(woken == End::Superseded || steps == STEPS.len() - 1, "{woken:?} behind {:?}", STEPS[steps - 1]);
         expected.push(nodes[1].publish(&stream, "3").await);
         assert_eq!(regions.home(&stream).await.as_deref(), Some("3 eu"));
-        let history = nodes[1].get_json(&format!("/v1/devices/{steps}/events?limit=1000")).await;
-        let ids: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
-        assert_eq!(ids, expected, "woken behind {:?}", STEPS[steps - 1]);
+        assert_eq!(ids(&nodes[1], &stream).await, expected, "woken behind {:?}", STEPS[steps - 1]);
     }
 }
 
@@ -119,9 +133,7 @@ async fn two_movers_at_once_move_a_stream_once() {
     }
     // And two that want different things: one is first, the other follows.
     tokio::join!(move_to(&eu, "topics/news", "eu"), move_to(&us, "topics/news", "us"));
-    let history = us.get_json("/v1/topics/news/events?limit=1000").await;
-    let ids: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
-    assert_eq!(ids, expected);
+    assert_eq!(ids(&us, "topic:news").await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,4 +169,81 @@ async fn a_node_that_is_killed_while_it_moves_a_long_stream_is_followed_by_anoth
             assert_eq!(&late.event().await.id, id);
         }
     }
+}
+
+/// A region is cut off from the nodes and from movers that have sealed the old home, or copied the rest too.
+async fn is_cut_off_behind_the_seal(cut_off: usize) {
+    const SEALED: [usize; 2] = [4, 5];
+    let regions = Regions::start();
+    let nodes = regions.nodes(&[]);
+    let yard = Yard::behind_the_proxies(&regions).await;
+    let [near, far] = ["topic:near", "topic:far"];
+    nodes[0].publish(near, "0").await;
+    nodes[1].publish(far, "0").await;
+    let (mut movers, mut streams) = (Vec::new(), Vec::new());
+    for steps in SEALED {
+        let stream = format!("device:{steps}");
+        let expected = nodes[0].publish_all(&stream, 0..20).await;
+        streams.push((stream, expected, Vec::new()));
+    }
+    for node in &nodes {
+        // The topics as well; once somebody listens, the lifecycle topic has a home too.
+        knows(node, 4).await;
+    }
+    for node in &nodes {
+        for (stream, _, listening) in &mut streams {
+            listening.push(Wanted::new(Transport::WebSocket, &[stream]).after("earliest").connect(node).await);
+        }
+    }
+    for (steps, (stream, ..)) in SEALED.into_iter().zip(&streams) {
+        movers.push(yard.mover(stream, steps).await);
+    }
+    regions.links[cut_off].refuse(true);
+    regions.links[cut_off].cut(Cut::Reset);
+    for mover in movers {
+        assert!(mover.run().await.is_err());
+    }
+    let others = [near, far][1 - cut_off];
+    for (stream, ..) in &streams {
+        for node in &nodes {
+            let refused = eventually("publishes are told that nothing was stored", async || {
+                let answer = publish(node, stream, "1000").await;
+                assert_ne!(answer.status, 201, "between its homes a stream takes nothing");
+                (answer.status == 503).then_some(answer)
+            })
+            .await;
+            assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"), "{refused:?}");
+            // Everything else goes on.
+            node.publish(others, "1").await;
+        }
+    }
+    regions.links[cut_off].heal();
+    for (stream, expected, listening) in &mut streams {
+        for node in &nodes {
+            let id = eventually("the next touches complete the move", async || {
+                let answer = publish(node, stream, "1").await;
+                (answer.status == 201).then(|| answer.id())
+            })
+            .await;
+            expected.push(id);
+        }
+        for client in listening {
+            for id in &*expected {
+                assert_eq!(&client.event().await.id, id, "{stream}");
+            }
+        }
+        assert_eq!(ids(&nodes[1], stream).await, *expected);
+        expected.extend(touch(&regions, &nodes, stream).await);
+        assert_eq!(ids(&nodes[0], stream).await, *expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_is_cut_off_behind_the_seal_of_a_move_away_from_it_costs_a_wait_and_nothing_else() {
+    is_cut_off_behind_the_seal(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_is_cut_off_behind_the_seal_of_a_move_to_it_costs_a_wait_and_nothing_else() {
+    is_cut_off_behind_the_seal(1).await;
 }

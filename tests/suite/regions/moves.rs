@@ -226,8 +226,8 @@ async fn a_move_to_a_region_that_is_cut_off_is_refused_and_the_stream_goes_on_wh
     assert_eq!(listening.event().await.id, id);
 }
 
-/// Prints how long publishers wait while a device is moved: `cargo test --test suite regions::moves::measured --
-/// --ignored --nocapture`.
+/// Prints how long publishers wait while a device is moved:
+/// `cargo test --release --test suite regions::moves::measured -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn measured_the_pause_that_publishers_see() {

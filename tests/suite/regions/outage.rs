@@ -1,5 +1,7 @@
 //! A region, or the directory, out of reach.
 
+use redis::AsyncCommands as _;
+
 use crate::regions::{Regions, knows, publish, seen};
 use crate::support::client::{Transport, Wanted};
 use crate::support::eventually;
@@ -124,5 +126,29 @@ async fn clocks_of_regions_that_are_minutes_apart_make_nobody_miss_an_event_with
     let mut late = Wanted::new(Transport::Sse, &[far]).after(&first).connect(&eu).await;
     for _ in 0..5 {
         assert_eq!(late.event().await.data, "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_channels_of_two_regions_lost_is_read_from_each() {
+    let regions = Regions::start();
+    let [eu, us] = regions.nodes(&[("WHIMBREL_SYNC_SECONDS", "1")]);
+    let streams = ["topic:near", "topic:far"];
+    eu.publish(streams[0], "0").await;
+    us.publish(streams[1], "0").await;
+    knows(&eu, 2).await;
+    let mut clients = Vec::new();
+    for stream in streams {
+        clients.push(Wanted::new(Transport::Sse, &[stream]).connect(&eu).await);
+    }
+    for (server, stream) in regions.servers.iter().zip(streams) {
+        // Without its route the node is told nothing.
+        let dropped: u64 = server.raw().await.del(format!("whimbrel:{{{stream}}}:nodes")).await.unwrap();
+        assert_eq!(dropped, 1);
+    }
+    eu.publish_all(streams[0], 1..5).await;
+    us.publish_all(streams[1], 1..5).await;
+    for client in &mut clients {
+        assert_eq!(client.data(4).await, ["1", "2", "3", "4"]);
     }
 }

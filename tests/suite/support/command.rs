@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin};
 use tokio::task::JoinHandle;
 
 use super::node::program;
-use super::{eventually, in_time};
+use super::{Signal, eventually, in_time, send};
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -77,9 +77,8 @@ impl Running {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, name: &str) {
-        let kill = std::process::Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status();
-        assert!(kill.unwrap().success());
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid, signal);
     }
 
     /// Ends its input and waits for its end.

@@ -17,13 +17,20 @@ pub mod world;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use rustix::process::Signal;
 pub use websocket::frame;
 
 /// Longer than anything should take on a busy machine; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Sends a process a signal.
+pub fn send(pid: u32, signal: Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
 /// Waits until `probe` gives a value; panics with `what` was waited for when it never does.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = probe().await {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::http::{Answer, Http};
 use super::redis::RedisServer;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, Signal, eventually, send};
 
 /// The program, without any setting of whoever runs the tests.
 pub fn program() -> Command {
@@ -133,10 +133,9 @@ impl Node {
         process.wait().unwrap();
     }
 
-    /// Sends it a signal: `TERM`, `STOP`, `CONT`.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status().unwrap();
-        assert!(sent.success());
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid, signal);
     }
 
     /// Waits until it has ended by itself.

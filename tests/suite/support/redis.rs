@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::PATIENCE;
+use super::{PATIENCE, Signal, send};
 
 /// A redis-server of one test, killed when dropped.
 pub struct RedisServer {
@@ -68,9 +68,8 @@ impl RedisServer {
     }
 
     /// Sends it a signal, such as `STOP` and `CONT`.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
-        assert!(sent.unwrap().success());
+    pub fn signal(&self, signal: Signal) {
+        send(self.process.id(), signal);
     }
 
     pub fn address(&self) -> SocketAddr {
