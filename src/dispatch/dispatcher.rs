@@ -278,7 +278,9 @@ impl Dispatcher {
 
     /// If there is a hole behind this head still, it has been open for some milliseconds.
     pub(super) fn hole_is_old(&self, head: EventId) -> Option<Ask> {
-        self.state.lock().live().and_then(|live| live.hole_is_old(head))
+        let ask = self.state.lock().live().and_then(|live| live.hole_is_old(head));
+        self.changed.notify_waiters();
+        ask
     }
 
     /// The store answered a sync or a recover, or failed to.
@@ -303,7 +305,7 @@ impl Dispatcher {
         })
     }
 
-    /// Whether an answer of the store is awaited.
+    /// Whether something is awaited that a wait for [`Dispatcher::changed`] will tell.
     pub(super) fn is_asking(&self) -> bool {
         self.state.lock().live().is_some_and(|live| live.is_asking())
     }

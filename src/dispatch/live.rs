@@ -68,8 +68,16 @@ pub struct Live {
     early: VecDeque<Arc<Event>>,
     /// A sync that was wanted while another answer was awaited, or messages were dropped meanwhile.
     sync_again: bool,
-    /// The head after which the store has trimmed what may be on its way over the channel still.
-    trimmed_after: Option<EventId>,
+    trimmed: Option<Trimmed>,
+}
+
+/// What the store has trimmed, and may be on its way over the channel still.
+#[derive(Debug)]
+struct Trimmed {
+    /// The head then.
+    after: EventId,
+    /// It was waited for; an answer of the store was awaited when that was over.
+    waited: bool,
 }
 
 impl Live {
@@ -82,7 +90,7 @@ impl Live {
             state: State::Following,
             early: VecDeque::new(),
             sync_again: false,
-            trimmed_after: None,
+            trimmed: None,
         }
     }
 
@@ -91,15 +99,15 @@ impl Live {
         self.chain.position()
     }
 
-    /// Whether an answer of the store is awaited.
+    /// Whether an answer of the store is awaited, or what an answer said is trimmed.
     pub fn is_asking(&self) -> bool {
-        matches!(self.state, State::Syncing | State::Recovering)
+        self.awaits_answer() || self.trimmed.is_some()
     }
 
     /// Whether nothing is awaited: no answer, no message.
     #[cfg(test)]
     pub fn is_settled(&self) -> bool {
-        self.state == State::Following && self.early.is_empty() && !self.sync_again
+        self.state == State::Following && self.early.is_empty() && !self.sync_again && self.trimmed.is_none()
     }
 
     /// Gives up the ring's memory: nobody is likely to need it soon.
@@ -125,7 +133,7 @@ impl Live {
     /// A sync is due: an interval is over, or the channel was interrupted. `None` when one is awaited
     /// already; another will follow it.
     pub fn sync(&mut self) -> Option<Ask> {
-        if self.is_asking() {
+        if self.awaits_answer() {
             self.sync_again = true;
             return None;
         }
@@ -135,13 +143,19 @@ impl Live {
     /// The few milliseconds of [`Ask::Wait`] are over. Another hole, that opened meanwhile behind a newer head,
     /// has a wait of its own.
     pub fn hole_is_old(&mut self, head: EventId) -> Option<Ask> {
-        let trimmed = self.trimmed_after.take_if(|after| *after == head).is_some();
-        if self.is_asking() || self.head() != head {
+        let trimmed = self.trimmed.take_if(|trimmed| trimmed.after == head).is_some();
+        let nothing_came = self.head() == head;
+        if self.awaits_answer() {
+            if trimmed && nothing_came {
+                self.trimmed = Some(Trimmed { after: head, waited: true });
+            }
             None
-        } else if trimmed {
+        } else if trimmed && nothing_came {
             Some(self.ask_recover())
+        } else if (nothing_came && self.state == State::Hole) || (trimmed && self.sync_again) {
+            Some(self.ask_sync())
         } else {
-            (self.state == State::Hole).then(|| self.ask_sync())
+            None
         }
     }
 
@@ -156,6 +170,7 @@ impl Live {
         if self.state == State::Syncing && (page.from != asked || self.chain.is_broken_by(page)) {
             return Some(self.ask_recover());
         }
+        self.trimmed = None;
         self.born = page.born;
         if let Some(erased) = page.erased {
             self.ring.forget_up_to(erased);
@@ -218,6 +233,10 @@ impl Live {
         }
     }
 
+    fn awaits_answer(&self) -> bool {
+        matches!(self.state, State::Syncing | State::Recovering)
+    }
+
     fn queue(&mut self, event: Arc<Event>) {
         if self.early.len() >= MAX_EARLY {
             self.early.clear();
@@ -245,13 +264,27 @@ impl Live {
     /// asks in the midst of it, and its events are on their way over the channel: nothing is missed if they
     /// arrive. If none does for as long as a hole may be open, the rest of the history is asked for.
     fn await_trimmed(&mut self, page: &Page, out: &mut Vec<Step>) -> Option<Ask> {
+        // A sync that is wanted meanwhile would be answered with the same: it comes when this is over.
+        let again = std::mem::take(&mut self.sync_again);
         let ask = self.resume(out);
-        if self.is_asking() || self.head() >= page.last {
+        if self.awaits_answer() {
             return ask;
         }
         let head = self.head();
-        self.trimmed_after = Some(head);
-        Some(Ask::Wait { head })
+        self.sync_again = again;
+        match &self.trimmed {
+            _ if head >= page.last => {
+                self.trimmed = None;
+                if again { Some(self.ask_sync()) } else { ask }
+            }
+            Some(trimmed) if trimmed.after == head && trimmed.waited => Some(self.ask_recover()),
+            // The wait for it is still running.
+            Some(trimmed) if trimmed.after == head => ask,
+            _ => {
+                self.trimmed = Some(Trimmed { after: head, waited: false });
+                Some(Ask::Wait { head })
+            }
+        }
     }
 
     fn resume(&mut self, out: &mut Vec<Step>) -> Option<Ask> {

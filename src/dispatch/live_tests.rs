@@ -256,8 +256,58 @@ fn events_trimmed_on_their_way_are_no_gap() {
         assert_eq!(stream.message(n, n - 1), None);
     }
     assert_eq!(stream.told(), "8, 9, 10");
+    assert!(stream.live.is_asking(), "whoever wants to know waits with it");
     assert_eq!(stream.live.hole_is_old(id(7)), None);
     assert!(stream.live.is_settled());
+}
+
+#[test]
+fn who_keeps_asking_learns_that_trimmed_events_do_not_come() {
+    let mut stream = Stream::at(6);
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait(6));
+    for _ in 0..2 {
+        assert_eq!(stream.live.sync(), sync(6));
+        // Somebody else wants to know too.
+        assert_eq!(stream.live.sync(), None);
+        assert_eq!(stream.answered(&trimmed(6, 10)), None, "the first wait is enough");
+    }
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.live.hole_is_old(id(6)), None, "an answer is awaited");
+    assert_eq!(stream.answered(&trimmed(6, 10)), recover(6, &[6]));
+    assert_eq!(stream.answered(&trimmed(6, 10)), None);
+    assert_eq!(stream.told(), "6..10 Trimmed, 10");
+    assert!(stream.live.is_settled());
+}
+
+#[test]
+fn a_sync_that_is_wanted_while_trimmed_events_are_awaited_comes_after_them() {
+    let mut stream = Stream::at(6);
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.live.sync(), None);
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait(6));
+    for n in 7..=10 {
+        assert_eq!(stream.message(n, n - 1), None);
+    }
+    assert_eq!(stream.live.hole_is_old(id(6)), sync(10));
+    assert_eq!(stream.answered(&page(10, &[], 10)), None);
+    assert_eq!(stream.told(), "7, 8, 9, 10");
+    assert!(stream.live.is_settled());
+}
+
+#[test]
+fn trimmed_events_that_came_at_last_are_not_waited_for() {
+    let mut stream = Stream::at(6);
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.answered(&trimmed(6, 8)), wait(6));
+    assert_eq!(stream.live.sync(), sync(6));
+    assert_eq!(stream.live.hole_is_old(id(6)), None, "an answer is awaited");
+    for n in 7..=8 {
+        assert_eq!(stream.message(n, n - 1), None);
+    }
+    assert_eq!(stream.answered(&trimmed(6, 8)), None);
+    assert_eq!(stream.told(), "7, 8");
+    assert!(stream.live.is_settled() && !stream.live.is_asking());
 }
 
 #[test]
