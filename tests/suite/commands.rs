@@ -54,7 +54,8 @@ async fn a_setting_that_can_not_work_ends_the_start_with_one_line() {
     let outcome = run(&["serve"], &[("WHIMBREL_LISTEN", &address), ("WHIMBREL_LOG", "error")], b"").await;
     one_line_on_stderr(&outcome, 2, &["WHIMBREL_LISTEN", &address]);
     let evicting = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
-    let outcome = run(&["serve"], &[("WHIMBREL_REDIS_URL", &evicting.url())], b"").await;
+    let settings = [("WHIMBREL_LISTEN", "127.0.0.1:0"), ("WHIMBREL_REDIS_URL", &evicting.url())];
+    let outcome = run(&["serve"], &settings, b"").await;
     one_line_on_stderr(&outcome, 2, &["WHIMBREL_REDIS_URL", "allkeys-lru"]);
 }
 
