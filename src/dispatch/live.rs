@@ -9,7 +9,7 @@
 //!   Following ----------> Following          Following ---> Hole ---> Syncing
 //!   Following --sync due / anything odd-->   Syncing --connects--> Following
 //!   Syncing --does not connect--> Recovering --> Following
-//!   Syncing --trimmed: wait a few ms for the channel--> Following, or Recovering if nothing came
+//!   Syncing --trimmed: wait for the channel--> Following, or Recovering if nothing came
 //! ```
 
 use std::collections::{HashSet, VecDeque};
@@ -32,6 +32,8 @@ const FORK_SEARCH: usize = 512;
 pub enum Ask {
     /// Call [`Live::hole_is_old`] in a few milliseconds with this `head`.
     Wait { head: EventId },
+    /// Call it in a tenth of a second: it is not known that anything is missing, and the channel may be late.
+    WaitTrimmed { head: EventId },
     /// Sync after `head`, then call [`Live::answered`] or [`Live::failed`].
     Sync { head: EventId },
     /// Ask the store what became of the history, then call [`Live::answered`] or [`Live::failed`].
@@ -140,7 +142,7 @@ impl Live {
         Some(self.ask_sync())
     }
 
-    /// The few milliseconds of [`Ask::Wait`] are over. Another hole, that opened meanwhile behind a newer head,
+    /// The time of [`Ask::Wait`] or [`Ask::WaitTrimmed`] is over. Another hole, that opened meanwhile behind a newer head,
     /// has a wait of its own.
     pub fn hole_is_old(&mut self, head: EventId) -> Option<Ask> {
         let trimmed = self.trimmed.take_if(|trimmed| trimmed.after == head).is_some();
@@ -262,7 +264,7 @@ impl Live {
 
     /// The store has trimmed what comes next. A burst that is longer than the stream's log does that to whoever
     /// asks in the midst of it, and its events are on their way over the channel: nothing is missed if they
-    /// arrive. If none does for as long as a hole may be open, the rest of the history is asked for.
+    /// arrive. If none does for a while, the rest of the history is asked for.
     fn await_trimmed(&mut self, page: &Page, out: &mut Vec<Step>) -> Option<Ask> {
         // A sync that is wanted meanwhile would be answered with the same: it comes when this is over.
         let again = std::mem::take(&mut self.sync_again);
@@ -282,7 +284,7 @@ impl Live {
             Some(trimmed) if trimmed.after == head => ask,
             _ => {
                 self.trimmed = Some(Trimmed { after: head, waited: false });
-                Some(Ask::Wait { head })
+                Some(Ask::WaitTrimmed { head })
             }
         }
     }

@@ -89,6 +89,10 @@ fn wait(head: u64) -> Option<Ask> {
     Some(Ask::Wait { head: id(head) })
 }
 
+fn wait_trimmed(head: u64) -> Option<Ask> {
+    Some(Ask::WaitTrimmed { head: id(head) })
+}
+
 fn recover(head: u64, seen: &[u64]) -> Option<Ask> {
     Some(Ask::Recover { head: id(head), born: id(1), seen: seen.iter().map(|n| id(*n)).collect() })
 }
@@ -236,7 +240,7 @@ fn events_trimmed_while_the_node_was_cut_off_are_a_gap() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
     let trimmed = trimmed(6, 20);
-    assert_eq!(stream.answered(&trimmed), wait(6));
+    assert_eq!(stream.answered(&trimmed), wait_trimmed(6));
     assert_eq!(stream.told(), "");
     assert_eq!(stream.live.hole_is_old(id(6)), recover(6, &[6]));
     assert_eq!(stream.answered(&trimmed), None);
@@ -250,7 +254,7 @@ fn events_trimmed_on_their_way_are_no_gap() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
     assert_eq!(stream.message(7, 6), None);
-    assert_eq!(stream.answered(&trimmed(6, 10)), wait(7), "what came meanwhile counts");
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait_trimmed(7), "what came meanwhile counts");
     assert_eq!(stream.told(), "7");
     for n in 8..=10 {
         assert_eq!(stream.message(n, n - 1), None);
@@ -265,7 +269,7 @@ fn events_trimmed_on_their_way_are_no_gap() {
 fn who_keeps_asking_learns_that_trimmed_events_do_not_come() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
-    assert_eq!(stream.answered(&trimmed(6, 10)), wait(6));
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait_trimmed(6));
     for _ in 0..2 {
         assert_eq!(stream.live.sync(), sync(6));
         // Somebody else wants to know too.
@@ -285,7 +289,7 @@ fn a_sync_that_is_wanted_while_trimmed_events_are_awaited_comes_after_them() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
     assert_eq!(stream.live.sync(), None);
-    assert_eq!(stream.answered(&trimmed(6, 10)), wait(6));
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait_trimmed(6));
     for n in 7..=10 {
         assert_eq!(stream.message(n, n - 1), None);
     }
@@ -299,7 +303,7 @@ fn a_sync_that_is_wanted_while_trimmed_events_are_awaited_comes_after_them() {
 fn trimmed_events_that_came_at_last_are_not_waited_for() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
-    assert_eq!(stream.answered(&trimmed(6, 8)), wait(6));
+    assert_eq!(stream.answered(&trimmed(6, 8)), wait_trimmed(6));
     assert_eq!(stream.live.sync(), sync(6));
     assert_eq!(stream.live.hole_is_old(id(6)), None, "an answer is awaited");
     for n in 7..=8 {
@@ -327,7 +331,7 @@ fn what_is_lost_behind_trimmed_events_that_came_is_found() {
     let mut stream = Stream::at(6);
     assert_eq!(stream.live.sync(), sync(6));
     assert_eq!(stream.message(7, 6), None);
-    assert_eq!(stream.answered(&trimmed(6, 10)), wait(7));
+    assert_eq!(stream.answered(&trimmed(6, 10)), wait_trimmed(7));
     // 8 and 9 never come.
     assert_eq!(stream.message(10, 9), wait(7));
     assert_eq!(stream.live.hole_is_old(id(7)), recover(7, &[7, 6]));

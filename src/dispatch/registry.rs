@@ -33,6 +33,10 @@ mod rounds;
 /// are a network's jitter apart; a read costs the store more than this wait costs the client.
 const HOLE_WAIT: Duration = Duration::from_millis(5);
 
+/// How long the channel has to bring what the store has trimmed already. Events that are under way come in time
+/// on a busy machine too; where they are lost, those who follow learn of it that much later.
+const TRIMMED_WAIT: Duration = Duration::from_millis(100);
+
 /// Store operations of dispatchers under way at once. They are pipelined, so this is about fairness to
 /// publishes, not about throughput.
 const MAX_OPERATIONS: usize = 256;
@@ -419,6 +423,11 @@ impl Registry {
                 next = dispatcher.hole_is_old(head);
                 continue;
             }
+            if let Ask::WaitTrimmed { head } = ask {
+                tokio::time::sleep(TRIMMED_WAIT).await;
+                next = dispatcher.hole_is_old(head);
+                continue;
+            }
             let answer = self.ask_store(&dispatcher, ask).await;
             next = self.answered(&dispatcher, &answer);
             if answer.is_ok() {
@@ -468,7 +477,7 @@ impl Registry {
                 self.metrics.syncs.inc();
                 self.store.sync(stream, &self.route(dispatcher), Some(head)).await
             }
-            Ask::Wait { .. } => unreachable!("a wait is not for the store"),
+            Ask::Wait { .. } | Ask::WaitTrimmed { .. } => unreachable!("a wait is not for the store"),
         }
     }
 
@@ -532,5 +541,5 @@ fn patience() -> Backoff {
 /// What a dispatcher asks for after the wait that follows a failure, when it wanted `next` before it.
 fn ask_again(dispatcher: &Dispatcher, next: Option<Ask>) -> Option<Ask> {
     // What it asks for already it awaits, and would not ask for again.
-    next.filter(|ask| !matches!(ask, Ask::Wait { .. })).or_else(|| dispatcher.sync())
+    next.filter(|ask| !matches!(ask, Ask::Wait { .. } | Ask::WaitTrimmed { .. })).or_else(|| dispatcher.sync())
 }

@@ -538,7 +538,7 @@ impl World {
                 let number = dispatcher.registration();
                 Some(Task::Answered(self.ask(fate, |world| world.recover_in_store(number, head, born, &seen))))
             }
-            Task::Ask(Ask::Wait { head }) => dispatcher.hole_is_old(head).map(Task::Ask),
+            Task::Ask(Ask::Wait { head } | Ask::WaitTrimmed { head }) => dispatcher.hole_is_old(head).map(Task::Ask),
             Task::Answered(answer) => {
                 let step = dispatcher.answered(answer.as_ref(), &mut Flush::default());
                 let ask = step.ask.clone();
