@@ -17,7 +17,7 @@ end
 redis.call('HDEL', KEYS[1], ARGV[1])
 local held = redis.call('HGETALL', KEYS[3])
 for at = 1, #held, 2 do
-  local entry = seat_entry(held[at], held[at + 1])
+  local entry = slot_entry(held[at], held[at + 1])
   if entry and entry.node == ARGV[1] then
     redis.call('HDEL', KEYS[3], held[at])
   end

@@ -9,7 +9,7 @@ local live = live_routes(KEYS[2], clock())
 local answer = { redis.call('HGET', KEYS[3], 'last') or '' }
 local held = redis.call('HGETALL', KEYS[1])
 for at = 1, #held, 2 do
-  local entry = seat_entry(held[at], held[at + 1])
+  local entry = slot_entry(held[at], held[at + 1])
   if entry and live[entry.node] then
     answer[#answer + 1] = { held[at], whole(entry.stamp), entry.since, entry.node, entry.transport }
   end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Erases a stream's events. Its position stays, so that ids go on above all that was shown.
 --
--- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 a device's habits
+-- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 a device's send history
 -- ARGV  1 stream, 2 step, 3 ms the position lives, 4 what channels begin with,
 --       5 home version or ''
 require_home(KEYS[3], ARGV[5])

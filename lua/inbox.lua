@@ -4,7 +4,7 @@
 -- KEYS  1 events, 2 meta, 3 collapse, 4 nodes
 -- ARGV  1 id to count on from, or '' to begin, 2 step, 3 ms the position lives, 4 events to look at,
 --       5 bytes to look at, 6 home version or ''
--- Answer: last, born, up to where nodes were told or '', the acknowledged position or '', events that wait,
+-- Answer: last, epoch, up to where nodes were told or '', the acknowledged position or '', events that wait,
 --         id to count on from or ''.
 local now = clock()
 local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3], ARGV[6])
@@ -12,7 +12,7 @@ stream.collapse = KEYS[3]
 local acked = redis.call('HGET', KEYS[2], 'acked')
 local from = ARGV[1]
 if from == '' then
-  from = acked or stream.born
+  from = acked or stream.epoch
 end
 local entries, more = {}, false
 if from ~= MAX_ID then
@@ -25,4 +25,4 @@ for _, entry in ipairs(entries) do
     waiting = waiting + 1
   end
 end
-return { stream.last, stream.born, told(stream, KEYS[4]), acked or '', waiting, more and entries[#entries][1] or '' }
+return { stream.last, stream.epoch, told(stream, KEYS[4]), acked or '', waiting, more and entries[#entries][1] or '' }

@@ -12,7 +12,7 @@ local live = live_routes(KEYS[2], now)
 local count, highest_stamp = 0, 0
 local held = redis.call('HGETALL', KEYS[1])
 for at = 1, #held, 2 do
-  local entry = seat_entry(held[at], held[at + 1])
+  local entry = slot_entry(held[at], held[at + 1])
   if entry then
     highest_stamp = math.max(highest_stamp, entry.stamp)
     count = count + (live[entry.node] and 1 or 0)

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- What a node has open.
 --
--- KEYS  1 meta, 2 terms, 3 what the node has open
--- ARGV  1 node, 2 most connections, 3 'end' ends its term, so that it can tell nothing more, 4 if it has its lease in
+-- KEYS  1 meta, 2 sessions, 3 what the node has open
+-- ARGV  1 node, 2 most connections, 3 'end' ends its session, so that it can tell nothing more, 4 if it has its lease in
 --       this region, 5 home version or ''
 -- Answer: connections, each followed by what is remembered of it.
 require_home(KEYS[1], ARGV[5])

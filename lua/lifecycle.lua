@@ -1,24 +1,24 @@
 #!lua
 -- Tells the lifecycle stream who came and who left, each once.
 --
--- KEYS  1 to 5 those of publish.lua, 6 terms, 7 what the node has open
+-- KEYS  1 to 5 those of publish.lua, 6 sessions, 7 what the node has open
 -- ARGV  1 node, 2 number of its batch, or '' from who cleans up after it, 3 changes, then for each of them
 --       'connected' or 'disconnected', the connection, what to remember of it, and the event's data; behind them
 --       what publish.lua takes, into which type and data are put here
--- Answer: 'told', 'over' (the node's term: nothing was done) or 'behind' (batches before this one are missing, and
+-- Answer: 'told', 'over' (the node's session: nothing was done) or 'behind' (batches before this one are missing, and
 --         nothing was done); the number of the batch told last.
 --
 -- What decides stands beside the stream, in its slot, and changes in one step with it. A batch that is told again,
 -- however late, is known by its number. One that a survivor tells of a node that others clean up after, too, is
 -- known by what is open.
-local terms, held = KEYS[6], KEYS[7]
+local sessions, held = KEYS[6], KEYS[7]
 local number, count = tonumber(ARGV[2]), tonumber(ARGV[3])
 local keys, arguments = { unpack(KEYS, 1, 5) }, { unpack(ARGV, 4 + 4 * count) }
 require_home(KEYS[3], arguments[14])
 local region
 if number then
   local state, told
-  state, told, region = string.match(redis.call('HGET', terms, ARGV[1]) or '', '^(%S+) (%d+) %d+ (%S+)')
+  state, told, region = string.match(redis.call('HGET', sessions, ARGV[1]) or '', '^(%S+) (%d+) %d+ (%S+)')
   told = tonumber(told) or 0
   if state ~= 'open' then
     return { 'over', told }
@@ -49,5 +49,5 @@ end
 if count == 0 then
   return { 'told', number - 1 }
 end
-redis.call('HSET', terms, ARGV[1], 'open ' .. ARGV[2] .. ' ' .. whole(clock()) .. ' ' .. region)
+redis.call('HSET', sessions, ARGV[1], 'open ' .. ARGV[2] .. ' ' .. whole(clock()) .. ' ' .. region)
 return { 'told', number }

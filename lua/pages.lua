@@ -36,7 +36,7 @@ local function answer(stream, from, entries, more, now)
   local fork = stream.fork
   local first = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
   local words = {
-    from, stream.last, stream.born, whole(now), more and 'more' or '', first and first[1] or '', stream.erased or '',
+    from, stream.last, stream.epoch, whole(now), more and 'more' or '', first and first[1] or '', stream.erased or '',
     fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
     stream.kick or '',
   }

@@ -2,7 +2,7 @@
 -- Finds out what became of a history that was seen up to a head.
 --
 -- KEYS  1 events, 2 meta, 3 collapse
--- ARGV  1 head, 2 born, 3 step, 4 ms the position lives, 5 events in a page, 6 bytes in a page,
+-- ARGV  1 head, 2 epoch, 3 step, 4 ms the position lives, 5 events in a page, 6 bytes in a page,
 --       7 home version or '', 8… ids seen, newest first
 local now = clock()
 local head, step = ARGV[1], tonumber(ARGV[3])
@@ -42,13 +42,13 @@ if knows(stream, head) then
   return page_after(stream, head, limit, max_bytes, now)
 end
 
-if stream.born ~= ARGV[2] then
-  -- Flushed and born again: the histories share nothing, so the new one counts from its birth, and every
+if stream.epoch ~= ARGV[2] then
+  -- Flushed and started again: the histories share nothing, so the new one counts from its epoch, and every
   -- chain breaks there without a mark. Only ids have to go on above the head.
   if not above(stream.last, head) then
     record(stream.last, false)
   end
-  return page_from(stream, stream.born, limit, max_bytes, now)
+  return page_from(stream, stream.epoch, limit, max_bytes, now)
 end
 
 for at = 8, #ARGV do

@@ -1,5 +1,5 @@
 -- What the scripts of one stream share. It is put between the first line of each of them and the rest, and
--- made anew whenever one runs: what only some need stands in pages.lua and seats.lua.
+-- made anew whenever one runs: what only some need stands in pages.lua and slots.lua.
 --
 -- Ids are compared as two numbers each. Lua's numbers are exact below 2^53: enough for milliseconds
 -- until the year 287396, and for sequence numbers, which start anew with every millisecond.
@@ -98,13 +98,13 @@ end
 -- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
 -- stream. `position` is how long it lasts, in milliseconds, and `home` the version of its home that is meant.
 local function open(events, meta, now, step, position, home)
-  local known = redis.call('HMGET', meta, 'last', 'born', 'fork', 'erased', 'kick', 'home', 'kept')
+  local known = redis.call('HMGET', meta, 'last', 'epoch', 'fork', 'erased', 'kick', 'home', 'kept')
   if (known[6] or '') ~= (home or '') then
     check_home(known[6], home or '')
   end
   if known[1] then
     local stream = {
-      key = events, meta = meta, last = known[1], born = known[2] or known[1], erased = known[4], kick = known[5],
+      key = events, meta = meta, last = known[1], epoch = known[2] or known[1], erased = known[4], kick = known[5],
       kept = known[7],
     }
     if known[3] then
@@ -116,10 +116,10 @@ local function open(events, meta, now, step, position, home)
   -- Events without a position are what somebody left who deleted only the one key. XADD would refuse
   -- ids below theirs until they expire.
   local newest = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
-  local born = next_id(newest and newest[1] or '0-0', now, step)
-  redis.call('HSET', meta, 'last', born, 'born', born)
+  local epoch = next_id(newest and newest[1] or '0-0', now, step)
+  redis.call('HSET', meta, 'last', epoch, 'epoch', epoch)
   redis.call('PEXPIRE', meta, position)
-  return { key = events, meta = meta, last = born, born = born }
+  return { key = events, meta = meta, last = epoch, epoch = epoch }
 end
 
 -- Up to where nodes were told, '' when none ever was. All routes that there are were there for every event so

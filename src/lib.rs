@@ -33,7 +33,7 @@
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`producers`]: misses producers that are gone.
-//! - [`webhook`]: tells a backend who came and who left. `turns`: what one node does for all.
+//! - [`webhook`]: tells a backend who came and who left. `leader`: what one node does for all.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
@@ -58,6 +58,7 @@ mod health;
 pub mod history;
 pub mod hub;
 pub mod ingress;
+mod leader;
 pub mod link;
 pub mod metrics;
 pub mod model;
@@ -66,5 +67,4 @@ pub mod presence;
 pub mod producers;
 pub mod store;
 pub mod transport;
-mod turns;
 pub mod webhook;

@@ -5,7 +5,7 @@
 //! lapsed -> ended (can't be renewed any more) -> `whimbrel:abandoned` published, under a key -> forgotten
 //! ```
 //!
-//! One node at a time looks ([`turns`]), but nothing depends on that. A lease that lapsed is ended before anything is
+//! One node at a time looks ([`leader`]), but nothing depends on that. A lease that lapsed is ended before anything is
 //! published, in one step, so whoever can still renew is not told to be gone. It stays in the store until the
 //! event is in its stream. The event's idempotency key is the lease's: whoever publishes it again, because the
 //! one before died or only seemed to, finds it there.
@@ -19,12 +19,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::hub::{Hub, PublishError};
+use crate::leader::{self, Election, End, Job, Leadership};
 use crate::model::{Draft, EventType, LeaseId, Time};
 use crate::store::producers::{LEASES_A_LOOK, LOOKS_APART, Lapsed};
-use crate::store::{Store, StoreError, Work};
-use crate::turns::{self, End, Shift, Turn, Turns};
+use crate::store::{JobKind, Store, StoreError};
 
-/// How often leases are looked at: by so much a lapse is told late. Nodes whose turn it is not ask as often
+/// How often leases are looked at: by so much a lapse is told late. Nodes that are not the leader ask as often
 /// whether it is now.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -32,11 +32,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// forgetting a lease, or a store away.
 const TOLD_TIME: Duration = Duration::from_secs(30 * 86_400);
 
-/// Begins to take turns at looking.
-pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Turns {
-    Turns::begin(|stopped| async move {
+/// Starts the candidacy for looking.
+pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Election {
+    Election::start(|stopped| async move {
         let mut looker = Looker { store: &*store, hub: &hub, contact: Contact::default() };
-        turns::take(&*store, hub.registry(), Work::Producers, lease, &mut looker, stopped).await;
+        leader::campaign(&*store, hub.registry(), JobKind::Producers, lease, &mut looker, stopped).await;
     })
 }
 
@@ -47,8 +47,8 @@ struct Looker<'a> {
 }
 
 #[async_trait]
-impl Shift for Looker<'_> {
-    async fn work(&mut self, mut turn: Turn<'_>, stop: &mut watch::Receiver<bool>) -> End {
+impl Job for Looker<'_> {
+    async fn run(&mut self, mut leadership: Leadership<'_>, stop: &mut watch::Receiver<bool>) -> End {
         let mut progress = false;
         // Only what the store's clock shows: how long ago the last look was is known from the second one on.
         let mut looked_ms = match self.store.producers().lapsed(0, Duration::ZERO, 0).await {
@@ -57,7 +57,7 @@ impl Shift for Looker<'_> {
         };
         while !*stop.borrow() {
             let step = async {
-                if !turn.keep().await? {
+                if !leadership.renew().await? {
                     return Ok(None);
                 }
                 let reached = self.contact.lasts(Instant::now());
@@ -71,7 +71,7 @@ impl Shift for Looker<'_> {
             self.contact.reached(Instant::now());
             (looked_ms, progress) = (look.now_ms, true);
             let more = look.lapsed.len() == LEASES_A_LOOK;
-            let told = join_all(look.lapsed.iter().map(|lapsed| tell(self.store, self.hub, lapsed))).await;
+            let told = join_all(look.lapsed.iter().map(|lapsed| publish_abandoned(self.store, self.hub, lapsed))).await;
             if more && told.contains(&true) {
                 continue;
             }
@@ -113,7 +113,7 @@ fn abandoned(lapsed: &Lapsed) -> Draft {
 }
 
 /// Tells a stream that its producer is gone, then forgets the lease. False: it is to be tried again.
-async fn tell(store: &dyn Store, hub: &Hub, lapsed: &Lapsed) -> bool {
+async fn publish_abandoned(store: &dyn Store, hub: &Hub, lapsed: &Lapsed) -> bool {
     let stream = &lapsed.stream;
     match hub.publish(stream, &abandoned(lapsed)).await {
         Ok(published) if published.duplicate => {}

@@ -57,7 +57,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
     let (body, _held) = api.bodies.read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
     let data = body::data(kind, body)?;
     if ephemeral {
-        let nodes = api.hub.tell(&stream, &event_type, &data).await?;
+        let nodes = api.hub.publish_ephemeral(&stream, &event_type, &data).await?;
         return Ok(json(StatusCode::ACCEPTED, &Told { stream, nodes }));
     }
     let draft = Draft { key, ttl, collapse, ..Draft::new(event_type, data) };
@@ -214,7 +214,7 @@ async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
     }
     let mut telling = futures_util::stream::iter(ephemeral.into_iter().map(|(place, wanted)| async move {
         let Wanted { stream, draft, .. } = wanted;
-        let told = api.hub.tell(&stream, &draft.kind, &draft.data).await;
+        let told = api.hub.publish_ephemeral(&stream, &draft.kind, &draft.data).await;
         (place, told.map_or_else(Outcome::from, |nodes| Outcome::Told(Told { stream, nodes })))
     }))
     .buffered(TOLD_AT_ONCE);

@@ -9,7 +9,7 @@ use super::body::{self, Kind};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
 use crate::model::{EventId, StreamName, Time};
-use crate::store::presence::Seated;
+use crate::store::presence::SlotHolder;
 
 /// Most bytes of an acknowledgement.
 const ACK_BYTES: usize = 1024;
@@ -33,10 +33,10 @@ struct ShownConnection {
     since: String,
 }
 
-impl From<Seated> for ShownConnection {
-    fn from(seated: Seated) -> Self {
-        let Seated { connection, node, transport, seat } = seated;
-        let since = Time::from_ms(seat.since_ms).to_string();
+impl From<SlotHolder> for ShownConnection {
+    fn from(holder: SlotHolder) -> Self {
+        let SlotHolder { connection, node, transport, slot } = holder;
+        let since = Time::from_ms(slot.since_ms).to_string();
         ShownConnection { id: connection, node: node.as_str().to_owned(), transport, since }
     }
 }

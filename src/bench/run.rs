@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::crews::Crews;
 use super::publisher::{Pace, publish, publish_each};
 use super::report::{Churn, Cost, Idle, Latency, Load, Memory, Publishing, Report, Storm, Trial};
 use super::search::Search;
-use super::tally::joined;
+use super::stats::joined;
 use super::usage::{Usage, usage};
+use super::workers::Workers;
 use super::{BenchError, Pattern, Plan, Progress, Rate};
 
 /// After connecting, the server gets this long to come to rest before its memory is read.
@@ -24,9 +24,9 @@ const FIRST_DELIVERIES: f64 = 20_000.0;
 /// Measures.
 pub async fn run(plan: &Plan, progress: &dyn Progress) -> Result<Report, BenchError> {
     let before = Look::take(plan)?;
-    let mut crews = Crews::start(plan).await?;
+    let mut workers = Workers::start(plan).await?;
     let connecting = Instant::now();
-    crews.open(progress).await?;
+    workers.open(progress).await?;
     let connect_seconds = connecting.elapsed().as_secs_f64();
     if before.server.is_some() || before.redis.is_some() {
         tokio::time::sleep(REST).await;
@@ -53,18 +53,18 @@ pub async fn run(plan: &Plan, progress: &dyn Progress) -> Result<Report, BenchEr
     }
     if !plan.time.is_zero() {
         report.publishing = Some(match plan.rate {
-            Rate::Fixed(rate) => publishing(plan, &mut crews, Pace::Rate(rate), LATE, progress).await?,
-            Rate::Max => publishing(plan, &mut crews, Pace::Max, LATE, progress).await?,
-            Rate::Find => find(plan, &mut crews, &mut report.trials, progress).await?,
+            Rate::Fixed(rate) => publishing(plan, &mut workers, Pace::Rate(rate), LATE, progress).await?,
+            Rate::Max => publishing(plan, &mut workers, Pace::Max, LATE, progress).await?,
+            Rate::Find => find(plan, &mut workers, &mut report.trials, progress).await?,
         });
     }
     if let Some(events) = plan.storm {
-        report.storm = Some(storm(plan, &mut crews, events, progress).await?);
+        report.storm = Some(storm(plan, &mut workers, events, progress).await?);
     }
     if !plan.churn.is_zero() {
-        report.churn = Some(churn(plan, &mut crews, progress).await?);
+        report.churn = Some(churn(plan, &mut workers, progress).await?);
     }
-    report.connections_lost = crews.figures().await?.ended;
+    report.connections_lost = workers.figures().await?.ended;
     Ok(report)
 }
 
@@ -122,12 +122,12 @@ async fn wait(time: Duration, name: &str, progress: &dyn Progress) {
 
 async fn publishing(
     plan: &Plan,
-    crews: &mut Crews,
+    workers: &mut Workers,
     pace: Pace,
     late: Duration,
     progress: &dyn Progress,
 ) -> Result<Publishing, BenchError> {
-    crews.reset().await?;
+    workers.reset().await?;
     let before = Look::take(plan)?;
     let begin = super::clock::now();
     progress.part("publishing", plan.time.as_millis() as u64);
@@ -137,9 +137,9 @@ async fn publishing(
         (Pattern::Topic, connections) => published.taken * connections as u64,
         (Pattern::Devices, _) => published.taken,
     };
-    crews.wait_for(expected, progress).await?;
+    workers.wait_for(expected, progress).await?;
     let after = Look::take(plan)?;
-    let figures = crews.figures().await?;
+    let figures = workers.figures().await?;
     let seconds = (figures.last_at.max(begin) - begin) as f64 / 1e6;
     let cost = |before: Option<Usage>, after: Option<Usage>| {
         before.zip(after).map(|(before, after)| {
@@ -176,7 +176,7 @@ async fn publishing(
 /// The highest rate at which everything is delivered, 99% of it within the plan's bound.
 async fn find(
     plan: &Plan,
-    crews: &mut Crews,
+    workers: &mut Workers,
     trials: &mut Vec<Trial>,
     progress: &dyn Progress,
 ) -> Result<Publishing, BenchError> {
@@ -184,7 +184,7 @@ async fn find(
     let mut search = Search::new(FIRST_DELIVERIES / fan_out as f64);
     let mut best = None;
     while let Some(rate) = search.next_rate() {
-        let outcome = publishing(plan, crews, Pace::Rate(rate), plan.within, progress).await?;
+        let outcome = publishing(plan, workers, Pace::Rate(rate), plan.within, progress).await?;
         let p99 = outcome.latency.as_ref().map(|latency| latency.p99);
         let kept = outcome.is_whole() && p99.is_none_or(|p99| p99 <= plan.within.as_secs_f64() * 1e3);
         search.learn(kept);
@@ -197,12 +197,12 @@ async fn find(
 }
 
 /// Cuts all listeners at once, publishes what they miss, and lets them resume together.
-async fn storm(plan: &Plan, crews: &mut Crews, events: u64, progress: &dyn Progress) -> Result<Storm, BenchError> {
+async fn storm(plan: &Plan, workers: &mut Workers, events: u64, progress: &dyn Progress) -> Result<Storm, BenchError> {
     progress.part("cutting", 1);
-    crews.cut().await?;
+    workers.cut().await?;
     publish_each(&plan.target, plan.connections, events).await?;
     let before = Look::take(plan)?;
-    let (seconds, times, retries) = crews.resume(events, progress).await?;
+    let (seconds, times, retries) = workers.resume(events, progress).await?;
     let after = Look::take(plan)?;
     let cpu = |before: Option<Usage>, after: Option<Usage>| {
         before.zip(after).map(|(before, after)| (after - before).cpu.as_secs_f64())
@@ -218,7 +218,7 @@ async fn storm(plan: &Plan, crews: &mut Crews, events: u64, progress: &dyn Progr
 }
 
 /// Connections come and go while events are published; memory is looked at each second.
-async fn churn(plan: &Plan, crews: &mut Crews, progress: &dyn Progress) -> Result<Churn, BenchError> {
+async fn churn(plan: &Plan, workers: &mut Workers, progress: &dyn Progress) -> Result<Churn, BenchError> {
     let pace = match plan.rate {
         Rate::Fixed(rate) => Pace::Rate(rate),
         Rate::Max | Rate::Find => Pace::Rate(1.0),
@@ -229,7 +229,7 @@ async fn churn(plan: &Plan, crews: &mut Crews, progress: &dyn Progress) -> Resul
     progress.part("churn", plan.churn.as_millis() as u64);
     let both = async {
         let publishing = publish(plan, pace, plan.churn, LATE, |ms| progress.done(ms));
-        tokio::try_join!(crews.churn(plan.churn, plan.churn_rate), publishing)
+        tokio::try_join!(workers.churn(plan.churn, plan.churn_rate), publishing)
     };
     tokio::pin!(both);
     let ((opened, failed), _) = loop {

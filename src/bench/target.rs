@@ -1,4 +1,4 @@
-//! Whom a run talks to, and how it asks: requests for listening and publishing in each dialect.
+//! ConnectionRef a run talks to, and how it asks: requests for listening and publishing in each dialect.
 
 use std::net::SocketAddr;
 
@@ -46,7 +46,7 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
-/// Whom a run talks to, and about which streams.
+/// ConnectionRef a run talks to, and about which streams.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Target {
     /// Listeners and publishers are spread over all of them.

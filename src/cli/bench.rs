@@ -106,7 +106,7 @@ pub struct Arguments {
     json: bool,
     /// Hold connections for the process that started this one.
     #[arg(long, hide = true)]
-    crew: bool,
+    worker: bool,
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -133,8 +133,8 @@ fn header(text: &str) -> Result<String, String> {
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    if arguments.crew {
-        bench::serve_crew().await?;
+    if arguments.worker {
+        bench::serve_worker().await?;
         return Ok(ExitCode::SUCCESS);
     }
     let json = arguments.json;

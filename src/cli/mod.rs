@@ -114,7 +114,7 @@ impl Failure {
     }
 
     /// Tells it, once; the exit code is what `main` ends with.
-    pub fn tell(&self) -> ExitCode {
+    pub fn report(&self) -> ExitCode {
         say(&self.line);
         self.code.into()
     }

@@ -93,7 +93,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let data = data.map_err(|e| Failure::usage(format!("DATA {e}; --text takes it as text")))?;
             let Arguments { stream, kind, key, .. } = &arguments;
             if arguments.ephemeral {
-                print(publisher.tell(stream, &data, kind.clone()).await?)?;
+                print(publisher.publish_ephemeral(stream, &data, kind.clone()).await?)?;
             } else {
                 print(publisher.publish(stream, &data, &arguments.options(), key.as_deref()).await?)?;
             }

@@ -189,7 +189,7 @@ impl<W: AsyncWrite + Unpin> Printer<W> {
                     if self.flush().await? == Next::Enough {
                         return Ok(Next::Enough);
                     }
-                    self.tell(&notice);
+                    self.print_notice(&notice);
                     None
                 }
             };
@@ -230,7 +230,7 @@ impl<W: AsyncWrite + Unpin> Printer<W> {
         self.kept.as_mut().map_or(Ok(()), Kept::save)
     }
 
-    fn tell(&mut self, notice: &Notice) {
+    fn print_notice(&mut self, notice: &Notice) {
         match notice {
             Notice::Gap(gap) => say(&gap_line(gap)),
             Notice::Close { reason } => say(&format!("the server closes the connection: {reason}")),

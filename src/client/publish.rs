@@ -144,7 +144,7 @@ impl Publisher {
 
     /// Tells an event to whoever is connected now, and stores nothing. Answers the number of nodes that were
     /// told. It is not repeated: what may have been told already would be told twice.
-    pub async fn tell(
+    pub async fn publish_ephemeral(
         &self,
         stream: &StreamName,
         data: &RawValue,

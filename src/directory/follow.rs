@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::RegionalStore;
-use super::itinerary::End;
+use super::migration::End;
 use crate::model::StreamName;
 use crate::store::StoreError;
 use crate::store::redis::Plan;

@@ -10,18 +10,16 @@
 //! [`replica`] holds all of it in this process, compactly; [`feed`] loads it and follows its changes.
 //! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
 //! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
-//! itself where the way turns out wrong. `itinerary` is the steps of a move, as a value; `mover` takes them, and
-//! `moves` says when: an operator wants it, or somebody left a move half done; `follow` moves devices to where they
+//! itself where the way turns out wrong. `migration` moves a stream to another region; `follow` moves devices to where they
 //! keep connecting. [`store`] is the outside of that: a [`Store`](crate::store::Store) over all regions, so that
 //! nobody else needs to know how many there are.
 
 pub mod feed;
 mod follow;
 mod ingress;
-mod itinerary;
+mod leader;
 mod lifecycle;
-mod mover;
-mod moves;
+mod migration;
 mod presence;
 mod producers;
 mod region;
@@ -29,11 +27,9 @@ mod regions;
 pub mod replica;
 mod rules;
 mod store;
-mod turns;
 
 pub use follow::{FollowRule, FollowRuleError};
-pub use itinerary::{End, Step};
-pub use mover::Mover;
+pub use migration::{End, Migration, Step};
 pub use region::{Region, RegionReport};
 pub use regions::{Regions, RegionsError, RegionsSettings};
 pub use rules::RegionRules;

@@ -7,27 +7,27 @@ use uuid::Uuid;
 use super::RegionalStore;
 use crate::model::StreamName;
 use crate::store::StoreError;
-use crate::store::presence::{Claim, DeviceLimit, DeviceState, Presence, Seating};
+use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence};
 
 #[async_trait]
 impl Presence for RegionalStore {
     /// Under the name that the node has in the home region, as its route there.
-    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError> {
-        let seated = self.as_member(device, |store, node| async move {
-            store.seat(device, &Claim { node, ..claim.clone() }, limit).await
+    async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
+        let holder = self.as_member(device, |store, node| async move {
+            store.claim_slot(device, &Claim { node, ..claim.clone() }, limit).await
         });
-        let (_, seating) = seated.await?;
-        if claim.seat.is_none() && matches!(seating, Seating::Seated(_)) {
+        let (_, claimed) = holder.await?;
+        if claim.slot.is_none() && matches!(claimed, Claimed::Granted(_)) {
             self.connected_here(device);
         }
-        Ok(seating)
+        Ok(claimed)
     }
 
-    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
-        let unseating = places.iter().map(|place| {
-            self.at_home(&place.0, move |store| async move { store.unseat(std::slice::from_ref(place)).await })
+    async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
+        let releasing = places.iter().map(|place| {
+            self.at_home(&place.0, move |store| async move { store.release_slots(std::slice::from_ref(place)).await })
         });
-        join_all(unseating).await.into_iter().collect()
+        join_all(releasing).await.into_iter().collect()
     }
 
     async fn kick(&self, device: &StreamName) -> Result<u32, StoreError> {

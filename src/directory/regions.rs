@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::feed;
 use super::follow::{FollowRule, MOST_AT_ONCE};
-use super::moves::Busy;
+use super::migration::Busy;
 use super::region::{Opening, Region};
 use super::replica::{Home, MAX_REGIONS, Replica};
 use super::rules::RegionRules;
@@ -383,7 +383,7 @@ impl Regions {
 
     /// The store of a stream's home, to whose nodes something is to be said, and what this node, as a member, is
     /// called there.
-    pub async fn meeting(&self, stream: &StreamName) -> Result<(Arc<dyn Store>, Arc<NodeId>), StoreError> {
+    pub async fn channel(&self, stream: &StreamName) -> Result<(Arc<dyn Store>, Arc<NodeId>), StoreError> {
         let region = self.region(self.find(stream).await?)?;
         let store = region.store_as_member().await?;
         Ok((store, region.node()))

@@ -19,8 +19,8 @@ use crate::model::{
 };
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers, Renewal,
-    Route, Store, StoreError, Subscription, Turns,
+    Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers, Renewal,
+    Route, SendHistory, Store, StoreError, Subscription,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -273,8 +273,8 @@ impl EventLog for RegionalStore {
         self.at_home(stream, |store| async move { store.publish_durably(stream, draft, durability).await }).await
     }
 
-    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
-        self.at_home(stream, |store| async move { store.tell(stream, kind, data).await }).await
+    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+        self.at_home(stream, |store| async move { store.publish_ephemeral(stream, kind, data).await }).await
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
@@ -311,10 +311,10 @@ impl EventLog for RegionalStore {
         &self,
         stream: &StreamName,
         head: EventId,
-        born: EventId,
+        epoch: EventId,
         seen: &[EventId],
     ) -> Result<Page, StoreError> {
-        self.page(stream, |store| async move { store.recover(stream, head, born, seen).await }).await
+        self.page(stream, |store| async move { store.recover(stream, head, epoch, seen).await }).await
     }
 
     /// The node is always this one here: others are cleaned up after region by region.
@@ -396,9 +396,13 @@ impl Leases for RegionalStore {
 }
 
 #[async_trait]
-impl Habits for RegionalStore {
-    async fn habits(&self, device: &StreamName, sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
-        self.at_home(device, |store| async move { store.habits(device, sent).await }).await
+impl SendHistory for RegionalStore {
+    async fn send_history(
+        &self,
+        device: &StreamName,
+        sent: &[(NodeId, f64)],
+    ) -> Result<Vec<(NodeId, f64)>, StoreError> {
+        self.at_home(device, |store| async move { store.send_history(device, sent).await }).await
     }
 }
 
@@ -415,7 +419,7 @@ impl Store for RegionalStore {
         self
     }
 
-    fn turns(&self) -> &dyn Turns {
+    fn leaders(&self) -> &dyn Leaders {
         self
     }
 

@@ -198,7 +198,7 @@ mod tests {
             last: id(last),
             first: Some(id(2)),
             erased: None,
-            born: id(1),
+            epoch: id(1),
             fork: None,
             marks: Default::default(),
             now_ms: 0,

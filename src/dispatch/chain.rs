@@ -153,9 +153,9 @@ impl Chain {
     /// Why `page` does not connect to the position.
     fn reason(&self, page: &Page) -> GapReason {
         let position = self.position;
-        if position > page.last || page.from != position || position < page.born {
+        if position > page.last || page.from != position || position < page.epoch {
             // The store knows less than the reader, or began anew after it. A position that is merely
-            // older than positions are kept for (`born` anew, long after) can't be told from a flush.
+            // older than positions are kept for (`epoch` anew, long after) can't be told from a flush.
             GapReason::Lost
         } else if page.first.is_none() {
             // The position outlives the log: its time was up.
@@ -196,7 +196,7 @@ mod tests {
             last: id(last),
             first: first.map(id),
             erased: None,
-            born: id(1),
+            epoch: id(1),
             fork: None,
             marks: Default::default(),
             now_ms: 0,
@@ -257,7 +257,7 @@ mod tests {
     fn a_flush_is_told_to_a_reader_that_waited_on_an_empty_stream() {
         let mut chain = Chain::at(id(5));
         let mut flushed = page(5, &[], 9, None);
-        flushed.born = id(9);
+        flushed.epoch = id(9);
         assert_eq!(read(&mut chain, &flushed)[0], gap(5, 9, GapReason::Lost));
     }
 

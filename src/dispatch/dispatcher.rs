@@ -246,7 +246,7 @@ impl Dispatcher {
     }
 
     /// An event that is not stored: it goes to whoever follows the live end now, and leaves no trace.
-    pub(super) fn tell(&self, event: Arc<Event>, flush: &mut Flush) {
+    pub(super) fn dispatch_ephemeral(&self, event: Arc<Event>, flush: &mut Flush) {
         let delivery = Delivery::Ephemeral(event);
         let mut state = self.state.lock();
         state.subscribers.retain(|subscriber| {

@@ -37,7 +37,7 @@ pub enum Ask {
     /// Sync after `head`, then call [`Live::answered`] or [`Live::failed`].
     Sync { head: EventId },
     /// Ask the store what became of the history, then call [`Live::answered`] or [`Live::failed`].
-    Recover { head: EventId, born: EventId, seen: Vec<EventId> },
+    Recover { head: EventId, epoch: EventId, seen: Vec<EventId> },
 }
 
 /// Where a connection at some position stands to the live end.
@@ -64,7 +64,7 @@ enum State {
 #[derive(Debug)]
 pub struct Live {
     chain: Chain,
-    born: EventId,
+    epoch: EventId,
     ring: Ring,
     state: State,
     early: VecDeque<Arc<Event>>,
@@ -87,7 +87,7 @@ impl Live {
     pub fn attached(page: &Page, budget: Arc<RingBudget>) -> Self {
         Live {
             chain: Chain::at(page.last),
-            born: page.born,
+            epoch: page.epoch,
             ring: Ring::new(budget),
             state: State::Following,
             early: VecDeque::new(),
@@ -173,7 +173,7 @@ impl Live {
             return Some(self.ask_recover());
         }
         self.trimmed = None;
-        self.born = page.born;
+        self.epoch = page.epoch;
         if let Some(erased) = page.erased {
             self.ring.forget_up_to(erased);
         }
@@ -259,7 +259,7 @@ impl Live {
     fn ask_recover(&mut self) -> Ask {
         self.state = State::Recovering;
         self.early.clear();
-        Ask::Recover { head: self.head(), born: self.born, seen: self.ring.newest(FORK_SEARCH) }
+        Ask::Recover { head: self.head(), epoch: self.epoch, seen: self.ring.newest(FORK_SEARCH) }
     }
 
     /// The store has trimmed what comes next. A burst that is longer than the stream's log does that to whoever

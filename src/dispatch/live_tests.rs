@@ -18,7 +18,7 @@ fn page(from: u64, events: &[(u64, u64)], last: u64) -> Page {
         last: id(last),
         first: Some(id(2)),
         erased: None,
-        born: id(1),
+        epoch: id(1),
         fork: None,
         marks: Default::default(),
         now_ms: 0,
@@ -94,7 +94,7 @@ fn wait_trimmed(head: u64) -> Option<Ask> {
 }
 
 fn recover(head: u64, seen: &[u64]) -> Option<Ask> {
-    Some(Ask::Recover { head: id(head), born: id(1), seen: seen.iter().map(|n| id(*n)).collect() })
+    Some(Ask::Recover { head: id(head), epoch: id(1), seen: seen.iter().map(|n| id(*n)).collect() })
 }
 
 fn joins(live: &Live, position: u64) -> Option<Vec<u64>> {
@@ -477,7 +477,7 @@ fn a_flush_is_seen_on_an_empty_stream() {
     let mut stream = Stream::new();
     assert_eq!(stream.live.sync(), sync(5));
     let mut flushed = page(5, &[], 9);
-    (flushed.born, flushed.first) = (id(9), None);
+    (flushed.epoch, flushed.first) = (id(9), None);
     assert_eq!(stream.answered(&flushed), recover(5, &[]));
     flushed.from = id(9);
     assert_eq!(stream.answered(&flushed), None);

@@ -246,10 +246,10 @@ impl Registry {
     }
 
     /// An event that is not stored came in over the channel: whoever follows the live end now is told.
-    pub fn tell(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
+    pub fn dispatch_ephemeral(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
-            Some(dispatcher) => dispatcher.tell(event, flush),
+            Some(dispatcher) => dispatcher.dispatch_ephemeral(event, flush),
             None => self.detach_stray(stream),
         }
     }
@@ -469,9 +469,9 @@ impl Registry {
         let _permit = self.operations.acquire().await.expect("the semaphore is never closed");
         let stream = dispatcher.stream();
         match ask {
-            Ask::Recover { head, born, seen } => {
+            Ask::Recover { head, epoch, seen } => {
                 self.metrics.recoveries.inc();
-                self.store.recover(stream, head, born, &seen).await
+                self.store.recover(stream, head, epoch, &seen).await
             }
             Ask::Sync { head } => {
                 self.metrics.syncs.inc();

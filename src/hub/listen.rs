@@ -128,8 +128,8 @@ fn before_first(page: &Page) -> EventId {
 fn since(ms: u64, page: &Page) -> EventId {
     let before = before_first(page);
     let oldest_kept = page.events.first().map(|event| event.id) == page.first;
-    let missing = oldest_kept && before.ms >= ms && before > page.born;
-    if missing { EventId::new(ms, 0).max(page.born) } else { before }
+    let missing = oldest_kept && before.ms >= ms && before > page.epoch;
+    if missing { EventId::new(ms, 0).max(page.epoch) } else { before }
 }
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
     fn since_begins_right_before_its_first_event_or_tells_that_some_are_gone() {
         let id = |ms| EventId::new(ms, 1);
         let event = |ms, prev| Arc::new(Event::new(id(ms), id(prev), EventType::MESSAGE, "1".into()));
-        let page = |events: Vec<Arc<Event>>, first: Option<u64>, last, born| Page {
+        let page = |events: Vec<Arc<Event>>, first: Option<u64>, last, epoch| Page {
             from: id(last),
             events,
             superseded: Vec::new(),
@@ -162,7 +162,7 @@ mod tests {
             last: id(last),
             first: first.map(id),
             erased: None,
-            born: id(born),
+            epoch: id(epoch),
             fork: None,
             marks: Marks::default(),
             now_ms: 100,

@@ -140,9 +140,14 @@ impl Hub {
 
     /// Tells an event to whoever is connected now, at most once, and stores nothing. Gives the number of nodes
     /// that were told.
-    pub async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, PublishError> {
+    pub async fn publish_ephemeral(
+        &self,
+        stream: &StreamName,
+        kind: &EventType,
+        data: &Bytes,
+    ) -> Result<u32, PublishError> {
         self.check_data(stream, data)?;
-        let told = self.store.tell(stream, kind, data).await?;
+        let told = self.store.publish_ephemeral(stream, kind, data).await?;
         self.metrics.ephemeral.inc();
         Ok(told)
     }

@@ -1,4 +1,4 @@
-//! One turn at draining: from its first page until it is over.
+//! One leadership of draining, from its first page until it ends.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use super::backlog::{Backlog, Verdict};
 use super::entry;
 use crate::hub::Hub;
+use crate::leader::{End, Leadership};
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, Placement, Rejection, StoreError};
-use crate::turns::{End, Turn};
 
 /// Longest wait for a new entry at a stretch. Then the stream is looked at: whether its ids went back, and how
 /// old its oldest entry is.
@@ -19,7 +19,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Entries that are remembered as done, in case they come again under a store that lost its end.
 const REMEMBERED: usize = 4096;
 
-/// What outlives a turn: it is about the stream, not about who drains it.
+/// What outlives a leadership: it is about the stream, not about who drains it.
 #[derive(Default)]
 pub struct Memory {
     /// The newest entry read.
@@ -36,11 +36,11 @@ impl Memory {
     }
 }
 
-/// A node at its turn.
+/// The node that leads.
 pub struct Drain<'a> {
     ingress: &'a dyn Ingress,
     hub: &'a Hub,
-    turn: Turn<'a>,
+    leadership: Leadership<'a>,
     memory: &'a mut Memory,
     backlog: Backlog,
     /// The newest entry that was taken into the backlog, or rejected.
@@ -54,13 +54,13 @@ pub struct Drain<'a> {
 }
 
 impl<'a> Drain<'a> {
-    /// A turn that just began.
-    pub fn new(ingress: &'a dyn Ingress, hub: &'a Hub, turn: Turn<'a>, memory: &'a mut Memory) -> Self {
+    /// A leadership that just began.
+    pub fn new(ingress: &'a dyn Ingress, hub: &'a Hub, leadership: Leadership<'a>, memory: &'a mut Memory) -> Self {
         hub.metrics().ingress_draining.set(1);
         Drain {
             ingress,
             hub,
-            turn,
+            leadership,
             memory,
             backlog: Backlog::default(),
             after: EventId::ZERO,
@@ -71,13 +71,13 @@ impl<'a> Drain<'a> {
         }
     }
 
-    /// Drains until the turn is over.
+    /// Drains until the leadership ends.
     pub async fn run(mut self, stop: &mut watch::Receiver<bool>) -> End {
         loop {
             if *stop.borrow() {
                 return End::Stopped;
             }
-            match self.turn.keep().await {
+            match self.leadership.renew().await {
                 Ok(true) => {}
                 Ok(false) => return End::Lost,
                 Err(error) => return End::Failed { error, progress: self.progress },
@@ -202,7 +202,7 @@ impl<'a> Drain<'a> {
 
     /// Waits until there is something to do.
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), StoreError> {
-        let renewal = self.turn.renewal();
+        let renewal = self.leadership.renewal();
         let until = self.backlog.next_try().map_or(renewal, |retry| retry.min(renewal));
         let most = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
         let wait = async {

@@ -6,8 +6,8 @@
 //!                             \-> rejected, with the reason
 //! ```
 //!
-//! Whoever has the turn ([`turns`]) runs [`drain`](Drain), which reads pages, reads events out of [`entry`]s,
-//! keeps what is on its way in a [`backlog`], and removes what is done. Nothing depends on the turn being right:
+//! The leader ([`leader`]) runs [`drain`](Drain), which reads pages, reads events out of [`entry`]s,
+//! keeps what is on its way in a [`backlog`], and removes what is done. Nothing depends on the election being right:
 //! a stream keeps the id of the newest entry it took (the mark), and takes none that is not above. A node that was
 //! stopped in the middle, and goes on when another has long taken over, is refused by the marks; so is a second
 //! placement after a crash between publishing and removing.
@@ -23,25 +23,25 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::hub::Hub;
-use crate::store::{Ingress, Store, Work};
-use crate::turns::{self, End, Shift, Turn, Turns};
+use crate::leader::{self, Election, End, Job, Leadership};
+use crate::store::{Ingress, JobKind, Store};
 
 use drain::{Drain, Memory};
 
-/// Begins to take turns, and offers the store its functions. Does nothing on a store without an ingress.
-pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Turns {
-    Turns::begin(|stopped| async move {
+/// Starts the candidacy for draining, and offers the store its functions. Does nothing on a store without an ingress.
+pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Election {
+    Election::start(|stopped| async move {
         if let Some(ingress) = store.ingress() {
             let mut draining = Draining { ingress, hub: &hub, memory: Memory::default() };
             tokio::select! {
-                () = turns::take(&*store, hub.registry(), Work::Ingress, lease, &mut draining, stopped) => {}
+                () = leader::campaign(&*store, hub.registry(), JobKind::Ingress, lease, &mut draining, stopped) => {}
                 () = offer_functions(ingress, &hub, lease) => {}
             }
         }
     })
 }
 
-/// What a node does at its turns.
+/// What the leader does.
 struct Draining<'a> {
     ingress: &'a dyn Ingress,
     hub: &'a Hub,
@@ -49,9 +49,9 @@ struct Draining<'a> {
 }
 
 #[async_trait]
-impl Shift for Draining<'_> {
-    async fn work(&mut self, turn: Turn<'_>, stop: &mut watch::Receiver<bool>) -> End {
-        Drain::new(self.ingress, self.hub, turn, &mut self.memory).run(stop).await
+impl Job for Draining<'_> {
+    async fn run(&mut self, leadership: Leadership<'_>, stop: &mut watch::Receiver<bool>) -> End {
+        Drain::new(self.ingress, self.hub, leadership, &mut self.memory).run(stop).await
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::forecast::forecast;
-use super::reach::Common;
+use super::prediction::predict;
+use super::routes::Common;
 use crate::model::StreamName;
 use crate::store::{NodeId, Store};
 
@@ -51,10 +51,10 @@ impl Memory {
         let serve = |(device, sent): Task| {
             let (store, common) = (store.clone(), common.clone());
             async move {
-                match store.habits(&device, &sent).await {
-                    Ok(habits) if sent.is_empty() => common.expect(forecast(&habits)),
+                match store.send_history(&device, &sent).await {
+                    Ok(send_history) if sent.is_empty() => common.expect(predict(&send_history)),
                     Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "the habits of a device are not known"),
+                    Err(error) => tracing::debug!(%error, "the send history of a device is not known"),
                 }
             }
         };

@@ -36,7 +36,7 @@ impl Fallback {
     }
 
     /// Has `node` told of an event over its channel, soon.
-    pub fn tell(&self, node: &NodeId, event: Underway) {
+    pub fn publish(&self, node: &NodeId, event: Underway) {
         if self.0.try_send((node.clone(), event)).is_err() {
             tracing::warn!(%node, "too many events wait for the channel; the node finds this one with its next sync");
         }

@@ -18,13 +18,13 @@ use super::frame::MAX_DATA;
 use super::handshake::{HandshakeError, Key};
 use super::peer::{Ended, Outgoing, Peer};
 use super::plan::{Standing, WORTH_OPENING, plan};
-use super::reach::{Common, Peers, Reached};
+use super::routes::{Common, Peers, Reached};
 use super::wire::{OpenError, Wire, dial};
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
 use crate::metrics::Metrics;
 use crate::model::StreamName;
-use crate::store::{Bypass, NodeId, Reach, Store, StoreError};
+use crate::store::{DirectPath, DirectRoutes, NodeId, Store, StoreError};
 
 /// How often the links are looked through.
 const ROUND: Duration = Duration::from_millis(250);
@@ -350,7 +350,7 @@ impl Links {
             self.publish(&state);
         }
         metrics.fallbacks.inc_by(left.len() as u64);
-        left.into_iter().for_each(|event| self.common.fallback.tell(&node, event));
+        left.into_iter().for_each(|event| self.common.fallback.publish(&node, event));
     }
 
     /// Shows publishes whom they can leave out from now on.
@@ -366,8 +366,8 @@ fn rest(state: &mut State, node: &NodeId) {
     *until = Instant::now() + backoff.next_wait();
 }
 
-impl Bypass for Links {
-    fn reach(&self, bytes: usize) -> Option<Arc<dyn Reach>> {
+impl DirectPath for Links {
+    fn reach(&self, bytes: usize) -> Option<Arc<dyn DirectRoutes>> {
         let peers = self.peers.load_full();
         if bytes > MAX_DATA || peers.is_empty() {
             return None;

@@ -11,7 +11,7 @@
 //! A node's own clients get what is published on it the same way, also where there are no links.
 //!
 //! [`Links`] keeps the links of this node: `plan` says which ones are worth having, by `counts` of what went
-//! where. `senders` count what each device sends, and `forecast` says what follows from that when it comes back. `peer` is the sending end of one, `receive` the other; between them `handshake` (who is who),
+//! where. `senders` count what each device sends, and `prediction` says what follows from that when it comes back. `peer` is the sending end of one, `receive` the other; between them `handshake` (who is who),
 //! `frame` (what is said) and `unacked` (what is not answered yet) are values, and `wire` is the socket.
 //!
 //! Nothing here is needed for a promise: an event that a link loses or brings late or twice is a hole or a
@@ -20,7 +20,6 @@
 mod counts;
 mod devices;
 mod fallback;
-mod forecast;
 mod frame;
 mod handshake;
 mod keeper;
@@ -29,8 +28,9 @@ mod peer;
 mod plan;
 #[cfg(test)]
 mod population;
-mod reach;
+mod prediction;
 mod receive;
+mod routes;
 mod senders;
 mod unacked;
 mod wire;
@@ -42,7 +42,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::dispatch::Registry;
-use crate::store::DETOUR_TIME;
+use crate::store::DIRECT_TIME;
 
 pub use handshake::Key;
 pub use keeper::{LinkSettings, Links};
@@ -50,7 +50,7 @@ pub use metrics::LinkMetrics;
 
 /// When a stream is looked into for the second time: what had been sent to the store before the first time
 /// either came there since, or tells everybody by itself.
-const LOOK_AGAIN: Duration = DETOUR_TIME.saturating_add(Duration::from_millis(200));
+const LOOK_AGAIN: Duration = DIRECT_TIME.saturating_add(Duration::from_millis(200));
 
 /// Connections that have not said yet who they are. More are closed at once.
 const MAX_STRANGERS: usize = 64;

@@ -2,7 +2,7 @@
 //! favourites, and go; favourites that change, and receivers that move.
 //!
 //! Seen from one node with fewer links than there are nodes, three rules choose the links: *last used*, which
-//! keeps what was used last; *traffic*, which is `plan` by what the node sent; and *forecast*, which is `plan` by
+//! keeps what was used last; *traffic*, which is `plan` by what the node sent; and *prediction*, which is `plan` by
 //! that and by what the devices sent that come.
 
 use std::collections::{HashMap, HashSet};
@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::counts::Counts;
-use super::forecast::forecast;
 use super::plan::{Standing, plan};
+use super::prediction::predict;
 use crate::store::NodeId;
 
 const NODES: usize = 64;
@@ -35,7 +35,7 @@ struct Device {
     turn: u64,
     connected: bool,
     sent_in_session: u32,
-    habits: Counts,
+    send_history: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Score {
 enum Rule {
     LastUsed,
     Traffic,
-    Forecast,
+    Prediction,
 }
 
 /// The links of the node: when each was used last, and whether it ever was.
@@ -93,9 +93,9 @@ impl Chooser {
         self.score.opened += 1;
     }
 
-    fn device_came(&mut self, habits: &[(NodeId, f64)], now: u64) {
-        if self.rule == Rule::Forecast {
-            forecast(habits).for_each(|(node, amount)| self.expected.add(node, amount, now * 1000));
+    fn device_came(&mut self, send_history: &[(NodeId, f64)], now: u64) {
+        if self.rule == Rule::Prediction {
+            predict(send_history).for_each(|(node, amount)| self.expected.add(node, amount, now * 1000));
             self.round(now);
         }
     }
@@ -162,10 +162,10 @@ fn simulate(seed: u64) -> HashMap<&'static str, Score> {
             turn: random.random_range(0..PAUSE.end),
             connected: false,
             sent_in_session: 0,
-            habits: Counts::new(Duration::from_secs(6 * 3600), 16),
+            send_history: Counts::new(Duration::from_secs(6 * 3600), 16),
         })
         .collect();
-    let mut choosers = [Rule::LastUsed, Rule::Traffic, Rule::Forecast].map(Chooser::new);
+    let mut choosers = [Rule::LastUsed, Rule::Traffic, Rule::Prediction].map(Chooser::new);
     for now in 0..SECONDS {
         // Every receiver moves to another node every two hours or so.
         if random.random_ratio(RECEIVERS as u32, 7200) {
@@ -187,9 +187,9 @@ fn simulate(seed: u64) -> HashMap<&'static str, Score> {
                         device.favourites.rotate_right(1);
                         device.favourites[0] = random.random_range(0..RECEIVERS);
                     }
-                    let habits: Vec<_> =
-                        device.habits.all(now * 1000).map(|(node, amount)| (node.clone(), amount)).collect();
-                    choosers.iter_mut().for_each(|chooser| chooser.device_came(&habits, now));
+                    let send_history: Vec<_> =
+                        device.send_history.all(now * 1000).map(|(node, amount)| (node.clone(), amount)).collect();
+                    choosers.iter_mut().for_each(|chooser| chooser.device_came(&send_history, now));
                 }
             }
             if device.connected && random.random_ratio(1, EVERY) {
@@ -202,7 +202,7 @@ fn simulate(seed: u64) -> HashMap<&'static str, Score> {
                 let node = &nodes[place[receiver]];
                 let first = device.sent_in_session == 0;
                 device.sent_in_session += 1;
-                device.habits.add(node, 1.0, now * 1000);
+                device.send_history.add(node, 1.0, now * 1000);
                 choosers.iter_mut().for_each(|chooser| chooser.sent(node, first, now));
             }
         }
@@ -213,7 +213,7 @@ fn simulate(seed: u64) -> HashMap<&'static str, Score> {
             let name = match chooser.rule {
                 Rule::LastUsed => "last used",
                 Rule::Traffic => "traffic",
-                Rule::Forecast => "forecast",
+                Rule::Prediction => "prediction",
             };
             (name, chooser.score)
         })
@@ -233,8 +233,8 @@ fn habits_choose_better_links_than_keeping_what_was_used_last() {
             score.opened,
         );
     }
-    let (last_used, forecast) = (&scores["last used"], &scores["forecast"]);
-    assert!(forecast.hit_share() > last_used.hit_share(), "{scores:?}");
-    assert!(forecast.first_hit_share() > last_used.first_hit_share(), "{scores:?}");
-    assert!(forecast.opened_per_event() < last_used.opened_per_event(), "{scores:?}");
+    let (last_used, prediction) = (&scores["last used"], &scores["prediction"]);
+    assert!(prediction.hit_share() > last_used.hit_share(), "{scores:?}");
+    assert!(prediction.first_hit_share() > last_used.first_hit_share(), "{scores:?}");
+    assert!(prediction.opened_per_event() < last_used.opened_per_event(), "{scores:?}");
 }

@@ -8,7 +8,7 @@ pub struct Standing {
     /// The newest id ever shown of the stream.
     pub last: EventId,
     /// The id with which the stream began.
-    pub born: EventId,
+    pub epoch: EventId,
     /// Up to where nodes were told that have, or had, somebody who follows the stream; `None` when none ever had.
     pub told: Option<EventId>,
     /// Up to where everything was acknowledged; `None` when nothing was.
@@ -18,7 +18,7 @@ pub struct Standing {
 impl Standing {
     /// The position of a device that has seen what it acknowledged, and nothing else.
     pub fn position(&self) -> EventId {
-        self.acked.unwrap_or(self.born)
+        self.acked.unwrap_or(self.epoch)
     }
 
     /// How far this event got.
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn an_event_got_as_far_as_the_furthest_mark_at_or_above_it() {
         let id = |ms| EventId::new(ms, 1);
-        let standing = Standing { last: id(9), born: id(1), told: Some(id(6)), acked: Some(id(4)) };
+        let standing = Standing { last: id(9), epoch: id(1), told: Some(id(6)), acked: Some(id(4)) };
         let progress: Vec<_> = [4, 5, 6, 7].into_iter().map(|ms| standing.progress(id(ms))).collect();
         assert_eq!(progress, [Progress::Acknowledged, Progress::Told, Progress::Told, Progress::Stored]);
         let nothing = Standing { told: None, acked: None, ..standing };

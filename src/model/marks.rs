@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Every connection of a device gets a stamp when it is seated, above all stamps before it. What is told to
+/// Every connection of a device gets a stamp when it claims its slot, above all stamps before it. What is told to
 /// go is then a number: whoever has a stamp up to the mark goes, however late its node hears of it, and
 /// whoever came after stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

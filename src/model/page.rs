@@ -52,8 +52,8 @@ pub struct Page {
     pub first: Option<EventId>,
     /// Up to where all events were erased on purpose, if any were: nobody is to be given them any more.
     pub erased: Option<EventId>,
-    /// The id that the stream was born with: nothing before it is known to the store.
-    pub born: EventId,
+    /// The id that the stream began with: nothing before it is known to the store.
+    pub epoch: EventId,
     /// The last fork, if there was one.
     pub fork: Option<Fork>,
     /// Up to which of a device's connections all were told to go.

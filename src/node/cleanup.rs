@@ -48,10 +48,10 @@ pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, presence: Ar
 /// All nodes that left something: those with a lease, dead or alive, and those that were forgotten although the
 /// lifecycle stream waits for their end, as by a version that did not know of it.
 async fn known_nodes(store: &dyn Store, presence: &Presence, region: &str) -> Result<Vec<NodeLease>, StoreError> {
-    // A node has its lease before it begins a term, so this has to be asked first.
-    let terms = presence.terms(region).await.unwrap_or_default();
+    // A node has its lease before it begins a session, so this has to be asked first.
+    let sessions = presence.sessions(region).await.unwrap_or_default();
     let mut nodes = store.nodes().await?;
-    for node in terms {
+    for node in sessions {
         if nodes.iter().all(|known| known.node != node) {
             nodes.push(NodeLease { node, deadline_ms: 0, lapsed: true });
         }

@@ -15,7 +15,7 @@ use super::scope::Scope;
 use crate::backoff::Backoff;
 use crate::dispatch::Flush;
 use crate::health::Health;
-use crate::presence::{Meeting, Presence};
+use crate::presence::{ControlChannel, Presence};
 use crate::store::{ChannelMessage, Control, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
 
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
@@ -248,7 +248,7 @@ impl Joined {
                 ChannelMessage::Event(stream, event) => {
                     registry.message(&stream, self.membership.scope.event(event), flush);
                 }
-                ChannelMessage::Ephemeral(stream, event) => registry.tell(&stream, event, flush),
+                ChannelMessage::Ephemeral(stream, event) => registry.dispatch_ephemeral(&stream, event, flush),
                 ChannelMessage::Erased(stream) => registry.sync(&stream),
                 ChannelMessage::Moved(stream) => {
                     registry.sync_followed(&stream);
@@ -263,8 +263,8 @@ impl Joined {
     }
 
     fn hear(&self, control: &Control) {
-        let meeting = Meeting { store: self.membership.store.clone(), node: self.membership.scope.node() };
-        if !self.membership.presence.hear(control, meeting) {
+        let channel = ControlChannel { store: self.membership.store.clone(), node: self.membership.scope.node() };
+        if !self.membership.presence.hear(control, channel) {
             // A node of a newer version says more than this one understands.
             tracing::debug!(?control, "a message that is not understood");
         }

@@ -240,7 +240,7 @@ async fn open_store(
         match RedisStore::connect(url.expose(), &settings.prefix, rules.clone(), position_time).await {
             Ok(store) => {
                 let store = match links {
-                    Some(linking) => store.with_bypass(linking.links.clone()),
+                    Some(linking) => store.with_direct_path(linking.links.clone()),
                     None => store,
                 };
                 return Ok(Opened { store: Arc::new(store), regions: None });

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::Meeting;
+use super::ControlChannel;
 use crate::dispatch::Registry;
 use crate::model::StreamName;
 use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
@@ -39,7 +39,7 @@ const MAX_ANSWERING: usize = 256;
 pub const MAX_FOLLOWERS: usize = 1000;
 
 /// All connections of a node, whatever they follow.
-pub trait Crowd: Send + Sync + 'static {
+pub trait ConnectionIndex: Send + Sync + 'static {
     /// How many there are.
     fn count(&self) -> usize;
 
@@ -126,7 +126,7 @@ pub struct Census {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
     info: NodeInfo,
-    crowd: Arc<dyn Crowd>,
+    index: Arc<dyn ConnectionIndex>,
     /// Who waits for answers, by request.
     waiting: Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
     asking: Semaphore,
@@ -140,13 +140,13 @@ impl Census {
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         info: NodeInfo,
-        crowd: Arc<dyn Crowd>,
+        index: Arc<dyn ConnectionIndex>,
     ) -> Arc<Self> {
         Arc::new(Census {
             store,
             registry,
             info,
-            crowd,
+            index,
             waiting: Mutex::default(),
             asking: Semaphore::new(MAX_ASKING),
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
@@ -163,8 +163,8 @@ impl Census {
     pub async fn ask(&self, wanted: Option<&Wanted>) -> Result<Reports, StoreError> {
         let _turn = self.asking.acquire().await;
         let topic = wanted.map(|wanted| &wanted.topic);
-        let meeting = Meeting::about(topic, &self.store, &self.registry).await?;
-        let (store, own) = (&meeting.store, &meeting.node);
+        let channel = ControlChannel::of(topic, &self.store, &self.registry).await?;
+        let (store, own) = (&channel.store, &channel.node);
         let alive = store.nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
         let mut silent: Vec<NodeId> = alive.filter(|node| *node != **own).collect();
         let (tell, mut told) = mpsc::channel(silent.len().max(1));
@@ -198,11 +198,11 @@ impl Census {
     }
 
     /// A control message came in. False when it is neither a question nor an answer.
-    pub(super) fn hear(self: &Arc<Self>, control: &Control, meeting: Meeting) -> bool {
+    pub(super) fn hear(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
             WHO => {
                 if let Some(question) = read::<Question>(control) {
-                    self.answer(question, meeting);
+                    self.answer(question, channel);
                 }
             }
             HERE => {
@@ -217,7 +217,7 @@ impl Census {
         true
     }
 
-    fn answer(self: &Arc<Self>, question: Question, meeting: Meeting) {
+    fn answer(self: &Arc<Self>, question: Question, channel: ControlChannel) {
         let Ok(turn) = self.answering.clone().try_acquire_owned() else { return };
         let census = self.clone();
         tokio::spawn(async move {
@@ -225,9 +225,9 @@ impl Census {
             let limit = question.limit.min(MAX_FOLLOWERS + 1);
             let wanted = topic.map(|topic| Wanted { topic, after: question.after, limit });
             let answer =
-                Answer { request: question.request, report: census.report(wanted.as_ref(), &meeting.node).await };
+                Answer { request: question.request, report: census.report(wanted.as_ref(), &channel.node).await };
             let asker = NodeId::from(question.from);
-            if let Err(error) = meeting.store.signal(&asker, &message(HERE, &answer)).await {
+            if let Err(error) = channel.store.signal(&asker, &message(HERE, &answer)).await {
                 tracing::debug!(%asker, %error, "a question of another node is not answered");
             }
             drop(turn);
@@ -245,7 +245,7 @@ impl Census {
             region: self.info.region.clone(),
             address: self.info.address.clone(),
             version: self.info.version.clone(),
-            connections: self.crowd.count(),
+            connections: self.index.count(),
             streams: self.registry.streams(),
             followers,
         }
@@ -256,9 +256,9 @@ impl Census {
             return Followers::default();
         }
         let _turn = self.looking.acquire().await;
-        let crowd = self.crowd.clone();
+        let index = self.index.clone();
         // A node with very many connections takes milliseconds to look through them.
-        tokio::task::spawn_blocking(move || crowd.followers(&wanted)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || index.followers(&wanted)).await.unwrap_or_default()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Who is connected to this node, and that the store knows it.
 //!
 //! A connection that names a device takes a place among those of the device before it is let in ([`Place`]),
-//! and gives it back when it ends. [`seats`] is who is here, as a plain value; here stand the store and the
+//! and gives it back when it ends. [`device_slots`] is who is here, as a plain value; here stand the store and the
 //! tasks around it. Places are given back, and claimed again after an outage, in pipelines and off the way of
 //! any socket.
 //!
-//! Those who are let in and those who leave are told on the lifecycle stream, each once: `journal` is what is still
+//! Those who are let in and those who leave are told on the lifecycle stream, each once: `lifecycle` has the queue
 //! to be told, `reconcile` what becomes of it when the store or others say something else, `telling` the task that
 //! does it.
 //!
@@ -15,11 +15,10 @@
 //! sync of the device's stream repeats them.
 
 mod census;
-mod journal;
-mod meeting;
+mod control_channel;
+mod device_slots;
+mod lifecycle;
 mod reconcile;
-mod seats;
-mod telling;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,14 +32,14 @@ use uuid::Uuid;
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
 use crate::model::{Marks, StreamName};
-use crate::store::presence::{Claim, DeviceLimit, KICK, LOOK, Seated, Seating};
+use crate::store::presence::{Claim, Claimed, DeviceLimit, KICK, LOOK, SlotHolder};
 use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
 
-pub use census::{Census, Crowd, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
+pub use census::{Census, ConnectionIndex, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
 
-pub use meeting::Meeting;
-use seats::{Evicted, Seats};
-use telling::Term;
+pub use control_channel::ControlChannel;
+use device_slots::{DeviceSlots, Evicted};
+use lifecycle::Session;
 
 /// What happens within this time shares a pipeline, or a batch.
 const GATHER: Duration = Duration::from_millis(20);
@@ -80,13 +79,13 @@ pub struct Presence {
     registry: Arc<Registry>,
     limit: DeviceLimit,
     census: Arc<Census>,
-    seats: Mutex<Seats>,
+    slots: Mutex<DeviceSlots>,
     /// There are places to give back, or to claim.
     work: Notify,
     /// There is something to tell the lifecycle stream.
     to_tell: Notify,
     /// Whoever tells it holds this.
-    term: tokio::sync::Mutex<Term>,
+    session: tokio::sync::Mutex<Session>,
     /// The store may have lost something that it was told.
     doubtful: AtomicBool,
     /// Full devices that are being looked through.
@@ -98,30 +97,30 @@ pub struct Place {
     presence: Arc<Presence>,
     connection: Uuid,
     /// The device, and the number among those here.
-    seat: Option<(StreamName, u64)>,
+    slot: Option<(StreamName, u64)>,
     /// Why it left, once it has.
     reason: &'static str,
 }
 
 impl Presence {
-    /// Nobody is here yet. `info` is what the node tells of itself, and `crowd` are to be its connections.
+    /// Nobody is here yet. `info` is what the node tells of itself, and `index` are to be its connections.
     pub fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         limit: DeviceLimit,
         info: NodeInfo,
-        crowd: Arc<dyn Crowd>,
+        index: Arc<dyn ConnectionIndex>,
     ) -> Arc<Self> {
-        let census = Census::new(store.clone(), registry.clone(), info, crowd);
+        let census = Census::new(store.clone(), registry.clone(), info, index);
         let presence = Arc::new(Presence {
             store,
             registry,
             limit,
             census,
-            seats: Mutex::default(),
+            slots: Mutex::default(),
             work: Notify::new(),
             to_tell: Notify::new(),
-            term: tokio::sync::Mutex::default(),
+            session: tokio::sync::Mutex::default(),
             doubtful: AtomicBool::new(false),
             looks: Semaphore::new(LOOKS),
         });
@@ -142,21 +141,21 @@ impl Presence {
         transport: &'static str,
     ) -> Result<Place, Eviction> {
         let connection = Uuid::new_v4();
-        let seat = device.map(|device| {
-            let number = self.seats.lock().enter(&device, connection, transport);
+        let slot = device.map(|device| {
+            let number = self.slots.lock().enter(&device, connection, transport);
             (device, number)
         });
         // Made before the store is asked: whoever leaves meanwhile gives the place back.
-        let place = Place { presence: self.clone(), connection, seat, reason: "client" };
-        if let Some((device, number)) = &place.seat {
+        let place = Place { presence: self.clone(), connection, slot, reason: "client" };
+        if let Some((device, number)) = &place.slot {
             if let Err(error) = self.claim(device, *number).await {
                 // Its streams are followed here already, or it would not have come so far: it is let in, as
                 // sockets are kept without a store, and gets its place when the store is back.
                 tracing::debug!(%device, %error, "a connection has no place yet");
-                self.seats.lock().want(device, *number);
+                self.slots.lock().want(device, *number);
                 self.work.notify_one();
             }
-            let evicted = self.seats.lock().evicted(device, *number);
+            let evicted = self.slots.lock().evicted(device, *number);
             if let Some(why) = evicted {
                 return Err(why);
             }
@@ -165,20 +164,20 @@ impl Presence {
     }
 
     async fn claim(&self, device: &StreamName, number: u64) -> Result<(), StoreError> {
-        let Some(wanted) = self.seats.lock().wanted(device, number) else { return Ok(()) };
+        let Some(wanted) = self.slots.lock().wanted(device, number) else { return Ok(()) };
         let claim = Claim {
             connection: wanted.connection,
             node: (*self.registry.node()).clone(),
             transport: wanted.transport,
-            seat: wanted.seat,
+            slot: wanted.slot,
         };
-        let mut seating = self.store.seat(device, &claim, self.limit).await?;
-        if seating == Seating::Full && self.look_through(device).await? {
-            seating = self.store.seat(device, &claim, self.limit).await?;
+        let mut claimed = self.store.claim_slot(device, &claim, self.limit).await?;
+        if claimed == Claimed::Full && self.look_through(device).await? {
+            claimed = self.store.claim_slot(device, &claim, self.limit).await?;
         }
-        let evicted = self.seats.lock().answered(device, number, wanted, seating);
+        let evicted = self.slots.lock().answered(device, number, wanted, claimed);
         self.work.notify_one();
-        tell(evicted);
+        notify(evicted);
         Ok(())
     }
 
@@ -187,9 +186,9 @@ impl Presence {
     /// False when so many devices are being looked through that this one is taken to be full.
     async fn look_through(&self, device: &StreamName) -> Result<bool, StoreError> {
         let Ok(_permit) = self.looks.try_acquire() else { return Ok(false) };
-        let Meeting { store, node: own } = Meeting::about(Some(device), &self.store, &self.registry).await?;
+        let ControlChannel { store, node: own } = ControlChannel::of(Some(device), &self.store, &self.registry).await?;
         let held = self.store.device(device).await?.connections;
-        let others: HashSet<&NodeId> = held.iter().map(|seated| &seated.node).filter(|node| **node != *own).collect();
+        let others: HashSet<&NodeId> = held.iter().map(|holder| &holder.node).filter(|node| **node != *own).collect();
         let look = Control::new(LOOK, device.as_str().to_owned());
         for node in &others {
             store.signal(node, &look).await?;
@@ -202,15 +201,20 @@ impl Presence {
     }
 
     /// Gives back the places of this node that nobody here has.
-    async fn give_back_missing(&self, device: &StreamName, held: &[Seated], own: &NodeId) -> Result<(), StoreError> {
-        let ours = held.iter().filter(|seated| seated.node == *own).map(|seated| seated.connection);
-        let missing = self.seats.lock().missing(device, ours);
+    async fn give_back_missing(
+        &self,
+        device: &StreamName,
+        held: &[SlotHolder],
+        own: &NodeId,
+    ) -> Result<(), StoreError> {
+        let ours = held.iter().filter(|holder| holder.node == *own).map(|holder| holder.connection);
+        let missing = self.slots.lock().missing(device, ours);
         if missing.is_empty() {
             return Ok(());
         }
         tracing::debug!(%device, count = missing.len(), "places outlived their connections");
         let missing: Vec<_> = missing.into_iter().map(|connection| (device.clone(), connection)).collect();
-        self.store.unseat(&missing).await
+        self.store.release_slots(&missing).await
     }
 
     async fn look(&self, device: &StreamName, own: &NodeId) {
@@ -227,17 +231,17 @@ impl Presence {
     }
 
     /// A control message came in that is about somebody's presence. False when it is about something else.
-    pub fn hear(self: &Arc<Self>, control: &Control, meeting: Meeting) -> bool {
+    pub fn hear(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
             KICK => self.hear_kick(control),
             LOOK => match control.text().and_then(|text| text.parse::<StreamName>().ok()) {
                 Some(device) => {
                     let presence = self.clone();
-                    tokio::spawn(async move { presence.look(&device, &meeting.node).await });
+                    tokio::spawn(async move { presence.look(&device, &channel.node).await });
                 }
                 None => tracing::warn!("a request on the node's channel to look makes no sense"),
             },
-            _ => return self.census.hear(control, meeting),
+            _ => return self.census.hear(control, channel),
         }
         true
     }
@@ -254,14 +258,14 @@ impl Presence {
     }
 
     fn mark(&self, device: &StreamName, marks: Marks, at_once: bool) {
-        let evicted = self.seats.lock().mark(device, marks, at_once);
-        tell(evicted);
+        let evicted = self.slots.lock().mark(device, marks, at_once);
+        notify(evicted);
     }
 
     /// The store may have forgotten who is here, or the node has a new id: the places of all such devices are
     /// claimed again.
     pub fn claim_where(&self, concerned: impl Fn(&StreamName) -> bool) {
-        self.seats.lock().want_where(concerned);
+        self.slots.lock().want_where(concerned);
         self.work.notify_one();
         self.doubtful.store(true, Ordering::Relaxed);
         self.to_tell.notify_one();
@@ -269,7 +273,7 @@ impl Presence {
 
     /// The store that knew of a device's places is no longer the one that should: they are claimed in that.
     pub fn claim_all_of(&self, device: &StreamName) {
-        if self.seats.lock().want_all_of(device) {
+        if self.slots.lock().want_all_of(device) {
             self.work.notify_one();
         }
     }
@@ -295,19 +299,19 @@ impl Presence {
 
     /// One step; false when nothing was left to do.
     async fn settle(&self) -> Result<bool, StoreError> {
-        let gone = self.seats.lock().take_gone(BATCH);
+        let gone = self.slots.lock().take_gone(BATCH);
         let mut failure = None;
-        let unseated = self.store.unseat(&gone).await;
+        let released = self.store.release_slots(&gone).await;
         let any_gone = !gone.is_empty();
-        if let Err(error) = unseated {
-            self.seats.lock().put_back_gone(gone);
+        if let Err(error) = released {
+            self.slots.lock().put_back_gone(gone);
             failure = Some(error);
         }
-        let wanted = self.seats.lock().take_wanted(BATCH);
+        let wanted = self.slots.lock().take_wanted(BATCH);
         let claims = wanted.iter().map(|(device, number)| self.claim(device, *number));
         for (answer, (device, number)) in futures_util::future::join_all(claims).await.into_iter().zip(&wanted) {
             if let Err(error) = answer {
-                self.seats.lock().want(device, *number);
+                self.slots.lock().want(device, *number);
                 failure = Some(error);
             }
         }
@@ -318,7 +322,7 @@ impl Presence {
     }
 }
 
-fn tell(evicted: Evicted) {
+fn notify(evicted: Evicted) {
     for (occupant, why) in evicted {
         occupant.evict(why);
     }
@@ -332,9 +336,9 @@ impl Place {
 
     /// The connection is set up: it came, and can be told to go from now on.
     pub fn occupy(&self, occupant: Weak<dyn Occupant>) {
-        let Some((device, number)) = &self.seat else { return };
+        let Some((device, number)) = &self.slot else { return };
         let now_ms = self.presence.now_ms();
-        let evicted = self.presence.seats.lock().occupy(device, *number, occupant.clone(), now_ms);
+        let evicted = self.presence.slots.lock().occupy(device, *number, occupant.clone(), now_ms);
         self.presence.to_tell.notify_one();
         if let (Some(why), Some(occupant)) = (evicted, occupant.upgrade()) {
             occupant.evict(why);
@@ -349,9 +353,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some((device, number)) = &self.seat {
+        if let Some((device, number)) = &self.slot {
             let now_ms = self.presence.now_ms();
-            self.presence.seats.lock().leave(device, *number, self.reason, now_ms);
+            self.presence.slots.lock().leave(device, *number, self.reason, now_ms);
             self.presence.work.notify_one();
             self.presence.to_tell.notify_one();
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{NodeId, StoreError};
 use crate::model::{EventId, StreamKind, StreamName, Time};
 
-/// For how long it is remembered that a node's term ended. A node that slept longer takes it that others told
+/// For how long it is remembered that a node's session ended. A node that slept longer takes it that others told
 /// that its connections were lost.
 pub const REMEMBERED: Duration = Duration::from_secs(86_400);
 
@@ -20,7 +20,7 @@ pub const LOST: &str = "lost";
 
 /// A connection of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whom {
+pub struct ConnectionRef {
     /// The connection.
     pub connection: Uuid,
     /// The device's inbox.
@@ -29,7 +29,7 @@ pub struct Whom {
     pub transport: Cow<'static, str>,
 }
 
-impl Whom {
+impl ConnectionRef {
     /// What the store remembers of it beside its id. Neither a transport nor a name has a space.
     pub fn remembered(&self) -> String {
         format!("{} {}", self.transport, self.device.name())
@@ -39,25 +39,25 @@ impl Whom {
     pub fn recall(connection: Uuid, remembered: &str) -> Option<Self> {
         let (transport, name) = remembered.split_once(' ')?;
         let device = StreamName::new(StreamKind::Device, name).ok()?;
-        Some(Whom { connection, device, transport: transport.to_owned().into() })
+        Some(ConnectionRef { connection, device, transport: transport.to_owned().into() })
     }
 }
 
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
+pub enum LifecycleKind {
     /// It came.
     Connected,
     /// It left, and why.
     Disconnected(&'static str),
 }
 
-impl Happening {
+impl LifecycleKind {
     /// The type of the event.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Happening::Connected => "connected",
-            Happening::Disconnected(_) => "disconnected",
+            LifecycleKind::Connected => "connected",
+            LifecycleKind::Disconnected(_) => "disconnected",
         }
     }
 }
@@ -66,9 +66,9 @@ impl Happening {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Whom it is about.
-    pub whom: Whom,
+    pub whom: ConnectionRef,
     /// What happened.
-    pub happening: Happening,
+    pub kind: LifecycleKind,
     /// The event's data.
     pub data: Bytes,
 }
@@ -87,7 +87,7 @@ struct Data<'a> {
 
 impl Change {
     /// What happened at that time on that node of that region.
-    pub fn new(whom: Whom, happening: Happening, node: &NodeId, region: &str, time: Time) -> Self {
+    pub fn new(whom: ConnectionRef, kind: LifecycleKind, node: &NodeId, region: &str, time: Time) -> Self {
         let data = Data {
             device: whom.device.name(),
             connection: whom.connection,
@@ -95,17 +95,17 @@ impl Change {
             region,
             transport: &whom.transport,
             time: time.to_string(),
-            reason: match happening {
-                Happening::Connected => None,
-                Happening::Disconnected(reason) => Some(reason),
+            reason: match kind {
+                LifecycleKind::Connected => None,
+                LifecycleKind::Disconnected(reason) => Some(reason),
             },
         };
         let data = serde_json::to_vec(&data).expect("it holds only strings").into();
-        Change { whom, happening, data }
+        Change { whom, kind, data }
     }
 }
 
-/// What became of the term before, when one begins.
+/// What became of the session before, when one begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Before {
     /// It goes on under the new id, and so do the numbers of its batches: this one was told last.
@@ -116,17 +116,17 @@ pub enum Before {
     Moved(NodeId),
     /// There was none, or nothing is known of it any more.
     Unknown,
-    /// Others ended the term that was to begin.
+    /// Others ended the session that was to begin.
     Over,
 }
 
-/// What the store says when a term begins.
+/// What the store says when a session begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     /// What became of the one before.
     pub before: Before,
-    /// When the stream was born: another than before when the store has forgotten everything.
-    pub born: EventId,
+    /// When the stream was epoch: another than before when the store has forgotten everything.
+    pub epoch: EventId,
 }
 
 /// What became of a batch.
@@ -134,7 +134,7 @@ pub struct Begun {
 pub enum Told {
     /// All up to the one of this number were told, now or before.
     UpTo(u64),
-    /// The node's term is over, or unknown. Nothing was told.
+    /// The node's session is over, or unknown. Nothing was told.
     Over,
     /// The store lost what came after the batch of this number. Nothing was told.
     Behind(u64),
@@ -143,14 +143,14 @@ pub enum Told {
 /// The lifecycle stream, and beside it what each node has open there: connections of which it was told that they
 /// came, and not that they left.
 ///
-/// A node tells in numbered batches during its term, and others end that when they clean up after the node. An
+/// A node tells in numbered batches during its session, and others end that when they clean up after the node. An
 /// event, what is open and the batch's number change in one step, so whoever tells something again, the node
 /// itself, a survivor or a node that slept, tells nothing twice.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
-    /// A node's term begins, under a lease that it holds in `region` (empty where there is one only); its connections
+    /// A node's session begins, under a lease that it holds in `region` (empty where there is one only); its connections
     /// had `before` for their node until now.
-    async fn begin_term(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError>;
+    async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError>;
 
     /// Tells changes of a node's connections, in order: all or none of them. Batches are numbered from 1 on, and
     /// one whose answer did not come is told again under its number before the next. Without any changes this only
@@ -158,17 +158,17 @@ pub trait Lifecycle: Send + Sync {
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError>;
 
     /// All that a node has open.
-    async fn open(&self, node: &NodeId) -> Result<Vec<Whom>, StoreError>;
+    async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError>;
 
-    /// Ends the term of a node of this region, if it began there. Returns some of what it left open, at most `limit`;
+    /// Ends the session of a node of this region, if it began there. Returns some of what it left open, at most `limit`;
     /// more is never opened.
-    async fn end_term(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<Whom>, StoreError>;
+    async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError>;
 
     /// Tells that connections were lost which a node left open, unless that was told.
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// Nodes of this region whose terms were not ended.
-    async fn terms(&self, region: &str) -> Result<Vec<NodeId>, StoreError>;
+    /// Nodes of this region whose sessions were not ended.
+    async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError>;
 }
 
 #[cfg(test)]
@@ -178,15 +178,15 @@ mod tests {
     #[test]
     fn what_is_remembered_of_a_connection_is_enough_to_tell_that_it_was_lost() {
         let connection = Uuid::new_v4();
-        let whom = Whom { connection, device: "device:a@b.c".parse().unwrap(), transport: "sse".into() };
-        assert_eq!(Whom::recall(connection, &whom.remembered()), Some(whom.clone()));
+        let whom = ConnectionRef { connection, device: "device:a@b.c".parse().unwrap(), transport: "sse".into() };
+        assert_eq!(ConnectionRef::recall(connection, &whom.remembered()), Some(whom.clone()));
         let node = NodeId::from("n1".to_owned());
-        let change = Change::new(whom, Happening::Disconnected(LOST), &node, "eu", Time::from_ms(1000));
+        let change = Change::new(whom, LifecycleKind::Disconnected(LOST), &node, "eu", Time::from_ms(1000));
         let expected = serde_json::json!({
             "device": "a@b.c", "connection": connection, "node": "n1", "region": "eu", "transport": "sse",
             "time": "1970-01-01T00:00:01.000Z", "reason": "lost",
         });
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&change.data).unwrap(), expected);
-        assert_eq!(Whom::recall(connection, "sse"), None);
+        assert_eq!(ConnectionRef::recall(connection, "sse"), None);
     }
 }

@@ -7,17 +7,17 @@
 //! - [`Presence`]: who is connected;
 //! - [`Lifecycle`]: telling who connects and disconnects;
 //! - [`Producers`]: who publishes, and means to be missed;
-//! - [`Turns`]: what one node at a time does for all, and how far the webhook got.
+//! - [`Leaders`]: what one node at a time does for all, and how far the webhook got.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
 //! for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same
 //! behaviour.
 
-mod bypass;
 mod clock;
 mod control;
-mod habits;
+mod direct;
 mod ingress;
+mod leader;
 pub mod lifecycle;
 mod mailbox;
 pub mod memory;
@@ -25,7 +25,7 @@ pub mod presence;
 pub mod producers;
 pub mod redis;
 mod retention;
-mod turns;
+mod send_history;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,16 +40,16 @@ use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
 
-pub use bypass::{Bypass, DETOUR_TIME, Reach};
 pub use clock::StoreClock;
 pub use control::Control;
-pub use habits::Habits;
+pub use direct::{DIRECT_TIME, DirectPath, DirectRoutes};
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
+pub use leader::{Checkpoint, JobKind, Leaders};
 pub use lifecycle::Lifecycle;
 pub use presence::Presence;
 pub use producers::Producers;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
-pub use turns::{Handover, Turns, Work};
+pub use send_history::SendHistory;
 
 /// Most events in one page.
 pub const PAGE_EVENTS: usize = 128;
@@ -145,13 +145,13 @@ pub trait EventLog: Send + Sync {
 
     /// Tells an event to every node that has a route, at most once, and stores nothing. Gives the number of
     /// nodes that were told.
-    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError>;
+    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError>;
 
     /// Asserts the route, then reads what is newer than `head`, in one step: attach (no head yet),
     /// resume, reconnect and repair are all this operation.
     ///
     /// Without a head the page has no events, and `last` is where the stream stands now. On a stream that
-    /// is touched for the first time, that is the id it is born with.
+    /// is touched for the first time, that is the id it begins with.
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError>;
 
     /// Syncs many streams at once, each for itself: `answered` is given the place of each among `due`, with its
@@ -165,7 +165,7 @@ pub trait EventLog: Send + Sync {
 
     /// Finds out what became of a history that was seen up to `head` and no longer continues from there.
     ///
-    /// `seen` are ids known to have been events of it, newest first, and `born` is the stream's birth id
+    /// `seen` are ids known to have been events of it, newest first, and `epoch` is the stream's epoch id
     /// when it was followed. If the log still has `head`, or lost only what is older than all it keeps,
     /// this is a plain read after `head`. Otherwise history was lost that had been shown: the newest of
     /// `seen` that the log still has becomes the [`Fork`](crate::model::Fork)'s ancestor (when nothing of
@@ -178,7 +178,7 @@ pub trait EventLog: Send + Sync {
         &self,
         stream: &StreamName,
         head: EventId,
-        born: EventId,
+        epoch: EventId,
         seen: &[EventId],
     ) -> Result<Page, StoreError>;
 
@@ -280,7 +280,7 @@ pub struct NodeLease {
 /// What became of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease holds for another term; so many nodes are known.
+    /// The lease holds for another session; so many nodes are known.
     Held { nodes: u32 },
     /// There was no lease to renew: it lapsed, or the store lost it. The node has to take a new id.
     Gone,
@@ -306,7 +306,7 @@ pub trait Leases: Send + Sync {
 }
 
 /// A region's store.
-pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + Habits {
+pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + SendHistory {
     /// What it is, for people: `embedded` or a Redis address without its password.
     fn describe(&self) -> String;
 
@@ -323,7 +323,7 @@ pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + Habits {
     }
 
     /// Works that one node of this one's region does at a time.
-    fn turns(&self) -> &dyn Turns;
+    fn leaders(&self) -> &dyn Leaders;
 }
 
 /// Why the store did not do what it was asked.

@@ -51,23 +51,23 @@ pub struct Claim {
     /// How it is connected.
     pub transport: &'static str,
     /// The place it had before, which is asserted again.
-    pub seat: Option<Seat>,
+    pub slot: Option<Slot>,
 }
 
 /// A connection's place among those of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat {
-    /// Above those of all connections that were seated before.
+pub struct Slot {
+    /// Above those of all connections that claimed a slot before.
     pub stamp: u64,
-    /// When it was seated first, on the store's clock in milliseconds since 1970.
+    /// When it first claimed its slot, on the store's clock in milliseconds since 1970.
     pub since_ms: u64,
 }
 
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seating {
+pub enum Claimed {
     /// It has its place.
-    Seated(Seat),
+    Granted(Slot),
     /// The device has as many connections as it may.
     Full,
     /// It was told to go before it asserted its place again.
@@ -76,7 +76,7 @@ pub enum Seating {
 
 /// A connection of a device, as it is known to all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seated {
+pub struct SlotHolder {
     /// The connection.
     pub connection: Uuid,
     /// Where it is.
@@ -84,14 +84,14 @@ pub struct Seated {
     /// How it is connected.
     pub transport: String,
     /// Its place.
-    pub seat: Seat,
+    pub slot: Slot,
 }
 
 /// What is known of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceState {
     /// Its connections, oldest first.
-    pub connections: Vec<Seated>,
+    pub connections: Vec<SlotHolder>,
     /// Where its inbox stands; `None` when nobody ever used it.
     pub last: Option<EventId>,
 }
@@ -102,10 +102,10 @@ pub struct DeviceState {
 pub trait Presence: Send + Sync {
     /// Gives a connection its place among those of its device, or asserts the one it has. Over the limit, the
     /// nodes of those that give way are told with a `!kick` message.
-    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError>;
+    async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError>;
 
     /// Takes connections' places away.
-    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError>;
+    async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError>;
 
     /// Tells all connections that a device has now to go: their nodes with a `!kick` message, and with the
     /// next sync those whom that does not reach. Returns how many there are.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{CloseReason, Connection};
 use crate::dispatch::Sink as _;
-use crate::presence::{Crowd, Follower, Followers, Wanted};
+use crate::presence::{ConnectionIndex, Follower, Followers, Wanted};
 
 /// Connections are spread over so many buckets, and one bucket is pinged at a time, so that pings are a
 /// steady trickle and one timer serves them all.
@@ -116,7 +116,7 @@ impl Connections {
     }
 }
 
-impl Crowd for Connections {
+impl ConnectionIndex for Connections {
     fn count(&self) -> usize {
         Connections::count(self)
     }

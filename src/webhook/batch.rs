@@ -137,7 +137,7 @@ mod tests {
             superseded: Vec::new(),
             more: false,
             erased: None,
-            born: id(1),
+            epoch: id(1),
             fork: None,
             marks: Default::default(),
             now_ms: 1000,

@@ -1,4 +1,4 @@
-//! A turn at delivering: from the place that the store knows until the turn is over.
+//! One leadership of delivering: from the place that the store knows until the leadership ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use super::batch::{self, Batch, MAX_EVENTS, Next};
 use super::receiver::{Answer, Failure, Receiver};
 use crate::backoff::Backoff;
 use crate::dispatch::chain::Chain;
+use crate::leader::{End, Job, Leadership};
 use crate::metrics::Metrics;
 use crate::model::{EventId, Page, Start, StreamName};
-use crate::store::{Handover, Store, StoreError};
-use crate::turns::{End, Shift, Turn};
+use crate::store::{Checkpoint, Store, StoreError};
 
 /// How often the stream is looked at while nothing is under way. What comes within that time goes out together.
 const LOOK: Duration = Duration::from_millis(250);
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What a node knows of delivering, over all its turns.
+/// What a node knows of delivering, over all its leaderships.
 pub struct Delivering {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
@@ -40,7 +40,7 @@ pub struct Delivering {
 /// A place in the stream, and what the store knows of it.
 struct Place {
     chain: Chain,
-    handover: Option<Handover>,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Delivering {
@@ -50,14 +50,18 @@ impl Delivering {
         Delivering { store, metrics, receiver, stream, known: None, gone: false, failing: false, progress: false }
     }
 
-    async fn deliver(&mut self, turn: &mut Turn<'_>, stop: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
+    async fn deliver(
+        &mut self,
+        leadership: &mut Leadership<'_>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<End, StoreError> {
         let mut place = self.begin().await?;
         loop {
-            if !turn.keep().await? {
+            if !leadership.renew().await? {
                 return Ok(End::Lost);
             }
             if self.gone {
-                if rest(turn.renewal(), stop).await {
+                if rest(leadership.renewal(), stop).await {
                     return Ok(End::Stopped);
                 }
                 continue;
@@ -67,32 +71,32 @@ impl Delivering {
                 Next::Nothing => {
                     self.metrics.webhook.lag_seconds.set(0.0);
                     // What came before the node was told to stop is gone out by now.
-                    if rest(turn.renewal().min(Instant::now() + LOOK), stop).await {
+                    if rest(leadership.renewal().min(Instant::now() + LOOK), stop).await {
                         return Ok(End::Stopped);
                     }
                 }
                 Next::Passed(after) => {
-                    if !self.go_on(turn, &mut place, Handover::at(after.position())).await? {
+                    if !self.go_on(leadership, &mut place, Checkpoint::at(after.position())).await? {
                         return Ok(End::Lost);
                     }
                     place.chain = after;
                 }
                 Next::Batch(batch) => {
-                    let sent = Handover { position: place.chain.position(), sent: Some(batch.after.position()) };
-                    if !self.go_on(turn, &mut place, sent).await? {
+                    let sent = Checkpoint { position: place.chain.position(), sent: Some(batch.after.position()) };
+                    if !self.go_on(leadership, &mut place, sent).await? {
                         return Ok(End::Lost);
                     }
-                    if let Some(end) = self.send(&batch, page.now_ms, turn, stop).await? {
+                    if let Some(end) = self.send(&batch, page.now_ms, leadership, stop).await? {
                         return Ok(end);
                     }
                     if self.gone {
                         continue;
                     }
-                    if !self.go_on(turn, &mut place, Handover::at(batch.after.position())).await? {
+                    if !self.go_on(leadership, &mut place, Checkpoint::at(batch.after.position())).await? {
                         return Ok(End::Lost);
                     }
                     place.chain = batch.after;
-                    self.known = Some((batch.after.position(), page.born));
+                    self.known = Some((batch.after.position(), page.epoch));
                     self.progress = true;
                 }
             }
@@ -101,15 +105,15 @@ impl Delivering {
 
     /// Where delivery goes on.
     async fn begin(&self) -> Result<Place, StoreError> {
-        let handover = self.store.turns().handover(&self.stream).await?;
-        let position = match (handover, self.known) {
-            (Some(handover), _) => handover.position,
+        let checkpoint = self.store.leaders().checkpoint(&self.stream).await?;
+        let position = match (checkpoint, self.known) {
+            (Some(checkpoint), _) => checkpoint.position,
             (None, Some((position, _))) => position,
             // For the first time: with the oldest event that is kept, as whoever asks to be told of connects does
             // not want to miss those of the minute in which the nodes start.
             (None, None) => self.store.read(&self.stream, Start::Earliest, 1).await?.from,
         };
-        Ok(Place { chain: Chain::at(position), handover })
+        Ok(Place { chain: Chain::at(position), checkpoint })
     }
 
     /// What the stream has after a position.
@@ -119,28 +123,28 @@ impl Delivering {
             return Ok(page);
         }
         // The store lost events that were told already, or all: no new ones may get their ids.
-        let born = self.known.map_or(page.born, |(_, born)| born);
-        self.store.recover(&self.stream, position, born, &[]).await
+        let epoch = self.known.map_or(page.epoch, |(_, epoch)| epoch);
+        self.store.recover(&self.stream, position, epoch, &[]).await
     }
 
     /// Writes down where delivery is now. False: it is not this node's to say.
-    async fn go_on(&self, turn: &Turn<'_>, place: &mut Place, to: Handover) -> Result<bool, StoreError> {
-        if place.handover == Some(to) {
+    async fn go_on(&self, leadership: &Leadership<'_>, place: &mut Place, to: Checkpoint) -> Result<bool, StoreError> {
+        if place.checkpoint == Some(to) {
             return Ok(true);
         }
-        let moved = self.store.turns().hand_over(&self.stream, turn.node(), place.handover, to).await?;
+        let moved = self.store.leaders().advance(&self.stream, leadership.node(), place.checkpoint, to).await?;
         if moved {
-            place.handover = Some(to);
+            place.checkpoint = Some(to);
         }
         Ok(moved)
     }
 
-    /// Sends a batch until it is taken. Otherwise it says how the turn ended, or the receiver is gone.
+    /// Sends a batch until it is taken. Otherwise it says how the leadership ended, or the receiver is gone.
     async fn send(
         &mut self,
         batch: &Batch,
         now_ms: u64,
-        turn: &mut Turn<'_>,
+        leadership: &mut Leadership<'_>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Option<End>, StoreError> {
         let read = Instant::now();
@@ -148,7 +152,7 @@ impl Delivering {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             self.metrics.webhook.lag_seconds.set((waited + read.elapsed()).as_secs_f64());
-            match self.post(batch, turn).await? {
+            match self.post(batch, leadership).await? {
                 None => return Ok(Some(End::Lost)),
                 Some(Answer::Taken) => {
                     self.taken(batch);
@@ -164,10 +168,10 @@ impl Delivering {
                     let until = Instant::now() + wait;
                     while Instant::now() < until {
                         self.metrics.webhook.lag_seconds.set((waited + read.elapsed()).as_secs_f64());
-                        if rest(until.min(turn.renewal()), stop).await {
+                        if rest(until.min(leadership.renewal()), stop).await {
                             return Ok(Some(End::Stopped));
                         }
-                        if !turn.keep().await? {
+                        if !leadership.renew().await? {
                             return Ok(Some(End::Lost));
                         }
                     }
@@ -176,14 +180,14 @@ impl Delivering {
         }
     }
 
-    /// Sends a batch once, and keeps the turn meanwhile. `None`: the turn is lost.
-    async fn post(&self, batch: &Batch, turn: &mut Turn<'_>) -> Result<Option<Answer>, StoreError> {
+    /// Sends a batch once, and renews the leadership meanwhile. `None`: it is lost.
+    async fn post(&self, batch: &Batch, leadership: &mut Leadership<'_>) -> Result<Option<Answer>, StoreError> {
         let post = self.receiver.post(batch);
         tokio::pin!(post);
         loop {
             tokio::select! {
                 answer = &mut post => return Ok(Some(answer)),
-                () = tokio::time::sleep_until(turn.renewal().into()) => if !turn.keep().await? {
+                () = tokio::time::sleep_until(leadership.renewal().into()) => if !leadership.renew().await? {
                     return Ok(None);
                 }
             }
@@ -227,7 +231,7 @@ impl Delivering {
 /// What comes next at a place. Where all is gone of what had been sent before, and what is there is beyond, it is
 /// no longer asked for just that.
 fn next(place: &Place, page: &Page) -> Next {
-    let sent = place.handover.and_then(|handover| handover.sent);
+    let sent = place.checkpoint.and_then(|checkpoint| checkpoint.sent);
     match batch::next(place.chain, page, sent) {
         Next::Nothing if sent.is_some() => batch::next(place.chain, page, None),
         next => next,
@@ -243,11 +247,11 @@ async fn rest(until: Instant, stop: &mut watch::Receiver<bool>) -> bool {
 }
 
 #[async_trait]
-impl Shift for Delivering {
-    async fn work(&mut self, mut turn: Turn<'_>, stop: &mut watch::Receiver<bool>) -> End {
+impl Job for Delivering {
+    async fn run(&mut self, mut leadership: Leadership<'_>, stop: &mut watch::Receiver<bool>) -> End {
         self.metrics.webhook.delivering.set(1);
         self.progress = false;
-        let end = self.deliver(&mut turn, stop).await;
+        let end = self.deliver(&mut leadership, stop).await;
         // Whoever delivers now tells how far behind it is.
         self.metrics.webhook.delivering.set(0);
         self.metrics.webhook.lag_seconds.set(0.0);

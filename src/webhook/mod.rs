@@ -4,7 +4,7 @@
 //! lifecycle stream -> page -> batch (what goes out next) -> receiver (signed, one at a time) -> written down
 //! ```
 //!
-//! One node of a region delivers at a time ([`turns`]). [`delivery`] is such a turn: it reads on from where
+//! One node of a region delivers at a time ([`leader`]). [`delivery`] is what it does then: it reads on from where
 //! the store says that delivery is, makes a [`batch`] of what comes next, writes down what it is going to
 //! send, sends it until it is taken, and writes down that it was. Whoever goes on after a crash in between sends
 //! the same batch once more, under the same `webhook-id`: at least once, and the receiver can tell.
@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dispatch::Registry;
-use crate::store::{Store, Work};
-use crate::turns::{self, Turns};
+use crate::leader::{self, Election};
+use crate::store::{JobKind, Store};
 
 use delivery::Delivering;
 
@@ -33,10 +33,10 @@ pub use receiver::{Receiver, ReceiverError};
 pub use signing::{SigningKeys, SigningKeysError};
 pub use target::{Target, TargetError};
 
-/// Begins to take turns at delivering.
-pub fn begin(store: Arc<dyn Store>, registry: Arc<Registry>, receiver: Receiver, lease: Duration) -> Turns {
-    Turns::begin(|stopped| async move {
+/// Starts the candidacy for delivering.
+pub fn begin(store: Arc<dyn Store>, registry: Arc<Registry>, receiver: Receiver, lease: Duration) -> Election {
+    Election::start(|stopped| async move {
         let mut delivering = Delivering::new(store.clone(), registry.metrics().clone(), receiver);
-        turns::take(&*store, &registry, Work::Webhook, lease, &mut delivering, stopped).await;
+        leader::campaign(&*store, &registry, JobKind::Webhook, lease, &mut delivering, stopped).await;
     })
 }

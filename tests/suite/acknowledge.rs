@@ -74,7 +74,7 @@ async fn an_inbox_that_overflowed_before_it_was_read_is_told_as_a_gap(world: Wor
     let [node, other] = world.nodes(&[("WHIMBREL_RETENTION", "*=10/3600"), ("WHIMBREL_RING_BYTES", "0")]);
     let inbox = world.wanted(&["device:42"]).after("ack");
     // What nobody ever acknowledged begins with the stream itself.
-    let born = inbox.connect(&node).await.cursor().id().to_owned();
+    let epoch = inbox.connect(&node).await.cursor().id().to_owned();
     let ids = node.publish_all("device:42", 0..300).await;
     // What the node has in its hands already is not missed, whatever the store trims.
     node.metric_is("dispatched_total", 300.0).await;
@@ -86,7 +86,7 @@ async fn an_inbox_that_overflowed_before_it_was_read_is_told_as_a_gap(world: Wor
         reason: "trimmed".into(),
     };
     let mut client = inbox.connect(&other).await;
-    assert_eq!(client.gap().await, gap(&born));
+    assert_eq!(client.gap().await, gap(&epoch));
     assert_eq!(client.event().await.id, kept);
     assert_eq!(acked(&node, &ids[4]).await, json!(ids[4]));
     let mut client = inbox.connect(&other).await;

@@ -9,8 +9,8 @@ use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, 
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
 use whimbrel::store::{
-    ChannelMessage, Handover, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Route, Store,
-    StoreError, Subscription, Work,
+    ChannelMessage, Checkpoint, JobKind, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Route,
+    Store, StoreError, Subscription,
 };
 
 use crate::support::redis::RedisServer;
@@ -151,7 +151,7 @@ async fn ids_ascend_and_prev_chains_even_within_a_millisecond(store: &impl Store
     let batch = vec![(stream.clone(), draft("1")); 300];
     let told: Vec<EventId> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
     assert!(told.is_sorted_by(|a, b| a < b));
-    let mut position = store.read(&stream, Start::Last(0), 1).await.unwrap().born;
+    let mut position = store.read(&stream, Start::Last(0), 1).await.unwrap().epoch;
     let mut read = Vec::new();
     loop {
         let page = store.read(&stream, Start::After(position), 100).await.unwrap();
@@ -170,15 +170,15 @@ async fn ids_ascend_and_prev_chains_even_within_a_millisecond(store: &impl Store
 
 async fn a_first_touch_gives_a_birth_id_that_stays(store: &impl Store) {
     let stream = stream("topic:new");
-    let born = store.sync(&stream, &route(&NodeId::random(), 1), None).await.unwrap();
-    assert!(born.last > EventId::new(1, 0));
-    assert_eq!((born.last, born.first, born.fork), (born.born, None, None));
-    let again = store.read(&stream, Start::After(born.last), 10).await.unwrap();
-    assert_eq!((again.last, again.born, again.events.len(), again.more), (born.last, born.born, 0, false));
-    assert!(again.now_ms >= born.now_ms && born.now_ms >= born.born.ms);
+    let epoch = store.sync(&stream, &route(&NodeId::random(), 1), None).await.unwrap();
+    assert!(epoch.last > EventId::new(1, 0));
+    assert_eq!((epoch.last, epoch.first, epoch.fork), (epoch.epoch, None, None));
+    let again = store.read(&stream, Start::After(epoch.last), 10).await.unwrap();
+    assert_eq!((again.last, again.epoch, again.events.len(), again.more), (epoch.last, epoch.epoch, 0, false));
+    assert!(again.now_ms >= epoch.now_ms && epoch.now_ms >= epoch.epoch.ms);
     let id = store.publish(&stream, &draft("1")).await.unwrap().id;
-    let page = store.read(&stream, Start::After(born.last), 10).await.unwrap();
-    assert_eq!((page.events[0].prev, page.last, page.born), (born.born, id, born.born));
+    let page = store.read(&stream, Start::After(epoch.last), 10).await.unwrap();
+    assert_eq!((page.events[0].prev, page.last, page.epoch), (epoch.epoch, id, epoch.epoch));
 }
 
 async fn attach_tells_last_and_then_publishes_reach_the_channel_in_order(store: &impl Store) {
@@ -287,13 +287,13 @@ async fn reading_begins_where_it_is_told(store: &impl Store) {
     let told = publish(store, &stream, 20).await;
     let read = async |start| store.read(&stream, start, 100).await.unwrap();
     let earliest = read(Start::Earliest).await;
-    assert_eq!((ids(&earliest), earliest.from), (told.clone(), earliest.born));
+    assert_eq!((ids(&earliest), earliest.from), (told.clone(), earliest.epoch));
     let after = read(Start::After(told[4])).await;
     assert_eq!((ids(&after), after.from), (told[5..].to_vec(), told[4]));
     let last = read(Start::Last(3)).await;
     assert_eq!((ids(&last), last.from, last.more), (told[17..].to_vec(), told[16], false));
     let all = read(Start::Last(500)).await;
-    assert_eq!((ids(&all), all.from), (told.clone(), all.born));
+    assert_eq!((ids(&all), all.from), (told.clone(), all.epoch));
     let none = read(Start::Last(0)).await;
     assert_eq!((none.events.len(), none.from, none.more), (0, told[19], false));
     let paged = store.read(&stream, Start::Last(10), 4).await.unwrap();
@@ -326,7 +326,7 @@ async fn trimming_keeps_at_least_what_is_said_and_first_tells(store: &impl Store
     let overtaken = store.read(&stream, Start::After(told[2]), 300).await.unwrap();
     assert_eq!((overtaken.from, ids(&overtaken)), (told[2], ids(&page)));
     // Trimming is no loss: nobody is to be told of a fork.
-    let recovered = store.recover(&stream, told[2], page.born, &[told[2], told[1]]).await.unwrap();
+    let recovered = store.recover(&stream, told[2], page.epoch, &[told[2], told[1]]).await.unwrap();
     assert_eq!((recovered.from, recovered.fork, recovered.last), (told[2], None, told[299]));
 }
 
@@ -338,7 +338,7 @@ async fn a_log_that_expires_leaves_its_position_behind(store: &impl Store) {
     })
     .await;
     assert_eq!((page.last, page.from, page.events.len()), (told[1], told[1], 0));
-    let recovered = store.recover(&stream, told[1], page.born, &told).await.unwrap();
+    let recovered = store.recover(&stream, told[1], page.epoch, &told).await.unwrap();
     assert_eq!((recovered.last, recovered.fork), (told[1], None));
     let id = store.publish(&stream, &draft("1")).await.unwrap().id;
     let page = store.read(&stream, Start::After(told[1]), 10).await.unwrap();
@@ -446,10 +446,10 @@ async fn pages_say_what_is_superseded_and_what_has_expired(store: &impl Store) {
     assert_eq!((ids(&before), &before.superseded[..]), (told[..5].to_vec(), &superseded[..]));
     let synced = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
     assert_eq!(synced.superseded, [told[3]]);
-    let recovered = store.recover(&stream, told[2], synced.born, &[told[2]]).await.unwrap();
+    let recovered = store.recover(&stream, told[2], synced.epoch, &[told[2]]).await.unwrap();
     assert_eq!(recovered.superseded, [told[3]]);
     let since = store.read(&stream, Start::Since(told[0].ms), 100).await.unwrap();
-    assert_eq!((since.from, since.events[0].id), (since.born, told[0]));
+    assert_eq!((since.from, since.events[0].id), (since.epoch, told[0]));
     let since = store.read(&stream, Start::Since(told[5].ms + 1), 100).await.unwrap();
     assert_eq!((since.from, since.events.len()), (told[5], 0));
 }
@@ -472,10 +472,10 @@ async fn the_newest_of_256_collapse_keys_are_known(store: &impl Store) {
 async fn an_event_that_is_told_is_not_stored(store: &impl Store) {
     let (stream, node) = (stream("topic:a"), NodeId::random());
     let (kind, data): (EventType, Bytes) = ("typing".parse().unwrap(), "{\n}".into());
-    assert_eq!(store.tell(&stream, &kind, &data).await, Ok(0));
+    assert_eq!(store.publish_ephemeral(&stream, &kind, &data).await, Ok(0));
     let mut subscription = store.subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
-    assert_eq!(store.tell(&stream, &kind, &data).await, Ok(1));
+    assert_eq!(store.publish_ephemeral(&stream, &kind, &data).await, Ok(1));
     let messages = in_time("a message", subscription.next(64)).await.unwrap();
     let expected = ChannelMessage::Ephemeral(stream.clone(), Arc::new(Event::ephemeral(kind, data)));
     assert_eq!(messages, [expected]);
@@ -487,8 +487,8 @@ async fn an_acknowledged_position_moves_only_forward_and_never_above_last(store:
     let stream = stream("device:1");
     let acknowledge = async |id: Option<EventId>| store.acknowledge(&stream, id).await.unwrap();
     let first = acknowledge(None).await;
-    assert_eq!((first.acked, first.last, first.position()), (None, first.born, first.born));
-    for id in [EventId::ZERO, first.born, EventId::new(u64::MAX, u64::MAX)] {
+    assert_eq!((first.acked, first.last, first.position()), (None, first.epoch, first.epoch));
+    for id in [EventId::ZERO, first.epoch, EventId::new(u64::MAX, u64::MAX)] {
         assert_eq!(acknowledge(Some(id)).await, first, "there is nothing to be acknowledged yet");
     }
     let told = publish(store, &stream, 10).await;
@@ -501,7 +501,7 @@ async fn an_acknowledged_position_moves_only_forward_and_never_above_last(store:
         (told[9], told[9]),
     ] {
         let after = acknowledge(Some(id)).await;
-        assert_eq!((after.acked, after.last, after.born), (Some(acked), told[9], first.born), "{id}");
+        assert_eq!((after.acked, after.last, after.epoch), (Some(acked), told[9], first.epoch), "{id}");
     }
     assert_eq!(acknowledge(None).await.position(), told[9]);
     publish(store, &stream, 1).await;
@@ -574,7 +574,7 @@ async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
     assert_eq!(messages, [ChannelMessage::Erased(stream.clone())]);
     let page = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
     assert_eq!((page.events.len(), page.last, page.first), (0, told[2], None));
-    assert_eq!((page.erased, page.born), (Some(told[2]), attached.born));
+    assert_eq!((page.erased, page.epoch), (Some(told[2]), attached.epoch));
     assert_eq!(store.inbox(&stream).await.unwrap().standing.acked, Some(told[0]));
     assert_eq!(store.read(&stream, Start::After(first), 10).await.unwrap().events, []);
     // What is known of the collapse keys went with the events.
@@ -631,24 +631,24 @@ async fn alive(store: &impl Store) -> Vec<NodeId> {
 }
 
 async fn a_handover_goes_on_only_from_where_it_is(store: &dyn Store) {
-    let (turns, stream, node) = (store.turns(), StreamName::lifecycle(), NodeId::random());
+    let (leaders, stream, node) = (store.leaders(), StreamName::lifecycle(), NodeId::random());
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(store.publish(&stream, &draft("1")).await.unwrap().id);
     }
-    assert_eq!(turns.handover(&stream).await, Ok(None));
-    assert!(turns.hold(Work::Webhook, &node, HOUR).await.unwrap());
-    let first = Handover::at(ids[0]);
-    let sent = Handover { sent: Some(ids[1]), ..first };
+    assert_eq!(leaders.checkpoint(&stream).await, Ok(None));
+    assert!(leaders.acquire(JobKind::Webhook, &node, HOUR).await.unwrap());
+    let first = Checkpoint::at(ids[0]);
+    let sent = Checkpoint { sent: Some(ids[1]), ..first };
     let mut known = None;
-    for to in [first, sent, Handover::at(ids[1])] {
-        assert!(turns.hand_over(&stream, &node, known, to).await.unwrap());
-        assert!(!turns.hand_over(&stream, &node, known, Handover::at(ids[2])).await.unwrap(), "it went on since");
+    for to in [first, sent, Checkpoint::at(ids[1])] {
+        assert!(leaders.advance(&stream, &node, known, to).await.unwrap());
+        assert!(!leaders.advance(&stream, &node, known, Checkpoint::at(ids[2])).await.unwrap(), "it went on since");
         known = Some(to);
-        assert_eq!(turns.handover(&stream).await, Ok(known));
+        assert_eq!(leaders.checkpoint(&stream).await, Ok(known));
     }
     store.erase(&stream).await.unwrap();
-    assert_eq!(turns.handover(&stream).await, Ok(known), "a position outlives the events");
+    assert_eq!(leaders.checkpoint(&stream).await, Ok(known), "a position outlives the events");
 }
 
 async fn what_a_dead_node_left_is_found_and_taken_away(store: &impl Store) {

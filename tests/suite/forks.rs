@@ -16,7 +16,7 @@ use crate::support::redis::RedisServer;
 trait Fragile {
     async fn publish(&mut self) -> EventId;
     async fn sync(&mut self, head: EventId) -> Page;
-    async fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId]) -> Page;
+    async fn recover(&mut self, head: EventId, epoch: EventId, seen: &[EventId]) -> Page;
     async fn read(&mut self, start: Start) -> Page;
     /// A failover to a replica that never got the newest `count` events, nor what came with them.
     async fn lose(&mut self, count: usize);
@@ -52,8 +52,8 @@ impl Fragile for InMemory {
         self.now.sync(&route(&NodeId::random(), 1), Some(head), clock(), step())
     }
 
-    async fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId]) -> Page {
-        self.now.recover(head, born, seen, clock(), step())
+    async fn recover(&mut self, head: EventId, epoch: EventId, seen: &[EventId]) -> Page {
+        self.now.recover(head, epoch, seen, clock(), step())
     }
 
     async fn read(&mut self, start: Start) -> Page {
@@ -87,8 +87,8 @@ impl Fragile for InRedis {
         self.store.sync(&self.stream, &route(&NodeId::random(), 1), Some(head)).await.unwrap()
     }
 
-    async fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId]) -> Page {
-        self.store.recover(&self.stream, head, born, seen).await.unwrap()
+    async fn recover(&mut self, head: EventId, epoch: EventId, seen: &[EventId]) -> Page {
+        self.store.recover(&self.stream, head, epoch, seen).await.unwrap()
     }
 
     async fn read(&mut self, start: Start) -> Page {
@@ -153,16 +153,16 @@ for_each_store! {
     a_position_right_before_the_oldest_event_is_known
 }
 
-/// Five events, of which the last `lost` are lost. Gives the ids and the birth id.
+/// Five events, of which the last `lost` are lost. Gives the ids and the epoch id.
 async fn cut(store: &mut impl Fragile, lost: usize) -> (Vec<EventId>, EventId) {
     let mut told = Vec::new();
     for _ in 0..5 {
         told.push(store.publish().await);
     }
-    let born = store.read(Start::Earliest).await.born;
+    let epoch = store.read(Start::Earliest).await.epoch;
     store.lose(lost).await;
     assert_eq!(store.read(Start::Earliest).await.last, told[4 - lost]);
-    (told, born)
+    (told, epoch)
 }
 
 /// Newest first, as a ring gives them.
@@ -171,9 +171,9 @@ fn seen(told: &[EventId]) -> Vec<EventId> {
 }
 
 async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let page = store.recover(told[4], born, &seen(&told)).await;
-    assert_eq!((page.from, page.events.len(), page.born), (told[2], 0, born));
+    let (told, epoch) = cut(store, 2).await;
+    let page = store.recover(told[4], epoch, &seen(&told)).await;
+    assert_eq!((page.from, page.events.len(), page.epoch), (told[2], 0, epoch));
     assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last }));
     assert!(page.last > told[4]);
     let next = store.publish().await;
@@ -182,15 +182,15 @@ async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl F
 }
 
 async fn whoever_saw_the_lost_tail_reads_on_from_the_ancestor(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    store.recover(told[4], born, &seen(&told)).await;
+    let (told, epoch) = cut(store, 2).await;
+    store.recover(told[4], epoch, &seen(&told)).await;
     let next = store.publish().await;
     for position in [told[3], told[4]] {
         for page in [store.read(Start::After(position)).await, store.sync(position).await] {
             assert_eq!((page.from, ids(&page)), (told[2], vec![next]));
         }
         // A node that knows nothing but its head, such as one that serves a resume.
-        let page = store.recover(position, born, &[]).await;
+        let page = store.recover(position, epoch, &[]).await;
         assert_eq!((page.from, ids(&page), page.last), (told[2], vec![next], next));
     }
     for kept in [told[1], told[2]] {
@@ -199,25 +199,25 @@ async fn whoever_saw_the_lost_tail_reads_on_from_the_ancestor(store: &mut impl F
 }
 
 async fn a_second_report_of_a_fork_only_raises_its_head(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let first = store.recover(told[3], born, &seen(&told[..4])).await;
+    let (told, epoch) = cut(store, 2).await;
+    let first = store.recover(told[3], epoch, &seen(&told[..4])).await;
     let fork = first.fork.unwrap();
-    let second = store.recover(told[4], born, &seen(&told)).await;
+    let second = store.recover(told[4], epoch, &seen(&told)).await;
     assert_eq!((second.last, second.from), (first.last, told[2]));
     // In memory all this may happen within one millisecond, where ids step at random: a head above the mark
     // lies among ids of this history, which readers must not be given again.
     let ancestor = if told[4] > fork.mark { first.last } else { told[2] };
     assert_eq!(second.fork, Some(Fork { head: told[4], ancestor, ..fork }));
-    let third = store.recover(told[3], born, &seen(&told[..4])).await;
+    let third = store.recover(told[3], epoch, &seen(&told[..4])).await;
     assert_eq!((third.last, third.fork), (first.last, second.fork));
 }
 
 async fn whoever_was_told_and_waits_at_the_mark_is_not_told_again(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let first = store.recover(told[4], born, &seen(&told)).await;
+    let (told, epoch) = cut(store, 2).await;
+    let first = store.recover(told[4], epoch, &seen(&told)).await;
     let mark = first.last;
     for _ in 0..2 {
-        let page = store.recover(mark, born, &seen(&told)).await;
+        let page = store.recover(mark, epoch, &seen(&told)).await;
         assert_eq!((page.from, page.fork), (mark, first.fork));
         assert_eq!(store.read(Start::After(mark)).await.from, mark);
         assert_eq!(store.sync(mark).await.from, mark);
@@ -226,71 +226,71 @@ async fn whoever_was_told_and_waits_at_the_mark_is_not_told_again(store: &mut im
 }
 
 async fn what_was_published_before_the_report_is_in_its_page(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
+    let (told, epoch) = cut(store, 2).await;
     let fresh = [store.publish().await, store.publish().await];
-    let page = store.recover(told[4], born, &seen(&told)).await;
+    let page = store.recover(told[4], epoch, &seen(&told)).await;
     assert_eq!((page.from, ids(&page)), (told[2], fresh.to_vec()));
     assert!(page.last > fresh[1] && page.last > told[4]);
     // Who follows the new history stands at its newest event, and finds it there.
-    let page = store.recover(fresh[1], born, &fresh).await;
+    let page = store.recover(fresh[1], epoch, &fresh).await;
     assert_eq!((page.from, page.events.len()), (fresh[1], 0));
 }
 
 async fn a_report_of_what_is_still_there_changes_nothing(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let page = store.recover(told[1], born, &seen(&told[..2])).await;
+    let (told, epoch) = cut(store, 2).await;
+    let page = store.recover(told[1], epoch, &seen(&told[..2])).await;
     assert_eq!((page.from, ids(&page)), (told[1], vec![told[2]]));
     assert_eq!((page.last, page.fork), (told[2], None));
 }
 
 async fn a_flush_is_a_new_birth(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 0).await;
+    let (told, epoch) = cut(store, 0).await;
     store.flush().await;
-    let page = store.recover(told[4], born, &seen(&told)).await;
+    let page = store.recover(told[4], epoch, &seen(&told)).await;
     // Not always above: all this may happen within one millisecond.
-    assert_ne!(page.born, born);
-    assert_eq!((page.from, page.events.len(), page.first), (page.born, 0, None));
+    assert_ne!(page.epoch, epoch);
+    assert_eq!((page.from, page.events.len(), page.first), (page.epoch, 0, None));
     let next = store.publish().await;
-    let again = store.recover(told[3], born, &seen(&told[..4])).await;
-    assert_eq!((again.from, ids(&again), again.born), (page.born, vec![next], page.born));
+    let again = store.recover(told[3], epoch, &seen(&told[..4])).await;
+    assert_eq!((again.from, ids(&again), again.epoch), (page.epoch, vec![next], page.epoch));
 }
 
 async fn after_a_flush_with_a_clock_behind_ids_go_on_above_what_was_shown(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 0).await;
+    let (told, epoch) = cut(store, 0).await;
     // Shown while the clock was an hour ahead.
     let hour = 3_600_000;
     let (shown, newer) = (EventId::new(told[4].ms + hour, 5), EventId::new(told[4].ms + hour, 9));
     store.flush().await;
     let early = store.publish().await;
-    let page = store.recover(shown, born, &[shown, told[4]]).await;
-    assert_eq!((page.from, ids(&page)), (page.born, vec![early]));
+    let page = store.recover(shown, epoch, &[shown, told[4]]).await;
+    assert_eq!((page.from, ids(&page)), (page.epoch, vec![early]));
     // Every chain breaks at a birth: a mark would only tell those of the new history of a loss that is
     // none to them.
     assert_eq!(page.fork, Some(Fork { ancestor: early, head: shown, before: early, mark: early }));
     assert_eq!(page.last, early);
-    let again = store.recover(newer, born, &[newer, shown]).await;
+    let again = store.recover(newer, epoch, &[newer, shown]).await;
     assert_eq!(again.fork.map(|fork| (fork.ancestor, fork.mark)), Some((early, early)));
     let next = store.publish().await;
     assert!(next > newer);
 }
 
 async fn a_tail_that_nothing_is_left_of_forks_at_the_newest_event(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let page = store.recover(told[4], born, &[told[4], told[3]]).await;
+    let (told, epoch) = cut(store, 2).await;
+    let page = store.recover(told[4], epoch, &[told[4], told[3]]).await;
     assert_eq!((page.from, page.events.len()), (told[2], 0));
     assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last }));
     assert!(page.last > told[4]);
 }
 
 async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let first = store.recover(told[4], born, &seen(&told)).await;
+    let (told, epoch) = cut(store, 2).await;
+    let first = store.recover(told[4], epoch, &seen(&told)).await;
     let mut more = vec![told[2]];
     for _ in 0..3 {
         more.push(store.publish().await);
     }
     store.lose(2).await;
-    let second = store.recover(more[3], born, &seen(&more)).await;
+    let second = store.recover(more[3], epoch, &seen(&more)).await;
     assert_eq!(second.from, more[1]);
     let fork = Fork { ancestor: more[1], head: more[3], before: more[1], mark: second.last };
     assert_eq!(second.fork, Some(fork));
@@ -298,7 +298,7 @@ async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fra
 }
 
 async fn a_lost_head_among_newer_ids_is_a_fork_even_when_nothing_else_was_seen(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
+    let (told, epoch) = cut(store, 2).await;
     // In memory all this may happen within one millisecond, where ids step at random.
     let mut below = told[2];
     let mut newest = store.publish().await;
@@ -306,17 +306,17 @@ async fn a_lost_head_among_newer_ids_is_a_fork_even_when_nothing_else_was_seen(s
         below = newest;
         newest = store.publish().await;
     }
-    let page = store.recover(told[4], born, &[]).await;
+    let page = store.recover(told[4], epoch, &[]).await;
     let fork = Fork { ancestor: below, head: told[4], before: newest, mark: page.last };
     assert_eq!((page.from, ids(&page), page.fork), (below, vec![newest], Some(fork)));
     assert!(page.last > newest);
 }
 
 async fn a_second_report_from_far_ahead_lifts_the_ids_but_breaks_no_chain(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let first = store.recover(told[4], born, &seen(&told)).await;
+    let (told, epoch) = cut(store, 2).await;
+    let first = store.recover(told[4], epoch, &seen(&told)).await;
     let shown = EventId::new(told[4].ms + 3_600_000, 5);
-    let second = store.recover(shown, born, &[shown, told[3], told[2]]).await;
+    let second = store.recover(shown, epoch, &[shown, told[3], told[2]]).await;
     assert_eq!((second.from, second.last), (told[2], first.last));
     let next = store.publish().await;
     let page = store.read(Start::After(first.last)).await;
@@ -325,16 +325,16 @@ async fn a_second_report_from_far_ahead_lifts_the_ids_but_breaks_no_chain(store:
 }
 
 async fn a_position_right_before_the_oldest_event_is_known(store: &mut impl Fragile) {
-    let (told, born) = cut(store, 2).await;
-    let mark = store.recover(told[4], born, &seen(&told)).await.last;
+    let (told, epoch) = cut(store, 2).await;
+    let mark = store.recover(told[4], epoch, &seen(&told)).await.last;
     // A second fork takes the place of the first: its mark is now known by the event after it alone.
     let mut more = Vec::new();
     for _ in 0..3 {
         more.push(store.publish().await);
     }
     store.lose(1).await;
-    let second = store.recover(more[2], born, &seen(&more)).await;
-    let again = store.recover(mark, born, &[]).await;
+    let second = store.recover(more[2], epoch, &seen(&more)).await;
+    let again = store.recover(mark, epoch, &[]).await;
     assert_eq!((again.from, again.last, again.fork), (mark, second.last, second.fork));
     assert_eq!(again.events[0].prev, mark);
 }

@@ -280,9 +280,10 @@ async fn what_happens_during_an_outage_of_the_store_is_told_after_it_in_few_batc
     world.redis.as_mut().unwrap().revive();
     assert_eq!(ends(&node, 42, 16).await, vec![end("42", "client"); 26]);
     let mut raw = world.redis.as_ref().unwrap().raw().await;
-    let terms: BTreeMap<String, String> = raw.hgetall(format!("whimbrel:{{{LIFECYCLE}}}:terms")).await.unwrap();
-    let batches = terms.values().find_map(|term| term.strip_prefix("open ")?.split(' ').next()?.parse::<usize>().ok());
-    assert!(batches.unwrap() <= 12, "{terms:?}");
+    let sessions: BTreeMap<String, String> = raw.hgetall(format!("whimbrel:{{{LIFECYCLE}}}:sessions")).await.unwrap();
+    let batches =
+        sessions.values().find_map(|session| session.strip_prefix("open ")?.split(' ').next()?.parse::<usize>().ok());
+    assert!(batches.unwrap() <= 12, "{sessions:?}");
     drop(during);
     assert_eq!(ends(&node, 42, 1).await, vec![end("42", "client"); 41]);
 }

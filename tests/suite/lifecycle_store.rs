@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use whimbrel::model::{Start, StreamName, Time};
-use whimbrel::store::lifecycle::{Before, Change, Happening, LOST, Told, Whom};
+use whimbrel::store::lifecycle::{Before, Change, ConnectionRef, LOST, LifecycleKind, Told};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::{NodeId, RetentionRules, Store};
 
@@ -41,24 +41,24 @@ for_each_store! {
 
 const EU: &str = "eu";
 
-fn whom(n: u128) -> Whom {
-    Whom { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
+fn whom(n: u128) -> ConnectionRef {
+    ConnectionRef { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
 }
 
-fn change(n: u128, happening: Happening) -> Change {
-    Change::new(whom(n), happening, &NodeId::from("n1".to_owned()), "eu", Time::from_ms(5))
+fn change(n: u128, kind: LifecycleKind) -> Change {
+    Change::new(whom(n), kind, &NodeId::from("n1".to_owned()), "eu", Time::from_ms(5))
 }
 
 fn came(n: u128) -> Change {
-    change(n, Happening::Connected)
+    change(n, LifecycleKind::Connected)
 }
 
 fn left(n: u128) -> Change {
-    change(n, Happening::Disconnected("client"))
+    change(n, LifecycleKind::Disconnected("client"))
 }
 
 fn lost(n: u128) -> Change {
-    change(n, Happening::Disconnected(LOST))
+    change(n, LifecycleKind::Disconnected(LOST))
 }
 
 /// What the stream holds: connections, and what happened to them.
@@ -75,10 +75,10 @@ async fn told(store: &impl Store) -> Vec<String> {
     page.events.iter().map(|event| shown(event)).collect()
 }
 
-/// A node whose term began.
+/// A node whose session began.
 async fn node(store: &impl Store) -> NodeId {
     let node = NodeId::random();
-    assert_eq!(store.begin_term(&node, EU, None).await.unwrap().before, Before::Unknown);
+    assert_eq!(store.begin_session(&node, EU, None).await.unwrap().before, Before::Unknown);
     node
 }
 
@@ -109,27 +109,27 @@ async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
     store.tell_changes(&dead, 1, &[came(1), came(2), left(1), came(3)]).await.unwrap();
     store.tell_changes(&alive, 1, &[came(4)]).await.unwrap();
     // Two at once.
-    let mut open = [store.end_term(&dead, EU, 10).await.unwrap(), store.end_term(&dead, EU, 10).await.unwrap()];
+    let mut open = [store.end_session(&dead, EU, 10).await.unwrap(), store.end_session(&dead, EU, 10).await.unwrap()];
     for open in &mut open {
         open.sort_by_key(|whom| whom.connection);
         assert_eq!(*open, [whom(2), whom(3)]);
         store.close(&dead, &[lost(2), lost(3)]).await.unwrap();
     }
-    assert!(store.end_term(&dead, EU, 10).await.unwrap().is_empty());
+    assert!(store.end_session(&dead, EU, 10).await.unwrap().is_empty());
     assert_eq!(told(store).await[4..], ["4 connected", "2 disconnected lost", "3 disconnected lost"]);
-    assert_eq!(store.terms(EU).await.unwrap(), [alive]);
+    assert_eq!(store.sessions(EU).await.unwrap(), [alive]);
 }
 
 async fn a_node_whose_term_others_ended_tells_nothing_more(store: &impl Store) {
     let slept = node(store).await;
     store.tell_changes(&slept, 1, &[came(1)]).await.unwrap();
-    assert_eq!(store.end_term(&slept, EU, 10).await.unwrap(), [whom(1)]);
+    assert_eq!(store.end_session(&slept, EU, 10).await.unwrap(), [whom(1)]);
     assert_eq!(store.tell_changes(&slept, 2, &[left(1), came(2)]).await, Ok(Told::Over));
-    assert_eq!(store.begin_term(&slept, EU, Some(&slept)).await.unwrap().before, Before::Over);
+    assert_eq!(store.begin_session(&slept, EU, Some(&slept)).await.unwrap().before, Before::Over);
     let again = NodeId::random();
     // Asked again because the first answer was lost.
     for _ in 0..2 {
-        assert_eq!(store.begin_term(&again, EU, Some(&slept)).await.unwrap().before, Before::Lost(1));
+        assert_eq!(store.begin_session(&again, EU, Some(&slept)).await.unwrap().before, Before::Lost(1));
     }
     store.close(&slept, &[lost(1)]).await.unwrap();
     assert_eq!(store.tell_changes(&again, 1, &[came(2)]).await, Ok(Told::UpTo(1)));
@@ -141,9 +141,9 @@ async fn a_term_goes_on_under_another_id(store: &impl Store) {
     store.tell_changes(&before, 1, &[came(1)]).await.unwrap();
     let after = NodeId::random();
     for _ in 0..2 {
-        assert_eq!(store.begin_term(&after, EU, Some(&before)).await.unwrap().before, Before::Held(1));
+        assert_eq!(store.begin_session(&after, EU, Some(&before)).await.unwrap().before, Before::Held(1));
     }
-    assert!(store.end_term(&before, EU, 10).await.unwrap().is_empty(), "nothing is left there to clean up");
+    assert!(store.end_session(&before, EU, 10).await.unwrap().is_empty(), "nothing is left there to clean up");
     assert_eq!(store.open(&after).await.unwrap(), [whom(1)]);
     assert_eq!(store.tell_changes(&before, 2, &[left(1)]).await, Ok(Told::Over));
     assert_eq!(store.tell_changes(&after, 2, &[left(1)]).await, Ok(Told::UpTo(2)));
@@ -155,29 +155,29 @@ async fn a_term_that_goes_on_twice_is_found_where_it_is(store: &impl Store) {
     store.tell_changes(&first, 1, &[came(1)]).await.unwrap();
     let (second, third) = (NodeId::random(), NodeId::random());
     // The node never heard the answer, and has yet another id by now.
-    store.begin_term(&second, EU, Some(&first)).await.unwrap();
-    assert_eq!(store.begin_term(&third, EU, Some(&first)).await.unwrap().before, Before::Moved(second.clone()));
-    assert_eq!(store.begin_term(&third, EU, Some(&second)).await.unwrap().before, Before::Held(1));
+    store.begin_session(&second, EU, Some(&first)).await.unwrap();
+    assert_eq!(store.begin_session(&third, EU, Some(&first)).await.unwrap().before, Before::Moved(second.clone()));
+    assert_eq!(store.begin_session(&third, EU, Some(&second)).await.unwrap().before, Before::Held(1));
     assert_eq!(store.open(&third).await.unwrap(), [whom(1)]);
-    assert_eq!(store.terms(EU).await.unwrap(), [third]);
+    assert_eq!(store.sessions(EU).await.unwrap(), [third]);
 }
 
 async fn a_term_is_ended_by_nodes_of_its_own_region(store: &impl Store) {
     let (dead, never_began) = (node(store).await, NodeId::random());
     store.tell_changes(&dead, 1, &[came(1)]).await.unwrap();
-    assert!(store.end_term(&dead, "us", 10).await.unwrap().is_empty());
+    assert!(store.end_session(&dead, "us", 10).await.unwrap().is_empty());
     assert_eq!(store.tell_changes(&dead, 2, &[came(2)]).await, Ok(Told::UpTo(2)));
-    assert_eq!((store.terms(EU).await, store.terms("us").await), (Ok(vec![dead.clone()]), Ok(vec![])));
-    assert!(store.end_term(&never_began, EU, 10).await.unwrap().is_empty());
-    assert_eq!(store.begin_term(&never_began, "", None).await.unwrap().before, Before::Unknown);
-    assert_eq!(store.terms("").await, Ok(vec![never_began]));
+    assert_eq!((store.sessions(EU).await, store.sessions("us").await), (Ok(vec![dead.clone()]), Ok(vec![])));
+    assert!(store.end_session(&never_began, EU, 10).await.unwrap().is_empty());
+    assert_eq!(store.begin_session(&never_began, "", None).await.unwrap().before, Before::Unknown);
+    assert_eq!(store.sessions("").await, Ok(vec![never_began]));
 }
 
 async fn an_empty_batch_only_finds_out_how_things_stand(store: &impl Store) {
     let node = NodeId::random();
     assert_eq!(store.tell_changes(&node, 1, &[]).await, Ok(Told::Over));
-    let born = store.begin_term(&node, EU, None).await.unwrap().born;
-    assert_eq!(store.begin_term(&node, EU, Some(&node)).await.unwrap().born, born);
+    let epoch = store.begin_session(&node, EU, None).await.unwrap().epoch;
+    assert_eq!(store.begin_session(&node, EU, Some(&node)).await.unwrap().epoch, epoch);
     assert_eq!(store.tell_changes(&node, 1, &[]).await, Ok(Told::UpTo(0)));
     assert_eq!(store.tell_changes(&node, 3, &[]).await, Ok(Told::Behind(0)));
     assert_eq!(store.tell_changes(&node, 1, &[came(1)]).await, Ok(Told::UpTo(1)));

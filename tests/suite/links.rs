@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use whimbrel::model::{Draft, Event, EventType, StreamName};
-use whimbrel::store::{Bypass, EventLog as _, Habits as _, NodeId, Reach};
+use whimbrel::store::{DirectPath, DirectRoutes, EventLog as _, NodeId, SendHistory as _};
 
 use crate::support::client::{Client, Transport, Wanted};
 use crate::support::node::Node;
@@ -302,9 +302,9 @@ async fn send(device: &mut Client) {
     assert_eq!(answer["op"], "ok", "{answer}");
 }
 
-async fn habits(redis: &RedisServer) -> Vec<String> {
+async fn send_history(redis: &RedisServer) -> Vec<String> {
     let mut raw = redis.raw().await;
-    redis::cmd("HKEYS").arg("whimbrel:{device:7}:habits").query_async(&mut raw).await.unwrap()
+    redis::cmd("HKEYS").arg("whimbrel:{device:7}:send_history").query_async(&mut raw).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,7 +320,7 @@ async fn a_device_that_comes_back_finds_links_to_where_its_events_go() {
     drop(device);
     let to_id = to.id().await;
     eventually("it is written down where its events go", async || {
-        (habits(&redis).await == [to_id.clone()]).then_some(())
+        (send_history(&redis).await == [to_id.clone()]).then_some(())
     })
     .await;
     // On a node that never sent anything.
@@ -348,8 +348,10 @@ async fn links_opened_for_a_device_that_sends_nothing_close_and_are_counted() {
         send(&mut device).await;
     }
     drop(device);
-    eventually("it is written down where its events go", async || (!habits(&redis).await.is_empty()).then_some(()))
-        .await;
+    eventually("it is written down where its events go", async || {
+        (!send_history(&redis).await.is_empty()).then_some(())
+    })
+    .await;
     let after = linked(&redis, &[("WHIMBREL_LINK_IDLE_SECONDS", "1")]);
     let _device = seven.connect(&after).await;
     after.metric_is("link_opened_unused_total", 1.0).await;
@@ -364,15 +366,15 @@ async fn what_is_known_of_a_device_is_bounded_and_goes_when_it_is_erased() {
     let device = "device:7".parse().unwrap();
     let node = |number: usize| NodeId::from(format!("n{number}"));
     let sent: Vec<_> = (0..40).map(|number| (node(number), (40 - number) as f64)).collect();
-    let known = store.habits(&device, &sent).await.unwrap();
+    let known = store.send_history(&device, &sent).await.unwrap();
     assert_eq!(known.len(), 16);
     assert_eq!(known[0], (node(0), 40.0));
-    let known = store.habits(&device, &[(node(1), 100.0)]).await.unwrap();
+    let known = store.send_history(&device, &[(node(1), 100.0)]).await.unwrap();
     assert_eq!(known[0].0, node(1), "what is added adds up");
     assert!(known[0].1 > 138.0 && known[0].1 <= 139.0, "{known:?}");
-    assert_eq!(store.habits(&device, &[]).await.unwrap()[0].0, node(1), "asking changes nothing");
+    assert_eq!(store.send_history(&device, &[]).await.unwrap()[0].0, node(1), "asking changes nothing");
     store.erase(&device).await.unwrap();
-    assert_eq!(store.habits(&device, &[]).await.unwrap(), []);
+    assert_eq!(store.send_history(&device, &[]).await.unwrap(), []);
 }
 
 /// Reaches nobody, and keeps how many publishes had begun when the first was answered.
@@ -384,16 +386,16 @@ struct Recorder {
 
 struct Reached(Arc<Recorder>);
 
-struct Bypassing(Arc<Recorder>);
+struct FakePath(Arc<Recorder>);
 
-impl Bypass for Bypassing {
-    fn reach(&self, _bytes: usize) -> Option<Arc<dyn Reach>> {
+impl DirectPath for FakePath {
+    fn reach(&self, _bytes: usize) -> Option<Arc<dyn DirectRoutes>> {
         self.0.begun.fetch_add(1, Ordering::SeqCst);
         Some(Arc::new(Reached(self.0.clone())))
     }
 }
 
-impl Reach for Reached {
+impl DirectRoutes for Reached {
     fn nodes(&self) -> &str {
         ""
     }
@@ -402,7 +404,7 @@ impl Reach for Reached {
         let _ = self.0.begun_at_first_answer.set(self.0.begun.load(Ordering::SeqCst));
     }
 
-    fn have_them_look(&self, _: &StreamName) {}
+    fn request_sync(&self, _: &StreamName) {}
 }
 
 #[tokio::test]
@@ -411,7 +413,7 @@ async fn events_of_a_large_batch_go_out_as_they_are_stored_and_not_at_its_end() 
     let redis = RedisServer::start();
     let recorder = Arc::new(Recorder::default());
     let store = crate::conformance::connect(&redis, "*=100/3600".parse().unwrap()).await;
-    let store = store.with_bypass(Arc::new(Bypassing(recorder.clone())));
+    let store = store.with_direct_path(Arc::new(FakePath(recorder.clone())));
     let entry = |n: usize| ("topic:news".parse().unwrap(), Draft::new(EventType::MESSAGE, n.to_string()));
     let batch: Vec<_> = (0..BATCH).map(entry).collect();
     assert!(store.publish_all(&batch).await.iter().all(Result::is_ok));

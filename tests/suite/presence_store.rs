@@ -3,7 +3,7 @@
 use uuid::Uuid;
 use whimbrel::model::{Marks, StreamName};
 use whimbrel::store::memory::MemoryStore;
-use whimbrel::store::presence::{Claim, DeviceLimit, Overflow, Seat, Seating};
+use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, Overflow, Slot};
 use whimbrel::store::{ChannelMessage, Control, NodeId, RetentionRules, Store, Subscription};
 
 use crate::conformance::{connect, route, stream};
@@ -53,7 +53,7 @@ async fn node(store: &impl Store) -> NodeId {
 }
 
 fn claim(node: &NodeId) -> Claim {
-    Claim { connection: Uuid::new_v4(), node: node.clone(), transport: "sse", seat: None }
+    Claim { connection: Uuid::new_v4(), node: node.clone(), transport: "sse", slot: None }
 }
 
 fn most(most: usize, overflow: Overflow) -> DeviceLimit {
@@ -62,15 +62,15 @@ fn most(most: usize, overflow: Overflow) -> DeviceLimit {
 
 const MANY: DeviceLimit = DeviceLimit { most: 100, overflow: Overflow::Newest };
 
-async fn seat(store: &impl Store, claim: &Claim, limit: DeviceLimit) -> Seat {
-    match store.seat(&device(), claim, limit).await.unwrap() {
-        Seating::Seated(seat) => seat,
-        other => panic!("no seat but {other:?}"),
+async fn slot(store: &impl Store, claim: &Claim, limit: DeviceLimit) -> Slot {
+    match store.claim_slot(&device(), claim, limit).await.unwrap() {
+        Claimed::Granted(slot) => slot,
+        other => panic!("no slot but {other:?}"),
     }
 }
 
 async fn connections(store: &impl Store) -> Vec<Uuid> {
-    store.device(&device()).await.unwrap().connections.into_iter().map(|seated| seated.connection).collect()
+    store.device(&device()).await.unwrap().connections.into_iter().map(|holder| holder.connection).collect()
 }
 
 async fn heard(subscription: &mut Box<dyn Subscription>) -> Control {
@@ -87,19 +87,19 @@ async fn the_newest_over_the_limit_is_refused(store: &impl Store) {
     let claims = [claim(&first), claim(&second), claim(&first)];
     let mut stamps = Vec::new();
     for claim in &claims {
-        stamps.push(seat(store, claim, limit).await.stamp);
+        stamps.push(slot(store, claim, limit).await.stamp);
     }
     assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
-    assert_eq!(store.seat(&device(), &claim(&second), limit).await, Ok(Seating::Full));
+    assert_eq!(store.claim_slot(&device(), &claim(&second), limit).await, Ok(Claimed::Full));
     let known = store.device(&device()).await.unwrap();
-    let ids: Vec<_> = known.connections.iter().map(|seated| (seated.connection, seated.node.clone())).collect();
+    let ids: Vec<_> = known.connections.iter().map(|holder| (holder.connection, holder.node.clone())).collect();
     assert_eq!(ids, claims.clone().map(|claim| (claim.connection, claim.node)), "oldest first");
     assert_eq!(known.connections[0].transport, "sse");
     assert!(known.last.is_some());
-    store.unseat(&[(device(), claims[1].connection)]).await.unwrap();
-    seat(store, &claim(&second), limit).await;
+    store.release_slots(&[(device(), claims[1].connection)]).await.unwrap();
+    slot(store, &claim(&second), limit).await;
     assert_eq!(
-        store.seat(&stream("device:other"), &claim(&second), limit).await.ok().map(|s| s != Seating::Full),
+        store.claim_slot(&stream("device:other"), &claim(&second), limit).await.ok().map(|s| s != Claimed::Full),
         Some(true)
     );
 }
@@ -109,9 +109,9 @@ async fn the_oldest_over_the_limit_gives_way_and_its_node_is_told(store: &impl S
     let mut subscription = store.subscribe(&first).await.unwrap();
     let limit = most(2, Overflow::Oldest);
     let (old, kept, new) = (claim(&first), claim(&second), claim(&second));
-    let gone = seat(store, &old, limit).await;
-    seat(store, &kept, limit).await;
-    seat(store, &new, limit).await;
+    let gone = slot(store, &old, limit).await;
+    slot(store, &kept, limit).await;
+    slot(store, &new, limit).await;
     assert_eq!(connections(store).await, [kept.connection, new.connection]);
     let marks = Marks { kicked: 0, replaced: gone.stamp };
     assert_eq!(heard(&mut subscription).await, Control::new("kick", format!("device:42 {marks}")));
@@ -123,13 +123,13 @@ async fn a_kick_is_for_all_before_it_and_for_nobody_after(store: &impl Store) {
     let nodes = [node(store).await, node(store).await];
     let mut before = Vec::new();
     for node in &nodes {
-        before.push(seat(store, &claim(node), MANY).await.stamp);
+        before.push(slot(store, &claim(node), MANY).await.stamp);
     }
     let mut subscription = store.subscribe(&nodes[1]).await.unwrap();
     assert_eq!(store.kick(&device()).await, Ok(2));
     assert!(connections(store).await.is_empty());
     let after = claim(&nodes[0]);
-    let stamp = seat(store, &after, MANY).await.stamp;
+    let stamp = slot(store, &after, MANY).await.stamp;
     let marks = store.sync(&device(), &route(&nodes[0], 1), None).await.unwrap().marks;
     assert!(
         before.iter().all(|before| *before <= marks.kicked) && stamp > marks.kicked,
@@ -144,47 +144,47 @@ async fn a_kick_is_for_all_before_it_and_for_nobody_after(store: &impl Store) {
 async fn a_place_counts_for_as_long_as_its_nodes_route_holds(store: &impl Store) {
     let (dying, other) = (node(store).await, node(store).await);
     let limit = most(1, Overflow::Newest);
-    seat(store, &claim(&dying), limit).await;
-    assert_eq!(store.seat(&device(), &claim(&other), limit).await, Ok(Seating::Full));
+    slot(store, &claim(&dying), limit).await;
+    assert_eq!(store.claim_slot(&device(), &claim(&other), limit).await, Ok(Claimed::Full));
     store.detach(&device(), &dying, None).await.unwrap();
     assert!(connections(store).await.is_empty());
-    seat(store, &claim(&other), limit).await;
+    slot(store, &claim(&other), limit).await;
 }
 
 async fn a_place_that_is_asserted_again_stays_the_same(store: &impl Store) {
     let (before, after) = (node(store).await, node(store).await);
     let (mut old, new) = (claim(&before), claim(&before));
-    let place = seat(store, &old, MANY).await;
-    seat(store, &new, MANY).await;
+    let place = slot(store, &old, MANY).await;
+    slot(store, &new, MANY).await;
     // Its node lost its lease, and goes on under another id.
     store.detach(&device(), &before, None).await.unwrap();
     old.node = after.clone();
-    old.seat = Some(place);
-    assert_eq!(seat(store, &old, MANY).await, place);
+    old.slot = Some(place);
+    assert_eq!(slot(store, &old, MANY).await, place);
     let known = store.device(&device()).await.unwrap().connections;
-    assert_eq!((known.len(), known[0].connection, known[0].seat), (1, old.connection, place));
+    assert_eq!((known.len(), known[0].connection, known[0].slot), (1, old.connection, place));
     assert_eq!(known[0].node, after);
 }
 
 async fn a_claim_whose_answer_was_lost_takes_no_second_place(store: &impl Store) {
     let claim = claim(&node(store).await);
     let limit = most(1, Overflow::Newest);
-    let place = seat(store, &claim, limit).await;
-    assert_eq!(seat(store, &claim, limit).await, place);
+    let place = slot(store, &claim, limit).await;
+    assert_eq!(slot(store, &claim, limit).await, place);
     assert_eq!(connections(store).await, [claim.connection]);
 }
 
 async fn who_was_told_to_go_can_not_assert_its_place_again(store: &impl Store) {
     let node = node(store).await;
     let (mut kicked, limit) = (claim(&node), most(1, Overflow::Oldest));
-    kicked.seat = Some(seat(store, &kicked, limit).await);
+    kicked.slot = Some(slot(store, &kicked, limit).await);
     assert_eq!(store.kick(&device()).await, Ok(1));
-    assert!(matches!(store.seat(&device(), &kicked, limit).await, Ok(Seating::Passed(_))));
+    assert!(matches!(store.claim_slot(&device(), &kicked, limit).await, Ok(Claimed::Passed(_))));
     let mut replaced = claim(&node);
-    replaced.seat = Some(seat(store, &replaced, limit).await);
+    replaced.slot = Some(slot(store, &replaced, limit).await);
     let newest = claim(&node);
-    seat(store, &newest, limit).await;
-    assert!(matches!(store.seat(&device(), &replaced, limit).await, Ok(Seating::Passed(_))));
+    slot(store, &newest, limit).await;
+    assert!(matches!(store.claim_slot(&device(), &replaced, limit).await, Ok(Claimed::Passed(_))));
     assert_eq!(connections(store).await, [newest.connection]);
 }
 

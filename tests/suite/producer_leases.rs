@@ -7,7 +7,7 @@ use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 use whimbrel::model::{LeaseId, LeaseTime};
 use whimbrel::store::producers::{Producers as _, Taking};
-use whimbrel::store::{NodeId, RetentionRules, Turns as _, Work};
+use whimbrel::store::{JobKind, Leaders as _, NodeId, RetentionRules};
 
 use crate::conformance::{connect, stream};
 use crate::support::client::{Client, Event, Transport, Wanted};
@@ -335,7 +335,7 @@ async fn a_node_that_stops_hands_the_looking_over_at_once() {
     looker(&redis, [&node]).await;
     node.signal(Signal::TERM);
     node.ended().await;
-    assert_eq!(store.hold(Work::Producers, &NodeId::random(), Duration::from_secs(1)).await, Ok(true));
+    assert_eq!(store.acquire(JobKind::Producers, &NodeId::random(), Duration::from_secs(1)).await, Ok(true));
 }
 
 #[tokio::test]

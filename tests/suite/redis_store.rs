@@ -6,7 +6,7 @@ use redis::AsyncCommands;
 use whimbrel::model::{Draft, EventId, Start, StreamName};
 use whimbrel::store::redis::{ConnectError, RedisStore, inspect};
 use whimbrel::store::{
-    Channels, EventLog, Handover, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError, Work,
+    Channels, Checkpoint, EventLog, JobKind, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError,
 };
 
 use crate::conformance::{connect, draft, ids, route, stream, sync_each};
@@ -94,7 +94,7 @@ async fn without_a_server_everything_fails_soon_and_goes_on_when_it_is_back() {
     let id = eventually("the store is back", || async { store.publish(&stream, &draft("1")).await.ok() }).await.id;
     let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
     assert_eq!(ids(&page), [id]);
-    assert!(page.born > before);
+    assert!(page.epoch > before);
 }
 
 #[tokio::test]
@@ -236,20 +236,23 @@ async fn a_short_route_does_not_shorten_anothers() {
 async fn a_turn_is_one_nodes_until_it_lapses_or_is_given_back() {
     let server = RedisServer::start();
     let store = connect(&server, RetentionRules::default()).await;
-    let (turns, stream, one, other) = (store.turns(), StreamName::lifecycle(), NodeId::random(), NodeId::random());
+    let (leaders, stream, one, other) = (store.leaders(), StreamName::lifecycle(), NodeId::random(), NodeId::random());
     let id = store.publish(&stream, &draft("1")).await.unwrap().id;
     let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(1));
-    for work in [Work::Ingress, Work::Webhook] {
-        assert!(turns.hold(work, &one, hour).await.unwrap() && !turns.hold(work, &other, hour).await.unwrap());
-        turns.let_go(work, &other).await.unwrap();
-        assert!(!turns.hold(work, &other, hour).await.unwrap(), "one can't give back another's turn");
-        turns.let_go(work, &one).await.unwrap();
-        assert!(turns.hold(work, &other, hour).await.unwrap() && turns.hold(work, &other, moment).await.unwrap());
-        eventually("the turn lapses", async || turns.hold(work, &one, hour).await.unwrap().then_some(())).await;
+    for job in [JobKind::Ingress, JobKind::Webhook] {
+        assert!(leaders.acquire(job, &one, hour).await.unwrap() && !leaders.acquire(job, &other, hour).await.unwrap());
+        leaders.resign(job, &other).await.unwrap();
+        assert!(!leaders.acquire(job, &other, hour).await.unwrap(), "one can't give back another's leadership");
+        leaders.resign(job, &one).await.unwrap();
+        assert!(
+            leaders.acquire(job, &other, hour).await.unwrap() && leaders.acquire(job, &other, moment).await.unwrap()
+        );
+        eventually("the leadership lapses", async || leaders.acquire(job, &one, hour).await.unwrap().then_some(()))
+            .await;
     }
-    // Whoever has lost the turn can't say any more how far it got.
-    assert_eq!(turns.hand_over(&stream, &other, None, Handover::at(id)).await, Ok(false));
-    assert_eq!(turns.hand_over(&stream, &one, None, Handover::at(id)).await, Ok(true));
+    // Whoever lost the leadership can't say any more how far it got.
+    assert_eq!(leaders.advance(&stream, &other, None, Checkpoint::at(id)).await, Ok(false));
+    assert_eq!(leaders.advance(&stream, &one, None, Checkpoint::at(id)).await, Ok(true));
 }
 
 #[tokio::test]

@@ -13,12 +13,12 @@ use whimbrel::metrics::Metrics;
 use whimbrel::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
 };
-use whimbrel::store::lifecycle::{Begun, Change, Lifecycle, Told, Whom};
+use whimbrel::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
 use whimbrel::store::memory::MemoryStore;
-use whimbrel::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
+use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use whimbrel::store::{
-    Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Presence, Producers, Renewal,
-    RetentionRules, Route, Store, StoreError, Subscription, Turns,
+    Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Presence, Producers, Renewal,
+    RetentionRules, Route, SendHistory, Store, StoreError, Subscription,
 };
 
 use crate::conformance::draft;
@@ -80,8 +80,8 @@ impl EventLog for Gate {
         self.inner.publish_durably(stream, draft, durability).await
     }
 
-    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
-        self.inner.tell(stream, kind, data).await
+    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+        self.inner.publish_ephemeral(stream, kind, data).await
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
@@ -100,10 +100,10 @@ impl EventLog for Gate {
         &self,
         stream: &StreamName,
         head: EventId,
-        born: EventId,
+        epoch: EventId,
         seen: &[EventId],
     ) -> Result<Page, StoreError> {
-        self.inner.recover(stream, head, born, seen).await
+        self.inner.recover(stream, head, epoch, seen).await
     }
 
     async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
@@ -151,9 +151,13 @@ impl Channels for Gate {
 }
 
 #[async_trait]
-impl Habits for Gate {
-    async fn habits(&self, device: &StreamName, sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
-        self.inner.habits(device, sent).await
+impl SendHistory for Gate {
+    async fn send_history(
+        &self,
+        device: &StreamName,
+        sent: &[(NodeId, f64)],
+    ) -> Result<Vec<(NodeId, f64)>, StoreError> {
+        self.inner.send_history(device, sent).await
     }
 }
 
@@ -190,12 +194,12 @@ impl Leases for Gate {
 
 #[async_trait]
 impl Presence for Gate {
-    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError> {
-        self.inner.seat(device, claim, limit).await
+    async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
+        self.inner.claim_slot(device, claim, limit).await
     }
 
-    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
-        self.inner.unseat(places).await
+    async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
+        self.inner.release_slots(places).await
     }
 
     async fn kick(&self, device: &StreamName) -> Result<u32, StoreError> {
@@ -209,28 +213,28 @@ impl Presence for Gate {
 
 #[async_trait]
 impl Lifecycle for Gate {
-    async fn begin_term(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
-        self.inner.begin_term(node, region, before).await
+    async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
+        self.inner.begin_session(node, region, before).await
     }
 
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
         self.inner.tell_changes(node, number, changes).await
     }
 
-    async fn open(&self, node: &NodeId) -> Result<Vec<Whom>, StoreError> {
+    async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError> {
         Lifecycle::open(&self.inner, node).await
     }
 
-    async fn end_term(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<Whom>, StoreError> {
-        self.inner.end_term(node, region, limit).await
+    async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError> {
+        self.inner.end_session(node, region, limit).await
     }
 
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
         Lifecycle::close(&self.inner, node, changes).await
     }
 
-    async fn terms(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
-        self.inner.terms(region).await
+    async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
+        self.inner.sessions(region).await
     }
 }
 
@@ -247,8 +251,8 @@ impl Store for Gate {
         &self.inner
     }
 
-    fn turns(&self) -> &dyn Turns {
-        self.inner.turns()
+    fn leaders(&self) -> &dyn Leaders {
+        self.inner.leaders()
     }
 }
 

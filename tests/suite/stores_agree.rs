@@ -78,9 +78,9 @@ struct Told<'a> {
 
 impl<'a> Told<'a> {
     async fn new(store: &'a dyn EventLog, stream: &StreamName) -> Self {
-        let born = store.read(stream, Start::Earliest, 1).await.unwrap().born;
+        let epoch = store.read(stream, Start::Earliest, 1).await.unwrap().epoch;
         let nodes = (0..3).map(|_| NodeId::random()).collect();
-        Told { store, stream: stream.clone(), nodes, ids: vec![born] }
+        Told { store, stream: stream.clone(), nodes, ids: vec![epoch] }
     }
 
     fn id(&self, which: usize) -> EventId {
@@ -154,9 +154,9 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn standing(&self, Standing { last, born, told, acked }: Standing) -> String {
+    fn standing(&self, Standing { last, epoch, told, acked }: Standing) -> String {
         let number = |id: Option<EventId>| id.map(|id| self.number(id));
-        format!("{} {} {:?} {:?}", self.number(last), self.number(born), number(told), number(acked))
+        format!("{} {} {:?} {:?}", self.number(last), self.number(epoch), number(told), number(acked))
     }
 
     fn page(&self, page: &Page) -> String {
@@ -167,7 +167,7 @@ impl<'a> Told<'a> {
             .map(|event| (number(&event.id), number(&event.prev), event.data.clone(), event.collapse.clone()))
             .collect();
         let superseded: Vec<_> = page.superseded.iter().map(number).collect();
-        let ends = [Some(page.from), Some(page.last), Some(page.born), page.first, page.erased];
+        let ends = [Some(page.from), Some(page.last), Some(page.epoch), page.first, page.erased];
         let ends = ends.map(|id| id.as_ref().map(number));
         format!("{events:?} {superseded:?} {ends:?} {} {:?}", page.more, page.fork)
     }

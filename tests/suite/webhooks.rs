@@ -71,8 +71,8 @@ async fn logs(node: &Node, text: &str) {
 async fn is_written_down(redis: &RedisServer, events: &[String]) {
     let raw = redis.raw().await;
     eventually("it is written down", async || {
-        let handover: Option<String> = raw.clone().hget(META, "handover").await.unwrap();
-        (handover.as_ref() == events.last()).then_some(())
+        let checkpoint: Option<String> = raw.clone().hget(META, "checkpoint").await.unwrap();
+        (checkpoint.as_ref() == events.last()).then_some(())
     })
     .await;
 }

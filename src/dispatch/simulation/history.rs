@@ -71,7 +71,7 @@ impl History {
         self.points.contains_key(&id)
     }
 
-    pub fn born(&mut self, id: EventId) {
+    pub fn epoch(&mut self, id: EventId) {
         // A position that expired, or a flush: nothing of what was leads here.
         self.abandon(None);
         self.grow(id, Kind::Birth, None);

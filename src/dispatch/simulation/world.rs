@@ -275,9 +275,9 @@ impl World {
                 pages: HashMap::new(),
             });
         }
-        let born = world.touch(1);
+        let epoch = world.touch(1);
         world.replica = (world.log.clone(), world.history.branch.clone());
-        world.clients = (0..CLIENTS).map(|_| (Client::new(born), None)).collect();
+        world.clients = (0..CLIENTS).map(|_| (Client::new(epoch), None)).collect();
         world
     }
 
@@ -406,8 +406,8 @@ impl World {
         let operation = |log: &mut StreamLog, step| log.read(Start::Last(0), 1, now, step).last;
         let step = self.fresh_step(step, operation);
         let page = self.log.read(Start::Last(0), 1, now, step);
-        if !self.history.knows(page.born) {
-            self.history.born(page.born);
+        if !self.history.knows(page.epoch) {
+            self.history.epoch(page.epoch);
         }
         assert_eq!(Some(page.last), self.history.branch.tip);
         assert_eq!(page.first, self.history.oldest_kept());
@@ -534,9 +534,9 @@ impl World {
             Task::Ask(Ask::Sync { head }) => {
                 Some(Task::Answered(self.ask(fate, |world| world.sync_in_store(node, &dispatcher, Some(head)))))
             }
-            Task::Ask(Ask::Recover { head, born, seen }) => {
+            Task::Ask(Ask::Recover { head, epoch, seen }) => {
                 let number = dispatcher.registration();
-                Some(Task::Answered(self.ask(fate, |world| world.recover_in_store(number, head, born, &seen))))
+                Some(Task::Answered(self.ask(fate, |world| world.recover_in_store(number, head, epoch, &seen))))
             }
             Task::Ask(Ask::Wait { head } | Ask::WaitTrimmed { head }) => dispatcher.hole_is_old(head).map(Task::Ask),
             Task::Answered(answer) => {
@@ -575,12 +575,12 @@ impl World {
         self.cut(page)
     }
 
-    fn recover_in_store(&mut self, number: u64, head: EventId, born: EventId, seen: &[EventId]) -> Page {
+    fn recover_in_store(&mut self, number: u64, head: EventId, epoch: EventId, seen: &[EventId]) -> Page {
         let before = self.touch(1);
         let now = self.now;
-        let operation = |log: &mut StreamLog, step| log.recover(head, born, seen, now, step).last;
+        let operation = |log: &mut StreamLog, step| log.recover(head, epoch, seen, now, step).last;
         let step = self.fresh_step(1, operation);
-        let page = self.log.recover(head, born, seen, now, step);
+        let page = self.log.recover(head, epoch, seen, now, step);
         let lost = !self.history.on_branch(head);
         if lost {
             self.history.found_lost(head);

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, State, now_ms};
 use crate::model::{Draft, StreamName};
-use crate::store::lifecycle::{Begun, Change, Lifecycle, Told, Whom};
+use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
 use crate::store::{NodeId, StoreError, random_step};
 
 impl MemoryStore {
@@ -14,8 +14,8 @@ impl MemoryStore {
         state.sweep_if_due(now_ms);
         self.make_room(state, changes.iter().map(|change| change.data.len()).sum(), now_ms)?;
         for change in changes {
-            if state.terms.take(node, change) {
-                let kind = change.happening.as_str().parse().unwrap_or_default();
+            if state.sessions.take(node, change) {
+                let kind = change.kind.as_str().parse().unwrap_or_default();
                 self.publish_in(state, &stream, &Draft::new(kind, change.data.clone()), now_ms)?;
             }
         }
@@ -25,33 +25,33 @@ impl MemoryStore {
 
 #[async_trait]
 impl Lifecycle for MemoryStore {
-    async fn begin_term(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
-        let born = self
-            .with_log(&StreamName::lifecycle(), |log, now_ms| Ok(log.acknowledge(None, now_ms, random_step()).born))?;
-        Ok(Begun { before: self.state.lock().terms.begin(node, region, before, now_ms()), born })
+    async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
+        let epoch = self
+            .with_log(&StreamName::lifecycle(), |log, now_ms| Ok(log.acknowledge(None, now_ms, random_step()).epoch))?;
+        Ok(Begun { before: self.state.lock().sessions.begin(node, region, before, now_ms()), epoch })
     }
 
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
         let mut state = self.state.lock();
-        if let Err(told) = state.terms.is_next(node, number) {
+        if let Err(told) = state.sessions.is_next(node, number) {
             return Ok(told);
         }
         if changes.is_empty() {
             return Ok(Told::UpTo(number - 1));
         }
         self.tell_all(&mut state, node, changes)?;
-        state.terms.told(node, number);
+        state.sessions.told(node, number);
         Ok(Told::UpTo(number))
     }
 
-    async fn open(&self, node: &NodeId) -> Result<Vec<Whom>, StoreError> {
-        Ok(self.state.lock().terms.open(node, usize::MAX))
+    async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError> {
+        Ok(self.state.lock().sessions.open(node, usize::MAX))
     }
 
-    async fn end_term(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<Whom>, StoreError> {
+    async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError> {
         let mut state = self.state.lock();
-        let ended = state.terms.end(node, region, now_ms());
-        Ok(if ended { state.terms.open(node, limit) } else { Vec::new() })
+        let ended = state.sessions.end(node, region, now_ms());
+        Ok(if ended { state.sessions.open(node, limit) } else { Vec::new() })
     }
 
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
@@ -59,7 +59,7 @@ impl Lifecycle for MemoryStore {
         self.tell_all(&mut state, node, changes)
     }
 
-    async fn terms(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
-        Ok(self.state.lock().terms.nodes(region))
+    async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
+        Ok(self.state.lock().sessions.nodes(region))
     }
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::seats::Seats;
+use super::device_slots::DeviceSlots;
 use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing, Start};
-use crate::store::presence::{Claim, DeviceLimit, DeviceState, Seating};
-use crate::store::{Handover, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
+use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
+use crate::store::{Checkpoint, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
 /// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
 const OVERHEAD: usize = 192;
@@ -44,19 +44,19 @@ pub struct StreamLog {
     /// The newest event of each collapse key, as long as there are events.
     groups: HashMap<Arc<str>, EventId>,
     /// Of a device: who is connected.
-    seats: Seats,
+    slots: DeviceSlots,
 }
 
 /// What outlives the events.
 #[derive(Debug, Clone, Copy)]
 struct Position {
     last: EventId,
-    born: EventId,
+    epoch: EventId,
     fork: Option<Fork>,
     told: Option<EventId>,
     acked: Option<EventId>,
     erased: Option<EventId>,
-    handover: Option<Handover>,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Position {
@@ -107,7 +107,7 @@ impl StreamLog {
             routes: Vec::new(),
             once: HashMap::new(),
             groups: HashMap::new(),
-            seats: Seats::default(),
+            slots: DeviceSlots::default(),
         }
     }
 
@@ -170,19 +170,19 @@ impl StreamLog {
     }
 
     /// Finds out what became of a history; see [`EventLog::recover`](crate::store::EventLog::recover).
-    pub fn recover(&mut self, head: EventId, born: EventId, seen: &[EventId], now_ms: u64, step: u64) -> Page {
+    pub fn recover(&mut self, head: EventId, epoch: EventId, seen: &[EventId], now_ms: u64, step: u64) -> Page {
         let position = self.touch(now_ms, step);
         if self.knows(head) {
             return self.page_after(head, PAGE_EVENTS, now_ms);
         }
         let newest_below = self.events.partition_point(|event| event.id <= head).checked_sub(1);
-        let ancestor = if position.born != born {
-            // Flushed and born again: the histories share nothing, so the new one counts from its birth,
+        let ancestor = if position.epoch != epoch {
+            // Flushed and started again: the histories share nothing, so the new one counts from its epoch,
             // and every chain breaks there without a mark. Only ids have to go on above the head.
             if head >= position.last {
                 self.record_fork(position.last, head, false, now_ms, step);
             }
-            position.born
+            position.epoch
         } else if let Some(ancestor) = seen.iter().copied().find(|id| self.has(*id)) {
             self.record_fork(ancestor, head, true, now_ms, step);
             ancestor
@@ -225,46 +225,46 @@ impl StreamLog {
             route.node != *node || registration.is_some_and(|wanted| wanted != route.registration)
         });
         if !self.has_route(node) {
-            self.seats.forget(node);
+            self.slots.forget(node);
         }
     }
 
-    /// Gives a connection its place, see [`Presence::seat`](crate::store::Presence::seat). The second part of
+    /// Gives a connection its place, see [`Presence::slot`](crate::store::Presence::slot). The second part of
     /// the answer are nodes that are to be told of the marks.
-    pub fn seat(&mut self, claim: &Claim, limit: DeviceLimit, now_ms: u64, step: u64) -> (Seating, Vec<NodeId>) {
+    pub fn claim_slot(&mut self, claim: &Claim, limit: DeviceLimit, now_ms: u64, step: u64) -> (Claimed, Vec<NodeId>) {
         self.touch(now_ms, step);
         self.hold_position(now_ms);
         let routes = &self.routes;
-        self.seats.seat(claim, limit, now_ms, |node| routes.iter().any(|route| route.node == *node))
+        self.slots.claim_slot(claim, limit, now_ms, |node| routes.iter().any(|route| route.node == *node))
     }
 
     /// Takes a connection's place away.
-    pub fn unseat(&mut self, connection: Uuid) {
-        self.seats.unseat(connection);
+    pub fn release_slots(&mut self, connection: Uuid) {
+        self.slots.release_slots(connection);
     }
 
     /// Tells all connections to go: how many there are, and the nodes that are to be told of the marks.
     pub fn kick(&mut self, now_ms: u64, step: u64) -> (u32, Vec<NodeId>) {
         self.expire(now_ms);
-        if self.seats.len() == 0 && self.routes.is_empty() {
+        if self.slots.len() == 0 && self.routes.is_empty() {
             return (0, Vec::new());
         }
         self.touch(now_ms, step);
         let routes = &self.routes;
-        let count = self.seats.kick(now_ms, |node| routes.iter().any(|route| route.node == *node));
+        let count = self.slots.kick(now_ms, |node| routes.iter().any(|route| route.node == *node));
         (count, self.routes.iter().map(|route| route.node.clone()).collect())
     }
 
     /// Who is connected.
     pub fn device(&mut self, now_ms: u64) -> DeviceState {
         self.expire(now_ms);
-        let connections = self.seats.seated(|node| self.has_route(node));
+        let connections = self.slots.holder(|node| self.has_route(node));
         DeviceState { connections, last: self.position.map(|position| position.last) }
     }
 
     /// Up to which of the device's connections all were told to go.
     pub fn marks(&self) -> Marks {
-        self.seats.marks()
+        self.slots.marks()
     }
 
     /// Forgets all events. The position stays, so that ids go on above all that was shown.
@@ -282,14 +282,14 @@ impl StreamLog {
         let followed = !self.routes.is_empty();
         let position = self.open(now_ms, step);
         if let Some(id) = id
-            && id > position.acked.unwrap_or(position.born)
+            && id > position.acked.unwrap_or(position.epoch)
             && id <= position.last
         {
             position.acked = Some(id);
         }
-        let Position { last, born, told, acked, .. } = *position;
+        let Position { last, epoch, told, acked, .. } = *position;
         // Whoever lapsed was taken away by now: the others were there for all events so far.
-        Standing { last, born, told: if followed { Some(last) } else { told }, acked }
+        Standing { last, epoch, told: if followed { Some(last) } else { told }, acked }
     }
 
     /// What waits for the device.
@@ -302,16 +302,16 @@ impl StreamLog {
     }
 
     /// How far the events were handed over.
-    pub fn handover(&mut self, now_ms: u64) -> Option<Handover> {
+    pub fn checkpoint(&mut self, now_ms: u64) -> Option<Checkpoint> {
         self.expire(now_ms);
-        self.position.and_then(|position| position.handover)
+        self.position.and_then(|position| position.checkpoint)
     }
 
     /// Writes down that they were handed over further, unless somebody else did meanwhile.
-    pub fn hand_over(&mut self, from: Option<Handover>, to: Handover, now_ms: u64) -> bool {
+    pub fn advance(&mut self, from: Option<Checkpoint>, to: Checkpoint, now_ms: u64) -> bool {
         self.expire(now_ms);
-        let there = self.position.as_mut().filter(|position| position.handover == from);
-        there.map(|position| position.handover = Some(to)).is_some()
+        let there = self.position.as_mut().filter(|position| position.checkpoint == from);
+        there.map(|position| position.checkpoint = Some(to)).is_some()
     }
 
     /// Reads a page.
@@ -348,7 +348,7 @@ impl StreamLog {
         self.retain_routes(|route| route.until > now_ms);
         if self.position_until <= now_ms {
             self.position = None;
-            self.seats = Seats::default();
+            self.slots = DeviceSlots::default();
         }
         self.once.retain(|_, once| once.until > now_ms);
     }
@@ -356,7 +356,7 @@ impl StreamLog {
     /// Whether the store may forget that this stream exists.
     pub fn is_blank(&self) -> bool {
         self.position.is_none()
-            && self.seats.len() == 0
+            && self.slots.len() == 0
             && self.events.is_empty()
             && self.routes.is_empty()
             && self.once.is_empty()
@@ -364,7 +364,7 @@ impl StreamLog {
 
     /// About how much memory it takes.
     pub fn bytes(&self) -> usize {
-        let others = self.once.len() + self.routes.len() + self.groups.len() + self.seats.len();
+        let others = self.once.len() + self.routes.len() + self.groups.len() + self.slots.len();
         self.events_bytes + OVERHEAD * (2 + self.events.len() + others)
     }
 
@@ -379,8 +379,8 @@ impl StreamLog {
             self.hold_position(now_ms);
         }
         self.position.get_or_insert_with(|| {
-            let born = EventId::ZERO.next(now_ms, step);
-            Position { last: born, born, fork: None, told: None, acked: None, erased: None, handover: None }
+            let epoch = EventId::ZERO.next(now_ms, step);
+            Position { last: epoch, epoch, fork: None, told: None, acked: None, erased: None, checkpoint: None }
         })
     }
 
@@ -500,7 +500,7 @@ impl StreamLog {
             last: self.last(),
             first: self.events.front().map(|event| event.id),
             erased: position.and_then(|known| known.erased),
-            born: position.map_or(EventId::ZERO, |known| known.born),
+            epoch: position.map_or(EventId::ZERO, |known| known.epoch),
             fork: position.and_then(|known| known.fork),
             marks: self.marks(),
             now_ms,

@@ -3,13 +3,13 @@
 //! [`log`](StreamLog) is one stream as a plain value; here stand the map of streams, the channels, the
 //! leases, the clock and the byte limit around it.
 
+mod device_slots;
+mod leader;
 mod lifecycle;
 mod log;
 mod presence;
 mod producers;
-mod seats;
-mod terms;
-mod turns;
+mod sessions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use self::producers::ProducerLeases;
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, Control, EventLog, Habits, Ingress, Leases, NodeId, NodeInfo, NodeLease, Producers,
-    Renewal, RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, now_ms, random_step,
+    ChannelMessage, Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Producers,
+    Renewal, RetentionRules, Route, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
 };
 use crate::model::{
     Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -31,7 +31,7 @@ use crate::model::{
 
 pub use log::{Stored, StreamLog};
 
-use terms::Terms;
+use sessions::Sessions;
 
 /// How often all streams are looked through for what outlived its time. Each is also looked at whenever
 /// it is used, so this only bounds how long forgotten ones take memory.
@@ -56,7 +56,7 @@ struct State {
     /// When each node's lease ends.
     leases: HashMap<NodeId, u64>,
     /// Of the nodes at telling who came and left.
-    terms: Terms,
+    sessions: Sessions,
     producers: ProducerLeases,
     swept_ms: u64,
 }
@@ -117,7 +117,7 @@ impl MemoryStore {
         let stored = state.with_log(stream, fresh, |log| log.publish(draft, now_ms, random_step()))?;
         if let Some(event) = &stored.event {
             for node in &stored.nodes {
-                state.tell(node, || ChannelMessage::Event(stream.clone(), event.clone()));
+                state.notify(node, || ChannelMessage::Event(stream.clone(), event.clone()));
             }
         }
         Ok(Published {
@@ -148,7 +148,7 @@ impl State {
         answer
     }
 
-    fn tell(&mut self, node: &NodeId, message: impl Fn() -> ChannelMessage) {
+    fn notify(&mut self, node: &NodeId, message: impl Fn() -> ChannelMessage) {
         if let Some(mailboxes) = self.channels.get_mut(node) {
             mailboxes.retain(|mailbox| mailbox.push(message()));
         }
@@ -193,13 +193,13 @@ impl EventLog for MemoryStore {
         Err(StoreError::Unsupported("the embedded store has neither replicas nor a disk".to_owned()))
     }
 
-    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
         let mut state = self.state.lock();
         let nodes = state.streams.get(stream).map(|log| log.routed(now_ms())).unwrap_or_default();
         // A copy: the data may be a small slice of a large request body.
         let event = Arc::new(Event::ephemeral(kind.clone(), Bytes::copy_from_slice(data)));
         for node in &nodes {
-            state.tell(node, || ChannelMessage::Ephemeral(stream.clone(), event.clone()));
+            state.notify(node, || ChannelMessage::Ephemeral(stream.clone(), event.clone()));
         }
         Ok(nodes.len() as u32)
     }
@@ -212,10 +212,10 @@ impl EventLog for MemoryStore {
         &self,
         stream: &StreamName,
         head: EventId,
-        born: EventId,
+        epoch: EventId,
         seen: &[EventId],
     ) -> Result<Page, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.recover(head, born, seen, now_ms, random_step())))
+        self.with_log(stream, |log, now_ms| Ok(log.recover(head, epoch, seen, now_ms, random_step())))
     }
 
     async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
@@ -255,7 +255,7 @@ impl EventLog for MemoryStore {
             log.routed(now_ms)
         });
         for node in &nodes {
-            state.tell(node, || ChannelMessage::Erased(stream.clone()));
+            state.notify(node, || ChannelMessage::Erased(stream.clone()));
         }
         Ok(())
     }
@@ -273,18 +273,18 @@ impl Channels for MemoryStore {
         let mut state = self.state.lock();
         let log = state.streams.get(stream).filter(|log| log.has_route(node));
         if let Some(event) = log.and_then(|log| log.event(id)).cloned() {
-            state.tell(node, || ChannelMessage::Event(stream.clone(), event.clone()));
+            state.notify(node, || ChannelMessage::Event(stream.clone(), event.clone()));
         }
         Ok(())
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.state.lock().tell(node, || ChannelMessage::Beat);
+        self.state.lock().notify(node, || ChannelMessage::Beat);
         Ok(())
     }
 
     async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
-        self.state.lock().tell(node, || ChannelMessage::Control(control.clone()));
+        self.state.lock().notify(node, || ChannelMessage::Control(control.clone()));
         Ok(())
     }
 }
@@ -306,8 +306,12 @@ impl Drop for MemorySubscription {
 }
 
 #[async_trait]
-impl Habits for MemoryStore {
-    async fn habits(&self, _device: &StreamName, _sent: &[(NodeId, f64)]) -> Result<Vec<(NodeId, f64)>, StoreError> {
+impl SendHistory for MemoryStore {
+    async fn send_history(
+        &self,
+        _device: &StreamName,
+        _sent: &[(NodeId, f64)],
+    ) -> Result<Vec<(NodeId, f64)>, StoreError> {
         // There is no other node that events could go to.
         Ok(Vec::new())
     }
@@ -376,7 +380,7 @@ impl Store for MemoryStore {
         self
     }
 
-    fn turns(&self) -> &dyn Turns {
+    fn leaders(&self) -> &dyn Leaders {
         self
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{MemoryStore, State, StreamLog, now_ms};
 use crate::model::{Marks, StreamName};
-use crate::store::presence::{Claim, DeviceLimit, DeviceState, KICK, Presence, Seating};
+use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, KICK, Presence};
 use crate::store::{ChannelMessage, Control, NodeId, StoreError, random_step};
 
 impl MemoryStore {
@@ -30,22 +30,22 @@ impl MemoryStore {
 impl State {
     fn tell_marks(&mut self, node: &NodeId, device: &StreamName, marks: Marks) {
         let control = Control::new(KICK, format!("{device} {marks}"));
-        self.tell(node, || ChannelMessage::Control(control.clone()));
+        self.notify(node, || ChannelMessage::Control(control.clone()));
     }
 }
 
 #[async_trait]
 impl Presence for MemoryStore {
-    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError> {
-        self.with_device(device, |log, now_ms| log.seat(claim, limit, now_ms, random_step()))
+    async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
+        self.with_device(device, |log, now_ms| log.claim_slot(claim, limit, now_ms, random_step()))
     }
 
-    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
+    async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         for (device, connection) in places {
             if state.streams.contains_key(device) {
                 let fresh = || StreamLog::new(self.rules.of(device), self.position_time);
-                state.with_log(device, fresh, |log| log.unseat(*connection));
+                state.with_log(device, fresh, |log| log.release_slots(*connection));
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The names of keys and channels.
 
 use crate::model::StreamName;
-use crate::store::{NodeId, Work};
+use crate::store::{JobKind, NodeId};
 
 /// All names, behind one prefix.
 pub(super) struct Keys {
@@ -48,13 +48,13 @@ impl Keys {
         format!("{}:ingress:rejected", self.prefix)
     }
 
-    /// Whose turn it is at a work.
-    pub(super) fn turn(&self, work: Work) -> String {
-        match work {
-            Work::Ingress => format!("{}:ingress:drainer", self.prefix),
+    /// Who leads a job.
+    pub(super) fn leader(&self, job: JobKind) -> String {
+        match job {
+            JobKind::Ingress => format!("{}:ingress:drainer", self.prefix),
             // In one slot with how far it got.
-            Work::Producers => format!("{}:{{producers}}:looker", self.prefix),
-            Work::Webhook => format!("{}:{{{}}}:webhook", self.prefix, StreamName::lifecycle()),
+            JobKind::Producers => format!("{}:{{producers}}:looker", self.prefix),
+            JobKind::Webhook => format!("{}:{{{}}}:webhook", self.prefix, StreamName::lifecycle()),
         }
     }
 
@@ -73,9 +73,9 @@ impl Keys {
         format!("{}:library", self.prefix)
     }
 
-    /// The nodes' terms at telling who came and left. They lie beside the stream that is told.
-    pub(super) fn terms(&self) -> String {
-        format!("{}:{{{}}}:terms", self.prefix, StreamName::lifecycle())
+    /// The nodes' sessions at telling who came and left. They lie beside the stream that is told.
+    pub(super) fn sessions(&self) -> String {
+        format!("{}:{{{}}}:sessions", self.prefix, StreamName::lifecycle())
     }
 
     /// Connections of a node of which that stream was told that they came, and not that they left.
@@ -88,8 +88,8 @@ impl Keys {
     }
 
     /// To which nodes a device's events go.
-    pub(super) fn habits(&self, device: &StreamName) -> String {
-        format!("{}:{{{device}}}:habits", self.prefix)
+    pub(super) fn send_history(&self, device: &StreamName) -> String {
+        format!("{}:{{{device}}}:send_history", self.prefix)
     }
 
     /// A part of the directory.

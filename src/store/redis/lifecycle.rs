@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::RedisStore;
 use super::scripts::{self, Call, Fields, nonsense};
 use crate::model::{Draft, EventType, StreamName};
-use crate::store::lifecycle::{Before, Begun, Change, Lifecycle, REMEMBERED, Told, Whom};
+use crate::store::lifecycle::{Before, Begun, Change, ConnectionRef, Lifecycle, REMEMBERED, Told};
 use crate::store::{NodeId, StoreError, millis, random_step};
 
 impl RedisStore {
@@ -16,14 +16,14 @@ impl RedisStore {
     async fn change(&self, node: &NodeId, number: Option<u64>, changes: &[Change]) -> Result<Told, StoreError> {
         let stream = StreamName::lifecycle();
         let keys = self.keys.of(&stream);
-        let (once, terms, open) = (keys.once(""), self.keys.terms(), self.keys.open(node));
-        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &once, &terms, &open];
+        let (once, sessions, open) = (keys.once(""), self.keys.sessions(), self.keys.open(node));
+        let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &once, &sessions, &open];
         let call = Call::script(&scripts::LIFECYCLE, &touched.map(String::as_str))
             .arg(node.as_str())
             .arg(number.map_or(String::new(), |number| number.to_string()))
             .arg(changes.len());
-        let call = changes.iter().fold(call, |call, Change { whom, happening, data }| {
-            call.arg(happening.as_str()).arg(whom.connection.to_string()).arg(whom.remembered()).arg(&data[..])
+        let call = changes.iter().fold(call, |call, Change { whom, kind, data }| {
+            call.arg(kind.as_str()).arg(whom.connection.to_string()).arg(whom.remembered()).arg(&data[..])
         });
         let event = Draft::new(EventType::MESSAGE, Bytes::new());
         let mut answer = Fields::of(self.lanes.of(&stream).run(self.with_event(call, &stream, &event, "")).await?)?;
@@ -36,10 +36,15 @@ impl RedisStore {
         }
     }
 
-    /// What a node has open; with a region, its term there ends.
-    async fn left_open(&self, node: &NodeId, limit: usize, region: Option<&str>) -> Result<Vec<Whom>, StoreError> {
+    /// What a node has open; with a region, its session there ends.
+    async fn left_open(
+        &self,
+        node: &NodeId,
+        limit: usize,
+        region: Option<&str>,
+    ) -> Result<Vec<ConnectionRef>, StoreError> {
         let meta = self.keys.of(&StreamName::lifecycle()).meta;
-        let call = Call::script(&scripts::LEFT_OPEN, &[&meta, &self.keys.terms(), &self.keys.open(node)])
+        let call = Call::script(&scripts::LEFT_OPEN, &[&meta, &self.keys.sessions(), &self.keys.open(node)])
             .arg(node.as_str())
             .arg(limit)
             .arg(if region.is_some() { "end" } else { "" })
@@ -50,7 +55,7 @@ impl RedisStore {
         while !fields.is_empty() {
             let (connection, remembered) = (fields.text()?, fields.text()?);
             let connection = connection.parse::<Uuid>().map_err(|_| nonsense("a connection's id"))?;
-            open.push(Whom::recall(connection, &remembered).ok_or_else(|| nonsense("what a connection is"))?);
+            open.push(ConnectionRef::recall(connection, &remembered).ok_or_else(|| nonsense("what a connection is"))?);
         }
         Ok(open)
     }
@@ -58,18 +63,19 @@ impl RedisStore {
 
 #[async_trait]
 impl Lifecycle for RedisStore {
-    async fn begin_term(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
+    async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
         let stream = StreamName::lifecycle();
         let keys = self.keys.of(&stream);
         let (now, then) = (self.keys.open(node), self.keys.open(before.unwrap_or(node)));
-        let call = Call::script(&scripts::BEGIN_TERM, &[&keys.events, &keys.meta, &self.keys.terms(), &now, &then])
-            .arg(node.as_str())
-            .arg(before.map_or("", NodeId::as_str))
-            .arg(random_step())
-            .arg(self.position_ms(&stream))
-            .arg(millis(REMEMBERED))
-            .arg(region)
-            .arg(self.home());
+        let call =
+            Call::script(&scripts::BEGIN_SESSION, &[&keys.events, &keys.meta, &self.keys.sessions(), &now, &then])
+                .arg(node.as_str())
+                .arg(before.map_or("", NodeId::as_str))
+                .arg(random_step())
+                .arg(self.position_ms(&stream))
+                .arg(millis(REMEMBERED))
+                .arg(region)
+                .arg(self.home());
         let mut answer = Fields::of(self.lanes.of(&stream).run(call).await?)?;
         let (outcome, number, to) = (answer.text()?, answer.count()?, answer.text()?);
         let before = match outcome.as_str() {
@@ -78,21 +84,21 @@ impl Lifecycle for RedisStore {
             "moved" => Before::Moved(NodeId::from(to)),
             "unknown" => Before::Unknown,
             "over" => Before::Over,
-            _ => return Err(nonsense("what became of a term")),
+            _ => return Err(nonsense("what became of a session")),
         };
-        Ok(Begun { before, born: answer.id()? })
+        Ok(Begun { before, epoch: answer.id()? })
     }
 
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
         self.change(node, Some(number), changes).await
     }
 
-    async fn open(&self, node: &NodeId) -> Result<Vec<Whom>, StoreError> {
+    async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError> {
         // More than there are gives all, each once.
         self.left_open(node, u32::MAX as usize, None).await
     }
 
-    async fn end_term(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<Whom>, StoreError> {
+    async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError> {
         self.left_open(node, limit, Some(region)).await
     }
 
@@ -100,9 +106,9 @@ impl Lifecycle for RedisStore {
         self.change(node, None, changes).await.map(drop)
     }
 
-    async fn terms(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
+    async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
         let meta = self.keys.of(&StreamName::lifecycle()).meta;
-        let call = Call::script(&scripts::TERMS, &[&meta, &self.keys.terms()]).arg(region).arg(self.home());
+        let call = Call::script(&scripts::SESSIONS, &[&meta, &self.keys.sessions()]).arg(region).arg(self.home());
         let answer: Value = self.membership.run(call).await?;
         let nodes = Vec::<String>::from_redis_value(answer).map_err(|error| StoreError::Protocol(error.to_string()))?;
         Ok(nodes.into_iter().map(NodeId::from).collect())

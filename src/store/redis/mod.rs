@@ -6,15 +6,15 @@
 //! receiving end of a node's channel. `inspection` asks the server what it is and how it is set up.
 
 mod connections;
-mod detour;
+mod direct;
 mod directory;
 mod durable;
 mod errors;
-mod habits;
 mod home;
 mod ingress;
 mod inspection;
 mod keys;
+mod leader;
 mod leases;
 mod library;
 mod lifecycle;
@@ -22,9 +22,8 @@ mod moving;
 mod presence;
 mod producers;
 mod scripts;
-mod sequence;
+mod send_history;
 mod subscription;
-mod turns;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -37,13 +36,13 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use self::connections::{Address, Lanes, Pool};
-use self::detour::{Detour, Detours};
+use self::direct::{DirectPublish, DirectPublishing};
 use self::ingress::Bell;
 use self::keys::Keys;
 use self::scripts::Call;
 use super::{
-    Bypass, Channels, Control, EventLog, Ingress, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES, PAGE_EVENTS, Producers,
-    Retention, RetentionRules, Route, Store, StoreError, Subscription, Turns, millis, random_step,
+    Channels, Control, DirectPath, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES, PAGE_EVENTS,
+    Producers, Retention, RetentionRules, Route, Store, StoreError, Subscription, millis, random_step,
 };
 use crate::model::{
     Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
@@ -78,7 +77,7 @@ pub async fn inspect(url: &str) -> Result<Inspection, ConnectError> {
 pub struct RedisStore {
     shared: Arc<Shared>,
     /// For events that reach some nodes around the channels.
-    detours: Arc<Detours>,
+    direct: Arc<DirectPublishing>,
     /// What the region is called; `None` where there is one only.
     region: Option<Arc<str>>,
     /// The version of a stream's home that is meant by what is asked of this clone; `None` where there is
@@ -128,7 +127,7 @@ impl RedisStore {
         let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
         let (keys, bell) = (Keys::new(prefix), Bell::default());
         let shared = Shared { rules, position_time, keys, address, lanes, pool, membership, durable, bell };
-        Ok(RedisStore { shared: Arc::new(shared), detours: Arc::default(), region: None, home: None })
+        Ok(RedisStore { shared: Arc::new(shared), direct: Arc::default(), region: None, home: None })
     }
 
     /// The store of one region among several.
@@ -141,7 +140,7 @@ impl RedisStore {
     pub fn as_of(&self, version: u32) -> Self {
         RedisStore {
             shared: self.shared.clone(),
-            detours: self.detours.clone(),
+            direct: self.direct.clone(),
             region: self.region.clone(),
             home: Some(version),
         }
@@ -152,15 +151,17 @@ impl RedisStore {
         self.home.map_or(String::new(), |version| version.to_string())
     }
 
-    /// This store, with events going around its channels where `bypass` reaches a node.
-    pub fn with_bypass(mut self, bypass: Arc<dyn Bypass>) -> Self {
-        self.detours = Arc::new(Detours::through(bypass, self.lanes.count()));
+    /// This store, with events going around its channels where `path` reaches a node.
+    pub fn with_direct_path(mut self, path: Arc<dyn DirectPath>) -> Self {
+        self.direct = Arc::new(DirectPublishing::through(path, self.lanes.count()));
         self
     }
 
-    fn publish_call(&self, stream: &StreamName, draft: &Draft, detour: Option<&Detour>) -> Call {
+    fn publish_call(&self, stream: &StreamName, draft: &Draft, direct_publish: Option<&DirectPublish>) -> Call {
         let call = self.publish_call_of(stream, draft, "");
-        detour.into_iter().fold(call, |call, detour| call.arg(detour.until_ms()).arg(detour.nodes()))
+        direct_publish
+            .into_iter()
+            .fold(call, |call, direct_publish| call.arg(direct_publish.until_ms()).arg(direct_publish.nodes()))
     }
 
     /// A publish of an event that came with an ingress stream, by the entry; otherwise that is empty.
@@ -263,7 +264,7 @@ impl RedisStore {
     fn synced(&self, answer: Result<Value, StoreError>) -> Result<Page, StoreError> {
         let page = scripts::page(answer?)?;
         // A device that connects is synced first: already its first event can leave nodes out.
-        self.detours.told_clock(page.now_ms);
+        self.direct.told_clock(page.now_ms);
         Ok(page)
     }
 
@@ -276,24 +277,24 @@ impl RedisStore {
 impl EventLog for RedisStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
         let lane = self.lanes.index_of(stream);
-        let detour = self.detours.begin(stream, draft, Some(lane));
-        let call = self.publish_call(stream, draft, detour.as_ref());
+        let direct_publish = self.direct.begin(stream, draft, Some(lane));
+        let call = self.publish_call(stream, draft, direct_publish.as_ref());
         let answer = self.lanes.at(lane).run(call).await;
-        self.detours.end(detour, stream, draft, answer)
+        self.direct.end(direct_publish, stream, draft, answer)
     }
 
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
         // Each event leaves nodes out from when it is sent, and goes to them when it is answered. Were it at the
         // end of a large batch, the first events could have left the log by then.
         let items: Vec<_> = batch.iter().map(|(stream, draft)| (stream, draft, Mutex::default())).collect();
-        let call = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<Detour>>)| {
-            let detour = self.detours.begin(stream, draft, Some(self.lanes.index_of(stream)));
-            let call = self.publish_call(stream, draft, detour.as_ref());
-            *place.lock() = detour;
+        let call = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>)| {
+            let direct_publish = self.direct.begin(stream, draft, Some(self.lanes.index_of(stream)));
+            let call = self.publish_call(stream, draft, direct_publish.as_ref());
+            *place.lock() = direct_publish;
             call
         };
-        let settle = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<Detour>>), answer| {
-            self.detours.end(place.lock().take(), stream, draft, answer)
+        let settle = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>), answer| {
+            self.direct.end(place.lock().take(), stream, draft, answer)
         };
         self.settle_by_stream(&items, |(stream, _, _)| *stream, call, settle).await
     }
@@ -307,15 +308,15 @@ impl EventLog for RedisStore {
         let touch = Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
         let wait = durable::wait_for(&self.durable, durability).await?;
         let mut session = self.durable.session().await?;
-        let detour = self.detours.begin(stream, draft, None);
-        let publish = self.publish_call(stream, draft, detour.as_ref());
-        let stored = |answer| self.detours.end(detour, stream, draft, answer);
+        let direct_publish = self.direct.begin(stream, draft, None);
+        let publish = self.publish_call(stream, draft, direct_publish.as_ref());
+        let stored = |answer| self.direct.end(direct_publish, stream, draft, answer);
         durable::publish(&mut session, publish, stored, touch, wait, durability).await
     }
 
-    async fn tell(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
         let keys = self.keys.of(stream);
-        let call = Call::script(&scripts::TELL, &[&keys.nodes, &keys.meta])
+        let call = Call::script(&scripts::PUBLISH_EPHEMERAL, &[&keys.nodes, &keys.meta])
             .arg(stream.as_str())
             .arg(&data[..])
             .arg(kind.as_str())
@@ -358,13 +359,13 @@ impl EventLog for RedisStore {
         &self,
         stream: &StreamName,
         head: EventId,
-        born: EventId,
+        epoch: EventId,
         seen: &[EventId],
     ) -> Result<Page, StoreError> {
         let keys = self.keys.of(stream);
         let call = Call::script(&scripts::RECOVER, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(head.to_string())
-            .arg(born.to_string())
+            .arg(epoch.to_string())
             .arg(random_step())
             .arg(self.position_ms(stream))
             .arg(PAGE_EVENTS)
@@ -457,7 +458,7 @@ impl EventLog for RedisStore {
         let keys = self.keys.of(stream);
         let call = Call::script(
             &scripts::ERASE,
-            &[&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &self.keys.habits(stream)],
+            &[&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &self.keys.send_history(stream)],
         )
         .arg(stream.as_str())
         .arg(random_step())
@@ -510,7 +511,7 @@ impl Store for RedisStore {
         self
     }
 
-    fn turns(&self) -> &dyn Turns {
+    fn leaders(&self) -> &dyn Leaders {
         self
     }
 }

@@ -7,15 +7,15 @@ use uuid::Uuid;
 use super::RedisStore;
 use super::scripts::{self, Call, Fields, nonsense};
 use crate::model::{Marks, StreamName};
-use crate::store::presence::{Claim, DeviceLimit, DeviceState, Presence, STALE, Seat, Seated, Seating};
+use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence, STALE, Slot, SlotHolder};
 use crate::store::{NodeId, StoreError, millis, random_step};
 
 #[async_trait]
 impl Presence for RedisStore {
-    async fn seat(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Seating, StoreError> {
+    async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
         let keys = self.keys.of(device);
-        let (stamp, since) = claim.seat.map_or((String::new(), 0), |seat| (seat.stamp.to_string(), seat.since_ms));
-        let call = Call::script(&scripts::SEAT, &[&keys.connections, &keys.nodes, &keys.events, &keys.meta])
+        let (stamp, since) = claim.slot.map_or((String::new(), 0), |slot| (slot.stamp.to_string(), slot.since_ms));
+        let call = Call::script(&scripts::CLAIM_SLOT, &[&keys.connections, &keys.nodes, &keys.events, &keys.meta])
             .arg(claim.connection.to_string())
             .arg(claim.node.as_str())
             .arg(claim.transport)
@@ -32,14 +32,14 @@ impl Presence for RedisStore {
         let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
         let (outcome, first, second) = (answer.text()?, answer.numeral()?, answer.numeral()?);
         match outcome.as_str() {
-            "seated" => Ok(Seating::Seated(Seat { stamp: first, since_ms: second })),
-            "full" => Ok(Seating::Full),
-            "passed" => Ok(Seating::Passed(Marks { kicked: first, replaced: second })),
+            "granted" => Ok(Claimed::Granted(Slot { stamp: first, since_ms: second })),
+            "full" => Ok(Claimed::Full),
+            "passed" => Ok(Claimed::Passed(Marks { kicked: first, replaced: second })),
             _ => Err(nonsense("an outcome")),
         }
     }
 
-    async fn unseat(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
+    async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
         let remove = |(device, connection): &(StreamName, Uuid)| {
             Call::command("HDEL", &self.keys.of(device).connections).arg(connection.to_string())
         };
@@ -63,17 +63,17 @@ impl Presence for RedisStore {
         let call = Call::script(&scripts::DEVICE, &[&keys.connections, &keys.nodes, &keys.meta]).arg(self.home());
         let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
         let last = answer.optional_id()?;
-        let mut connections = answer.rest().map(seated).collect::<Result<Vec<_>, _>>()?;
-        connections.sort_by_key(|seated| seated.seat.stamp);
+        let mut connections = answer.rest().map(holder).collect::<Result<Vec<_>, _>>()?;
+        connections.sort_by_key(|holder| holder.slot.stamp);
         Ok(DeviceState { connections, last })
     }
 }
 
-fn seated(entry: Value) -> Result<Seated, StoreError> {
+fn holder(entry: Value) -> Result<SlotHolder, StoreError> {
     let mut entry = Fields::of(entry)?;
-    Ok(Seated {
+    Ok(SlotHolder {
         connection: entry.text()?.parse().map_err(|_| nonsense("a connection's id"))?,
-        seat: Seat { stamp: entry.numeral()?, since_ms: entry.numeral()? },
+        slot: Slot { stamp: entry.numeral()?, since_ms: entry.numeral()? },
         node: NodeId::from(entry.text()?),
         transport: entry.text()?,
     })

@@ -52,7 +52,7 @@ pub(super) const STREAM_PART: &str = include_str!("../../../lua/stream.lua");
 /// Of those, what the scripts share that read its log.
 const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
 /// And those that keep a device's connections.
-const SEATS_PART: &str = include_str!("../../../lua/seats.lua");
+const SLOTS_PART: &str = include_str!("../../../lua/slots.lua");
 /// And those that move it.
 const MOVE_PART: &str = include_str!("../../../lua/move.lua");
 
@@ -68,17 +68,17 @@ pub(super) fn function(name: &str, script: &str) -> String {
 
 const STREAM: &[&str] = &[STREAM_PART];
 const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
-const SEATS: &[&str] = &[STREAM_PART, SEATS_PART];
+const SLOTS: &[&str] = &[STREAM_PART, SLOTS_PART];
 const MOVE: &[&str] = &[STREAM_PART, MOVE_PART];
 const MOVE_PAGES: &[&str] = &[STREAM_PART, PAGES_PART, MOVE_PART];
-const MOVE_SEATS: &[&str] = &[STREAM_PART, SEATS_PART, MOVE_PART];
+const MOVE_SLOTS: &[&str] = &[STREAM_PART, SLOTS_PART, MOVE_PART];
 
 scripts! {
     PUBLISH = "publish.lua", STREAM;
-    TELL = "tell.lua", STREAM;
+    PUBLISH_EPHEMERAL = "publish_ephemeral.lua", STREAM;
     SYNC = "sync.lua", PAGES;
     RECOVER = "recover.lua", PAGES;
-    DETACH = "detach.lua", SEATS;
+    DETACH = "detach.lua", SLOTS;
     RELAY = "relay.lua", PAGES;
     READ = "read.lua", PAGES;
     READ_BEFORE = "read_before.lua", PAGES;
@@ -95,13 +95,13 @@ scripts! {
     NODES = "nodes.lua", &[];
     CLAIM = "claim.lua", &[];
     UNCLAIM = "unclaim.lua", &[];
-    HAND_OVER = "hand_over.lua", &[];
+    CHECKPOINT = "checkpoint.lua", &[];
     NOTE = "note.lua", &[];
-    SEAT = "seat.lua", SEATS;
-    KICK = "kick.lua", SEATS;
-    DEVICE = "device.lua", SEATS;
+    CLAIM_SLOT = "claim_slot.lua", SLOTS;
+    KICK = "kick.lua", SLOTS;
+    DEVICE = "device.lua", SLOTS;
     LINK_ADDRESS = "link_address.lua", &[];
-    HABITS = "habits.lua", STREAM;
+    SEND_HISTORY = "send_history.lua", STREAM;
     CONNECTED_THROUGH = "connected_through.lua", STREAM;
     HOME_CLAIM = "home_claim.lua", STREAM;
     MOVE_BEGIN = "move_begin.lua", MOVE;
@@ -110,7 +110,7 @@ scripts! {
     MOVE_READ = "move_read.lua", MOVE_PAGES;
     MOVE_KEYS = "move_keys.lua", MOVE;
     MOVE_IMPORT = "move_import.lua", MOVE;
-    MOVE_SEAL = "move_seal.lua", MOVE_SEATS;
+    MOVE_SEAL = "move_seal.lua", MOVE_SLOTS;
     MOVE_MARKS = "move_marks.lua", MOVE;
     MOVE_OPEN = "move_open.lua", MOVE;
     MOVE_CLEAR = "move_clear.lua", MOVE;
@@ -121,9 +121,9 @@ scripts! {
     DIRECTORY_POSITION = "directory_position.lua", &[];
     IDENTITY = "identity.lua", &[];
     LIFECYCLE = "lifecycle.lua", &[STREAM_PART, &PUBLISH_PART];
-    BEGIN_TERM = "begin_term.lua", STREAM;
+    BEGIN_SESSION = "begin_session.lua", STREAM;
     LEFT_OPEN = "left_open.lua", STREAM;
-    TERMS = "terms.lua", STREAM;
+    SESSIONS = "sessions.lua", STREAM;
     LEASE_TAKE = "lease_take.lua", STREAM;
     LEASE_RENEW = "lease_renew.lua", STREAM;
     LEASE_END = "lease_end.lua", STREAM;
@@ -213,14 +213,14 @@ pub(super) fn count(answer: Value) -> Result<u32, StoreError> {
 }
 
 /// Nodes, and what counts for each.
-pub(super) fn habits(answer: Value) -> Result<Vec<(NodeId, f64)>, StoreError> {
+pub(super) fn send_history(answer: Value) -> Result<Vec<(NodeId, f64)>, StoreError> {
     let mut fields = Fields::of(answer)?;
-    let mut habits = Vec::new();
+    let mut send_history = Vec::new();
     while !fields.is_empty() {
         let (node, amount) = (fields.text()?, fields.text()?);
-        habits.push((NodeId::from(node), amount.parse().map_err(|_| nonsense("an amount"))?));
+        send_history.push((NodeId::from(node), amount.parse().map_err(|_| nonsense("an amount"))?));
     }
-    Ok(habits)
+    Ok(send_history)
 }
 
 /// How far a stream's events got.
@@ -279,7 +279,7 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let line = fields.text()?;
     let mut words = line.splitn(12, ' ');
     let mut word = || words.next().ok_or_else(|| nonsense("more words"));
-    let (from, last, born) = (id(word()?)?, id(word()?)?, id(word()?)?);
+    let (from, last, epoch) = (id(word()?)?, id(word()?)?, id(word()?)?);
     let now_ms = word()?.parse().map_err(|_| nonsense("a numeral"))?;
     let more = word()? == "more";
     let (first, erased) = (optional_id(word()?)?, optional_id(word()?)?);
@@ -295,7 +295,7 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
         superseded.extend(is_superseded.then_some(event.id));
         events.push(Arc::new(event));
     }
-    Ok(Page { from, events, superseded, more, last, first, erased, born, fork, marks, now_ms })
+    Ok(Page { from, events, superseded, more, last, first, erased, epoch, fork, marks, now_ms })
 }
 
 /// An entry of a log, and whether a newer one supersedes it. Producers with access to Redis may have put in
@@ -375,7 +375,7 @@ impl Fields {
     }
 
     fn standing(&mut self) -> Result<Standing, StoreError> {
-        Ok(Standing { last: self.id()?, born: self.id()?, told: self.optional_id()?, acked: self.optional_id()? })
+        Ok(Standing { last: self.id()?, epoch: self.id()?, told: self.optional_id()?, acked: self.optional_id()? })
     }
 
     pub(super) fn optional_id(&mut self) -> Result<Option<EventId>, StoreError> {

@@ -106,7 +106,7 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
     Some(ChannelMessage::Event(stream, Arc::new(event)))
 }
 
-/// Reads what `tell.lua` writes behind its word: a line with stream and type, then the data.
+/// Reads what `publish_ephemeral.lua` writes behind its word: a line with stream and type, then the data.
 fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (stream, kind) = std::str::from_utf8(&rest[..end]).ok()?.split_once(' ')?;

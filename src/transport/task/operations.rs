@@ -236,7 +236,7 @@ async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>
             ("a durability", durability.is_some()),
             ("a key", wanted.key.is_some()),
         ])?;
-        let nodes = context.hub.tell(&stream, &kind, &data).await?;
+        let nodes = context.hub.publish_ephemeral(&stream, &kind, &data).await?;
         return Ok(Some(serde_json::json!({"stream": stream, "nodes": nodes})));
     }
     let from = connection.device().cloned();

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::lab::{Lab, Plan};
-use super::listener::Habits;
+use super::listener::Behaviour;
 use super::producer::Work;
 use crate::support::client::Transport;
 use crate::support::eventually;
@@ -15,10 +15,10 @@ async fn clients_that_stop_reading_cost_only_themselves() {
     // On a busy machine who takes nothing would otherwise be let go before its outbox is full.
     let settings = vec![("WHIMBREL_PING_SECONDS", "10")];
     let mut lab = Lab::busy("stopped_reading", Plan { settings, ..Plan::default() }).await;
-    let (deaf, others): (Vec<_>, Vec<_>) = lab.listeners.iter().partition(|client| client.habits.door == 0);
+    let (deaf, others): (Vec<_>, Vec<_>) = lab.listeners.iter().partition(|client| client.behaviour.door == 0);
     deaf.iter().for_each(|client| client.whims.deaf.store(true, Ordering::Relaxed));
     let at = |client: &super::listener::Listener| client.whims.sessions.load(Ordering::Relaxed);
-    let before: usize = others.iter().filter(|client| client.habits.roams.is_none()).map(|client| at(client)).sum();
+    let before: usize = others.iter().filter(|client| client.behaviour.roams.is_none()).map(|client| at(client)).sum();
     // Enough that sockets and outboxes fill up.
     for _ in 0..3 {
         let (streams, patience) = (lab.streams.clone(), Duration::from_secs(12));
@@ -29,7 +29,7 @@ async fn clients_that_stop_reading_cost_only_themselves() {
     })
     .await;
     lab.flowing().await;
-    let others = lab.listeners.iter().filter(|client| client.habits.door != 0 && client.habits.roams.is_none());
+    let others = lab.listeners.iter().filter(|client| client.behaviour.door != 0 && client.behaviour.roams.is_none());
     assert_eq!(others.map(at).sum::<usize>(), before, "nobody else was cut off");
     lab.stop_producers().await;
     lab.verdict().await;
@@ -66,8 +66,8 @@ async fn a_reconnect_storm_loses_nothing_and_leaves_nothing_behind() {
     let mut lab = Lab::busy("storm", Plan::default()).await;
     for number in 0..100 {
         let transport = [Transport::Sse, Transport::WebSocket][number % 2];
-        let habits = lab.habits(transport, number);
-        lab.add(Habits { returns: Duration::from_millis(50), ..habits });
+        let behaviour = lab.behaviour(transport, number);
+        lab.add(Behaviour { returns: Duration::from_millis(50), ..behaviour });
     }
     lab.all_placed().await;
     for how in [Cut::Reset, Cut::Fin, Cut::Reset, Cut::Fin] {

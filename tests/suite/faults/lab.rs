@@ -18,7 +18,7 @@ use whimbrel::history::record::Loss;
 use whimbrel::history::{Record, Summary};
 use whimbrel::model::{EventId, StreamName};
 
-use super::listener::{Doors, Habits, Listener};
+use super::listener::{Behaviour, Doors, Listener};
 use super::producer::{Findings, Producer, Work};
 use super::recorder::Recorder;
 use crate::support::client::Transport;
@@ -201,11 +201,11 @@ impl Lab {
     pub async fn listen(&mut self) {
         for door in 0..self.nodes.len() {
             for transport in [Transport::Sse, Transport::WebSocket] {
-                let stays = self.habits(transport, door);
-                let roams = Habits { roams: Some(Duration::from_millis(700)), ..stays.clone() };
-                let single = Habits { streams: vec![self.streams[0].clone()], ..stays.clone() };
-                for habits in [stays, roams, single] {
-                    self.add(habits);
+                let stays = self.behaviour(transport, door);
+                let roams = Behaviour { roams: Some(Duration::from_millis(700)), ..stays.clone() };
+                let single = Behaviour { streams: vec![self.streams[0].clone()], ..stays.clone() };
+                for behaviour in [stays, roams, single] {
+                    self.add(behaviour);
                 }
             }
         }
@@ -213,8 +213,8 @@ impl Lab {
     }
 
     /// What an ordinary client does: it stays as long as it hears something.
-    pub fn habits(&self, transport: Transport, door: usize) -> Habits {
-        Habits {
+    pub fn behaviour(&self, transport: Transport, door: usize) -> Behaviour {
+        Behaviour {
             transport,
             streams: self.streams.clone(),
             patience: Some(Duration::from_secs(4)),
@@ -224,9 +224,9 @@ impl Lab {
         }
     }
 
-    pub fn add(&mut self, habits: Habits) {
+    pub fn add(&mut self, behaviour: Behaviour) {
         let name = format!("c{}", self.listeners.len());
-        self.listeners.push(Listener::start(name, habits, self.doors.clone(), self.recorder.clone()));
+        self.listeners.push(Listener::start(name, behaviour, self.doors.clone(), self.recorder.clone()));
     }
 
     pub async fn all_placed(&self) {
@@ -327,7 +327,7 @@ impl Lab {
     async fn all_at_end(&self) -> bool {
         for stream in &self.streams {
             let last = self.last(stream).await;
-            let mut followers = self.listeners.iter().filter(|client| client.habits.streams.contains(stream));
+            let mut followers = self.listeners.iter().filter(|client| client.behaviour.streams.contains(stream));
             if !followers.all(|client| self.recorder.standing(&client.name, stream) == Some(last)) {
                 return false;
             }

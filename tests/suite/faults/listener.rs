@@ -43,7 +43,7 @@ impl Doors {
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
-pub struct Habits {
+pub struct Behaviour {
     pub transport: Transport,
     pub streams: Vec<StreamName>,
     /// Gives a connection up that brings nothing, not even a ping, for so long.
@@ -70,24 +70,24 @@ pub struct Whims {
 /// A client; it is gone when this is dropped.
 pub struct Listener {
     pub name: String,
-    pub habits: Habits,
+    pub behaviour: Behaviour,
     pub whims: Arc<Whims>,
     task: AbortHandle,
 }
 
 impl Listener {
-    pub fn start(name: String, habits: Habits, doors: Arc<Doors>, recorder: Arc<Recorder>) -> Self {
+    pub fn start(name: String, behaviour: Behaviour, doors: Arc<Doors>, recorder: Arc<Recorder>) -> Self {
         let whims = Arc::new(Whims::default());
         let client = Client {
             name: name.clone(),
-            door: habits.door,
-            habits: habits.clone(),
+            door: behaviour.door,
+            behaviour: behaviour.clone(),
             whims: whims.clone(),
             doors,
             recorder,
             cursor: None,
         };
-        Listener { name, habits, whims, task: tokio::spawn(client.run()).abort_handle() }
+        Listener { name, behaviour, whims, task: tokio::spawn(client.run()).abort_handle() }
     }
 
     /// Whether it crashed, which only a message of no sense makes it do.
@@ -104,7 +104,7 @@ impl Drop for Listener {
 
 struct Client {
     name: String,
-    habits: Habits,
+    behaviour: Behaviour,
     whims: Arc<Whims>,
     doors: Arc<Doors>,
     recorder: Arc<Recorder>,
@@ -116,13 +116,14 @@ impl Client {
     async fn run(mut self) {
         loop {
             let (node, address) = self.doors.get(self.door);
-            let connecting = Wire::connect(address, self.habits.transport, &self.habits.streams, self.cursor.as_ref());
+            let connecting =
+                Wire::connect(address, self.behaviour.transport, &self.behaviour.streams, self.cursor.as_ref());
             if let Ok(Ok(wire)) = timeout(GREETING, connecting).await {
                 self.listen(wire, node).await;
                 self.recorder.left(&self.name);
             }
             self.door += 1;
-            let longest = self.habits.returns;
+            let longest = self.behaviour.returns;
             tokio::time::sleep(longest.mul_f64(rand::random_range(0.1..1.0))).await;
         }
     }
@@ -132,18 +133,18 @@ impl Client {
         // A node that turns the client away says so in place of a position.
         let Ok(Ok(Told::Position(at))) = timeout(GREETING, wire.next()).await else { return };
         let session = self.recorder.session();
-        let (client, streams) = (self.name.clone(), self.habits.streams.clone());
+        let (client, streams) = (self.name.clone(), self.behaviour.streams.clone());
         self.recorder.note(Record::Session { session, client, node: Some(node), streams, after: self.cursor.clone() });
         self.position(session, at);
         self.whims.sessions.fetch_add(1, Ordering::Relaxed);
-        let leaves = self.habits.roams.map(|time| Instant::now() + time.mul_f64(rand::random_range(0.5..1.5)));
+        let leaves = self.behaviour.roams.map(|time| Instant::now() + time.mul_f64(rand::random_range(0.5..1.5)));
         loop {
             if self.whims.deaf.load(Ordering::Relaxed) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
             let leaves = leaves.filter(|_| !self.whims.settled.load(Ordering::Relaxed));
-            let silent = Instant::now() + self.habits.patience.unwrap_or(Duration::from_secs(3600));
+            let silent = Instant::now() + self.behaviour.patience.unwrap_or(Duration::from_secs(3600));
             let told = tokio::select! {
                 told = wire.next() => told,
                 // A frame that was begun is lost, and comes again in the next session.
@@ -179,7 +180,7 @@ impl Client {
     }
 
     fn position(&mut self, session: u64, at: Place) {
-        for stream in &self.habits.streams {
+        for stream in &self.behaviour.streams {
             if let Some(id) = at.position(stream) {
                 self.recorder.stands(&self.name, stream, id);
             }

@@ -40,8 +40,8 @@ async fn a_node_that_slept_longer_than_its_lease_comes_back_as_another_and_its_c
     let mut lab = Lab::busy("slept", Plan::default()).await;
     // These stay connected through it all; others leave after some seconds of silence.
     for transport in [Transport::Sse, Transport::WebSocket] {
-        let habits = super::listener::Habits { patience: None, ..lab.habits(transport, 0) };
-        lab.add(habits);
+        let behaviour = super::listener::Behaviour { patience: None, ..lab.behaviour(transport, 0) };
+        lab.add(behaviour);
     }
     lab.all_placed().await;
     let before = lab.nodes[0].id().await;
@@ -95,11 +95,11 @@ async fn thousands_of_clients_come_back_when_all_nodes_are_restarted_at_once() {
     let mut lab = Lab::new("all_restarted", Plan::default()).await;
     for number in 0..2000 {
         let transport = [Transport::Sse, Transport::WebSocket][number % 2];
-        let mut habits = lab.habits(transport, number);
-        habits.patience = Some(Duration::from_secs(30));
-        habits.returns = Duration::from_secs(1);
-        habits.streams.truncate(1);
-        lab.add(habits);
+        let mut behaviour = lab.behaviour(transport, number);
+        behaviour.patience = Some(Duration::from_secs(30));
+        behaviour.returns = Duration::from_secs(1);
+        behaviour.streams.truncate(1);
+        lab.add(behaviour);
     }
     lab.all_placed().await;
     lab.produce(Duration::from_millis(100));

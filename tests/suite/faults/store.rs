@@ -81,7 +81,7 @@ async fn out_of_reach(name: &str, time: Duration, break_it: impl Fn(&Lab), statu
     let placed = |lab: &Lab| -> usize {
         let sessions =
             |client: &super::listener::Listener| client.whims.sessions.load(std::sync::atomic::Ordering::Relaxed);
-        lab.listeners.iter().filter(|client| client.habits.roams.is_none()).map(sessions).sum()
+        lab.listeners.iter().filter(|client| client.behaviour.roams.is_none()).map(sessions).sum()
     };
     let before = placed(&lab);
     let begun = Instant::now();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use whimbrel::directory::{End, Mover, Step};
+use whimbrel::directory::{End, Migration, Step};
 use whimbrel::store::RetentionRules;
 use whimbrel::store::redis::{Plan, RedisDirectory, RedisStore};
 
@@ -44,15 +44,15 @@ impl Yard {
     }
 
     /// A mover to us that has taken so many steps.
-    async fn mover(&self, stream: &str, steps: usize) -> Mover<'_> {
+    async fn migration(&self, stream: &str, steps: usize) -> Migration<'_> {
         let plan = Plan { stream: stream.parse().unwrap(), from: "eu".into(), to: "us".into(), version: 2 };
         let [from, to] = self.stores.clone();
-        let mut mover = Mover::new(&self.directory, plan, from, to);
+        let mut migration = Migration::new(&self.directory, plan, from, to);
         for step in &STEPS[..steps] {
-            assert_eq!(mover.step(), *step);
-            mover.take().await.unwrap();
+            assert_eq!(migration.step(), *step);
+            migration.take().await.unwrap();
         }
-        mover
+        migration
     }
 }
 
@@ -87,7 +87,7 @@ async fn a_mover_that_is_killed_at_any_step_is_followed_by_the_next_that_touches
         let stream = format!("device:{steps}");
         let mut expected = nodes[0].publish_all(&stream, 0..20).await;
         let mut listening = Wanted::new(Transport::Sse, &[&stream]).after("earliest").connect(&nodes[0]).await;
-        drop(yard.mover(&stream, steps).await);
+        drop(yard.migration(&stream, steps).await);
         expected.extend(touch(&regions, &nodes, &stream).await);
         for id in &expected {
             assert_eq!(&listening.event().await.id, id, "killed behind {:?}", STEPS[steps - 1]);
@@ -105,7 +105,7 @@ async fn a_mover_that_wakes_after_another_finished_is_refused_at_any_step() {
     for steps in 1..STEPS.len() {
         let (stream, path) = (format!("device:{steps}"), format!("devices/{steps}"));
         let mut expected = nodes[0].publish_all(&stream, 0..20).await;
-        let sleeper = yard.mover(&stream, steps).await;
+        let sleeper = yard.migration(&stream, steps).await;
         move_to(&nodes[1], &path, "us").await;
         expected.push(nodes[0].publish(&stream, "1").await);
         move_to(&nodes[0], &path, "eu").await;
@@ -180,7 +180,7 @@ async fn is_cut_off_behind_the_seal(cut_off: usize) {
     let [near, far] = ["topic:near", "topic:far"];
     nodes[0].publish(near, "0").await;
     nodes[1].publish(far, "0").await;
-    let (mut movers, mut streams) = (Vec::new(), Vec::new());
+    let (mut migrations, mut streams) = (Vec::new(), Vec::new());
     for steps in SEALED {
         let stream = format!("device:{steps}");
         let expected = nodes[0].publish_all(&stream, 0..20).await;
@@ -196,12 +196,12 @@ async fn is_cut_off_behind_the_seal(cut_off: usize) {
         }
     }
     for (steps, (stream, ..)) in SEALED.into_iter().zip(&streams) {
-        movers.push(yard.mover(stream, steps).await);
+        migrations.push(yard.migration(stream, steps).await);
     }
     regions.links[cut_off].refuse(true);
     regions.links[cut_off].cut(Cut::Reset);
-    for mover in movers {
-        assert!(mover.run().await.is_err());
+    for migration in migrations {
+        assert!(migration.run().await.is_err());
     }
     let others = [near, far][1 - cut_off];
     for (stream, ..) in &streams {

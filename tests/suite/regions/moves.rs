@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use whimbrel::history::Record;
 use whimbrel::model::{EventId, StreamName};
 
-use crate::faults::listener::{Doors, Habits, Listener};
+use crate::faults::listener::{Behaviour, Doors, Listener};
 use crate::faults::producer::{Producer, Work};
 use crate::faults::recorder::Recorder;
 use crate::regions::{NAMES, Regions, knows, move_to, publish};
@@ -47,7 +47,7 @@ impl Traffic {
             (Transport::WebSocket, Some(Duration::from_millis(700))),
             (Transport::Sse, None),
         ] {
-            let habits = Habits {
+            let behaviour = Behaviour {
                 transport,
                 streams: vec![stream.clone()],
                 patience: Some(Duration::from_secs(15)),
@@ -56,7 +56,7 @@ impl Traffic {
                 door: listeners.len(),
             };
             let name = format!("c{}", listeners.len());
-            listeners.push(Listener::start(name, habits, doors.clone(), recorder.clone()));
+            listeners.push(Listener::start(name, behaviour, doors.clone(), recorder.clone()));
         }
         eventually("all clients were let in", async || {
             listeners.iter().all(|client| client.whims.sessions.load(Ordering::Relaxed) > 0).then_some(())

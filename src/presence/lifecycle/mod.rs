@@ -1,0 +1,8 @@
+//! Publishing on the lifecycle stream who connected and who disconnected, each once: `queue` is what waits to be
+//! published, as a value, and `publisher` the task that publishes it.
+
+mod publisher;
+mod queue;
+
+pub(super) use publisher::Session;
+pub(super) use queue::LifecycleQueue;

@@ -1,0 +1,35 @@
+//! Leadership of the one node that there is.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::MemoryStore;
+use crate::model::StreamName;
+use crate::store::{Checkpoint, JobKind, Leaders, NodeId, StoreError};
+
+#[async_trait]
+impl Leaders for MemoryStore {
+    async fn acquire(&self, _job: JobKind, _node: &NodeId, _ttl: Duration) -> Result<bool, StoreError> {
+        // There is only this node.
+        Ok(true)
+    }
+
+    async fn resign(&self, _job: JobKind, _node: &NodeId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn checkpoint(&self, stream: &StreamName) -> Result<Option<Checkpoint>, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.checkpoint(now_ms)))
+    }
+
+    async fn advance(
+        &self,
+        stream: &StreamName,
+        _node: &NodeId,
+        from: Option<Checkpoint>,
+        to: Checkpoint,
+    ) -> Result<bool, StoreError> {
+        self.with_log(stream, |log, now_ms| Ok(log.advance(from, to, now_ms)))
+    }
+}

@@ -1,0 +1,94 @@
+//! Things that are settled in any order, and handed on in the order in which they were begun.
+
+use std::collections::VecDeque;
+
+/// A row of places. What is settled waits in its place until all before it are settled too.
+#[derive(Debug)]
+pub(super) struct Reorder<T> {
+    /// The number of the first place.
+    first: u64,
+    places: VecDeque<Place<T>>,
+}
+
+#[derive(Debug)]
+enum Place<T> {
+    Begun,
+    Settled(Option<T>),
+}
+
+impl<T> Default for Reorder<T> {
+    fn default() -> Self {
+        Reorder { first: 0, places: VecDeque::new() }
+    }
+}
+
+impl<T> Reorder<T> {
+    /// Takes the next place, and gives its number. It has to be settled, as all behind it wait for that.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.places.push_back(Place::Begun);
+        self.first + self.places.len() as u64 - 1
+    }
+
+    /// Settles a place, once, with what is to be handed on for it; hands on all whose turn has come.
+    pub(super) fn settle(&mut self, number: u64, outcome: Option<T>, mut hand_on: impl FnMut(T)) {
+        if let Some(place) = self.places.get_mut((number - self.first) as usize) {
+            *place = Place::Settled(outcome);
+        }
+        while let Some(Place::Settled(outcome)) = self.places.pop_front_if(|place| matches!(place, Place::Settled(_))) {
+            self.first += 1;
+            outcome.into_iter().for_each(&mut hand_on);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_settled_early_waits_for_those_before_it() {
+        let mut reorder = Reorder::default();
+        let [a, b, c] = [(); 3].map(|()| reorder.begin());
+        let mut told = Vec::new();
+        reorder.settle(c, Some("c"), |value| told.push(value));
+        reorder.settle(b, Some("b"), |value| told.push(value));
+        assert!(told.is_empty());
+        reorder.settle(a, Some("a"), |value| told.push(value));
+        assert_eq!(told, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn what_comes_to_nothing_holds_up_nobody() {
+        let mut reorder = Reorder::default();
+        let [a, b] = [(); 2].map(|()| reorder.begin());
+        let mut told = Vec::new();
+        reorder.settle(b, Some("b"), |value| told.push(value));
+        reorder.settle(a, None, |value| told.push(value));
+        assert_eq!(told, ["b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn all_is_handed_on_once_in_the_order_of_beginning(moves in prop::collection::vec(any::<(bool, usize, bool)>(), 0..200)) {
+            let (mut reorder, mut open, mut expected, mut told) = (Reorder::default(), Vec::new(), Vec::new(), Vec::new());
+            for (begin, which, wanted) in moves {
+                if begin || open.is_empty() {
+                    open.push(reorder.begin());
+                } else {
+                    let number = open.remove(which % open.len());
+                    expected.extend(wanted.then_some(number));
+                    reorder.settle(number, wanted.then_some(number), |value| told.push(value));
+                }
+            }
+            for number in open {
+                expected.push(number);
+                reorder.settle(number, Some(number), |value| told.push(value));
+            }
+            expected.sort_unstable();
+            prop_assert_eq!(told, expected);
+            prop_assert!(reorder.places.is_empty());
+        }
+    }
+}
