@@ -201,10 +201,10 @@ impl Connection {
         }
     }
 
-    /// Queues the connection's cursor, as a position notice.
-    pub(super) fn push_position(&self) {
+    /// Queues the first position notice: the connection's cursor and its public id.
+    pub(super) fn push_first_position(&self) {
         let mut inner = self.inner.lock();
-        let notice = position_notice(&inner.outbox);
+        let notice = position_notice(&inner.outbox, sse::first_position(inner.id).as_bytes());
         inner.outbox.push(notice);
     }
 
@@ -441,7 +441,7 @@ impl Connection {
         let silent = outbox.take_silent();
         match self.protocol {
             Protocol::Sse { .. } if !silent.is_empty() => {
-                let notice = position_notice(outbox);
+                let notice = position_notice(outbox, sse::POSITION);
                 outbox.push(notice);
             }
             Protocol::Sse { .. } => {}
@@ -518,9 +518,9 @@ impl Connection {
 }
 
 /// A position notice with the connection's cursor.
-fn position_notice(outbox: &Outbox) -> Frame {
+fn position_notice(outbox: &Outbox, body: &[u8]) -> Frame {
     let mut notice = format!("id: {}\n", outbox.cursor()).into_bytes();
-    notice.extend_from_slice(sse::POSITION);
+    notice.extend_from_slice(body);
     Frame::Bare(notice.into())
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use hyper::header::{self, HeaderName};
+use uuid::Uuid;
 
 use super::CloseReason;
 use crate::model::{Encoding, Event, Gap, StreamName};
@@ -16,6 +17,11 @@ pub const HEARTBEAT: &[u8] = b"event: whimbrel:ping\ndata: {}\n\n";
 
 /// A position notice without its id line.
 pub const POSITION: &[u8] = b"event: whimbrel:position\ndata: {}\n\n";
+
+/// The first position notice without its id line: it names the connection.
+pub fn first_position(connection: Uuid) -> String {
+    format!("event: whimbrel:position\ndata: {{\"connection\":\"{connection}\"}}\n\n")
+}
 
 /// The headers of every answer that is an event stream.
 pub const HEADERS: [(HeaderName, &str); 4] = [

@@ -104,7 +104,7 @@ fn greet(connection: &Connection, context: &Context) {
     match connection.protocol() {
         Protocol::Sse { .. } => {
             connection.push(sse::retry(retry_ms()));
-            connection.push_position();
+            connection.push_first_position();
         }
         Protocol::WebSocket => connection.push(websocket::text(operations::ready(connection, &context.hub))),
     }

@@ -35,7 +35,10 @@ async fn listener(node: &Node, target: &str) -> TcpStream {
     let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut told = Vec::new();
-    while ![&b"data: {}"[..], b"\"positions\""].iter().any(|end| told.windows(end.len()).any(|part| part == *end)) {
+    while ![&b"data: {\"connection\""[..], b"\"positions\""]
+        .iter()
+        .any(|end| told.windows(end.len()).any(|part| part == *end))
+    {
         assert!(socket.read_buf(&mut told).await.unwrap() > 0, "{}", String::from_utf8_lossy(&told));
     }
     socket

@@ -40,7 +40,11 @@ async fn the_first_block_says_when_and_where_to_come_back() {
     }
     let retry: u64 = lines[0].strip_prefix("retry: ").unwrap().parse().unwrap();
     assert!((1..60_000).contains(&retry));
-    assert_eq!(lines[1..], [format!("id: {id}"), "event: whimbrel:position".into(), "data: {}".into(), String::new()]);
+    assert_eq!(lines[1..3], [format!("id: {id}"), "event: whimbrel:position".into()]);
+    let position: serde_json::Value = serde_json::from_str(lines[3].strip_prefix("data: ").unwrap()).unwrap();
+    let connection = position["connection"].as_str().unwrap();
+    assert!(uuid::Uuid::parse_str(connection).is_ok(), "{position}");
+    assert_eq!(position, serde_json::json!({"connection": connection}));
 }
 
 #[tokio::test]

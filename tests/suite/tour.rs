@@ -96,10 +96,15 @@ fn normal(text: &str) -> String {
 fn values(line: &str) -> String {
     let shown = |part: &str| match part {
         part if is_id(part) => "ID".to_owned(),
+        part if is_uuid(part) => "UUID".to_owned(),
         part if part.len() == 24 && part.ends_with('Z') && part.as_bytes()[10] == b'T' => "TIME".to_owned(),
         part => part.replace(":0,", ":N,").replace(":1,", ":N,"),
     };
     line.split('"').map(shown).collect::<Vec<_>>().join("\"")
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 fn is_id(text: &str) -> bool {

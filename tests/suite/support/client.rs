@@ -103,7 +103,7 @@ pub struct Client {
     cursor: Option<Cursor>,
     /// The newest id of each stream: nothing may come twice or out of order.
     newest: BTreeMap<String, (u64, u64)>,
-    /// The first message of a WebSocket.
+    /// The first message of a WebSocket, or the data of the first position over SSE.
     pub ready: Value,
     /// Signs of life so far.
     pub pings: usize,
@@ -115,6 +115,11 @@ impl Client {
     pub(super) fn new(wire: Wire, only: Option<String>) -> Self {
         let newest = BTreeMap::new();
         Client { wire, only, cursor: None, newest, ready: Value::Null, pings: 0, answers_pings: true }
+    }
+
+    /// The id that others know the connection by.
+    pub fn connection(&self) -> String {
+        self.ready["connection"].as_str().expect("the first frame names the connection").to_owned()
     }
 
     /// Where it is.
@@ -243,8 +248,13 @@ impl Client {
                             Said::Ping
                         }
                         "whimbrel:position" => {
-                            assert_eq!(block.data.as_deref(), Some("{}"));
+                            let position: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
                             assert!(block.id.is_some(), "a position is nothing without an id");
+                            if self.ready.is_null() {
+                                self.ready = position;
+                            } else {
+                                assert_eq!(position, serde_json::json!({}), "the first position says it all");
+                            }
                             Said::Position
                         }
                         "whimbrel:gap" => Said::Gap(serde_json::from_str(&block.data.unwrap()).unwrap()),
