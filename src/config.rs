@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
 
+use crate::access::origins::Origins;
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
@@ -164,6 +165,13 @@ settings! {
     device_overflow: Overflow = "newest", "WHICH", value::overflow;
     /// Allow a listener that other machines reach although access is open.
     insecure: bool = "false", "BOOL", value::switch;
+    /// Web origins whose pages may use the service, space-separated: https://app.example.com,
+    /// https://*.example.com for all below a domain, or * for every page, whose cookies then do
+    /// not count. The service's own pages always may; every other origin is refused.
+    origins: Origins = "", "ORIGINS", value::from_str;
+    /// For development on this machine: pages of every loopback origin may use the service.
+    /// Refused unless every address to listen at is a loopback one.
+    dev: bool = "false", "BOOL", value::switch;
     /// Report unready (503) while the store is away. Otherwise a node that once reached its
     /// store stays ready and keeps its clients.
     ready_strict: bool = "false", "BOOL", value::switch;
@@ -213,6 +221,12 @@ impl Settings {
         Duration::from_secs(self.position_seconds)
     }
 
+    /// The origins whose pages may use the service.
+    pub fn origins(&self) -> Origins {
+        let origins = self.origins.clone();
+        if self.dev { origins.with_loopback() } else { origins }
+    }
+
     /// The term of a node's lease.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
@@ -260,6 +274,10 @@ impl Settings {
         }
         self.settle_links()?;
         self.settle_webhook()?;
+        if self.dev && self.listen.iter().any(|place| place.reach() != Reach::Loopback) {
+            let reason = "is for development on this machine: WHIMBREL_LISTEN may name only loopback addresses with it";
+            return Err(SettingError::new("dev", reason.into()));
+        }
         let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
         if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure) {
             let reason = format!(
@@ -366,8 +384,7 @@ impl Default for Settings {
 
 /// Settings of the contract that this version does not have. Nobody who sets one may believe that it
 /// works: most of them guard access.
-const NOT_YET: &[&str] =
-    &["jwt_secret", "jwt_public_key", "jwks_url", "api_keys", "anonymous", "origins", "trusted_proxies"];
+const NOT_YET: &[&str] = &["jwt_secret", "jwt_public_key", "jwks_url", "api_keys", "anonymous", "trusted_proxies"];
 
 /// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
 fn not_yet(field: &str) -> bool {

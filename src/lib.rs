@@ -34,6 +34,7 @@
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`producers`]: misses producers that are gone.
 //! - [`webhook`]: tells a backend who came and who left. `leader`: what one node does for all.
+//! - [`access`]: who may use the service, and how much of it.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
@@ -46,6 +47,7 @@
 //! `docs/architecture.md` tells the same from the outside, with what is in Redis and what happens when
 //! something fails. Tests of promises are in `tests/suite/`, tests of values beside the values.
 #![forbid(unsafe_code)]
+pub mod access;
 pub mod api;
 mod backoff;
 pub mod bench;

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub connections: Family<ByTransport, Gauge>,
     /// Connections ended, by reason.
     pub closed: Family<ByClose, Counter>,
+    /// Requests refused before anything was done for them, by reason.
+    pub refused: Family<ByReason, Counter>,
     /// Times the channel's subscription was interrupted.
     pub channel_interruptions: Counter,
     /// Messages that came in over the channel.
@@ -155,6 +157,8 @@ impl Metrics {
             figure!("ingress_lag_seconds", "How long the oldest entry of the ingress stream has waited");
         let connections: Family<ByTransport, Gauge> = figure!("connections", "Open connections");
         let closed: Family<ByClose, Counter> = figure!("connections_closed", "Connections ended");
+        let refused: Family<ByReason, Counter> =
+            figure!("requests_refused", "Requests refused before anything was done for them");
         let r = &mut registry;
         Arc::new(Metrics {
             published: counter(r, "published", "Events acknowledged to producers"),
@@ -182,6 +186,7 @@ impl Metrics {
             ring_bytes: gauge(r, "ring_bytes", "Bytes of newest events kept in memory"),
             connections,
             closed,
+            refused,
             channel_interruptions: counter(r, "channel_interruptions", "Times the channel was interrupted"),
             channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
             leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
@@ -224,6 +229,11 @@ impl Metrics {
     pub fn count_temporary(self: &Arc<Self>) -> TemporaryGuard {
         self.temporary_dispatchers.inc();
         TemporaryGuard(self.clone())
+    }
+
+    /// A request was refused before anything was done for it.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ByReason { reason }).inc();
     }
 
     /// A live dispatcher offered a delivery to so many connections.

@@ -9,7 +9,8 @@ use super::parameters::Parameters;
 use super::{Api, Problem, Request, reply};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
-use crate::transport::{Accepted, CloseReason, Handoff, Protocol, sse, websocket};
+use crate::presence::{Eviction, Place};
+use crate::transport::{Accepted, CloseReason, Handoff, Protocol, Refused, sse, websocket};
 
 const PARAMETERS: [&str; 6] = ["device", "topic", "after", "types", "envelope", "heartbeat"];
 
@@ -67,7 +68,7 @@ async fn listen_sse(
         return Ok(reply(StatusCode::OK, &sse::HEADERS, ""));
     }
     let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat };
-    accept(api, request.handoff, protocol, sse::head(""), asked).await
+    accept(api, request.handoff, protocol, sse::head(&request.cors.lines()), asked).await
 }
 
 /// `GET /v1/ws`
@@ -79,7 +80,7 @@ pub async fn websocket(api: &Api, request: Request) -> Result<Response, Problem>
     let key = handshake_key(&request.headers)?;
     let streams = named_streams(&parameters)?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
-    let head = websocket::head(key, offers_subprotocol(&request.headers), "");
+    let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
     accept(api, request.handoff, Protocol::WebSocket, head, asked).await
 }
 
@@ -100,13 +101,28 @@ async fn accept(
     };
     let (streams, place) = match attached {
         Ok(streams) => {
-            let device = streams.iter().map(Listening::stream).find(|stream| stream.device().is_some()).cloned();
-            let place = api.hub.presence().enter(device, protocol.as_str()).await;
-            (streams, place.map_err(CloseReason::from))
+            let place = enter(api, &streams, protocol).await;
+            (streams, place)
         }
-        Err(reason) => (Vec::new(), Err(reason)),
+        Err(reason) => (Vec::new(), Err(reason.into())),
     };
     handoff.leave(Accepted { protocol, head, types: asked.types, streams, place, permit }).await
+}
+
+/// Takes a place among the connections of the device, if one is listened to.
+async fn enter(api: &Api, streams: &[Listening], protocol: Protocol) -> Result<Place, Refused> {
+    let device = streams.iter().map(Listening::stream).find(|stream| stream.device().is_some());
+    let entered = api.hub.presence().enter(device.cloned(), protocol.as_str()).await;
+    match (entered, device) {
+        (Ok(place), device) => {
+            device.inspect(|device| api.crowded.admitted(device));
+            Ok(place)
+        }
+        (Err(Eviction::Limit), Some(device)) => {
+            Err(Refused { reason: CloseReason::Limit, retry_ms: api.crowded.refused(device) })
+        }
+        (Err(why), _) => Err(CloseReason::from(why).into()),
+    }
 }
 
 async fn attach(api: &Api, streams: Vec<(StreamName, After)>) -> Result<Vec<Listening>, CloseReason> {

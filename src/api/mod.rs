@@ -6,7 +6,7 @@
 mod body;
 mod devices;
 mod events;
-mod host;
+mod gate;
 mod inbox;
 mod lease;
 mod listen;
@@ -28,11 +28,14 @@ use warp::Filter;
 use warp::filters::path::FullPath;
 use warp::reply::Response;
 
+use crate::access::cors::Cors;
+use crate::access::crowded::Crowded;
 use crate::health::Health;
 use crate::hub::Hub;
-use crate::transport::{Connections, Handoff, Reach};
+use crate::transport::{Connections, Handoff};
 
 pub use body::Bodies;
+pub use gate::{Gate, Guarded};
 pub use problem::Problem;
 pub use starting::starting;
 
@@ -51,6 +54,8 @@ pub struct Api {
     pub ready_strict: bool,
     /// Streams that a connection may follow.
     pub max_streams: usize,
+    /// Devices that have too many connections.
+    pub crowded: Crowded,
     /// The bodies of requests.
     pub bodies: Bodies,
 }
@@ -61,8 +66,8 @@ struct Request {
     path: String,
     query: String,
     headers: HeaderMap,
-    /// Where it came in: decides which `Host` it may name.
-    reach: Reach,
+    /// What the browser behind it is told.
+    cors: Cors,
     handoff: Option<Handoff>,
     body: BodyStream,
 }
@@ -74,15 +79,14 @@ pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infal
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<Reach>())
+        .and(warp::ext::optional::<Cors>())
         .and(warp::ext::optional::<Handoff>())
         .and(body::stream())
-        .then(move |method, path: FullPath, query, headers, reach: Option<Reach>, handoff, body| {
+        .then(move |method, path: FullPath, query, headers, cors: Option<Cors>, handoff, body| {
             let api = api.clone();
             let path = path.as_str().to_owned();
-            // The strictest, were it ever missing.
-            let reach = reach.unwrap_or(Reach::Loopback);
-            async move { answer(&api, Request { method, path, query, headers, reach, handoff, body }).await }
+            let cors = cors.unwrap_or(Cors::NOBODY);
+            async move { answer(&api, Request { method, path, query, headers, cors, handoff, body }).await }
         })
         // None of the filters above rejects; were one to, that would be our fault.
         .recover(|rejection| async move {
@@ -93,12 +97,8 @@ pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infal
 }
 
 async fn answer(api: &Api, request: Request) -> Response {
-    let answered = match host::check(&request.headers, request.reach) {
-        Ok(()) => dispatch(api, request).await,
-        Err(problem) => Err(problem),
-    };
     // To a HEAD request, hyper sends the head alone, with the length of the answer to GET.
-    answered.unwrap_or_else(Problem::into_response)
+    dispatch(api, request).await.unwrap_or_else(Problem::into_response)
 }
 
 async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {

@@ -9,25 +9,22 @@ use warp::filters::path::FullPath;
 use warp::reply::Response;
 
 use super::route::{self, Route};
-use super::{Problem, host, listen, page, reply, status};
+use super::{Problem, listen, page, reply, status};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{NodeId, StoreError};
-use crate::transport::{CloseReason, Reach, retry_ms, sse};
+use crate::transport::{CloseReason, retry_ms, sse};
 
 /// All routes of a node that waits for its store: probes learn that it lives and is not ready, listeners that
-/// they are to come again, and everybody else that nothing was stored. `reach` is how the client came in.
+/// they are to come again, and everybody else that nothing was stored.
 pub fn starting(
     health: Arc<Health>,
     node: NodeId,
     metrics: Arc<Metrics>,
-    reach: Reach,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).map(
         move |method: Method, path: FullPath, headers: HeaderMap| {
-            host::check(&headers, reach)
-                .and_then(|()| answer(&health, &node, &metrics, &method, path.as_str(), &headers))
-                .unwrap_or_else(Problem::into_response)
+            answer(&health, &node, &metrics, &method, path.as_str(), &headers).unwrap_or_else(Problem::into_response)
         },
     )
 }

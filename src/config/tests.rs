@@ -230,7 +230,6 @@ fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
         "JWKS_URL",
         "API_KEYS_FILE",
         "ANONYMOUS",
-        "ORIGINS",
         "TRUSTED_PROXIES",
     ] {
         let variable = format!("WHIMBREL_{name}");

@@ -19,7 +19,8 @@ use std::time::Duration;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
-use crate::api::{self, Api, Bodies};
+use crate::access::crowded::Crowded;
+use crate::api::{self, Api, Bodies, Gate};
 use crate::backoff::Backoff;
 use crate::config::{RedisUrl, Settings};
 use crate::directory::{RegionalStore, Regions, RegionsError, RegionsSettings};
@@ -85,7 +86,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let receiver = receiver(&settings)?;
     let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
-    let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics, &mut signals).await?;
+    let gate = Arc::new(Gate { origins: settings.origins(), metrics: metrics.clone() });
+    let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics, &gate, &mut signals).await?;
     let Some(opened) = opened else { return Ok(()) };
     let store = opened.store.clone();
 
@@ -120,7 +122,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     };
     // A store that is reached but takes nothing, such as a replica, lets nobody join.
     let joining = memberships.begin(opened, node.clone());
-    if starting::meanwhile(joining, &endpoints, &health, &node, &metrics, &mut signals).await.is_none() {
+    if starting::meanwhile(joining, &endpoints, &health, &node, &metrics, &gate, &mut signals).await.is_none() {
         return Ok(());
     }
     let looking = producers::begin(store.clone(), hub.clone(), settings.lease());
@@ -139,9 +141,10 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         connections: connections.clone(),
         ready_strict: settings.ready_strict,
         max_streams: settings.max_streams,
+        crowded: Crowded::default(),
         bodies: Bodies::default(),
     });
-    let service = TowerToHyperService::new(warp::service(api::routes(api)));
+    let service = gate.guard(TowerToHyperService::new(warp::service(api::routes(api))));
     let listener_settings = ListenerSettings {
         ping: settings.ping(),
         outbox_bytes: settings.outbox_bytes,
@@ -191,12 +194,13 @@ async fn wait_for_store(
     node: &NodeId,
     links: Option<&Linking>,
     metrics: &Arc<Metrics>,
+    gate: &Arc<Gate>,
     signals: &mut StopSignals,
 ) -> Result<Option<Opened>, ServeError> {
     let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
     let health = Arc::new(Health::new(place));
     let opening = open_store(settings, &health, endpoints, node, links, metrics);
-    starting::meanwhile(opening, endpoints, &health, node, metrics, signals).await.transpose()
+    starting::meanwhile(opening, endpoints, &health, node, metrics, gate, signals).await.transpose()
 }
 
 async fn open_store(

@@ -5,13 +5,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 
 use super::drain::StopSignals;
-use crate::api;
+use crate::api::{self, Gate};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::NodeId;
@@ -30,12 +33,13 @@ pub async fn meanwhile<T>(
     health: &Arc<Health>,
     node: &NodeId,
     metrics: &Arc<Metrics>,
+    gate: &Arc<Gate>,
     signals: &mut StopSignals,
 ) -> Option<T> {
     let mut connections = JoinSet::new();
     let done = tokio::select! {
         done = work => Some(done),
-        never = answer(endpoints, health, node, metrics, &mut connections) => match never {},
+        never = answer(endpoints, health, node, metrics, gate, &mut connections) => match never {},
         _ = signals.next() => {
             tracing::info!("stopped before the store had taken the node");
             None
@@ -52,15 +56,20 @@ async fn answer(
     health: &Arc<Health>,
     node: &NodeId,
     metrics: &Arc<Metrics>,
+    gate: &Arc<Gate>,
     connections: &mut JoinSet<hyper::Result<()>>,
 ) -> Infallible {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).keep_alive(false);
     loop {
         tokio::select! {
-            (socket, reach) = endpoints.accept() => if connections.len() < CONNECTIONS {
-                let routes = api::starting(health.clone(), node.clone(), metrics.clone(), reach);
-                let service = TowerToHyperService::new(warp::service(routes));
+            (socket, arrival) = endpoints.accept() => if connections.len() < CONNECTIONS {
+                let routes = api::starting(health.clone(), node.clone(), metrics.clone());
+                let guarded = gate.clone().guard(TowerToHyperService::new(warp::service(routes)));
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(arrival);
+                    guarded.call(request)
+                });
                 connections.spawn(http.serve_connection(TokioIo::new(socket), service));
             },
             Some(_) = connections.join_next() => {}
@@ -89,6 +98,7 @@ mod tests {
         let Some(Endpoint::Address(address)) = endpoints.places().next().cloned() else { panic!("no address") };
         let (health, node, metrics) = (Arc::new(Health::new("a store".into())), NodeId::random(), Metrics::new());
         let (taken, work) = oneshot::channel();
+        let gate = Arc::new(Gate { origins: Default::default(), metrics: metrics.clone() });
         let mut signals = StopSignals::listen();
         let clients = async {
             let early = TcpStream::connect(address).await.unwrap();
@@ -97,7 +107,8 @@ mod tests {
             taken.send(()).unwrap();
             early
         };
-        let (done, early) = tokio::join!(meanwhile(work, &endpoints, &health, &node, &metrics, &mut signals), clients);
+        let (done, early) =
+            tokio::join!(meanwhile(work, &endpoints, &health, &node, &metrics, &gate, &mut signals), clients);
         assert_eq!(done, Some(Ok(())));
         assert!(is_answered(early).await);
     }

@@ -40,7 +40,7 @@ impl CloseReason {
 
     /// Whether the client is not to come back by itself: its last id then carries the stop mark.
     pub const fn is_final(self) -> bool {
-        matches!(self, CloseReason::Limit | CloseReason::Replaced | CloseReason::Kicked)
+        matches!(self, CloseReason::Replaced | CloseReason::Kicked)
     }
 
     /// The WebSocket close code.
@@ -48,9 +48,10 @@ impl CloseReason {
         match self {
             CloseReason::Drain => 1012,
             CloseReason::Overload | CloseReason::Unavailable => 1013,
-            CloseReason::Limit | CloseReason::Replaced => 4001,
+            CloseReason::Replaced => 4001,
             CloseReason::Kicked => 4003,
             CloseReason::Slow => 4004,
+            CloseReason::Limit => 4006,
             CloseReason::Protocol(code) => code,
         }
     }

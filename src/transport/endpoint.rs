@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,22 @@ pub enum Reach {
     Socket,
 }
 
+/// How a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Who can have sent it.
+    pub reach: Reach,
+    /// The other end's address; `None` of a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// It came over TLS that this node speaks.
+    pub secure: bool,
+}
+
+impl Arrival {
+    /// What is trusted least.
+    pub const STRICTEST: Arrival = Arrival { reach: Reach::Loopback, peer: None, secure: true };
+}
+
 /// All places at which a node listens.
 pub struct Endpoints {
     listeners: Vec<Listener>,
@@ -118,7 +134,7 @@ impl Endpoints {
 
     /// Waits for the next client, at whichever of them. Accepting that fails is tried again after a pause. For one
     /// caller at a time.
-    pub async fn accept(&self) -> (Socket, Reach) {
+    pub async fn accept(&self) -> (Socket, Arrival) {
         loop {
             match self.accept_now().await {
                 Ok(accepted) => return accepted,
@@ -130,14 +146,16 @@ impl Endpoints {
         }
     }
 
-    async fn accept_now(&self) -> io::Result<(Socket, Reach)> {
+    async fn accept_now(&self) -> io::Result<(Socket, Arrival)> {
         poll_fn(|cx| {
             let count = self.listeners.len();
             let first = self.first.fetch_add(1, Ordering::Relaxed);
             for at in 0..count {
                 let listener = &self.listeners[first.wrapping_add(at) % count];
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                    return Poll::Ready(accepted.map(|socket| (socket, listener.place.reach())));
+                    return Poll::Ready(accepted.map(|(socket, peer)| {
+                        (socket, Arrival { reach: listener.place.reach(), peer, secure: false })
+                    }));
                 }
             }
             Poll::Pending
@@ -164,10 +182,13 @@ impl Listener {
         }
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+    /// The next client's socket, and its address if it has one.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Option<IpAddr>)>> {
         match &self.bound {
-            Bound::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Tcp(stream)),
-            Bound::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Unix(stream)),
+            Bound::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| (Socket::Tcp(stream), Some(peer.ip())))
+            }
+            Bound::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| (Socket::Unix(stream), None)),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{CloseReason, Permit, Protocol};
+use super::{CloseReason, Permit, Protocol, retry_ms};
 use crate::hub::Listening;
 use crate::model::EventType;
 use crate::presence::Place;
@@ -25,9 +25,24 @@ pub struct Accepted {
     /// The streams, attached, with the positions to go on from.
     pub streams: Vec<Listening>,
     /// Its place among those who are connected. Or why it has none: the client is told and let go.
-    pub place: Result<Place, CloseReason>,
+    pub place: Result<Place, Refused>,
     /// Its place among the node's connections.
     pub permit: Option<Permit>,
+}
+
+/// Why a listener is let go as soon as it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// What it is told.
+    pub reason: CloseReason,
+    /// After how many milliseconds it may come back.
+    pub retry_ms: u64,
+}
+
+impl From<CloseReason> for Refused {
+    fn from(reason: CloseReason) -> Self {
+        Refused { reason, retry_ms: retry_ms() }
+    }
 }
 
 /// Where a request's handler leaves what it accepted, for the owner of its connection.

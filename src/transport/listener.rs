@@ -11,7 +11,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{mpsc, watch};
 
-use super::{Connections, Endpoints, Handoff, Reach, Socket, task};
+use super::{Arrival, Connections, Endpoints, Handoff, Socket, task};
 use crate::hub::Hub;
 
 /// A client that has not sent a request's head by then is let go. It also ends idle keep-alive.
@@ -61,14 +61,14 @@ pub async fn listen<S, B>(
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
-        let (socket, reach) = tokio::select! {
+        let (socket, arrival) = tokio::select! {
             accepted = endpoints.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
         let under_way = under_way.clone();
         tokio::spawn(async move {
-            serve(socket, reach, service, context, stop).await;
+            serve(socket, arrival, service, context, stop).await;
             drop(under_way);
         });
     }
@@ -76,8 +76,13 @@ pub async fn listen<S, B>(
     let _ = tokio::time::timeout(ANSWER_TIME, answered.recv()).await;
 }
 
-async fn serve<S, B>(socket: Socket, reach: Reach, service: S, context: Arc<Context>, mut stop: watch::Receiver<bool>)
-where
+async fn serve<S, B>(
+    socket: Socket,
+    arrival: Arrival,
+    service: S,
+    context: Arc<Context>,
+    mut stop: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
     S::Future: Send,
     B: Body + Send + 'static,
@@ -92,7 +97,7 @@ where
     let handed = {
         let handoff = handoff.clone();
         service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(reach);
+            request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(handoff.clone());
             service.call(request)
         })

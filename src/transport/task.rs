@@ -59,7 +59,7 @@ pub(super) fn start(
     connection.push(head);
     match &place {
         Ok(_) => greet(&connection, &context),
-        Err(reason) => connection.close(*reason, retry_ms()),
+        Err(refused) => connection.close(refused.reason, refused.retry_ms),
     }
     hub.metrics().connections.get_or_create(&by_transport(protocol)).inc();
     if let Ok(place) = &place {

@@ -13,6 +13,7 @@ promises! {
         each_connection_of_a_device_gets_everything,
         a_kick_ends_all_connections_wherever_they_are_and_none_that_comes_after,
         over_the_limit_the_newest_is_refused,
+        whoever_was_refused_comes_back_later_and_later_and_gets_in_once_there_is_room,
         over_the_limit_the_oldest_gives_way_where_that_is_set,
         a_place_is_free_when_its_connection_left,
         who_comes_back_by_itself_after_a_final_close_is_stopped_and_who_comes_on_purpose_is_not;
@@ -85,7 +86,7 @@ async fn over_the_limit_the_newest_is_refused(world: World) {
     let mut two = world.wanted(&["device:42"]).connect(&second).await;
     for node in [&first, &second] {
         let said = world.wanted(&["topic:news", "device:42"]).turned_away(node).await;
-        assert_eq!(said, closed(&world, "limit", 4001));
+        assert_eq!(said, closed(&world, "limit", 4006));
     }
     // Who follows no device has no such limit, and neither has a topic.
     let _other = world.wanted(&["device:41"]).connect(&first).await;
@@ -106,11 +107,26 @@ async fn over_the_limit_the_oldest_gives_way_where_that_is_set(world: World) {
     publish_and_see(&first, &mut [&mut newest, &mut last], "2").await;
 }
 
+async fn whoever_was_refused_comes_back_later_and_later_and_gets_in_once_there_is_room(world: World) {
+    let node = world.node(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1")]);
+    let here = world.wanted(&["device:42"]).connect(&node).await;
+    let wanted = world.wanted(&["device:42"]);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let (said, client) = wanted.let_go(&node).await;
+        assert_eq!(said, closed(&world, "limit", 4006));
+        waits.push(client.retry_ms.unwrap());
+    }
+    assert!(waits.is_sorted_by(|shorter, longer| shorter < longer), "{waits:?}");
+    drop(here);
+    eventually("there is room", async || wanted.try_connect(&node).await).await;
+}
+
 async fn a_place_is_free_when_its_connection_left(world: World) {
     let [first, second] = world.nodes(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1")]);
     let mut here = world.wanted(&["device:42"]).connect(&first).await;
     for node in [&second, &first, &second] {
-        assert_eq!(world.wanted(&["device:42"]).turned_away(node).await, closed(&world, "limit", 4001));
+        assert_eq!(world.wanted(&["device:42"]).turned_away(node).await, closed(&world, "limit", 4006));
         drop(here);
         here = eventually("the place is free", async || world.wanted(&["device:42"]).try_connect(node).await).await;
     }
@@ -127,7 +143,7 @@ async fn places_are_taken_again_after_a_flush(world: World) {
         (places == 2).then_some(())
     })
     .await;
-    assert_eq!(world.wanted(&["device:42"]).turned_away(&node).await, closed(&world, "limit", 4001));
+    assert_eq!(world.wanted(&["device:42"]).turned_away(&node).await, closed(&world, "limit", 4006));
 }
 
 async fn places_that_outlived_their_connections_keep_nobody_out(world: World) {
@@ -141,7 +157,7 @@ async fn places_that_outlived_their_connections_keep_nobody_out(world: World) {
         let () = raw.hset(key, uuid::Uuid::new_v4().to_string(), &places[0].1).await.unwrap();
     }
     let mut two = world.wanted(&["device:42"]).connect(&second).await;
-    assert_eq!(world.wanted(&["device:42"]).turned_away(&first).await, closed(&world, "limit", 4001));
+    assert_eq!(world.wanted(&["device:42"]).turned_away(&first).await, closed(&world, "limit", 4006));
     publish_and_see(&second, &mut [&mut one, &mut two], "1").await;
 }
 
@@ -173,9 +189,14 @@ async fn who_comes_back_by_itself_after_a_final_close_is_stopped_and_who_comes_o
 #[tokio::test]
 async fn two_tabs_that_are_one_too_many_do_not_evict_each_other_for_ever() {
     for world in [World::embedded(Transport::Sse), World::on_redis(Transport::Sse)] {
-        for (overflow, reason) in [("oldest", "replaced"), ("newest", "limit")] {
-            let node = world.node(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1"), ("WHIMBREL_DEVICE_OVERFLOW", overflow)]);
-            javascript("tabs.mjs", &[&node.url(), reason]).await;
-        }
+        let node = world.node(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1"), ("WHIMBREL_DEVICE_OVERFLOW", "oldest")]);
+        javascript("tabs.mjs", &[&node.url()]).await;
     }
+}
+
+#[tokio::test]
+async fn a_tab_too_many_gets_in_by_itself_once_another_is_closed() {
+    let world = World::embedded(Transport::Sse);
+    let node = world.node(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1")]);
+    javascript("waiting-tab.mjs", &[&node.url()]).await;
 }

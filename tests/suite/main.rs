@@ -31,6 +31,7 @@ mod links_cost;
 mod listening;
 mod log_pipe;
 mod openapi;
+mod origins;
 mod positions;
 mod presence;
 mod presence_store;

@@ -1,6 +1,6 @@
 // Two tabs of one device that may have one connection: one of them stops for good, the other stays.
 //
-//   node tabs.mjs URL REASON      REASON is what the tab that has to go is told: replaced or limit
+//   node tabs.mjs URL
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 
@@ -8,11 +8,11 @@ import { createRequire } from 'node:module';
 const installed = createRequire(new URL('../../target/tools/package.json', import.meta.url));
 const { EventSource } = installed('eventsource');
 
-const [url, reason] = process.argv.slice(2);
+const [url] = process.argv.slice(2);
 const patience = setTimeout(() => assert.fail('still waiting after a minute'), 60_000);
 
 function tab() {
-  const source = new EventSource(`${url}/v1/sse?device=${reason}`);
+  const source = new EventSource(`${url}/v1/sse?device=tabs`);
   const told = { closes: [], data: [], opened: 0 };
   source.addEventListener('open', () => { told.opened += 1; });
   source.addEventListener('whimbrel:close', ({ data }) => told.closes.push(JSON.parse(data).reason));
@@ -27,14 +27,14 @@ function tab() {
 const first = tab();
 await first.placed;
 const second = tab();
-const [goes, stays] = reason === 'replaced' ? [first, second] : [second, first];
+const [goes, stays] = [first, second];
 await Promise.all([goes.stopped, stays.placed]);
-assert.deepEqual(goes.told, { closes: [reason], data: [], opened: 1 });
+assert.deepEqual(goes.told, { closes: ['replaced'], data: [], opened: 1 });
 
 // By now each would have come back to evict the other, if it meant to.
 for (const number of ['1', '2', '3']) {
   const heard = new Promise((resolve) => { stays.source.addEventListener('message', resolve, { once: true }); });
-  const answer = await fetch(`${url}/v1/devices/${reason}/events`, { method: 'POST', body: number, headers: { 'content-type': 'application/json' } });
+  const answer = await fetch(`${url}/v1/devices/tabs/events`, { method: 'POST', body: number, headers: { 'content-type': 'application/json' } });
   assert.equal(answer.status, 201);
   await heard;
 }

@@ -107,6 +107,8 @@ pub struct Client {
     pub ready: Value,
     /// Signs of life so far.
     pub pings: usize,
+    /// When it was told to come back, by whoever let it go.
+    pub retry_ms: Option<u64>,
     answers_pings: bool,
 }
 
@@ -114,7 +116,7 @@ impl Client {
     /// `only` names the stream where events don't.
     pub(super) fn new(wire: Wire, only: Option<String>) -> Self {
         let newest = BTreeMap::new();
-        Client { wire, only, cursor: None, newest, ready: Value::Null, pings: 0, answers_pings: true }
+        Client { wire, only, cursor: None, newest, ready: Value::Null, pings: 0, retry_ms: None, answers_pings: true }
     }
 
     /// The id that others know the connection by.
@@ -260,7 +262,7 @@ impl Client {
                         "whimbrel:gap" => Said::Gap(serde_json::from_str(&block.data.unwrap()).unwrap()),
                         "whimbrel:close" => {
                             let close: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
-                            assert!(close["retry"].is_u64(), "{close}");
+                            self.retry_ms = Some(close["retry"].as_u64().unwrap());
                             assert!(blocks.next().await.is_none(), "the stream ends after it was said");
                             Said::Close { reason: close["reason"].as_str().unwrap().to_owned(), code: None }
                         }
@@ -274,6 +276,7 @@ impl Client {
                     Said::Close { reason, .. } => match frames.next(self.answers_pings).await {
                         Message::Close(code, said) => {
                             assert_eq!(reason, said, "the notice and the close frame agree");
+                            self.retry_ms = serde_json::from_str::<Value>(&text).unwrap()["retry"].as_u64();
                             Said::Close { reason, code: Some(code) }
                         }
                         other => panic!("a close notice is followed by a close frame, not by {other:?}"),

@@ -98,8 +98,13 @@ impl Wanted {
 
     /// Connects where the node is expected to accept the request but to end the connection at once.
     pub async fn turned_away(&self, node: &Node) -> Said {
+        self.let_go(node).await.0
+    }
+
+    /// The same, with what is left of the client.
+    pub async fn let_go(&self, node: &Node) -> (Said, Client) {
         let mut client = self.open(node).await.unwrap_or_else(|answer| panic!("refused: {answer:?}"));
-        client.greeting().await.expect("the node lets this client in")
+        (client.greeting().await.expect("the node lets this client in"), client)
     }
 
     /// Connects where the node is expected to refuse the request.
