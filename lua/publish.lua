@@ -6,17 +6,18 @@
 --       7 ms the log lives, 8 ms the position lives, 9 ms a key lives, 10 what channels begin with,
 --       11 ms after which the event expires or '', 12 collapse key or '', 13 of an event out of an ingress
 --       stream: what that is called, the entry, and the entry before it for the same stream if both are on
---       their way; otherwise '', 14 home version or ''; where the caller reaches nodes by itself: 15 the
---       store's ms until which it does, 16 the nodes, each with a space before and behind it
+--       their way; otherwise '', 14 home version or '', 15 the connection that is not
+--       given the event or ''; where the caller reaches nodes by itself: 16 the
+--       store's ms until which it does, 17 the nodes, each with a space before and behind it
 -- Answer: id, nodes told, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
---         was stored now, the id of the one before it; with 15 and 16 also the store's ms, the nodes that the
+--         was stored now, the id of the one before it; with 16 and 17 also the store's ms, the nodes that the
 --         caller has to reach, and those that were told over their channels. Instead of the id the newest
 --         entry taken, with 4: an entry as new as this was taken before; or '', with 5: the one before it was
 --         not taken.
 --
 -- No allow-oom: a store without room refuses publishes before anything is written.
 local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local data, kind, key, ttl, group = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12]
+local data, kind, key, ttl, group, excluded = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12], ARGV[15]
 
 -- Milliseconds ahead of need, at most, that a log's life is prolonged.
 local AHEAD = 60000
@@ -89,6 +90,7 @@ put('t', kind)
 put('k', key)
 put('x', expires)
 put('c', group)
+put('e', excluded)
 redis.call('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
 
 -- The log's life is prolonged ahead of need, as saying it anew with each event costs nearly as much as the event:
@@ -133,8 +135,8 @@ end
 
 -- A script that was held up on its way finds that its time is over, and tells everyone: its caller may have
 -- given up, and would not reach those that were left out.
-local linked = ARGV[16]
-if linked and now >= tonumber(ARGV[15]) then
+local linked = ARGV[17]
+if linked and now >= tonumber(ARGV[16]) then
   linked = ''
 end
 
@@ -150,7 +152,7 @@ for at = 1, #routes, 2 do
   elseif linked and string.find(linked, ' ' .. node .. ' ', 1, true) then
     by_caller[#by_caller + 1] = node
   else
-    told = told or message(ARGV[1], id, prev, kind, expires, group, data)
+    told = told or message(ARGV[1], id, prev, kind, expires, group, excluded, data)
     -- pcall: the event is stored, and an error here would say that it is not. Whoever was not told
     -- finds it with the next sync.
     redis.pcall('PUBLISH', ARGV[10] .. node, told)

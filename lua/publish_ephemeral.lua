@@ -2,11 +2,13 @@
 -- Tells an event that is not stored to every node that has a route.
 --
 -- KEYS  1 nodes, 2 meta
--- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with, 5 home version or ''
+-- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with, 5 home version or '', 6 the connection that is not given it
+--       or ''
 -- Answer: nodes told.
 require_home(KEYS[2], ARGV[5])
 local now = clock()
-local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. '\n' .. ARGV[2]
+local excluded = ARGV[6] == '' and '' or ' ' .. ARGV[6]
+local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. excluded .. '\n' .. ARGV[2]
 local told = 0
 local routes = redis.call('HGETALL', KEYS[1])
 for at = 1, #routes, 2 do

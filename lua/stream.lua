@@ -132,13 +132,16 @@ local function told(stream, nodes)
 end
 
 -- What a node's channel carries for an event; '' stands for what it has not.
-local function message(stream, id, prev, kind, expires, group, data)
+local function message(stream, id, prev, kind, expires, group, excluded, data)
   local header = stream .. ' ' .. id .. ' ' .. prev .. ' ' .. (kind == '' and 'message' or kind)
   if expires ~= '' then
     header = header .. ' x=' .. expires
   end
   if group ~= '' then
     header = header .. ' c=' .. group
+  end
+  if excluded ~= '' then
+    header = header .. ' e=' .. excluded
   end
   return header .. '\n' .. data
 end

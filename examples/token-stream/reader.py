@@ -12,7 +12,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 url, topic = sys.argv[1:]
-address = f"{url}/v1/sse?topic={quote(topic, safe='')}&after=earliest"
+address = f"{url}/v1/sse?topic={quote(topic, safe='')}&after=0-0"
 cursor = None  # what the server called the place up to which we have printed
 retry = 1.0
 

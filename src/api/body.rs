@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use hyper::{HeaderMap, header};
+use serde::de::IgnoredAny;
 use warp::Filter;
 
 use super::Problem;
@@ -202,6 +203,13 @@ pub fn data(kind: Kind, body: Bytes) -> Result<Bytes, Problem> {
     let text = std::str::from_utf8(&body)
         .map_err(|error| Problem::bad_request(format!("the text is not UTF-8 at byte {}", error.valid_up_to())))?;
     Ok(serde_json::to_vec(text).expect("a string is always JSON").into())
+}
+
+/// Whether a text is an object or array in JSON, so that it was most likely meant to be data as it is.
+pub fn looks_like_json(kind: Kind, body: &[u8]) -> bool {
+    kind == Kind::Text
+        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+        && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 #[cfg(test)]

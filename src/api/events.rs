@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use hyper::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 use warp::reply::Response;
 
 use super::body::{self, Kind};
@@ -36,14 +37,19 @@ const HISTORY: usize = 100;
 /// Most events in an answer of history.
 const MAX_HISTORY: usize = 1000;
 
+/// The note to a producer whose text is JSON: `fetch` with a string for its body sends that as text.
+const TEXT_NOTE: &str = "the body looks like JSON but came as text/plain, so the event's data is one JSON string; \
+                         send Content-Type: application/json for data that is JSON";
+
 /// `POST …/events`
 pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
-    let parameters = Parameters::read(&request.query, &["type", "ttl", "collapse", "durable", "ephemeral"])?;
+    let parameters = Parameters::read(&request.query, &["type", "ttl", "collapse", "durable", "ephemeral", "exclude"])?;
     let durability = parameters.parsed::<Durability>("durable")?;
     let event_type = parameters.parsed::<EventType>("type")?.unwrap_or_default();
     let ttl = parameters.parsed::<Ttl>("ttl")?.map(Ttl::time);
     let collapse = parameters.one("collapse")?.map(str::to_owned);
     let ephemeral = parameters.switch("ephemeral")?;
+    let exclude = connection("exclude", parameters.one("exclude")?).map_err(Problem::bad_request)?;
     let key = idempotency_key(&request.headers)?;
     if ephemeral {
         check_ephemeral([
@@ -55,12 +61,12 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
     }
     let kind = body::kind(&request.headers)?;
     let (body, _held) = api.bodies.read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
-    let data = body::data(kind, body)?;
+    let note = body::looks_like_json(kind, &body).then_some(TEXT_NOTE);
+    let draft = Draft { key, ttl, collapse, exclude, ..Draft::new(event_type, body::data(kind, body)?) };
     if ephemeral {
-        let nodes = api.hub.publish_ephemeral(&stream, &event_type, &data).await?;
-        return Ok(json(StatusCode::ACCEPTED, &Told { stream, nodes }));
+        let nodes = api.hub.publish_ephemeral(&stream, &draft).await?;
+        return Ok(json(StatusCode::ACCEPTED, &Told { stream, nodes, note }));
     }
-    let draft = Draft { key, ttl, collapse, ..Draft::new(event_type, data) };
     let (published, durable) = match durability {
         None => (api.hub.publish(&stream, &draft).await?, None),
         Some(durability) => {
@@ -69,7 +75,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
         }
     };
     let status = if published.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    let mut response = json(status, &ShownReceipt { published: &published, durable });
+    let mut response = json(status, &ShownReceipt { published: &published, durable, note });
     // Names hold no character that a path or a header could not.
     if let Ok(location) = location(&published).parse() {
         response.headers_mut().insert(header::LOCATION, location);
@@ -82,6 +88,8 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
 struct Told {
     stream: StreamName,
     nodes: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -91,6 +99,18 @@ struct ShownReceipt<'a> {
     /// What was reached, where a durability was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     durable: Option<Reached>,
+    /// A hint for the producer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
+}
+
+/// The id of a connection, if one is given.
+fn connection(name: &str, given: Option<&str>) -> Result<Option<Uuid>, String> {
+    let read = |text: &str| {
+        let shown: String = text.chars().take(64).collect();
+        text.parse().map_err(|_| format!("'{name}': '{shown}' is not the id of a connection, which is a UUID"))
+    };
+    given.map(read).transpose()
 }
 
 fn location(published: &Published) -> String {
@@ -123,6 +143,7 @@ struct Entry<'a> {
     key: Option<String>,
     ttl: Option<&'a RawValue>,
     collapse: Option<String>,
+    exclude: Option<String>,
     #[serde(default)]
     ephemeral: bool,
 }
@@ -214,8 +235,8 @@ async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
     }
     let mut telling = futures_util::stream::iter(ephemeral.into_iter().map(|(place, wanted)| async move {
         let Wanted { stream, draft, .. } = wanted;
-        let told = api.hub.publish_ephemeral(&stream, &draft.kind, &draft.data).await;
-        (place, told.map_or_else(Outcome::from, |nodes| Outcome::Told(Told { stream, nodes })))
+        let told = api.hub.publish_ephemeral(&stream, &draft).await;
+        (place, told.map_or_else(Outcome::from, |nodes| Outcome::Told(Told { stream, nodes, note: None })))
     }))
     .buffered(TOLD_AT_ONCE);
     while let Some((place, outcome)) = telling.next().await {
@@ -279,8 +300,9 @@ fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String
             [("a ttl", ttl.is_some()), ("a collapse key", entry.collapse.is_some()), ("a key", entry.key.is_some())];
         check_ephemeral(given).map_err(|error| (error.slug(), error.to_string()))?;
     }
+    let exclude = connection("exclude", entry.exclude.as_deref()).map_err(|error| ("invalid-entry", error))?;
     let draft = Draft::new(kind, body.slice_ref(data.get().as_bytes()));
-    Ok(Draft { key: entry.key.clone(), ttl, collapse: entry.collapse.clone(), ..draft })
+    Ok(Draft { key: entry.key.clone(), ttl, collapse: entry.collapse.clone(), exclude, ..draft })
 }
 
 #[derive(Serialize)]

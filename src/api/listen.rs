@@ -6,7 +6,8 @@ use hyper::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
 use super::parameters::Parameters;
-use super::{Api, Problem, Request, reply};
+use super::wish::{WISH_BYTES, Wish};
+use super::{Api, Problem, Request, body, reply};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
 use crate::presence::{Eviction, Place};
@@ -38,6 +39,22 @@ pub async fn sse(api: &Api, request: Request) -> Result<Response, Problem> {
     let streams = named_streams(&parameters)?;
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: give device=NAME or topic=NAME, or several"));
+    }
+    listen_sse(api, request, &parameters, streams).await
+}
+
+/// `POST /v1/sse`: the same, with what is wanted in the body.
+pub async fn sse_by_body(api: &Api, mut request: Request) -> Result<Response, Problem> {
+    Parameters::read(&request.query, &[])?;
+    body::kind(&request.headers)?;
+    let body = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
+    let parameters = {
+        let (body, _held) = api.bodies.read(&request.headers, body, WISH_BYTES).await?;
+        Wish::read(&body)?.into_parameters()?
+    };
+    let streams = named_streams(&parameters)?;
+    if streams.is_empty() {
+        return Err(Problem::bad_request("nothing to listen to: \"streams\" is empty"));
     }
     listen_sse(api, request, &parameters, streams).await
 }
@@ -135,7 +152,8 @@ async fn attach(api: &Api, streams: Vec<(StreamName, After)>) -> Result<Vec<List
     })
 }
 
-fn named_streams(parameters: &Parameters) -> Result<Vec<StreamName>, Problem> {
+/// The streams that `device` and `topic` name, each once.
+pub(super) fn named_streams(parameters: &Parameters) -> Result<Vec<StreamName>, Problem> {
     let mut streams = Vec::new();
     for (parameter, kind) in [("device", StreamKind::Device), ("topic", StreamKind::Topic)] {
         for name in parameters.all(parameter) {
@@ -148,11 +166,17 @@ fn named_streams(parameters: &Parameters) -> Result<Vec<StreamName>, Problem> {
     Ok(streams)
 }
 
-fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<StreamName>) -> Result<Asked, Problem> {
-    if streams.len() > api.max_streams {
-        let (count, limit) = (streams.len(), api.max_streams);
+/// Refuses more streams than a connection may follow.
+pub(super) fn check_count(api: &Api, count: usize) -> Result<(), Problem> {
+    let limit = api.max_streams;
+    if count > limit {
         return Err(Problem::bad_request(format!("{count} streams are asked for; a connection may follow {limit}")));
     }
+    Ok(())
+}
+
+fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<StreamName>) -> Result<Asked, Problem> {
+    check_count(api, streams.len())?;
     let types = parameters
         .all("types")
         .flat_map(|list| list.split(','))

@@ -4,6 +4,7 @@
 //! decoded once, a wrong method is told with the right ones, and an unknown path is a JSON 404.
 
 mod body;
+mod cursor;
 mod devices;
 mod events;
 mod gate;
@@ -19,6 +20,7 @@ mod route;
 mod starting;
 mod status;
 mod topics;
+mod wish;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -119,6 +121,8 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Lease(stream) => lease::take(api, stream, request).await,
         Route::EndLease(stream) => lease::end(api, &stream, &request.query).await,
         Route::Sse => listen::sse(api, request).await,
+        Route::SseByBody => listen::sse_by_body(api, request).await,
+        Route::Cursor => cursor::cursor(api, &request.query).await,
         Route::WebSocket => listen::websocket(api, request).await,
         Route::Regions => regions::list(api, &request.query).await,
         Route::Live => Ok(status::live()),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use super::Problem;
 
 /// The parameters of a request.
+#[derive(Debug)]
 pub struct Parameters(Vec<(String, String)>);
 
 /// Parameters of api.md that this version does not support yet.
@@ -12,6 +13,13 @@ const LATER: [&str; 1] = ["token"];
 
 /// Some EventSource replacements add this on their own.
 const HARMLESS: &str = "lastEventId";
+
+impl From<Vec<(String, String)>> for Parameters {
+    /// Names that are known, with their values.
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Parameters(pairs)
+    }
+}
 
 impl Parameters {
     /// Reads a query, whose parameters have to be among `known`.

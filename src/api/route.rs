@@ -40,6 +40,10 @@ pub enum Route {
     EndLease(StreamName),
     /// `GET /v1/sse`
     Sse,
+    /// `POST /v1/sse`
+    SseByBody,
+    /// `GET /v1/cursor`
+    Cursor,
     /// `GET /v1/ws`
     WebSocket,
     /// `GET /v1/regions`
@@ -67,6 +71,7 @@ enum Known {
     Connections(StreamName),
     Region(StreamName),
     Lease(StreamName),
+    Sse,
     Get(Route),
 }
 
@@ -74,7 +79,7 @@ enum Known {
 pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
     let known = known(path)?;
     let allow = match known {
-        Known::Events(_) => "GET, HEAD, POST, OPTIONS",
+        Known::Events(_) | Known::Sse => "GET, HEAD, POST, OPTIONS",
         Known::Batch | Known::Acknowledge(_) => "POST, OPTIONS",
         Known::Device(_) | Known::Topic(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
@@ -97,6 +102,8 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Region(stream) if method == Method::PUT => Ok(Route::Place(stream)),
         Known::Lease(stream) if method == Method::PUT => Ok(Route::Lease(stream)),
         Known::Lease(stream) if method == Method::DELETE => Ok(Route::EndLease(stream)),
+        Known::Sse if reading => Ok(Route::Sse),
+        Known::Sse if method == Method::POST => Ok(Route::SseByBody),
         Known::Get(route) if reading => Ok(route),
         _ => Err(Problem::method_not_allowed(method, allow)),
     }
@@ -119,7 +126,8 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "nodes"] => Known::Get(Route::Nodes),
         ["v1", kind @ ("devices" | "topics"), name, "region"] => Known::Region(stream(kind, name)?),
         ["v1", "events"] => Known::Batch,
-        ["v1", "sse"] => Known::Get(Route::Sse),
+        ["v1", "sse"] => Known::Sse,
+        ["v1", "cursor"] => Known::Get(Route::Cursor),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
         ["v1", "regions"] => Known::Get(Route::Regions),
         ["health", "live"] => Known::Get(Route::Live),
@@ -163,7 +171,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 26;
+    const ROUTES: usize = 28;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -194,6 +202,8 @@ mod tests {
             Route::Place(_) => 23,
             Route::Lease(_) => 24,
             Route::EndLease(_) => 25,
+            Route::SseByBody => 26,
+            Route::Cursor => 27,
         }
     }
 

@@ -273,6 +273,11 @@ impl Regions {
         Some(at as u8)
     }
 
+    /// Whether a stream was given a home.
+    pub(super) async fn has_home(&self, stream: &StreamName) -> Result<bool, StoreError> {
+        Ok(self.replica.get(stream.fingerprint()).is_some() || self.directory.has_home(stream).await?)
+    }
+
     /// The home of a stream; one that nobody knows is given its first home.
     pub(super) async fn find(&self, stream: &StreamName) -> Result<Home, StoreError> {
         if let Some(home) = self.replica.get(stream.fingerprint()) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -14,9 +13,7 @@ use super::Region;
 use super::regions::{Regions, Search};
 use super::replica::Home;
 use crate::health::Health;
-use crate::model::{
-    Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
-};
+use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 use crate::store::redis::RedisStore;
 use crate::store::{
     Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers, Renewal,
@@ -273,8 +270,8 @@ impl EventLog for RegionalStore {
         self.at_home(stream, |store| async move { store.publish_durably(stream, draft, durability).await }).await
     }
 
-    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
-        self.at_home(stream, |store| async move { store.publish_ephemeral(stream, kind, data).await }).await
+    async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError> {
+        self.at_home(stream, |store| async move { store.publish_ephemeral(stream, draft).await }).await
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
@@ -330,6 +327,14 @@ impl EventLog for RegionalStore {
 
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
         self.page(stream, |store| async move { store.read_before(stream, before, limit).await }).await
+    }
+
+    /// A stream without a home is one that nobody used, and gets none by this.
+    async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
+        if !self.regions.has_home(stream).await? {
+            return Ok(None);
+        }
+        self.at_home(stream, |store| async move { store.position(stream).await }).await
     }
 
     async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {

@@ -153,7 +153,7 @@ impl Chain {
     /// Why `page` does not connect to the position.
     fn reason(&self, page: &Page) -> GapReason {
         let position = self.position;
-        if position > page.last || page.from != position || position < page.epoch {
+        if position > page.last || page.from != position || (position < page.epoch && position != EventId::ZERO) {
             // The store knows less than the reader, or began anew after it. A position that is merely
             // older than positions are kept for (`epoch` anew, long after) can't be told from a flush.
             GapReason::Lost

@@ -71,6 +71,8 @@ pub struct Listening {
     pub attached: Attached,
     /// The connection has seen everything up to here.
     pub position: EventId,
+    /// False when the oldest events were asked for, and older ones than those that are kept had existed.
+    pub complete: bool,
 }
 
 impl Listening {
@@ -102,31 +104,33 @@ impl Hub {
 
     async fn listen_to(&self, stream: StreamName, after: After) -> Result<Listening, ListenError> {
         let attached = self.registry.attach(&stream).await?;
+        let mut complete = true;
         let position = match after {
             After::Now => attached.head(),
-            // Reading after nothing is reading from the beginning, and no gap.
-            After::Earliest | After::Id(EventId::ZERO) => {
-                before_first(&self.store.read(&stream, Start::Earliest, 1).await?)
+            After::Earliest => {
+                let oldest = self.store.read(&stream, Start::Earliest, 1).await?;
+                complete = oldest.is_complete();
+                oldest.before_first()
             }
-            After::Last(count) => before_first(&self.store.read(&stream, Start::Last(count), 1).await?),
+            After::Id(EventId::ZERO) => {
+                let oldest = self.store.read(&stream, Start::Earliest, 1).await?;
+                // Otherwise the chain breaks right at the beginning, and the client gets the gap.
+                if oldest.is_complete() { oldest.before_first() } else { EventId::ZERO }
+            }
+            After::Last(count) => self.store.read(&stream, Start::Last(count), 1).await?.before_first(),
             After::Since(ms) => since(ms, &self.store.read(&stream, Start::Since(ms), 1).await?),
             // Right after the birth when nothing was acknowledged: what is no longer kept is told.
             After::Ack => self.store.acknowledge(&stream, None).await?.position(),
             After::Id(id) => id,
         };
-        Ok(Listening { attached, position })
+        Ok(Listening { attached, position, complete })
     }
-}
-
-/// The position right before a page: its first event connects to it.
-fn before_first(page: &Page) -> EventId {
-    page.events.first().map_or(page.last, |event| event.prev)
 }
 
 /// The position right before the events since a time, of which `page` holds the first. Where some of them are
 /// not kept any more, it is one from which the chain breaks, so that this is told.
 fn since(ms: u64, page: &Page) -> EventId {
-    let before = before_first(page);
+    let before = page.before_first();
     let oldest_kept = page.events.first().map(|event| event.id) == page.first;
     let missing = oldest_kept && before.ms >= ms && before > page.epoch;
     if missing { EventId::new(ms, 0).max(page.epoch) } else { before }

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::store::Store;
 
-pub use history::History;
+pub use history::{Before, BeforeError, History};
 pub use inbox::AckError;
 pub use listen::{After, AfterError, ListenError, Listening};
 pub use producers::LeaseError;

@@ -6,7 +6,7 @@ use super::Hub;
 use crate::metrics::ByProblem;
 use bytes::Bytes;
 
-use crate::model::{Draft, Durability, EventType, Published, Receipt, StreamName};
+use crate::model::{Draft, Durability, Published, Receipt, StreamName};
 use crate::store::StoreError;
 
 /// Longest idempotency key, in ASCII characters.
@@ -140,14 +140,9 @@ impl Hub {
 
     /// Tells an event to whoever is connected now, at most once, and stores nothing. Gives the number of nodes
     /// that were told.
-    pub async fn publish_ephemeral(
-        &self,
-        stream: &StreamName,
-        kind: &EventType,
-        data: &Bytes,
-    ) -> Result<u32, PublishError> {
-        self.check_data(stream, data)?;
-        let told = self.store.publish_ephemeral(stream, kind, data).await?;
+    pub async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, PublishError> {
+        self.check_data(stream, &draft.data)?;
+        let told = self.store.publish_ephemeral(stream, draft).await?;
         self.metrics.ephemeral.inc();
         Ok(told)
     }

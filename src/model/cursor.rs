@@ -34,6 +34,15 @@ pub enum Cursor {
 }
 
 impl Cursor {
+    /// The cursor of these streams, one or several.
+    pub fn of<'a>(positions: impl ExactSizeIterator<Item = (&'a StreamName, EventId)>) -> Self {
+        let mut positions = positions.peekable();
+        match (positions.len(), positions.peek()) {
+            (1, Some((_, id))) => Cursor::Single(*id),
+            _ => Cursor::several(positions),
+        }
+    }
+
     /// The cursor of several streams.
     pub fn several<'a>(positions: impl IntoIterator<Item = (&'a StreamName, EventId)>) -> Self {
         Cursor::Several(positions.into_iter().map(|(stream, id)| (stream.fingerprint(), id)).collect())

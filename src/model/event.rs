@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::{EventId, StreamName, Time};
 
@@ -115,6 +116,8 @@ pub struct Event {
     pub expires_ms: Option<u64>,
     /// Its collapse key: whoever catches up is given only the newest event of each.
     pub collapse: Option<Arc<str>>,
+    /// The one connection that is not given it.
+    pub exclude: Option<Uuid>,
     encoded: [OnceLock<Bytes>; Encoding::COUNT],
 }
 
@@ -140,7 +143,7 @@ impl Encoding {
 impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
         (self.id, self.prev, &self.kind, &self.data) == (other.id, other.prev, &other.kind, &other.data)
-            && (self.expires_ms, &self.collapse) == (other.expires_ms, &other.collapse)
+            && (self.expires_ms, &self.collapse, self.exclude) == (other.expires_ms, &other.collapse, other.exclude)
     }
 }
 
@@ -149,7 +152,7 @@ impl Eq for Event {}
 impl Event {
     /// An event as the store has it, that neither expires nor has a collapse key.
     pub fn new(id: EventId, prev: EventId, kind: EventType, data: Bytes) -> Self {
-        Event { id, prev, kind, data, expires_ms: None, collapse: None, encoded: Default::default() }
+        Event { id, prev, kind, data, expires_ms: None, collapse: None, exclude: None, encoded: Default::default() }
     }
 
     /// An event that is told to whoever is connected now and not stored: it has no place in the stream.
@@ -223,6 +226,8 @@ pub struct Draft {
     pub ttl: Option<Duration>,
     /// Collapse key: whoever catches up is given only the newest event of each.
     pub collapse: Option<String>,
+    /// The one connection that is not given it.
+    pub exclude: Option<Uuid>,
     /// The inbox of the device that publishes it, where that is known.
     pub from: Option<StreamName>,
 }
@@ -230,7 +235,24 @@ pub struct Draft {
 impl Draft {
     /// A draft of this type and data, and nothing else said of it.
     pub fn new(kind: EventType, data: impl Into<Bytes>) -> Self {
-        Draft { kind, data: data.into(), key: None, key_time: None, ttl: None, collapse: None, from: None }
+        let data = data.into();
+        Draft { kind, data, key: None, key_time: None, ttl: None, collapse: None, exclude: None, from: None }
+    }
+
+    /// The event that it becomes at `id`, after `prev`, when the store's clock shows `now_ms`. The data is copied, as
+    /// that of the draft may be a small part of a large request body.
+    pub fn event(&self, id: EventId, prev: EventId, now_ms: u64) -> Event {
+        let mut event = Event::new(id, prev, self.kind.clone(), Bytes::copy_from_slice(&self.data));
+        let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        event.expires_ms = self.ttl.map(|ttl| now_ms.saturating_add(ttl_ms(ttl)));
+        event.collapse = self.collapse.as_deref().map(Arc::from);
+        event.exclude = self.exclude;
+        event
+    }
+
+    /// The event that it becomes if it is not stored.
+    pub fn ephemeral(&self) -> Event {
+        self.event(EventId::ZERO, EventId::ZERO, 0)
     }
 }
 

@@ -19,6 +19,9 @@ impl EventId {
     /// Below every id that a store ever makes: reading after it starts at the oldest event kept.
     pub const ZERO: EventId = EventId { ms: 0, seq: 0 };
 
+    /// At or above every id that a store ever makes.
+    pub const MAX: EventId = EventId { ms: u64::MAX, seq: u64::MAX };
+
     /// An id of the two numbers.
     pub const fn new(ms: u64, seq: u64) -> Self {
         EventId { ms, seq }

@@ -63,6 +63,16 @@ pub struct Page {
 }
 
 impl Page {
+    /// The position right before the page's first event: that one connects to it.
+    pub fn before_first(&self) -> EventId {
+        self.events.first().map_or(self.last, |event| event.prev)
+    }
+
+    /// Whether the log still has every event of the stream's history; of a page that was read from the oldest on.
+    pub fn is_complete(&self) -> bool {
+        self.before_first() == self.epoch
+    }
+
     /// Whether a newer event of the same collapse key supersedes this one of the page.
     pub fn is_superseded(&self, event: &Event) -> bool {
         event.collapse.is_some() && self.superseded.binary_search(&event.id).is_ok()

@@ -32,13 +32,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future::join_all;
 
 use crate::directory::Regions;
-use crate::model::{
-    Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
-};
+use crate::model::{Draft, Durability, Event, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
 pub use clock::StoreClock;
 pub use control::Control;
@@ -145,7 +142,7 @@ pub trait EventLog: Send + Sync {
 
     /// Tells an event to every node that has a route, at most once, and stores nothing. Gives the number of
     /// nodes that were told.
-    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError>;
+    async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError>;
 
     /// Asserts the route, then reads what is newer than `head`, in one step: attach (no head yet),
     /// resume, reconnect and repair are all this operation.
@@ -195,6 +192,9 @@ pub trait EventLog: Send + Sync {
     /// Reads the newest events before an id, at most `limit`, oldest first. `more` says that older ones
     /// are kept.
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError>;
+
+    /// The newest id ever shown of a stream; `None` when nobody used it. Nothing is written.
+    async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError>;
 
     /// Moves the acknowledged position forward to `id`, and says where it is then. An older id moves nothing, and
     /// neither does one above `last`: what this history will have up to there was not seen. Without an id it

@@ -58,6 +58,8 @@ impl Protocol {
 /// One client's connection.
 pub struct Connection {
     number: u64,
+    /// The public id that the client was given.
+    known_as: Uuid,
     /// The first device among the streams that it began with.
     device: Option<StreamName>,
     protocol: Protocol,
@@ -146,6 +148,7 @@ impl Connection {
         let device = following.iter().find(|f| f.stream.device().is_some()).map(|f| f.stream.clone());
         Connection {
             number,
+            known_as: id,
             device,
             protocol,
             types,
@@ -171,6 +174,11 @@ impl Connection {
     /// The connection's public id. It has another when others took it for lost, see [`Occupant::rename`].
     pub fn id(&self) -> Uuid {
         self.inner.lock().id
+    }
+
+    /// The public id as the client knows it.
+    pub fn known_as(&self) -> Uuid {
+        self.known_as
     }
 
     /// The inbox of the device that it is connected as.
@@ -201,10 +209,11 @@ impl Connection {
         }
     }
 
-    /// Queues the first position notice: the connection's cursor and its public id.
-    pub(super) fn push_first_position(&self) {
+    /// Queues the first position notice: the connection's cursor and its public id, and whether each stream has all
+    /// that was asked for.
+    pub(super) fn push_first_position(&self, complete: bool) {
         let mut inner = self.inner.lock();
-        let notice = position_notice(&inner.outbox, sse::first_position(inner.id).as_bytes());
+        let notice = position_notice(&inner.outbox, sse::first_position(inner.id, complete).as_bytes());
         inner.outbox.push(notice);
     }
 
@@ -394,9 +403,10 @@ impl Connection {
         }
     }
 
-    fn frame(&self, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Frame {
+    /// The frame of a delivery, for a connection that others know as `own`.
+    fn frame(&self, own: Uuid, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Frame {
         match (delivery, self.protocol) {
-            (Delivery::Event(event), _) if !self.wants(event) => Frame::Silent { slot, id: event.id },
+            (Delivery::Event(event), _) if !self.wants(event, own) => Frame::Silent { slot, id: event.id },
             (Delivery::Passed(id), _) => Frame::Silent { slot, id: *id },
             (Delivery::Event(event), Protocol::WebSocket) => Frame::Event {
                 slot,
@@ -430,9 +440,11 @@ impl Connection {
         }
     }
 
-    /// Whether the client is to be given this event: it is of a type that it wants, and has not expired.
-    fn wants(&self, event: &Event) -> bool {
-        self.types.as_ref().is_none_or(|types| types.contains(&event.kind))
+    /// Whether the client is to be given this event: it is of a type that it wants, has not expired, and does not
+    /// exclude the connection, which others know as `own`.
+    fn wants(&self, event: &Event, own: Uuid) -> bool {
+        event.exclude.is_none_or(|excluded| excluded != own && excluded != self.known_as)
+            && self.types.as_ref().is_none_or(|types| types.contains(&event.kind))
             && event.expires_ms.is_none_or(|expires_ms| expires_ms > self.clock.now_ms())
     }
 
@@ -550,10 +562,10 @@ impl Sink for Connection {
         if inner.phase != Phase::Open || !inner.outbox.follows(slot) {
             return Offer::Closed;
         }
-        if matches!(delivery, Delivery::Ephemeral(event) if !self.wants(event)) {
+        if matches!(delivery, Delivery::Ephemeral(event) if !self.wants(event, inner.id)) {
             return Offer::Taken { flush: false };
         }
-        let frame = self.frame(slot, stream, delivery);
+        let frame = self.frame(inner.id, slot, stream, delivery);
         if !inner.outbox.has_room_for(&frame) {
             // Perhaps only because more came at once than the outbox holds, and nobody has flushed so far.
             self.write_out(&mut inner);

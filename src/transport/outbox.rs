@@ -196,10 +196,7 @@ impl Outbox {
 
     /// The connection's cursor: positions of what was staged.
     pub fn cursor(&self) -> Cursor {
-        match self.following.as_slice() {
-            [only] => Cursor::Single(only.position),
-            several => Cursor::several(several.iter().map(|f| (&f.stream, f.position))),
-        }
+        Cursor::of(self.following.iter().map(|following| (&following.stream, following.position)))
     }
 
     /// Stages what fits into one write, apart from what has expired by `now_ms`. Returns true when the client's

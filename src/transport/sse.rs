@@ -18,9 +18,11 @@ pub const HEARTBEAT: &[u8] = b"event: whimbrel:ping\ndata: {}\n\n";
 /// A position notice without its id line.
 pub const POSITION: &[u8] = b"event: whimbrel:position\ndata: {}\n\n";
 
-/// The first position notice without its id line: it names the connection.
-pub fn first_position(connection: Uuid) -> String {
-    format!("event: whimbrel:position\ndata: {{\"connection\":\"{connection}\"}}\n\n")
+/// The first position notice without its id line. It names the connection, and says so if the oldest events of a
+/// stream were asked for and are gone.
+pub fn first_position(connection: Uuid, complete: bool) -> String {
+    let complete = if complete { "" } else { ",\"complete\":false" };
+    format!("event: whimbrel:position\ndata: {{\"connection\":\"{connection}\"{complete}}}\n\n")
 }
 
 /// The headers of every answer that is an event stream.

@@ -58,7 +58,7 @@ pub(super) fn start(
     ));
     connection.push(head);
     match &place {
-        Ok(_) => greet(&connection, &context),
+        Ok(_) => greet(&connection, &context, streams.iter().all(|listening| listening.complete)),
         Err(refused) => connection.close(refused.reason, refused.retry_ms),
     }
     hub.metrics().connections.get_or_create(&by_transport(protocol)).inc();
@@ -100,13 +100,13 @@ fn publisher(connection: &Connection) -> Option<&StreamName> {
 }
 
 /// The first frames: when to come back, and the positions to come back at.
-fn greet(connection: &Connection, context: &Context) {
+fn greet(connection: &Connection, context: &Context, complete: bool) {
     match connection.protocol() {
         Protocol::Sse { .. } => {
             connection.push(sse::retry(retry_ms()));
-            connection.push_first_position();
+            connection.push_first_position(complete);
         }
-        Protocol::WebSocket => connection.push(websocket::text(operations::ready(connection, &context.hub))),
+        Protocol::WebSocket => connection.push(websocket::text(operations::ready(connection, &context.hub, complete))),
     }
 }
 

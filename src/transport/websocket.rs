@@ -57,7 +57,7 @@ pub fn event(stream: &StreamName, event: &Event) -> Bytes {
     // Stream names and types hold nothing that JSON would escape.
     json.extend_from_slice(format!(r#"{{"op":"event","stream":"{stream}","#).as_bytes());
     if !event.is_ephemeral() {
-        json.extend_from_slice(format!(r#""id":"{}","#, event.id).as_bytes());
+        json.extend_from_slice(format!(r#""id":"{}","time":"{}","#, event.id, event.time()).as_bytes());
     }
     json.extend_from_slice(format!(r#""type":"{}","data":"#, event.kind).as_bytes());
     json.extend_from_slice(&event.data);
@@ -275,7 +275,7 @@ mod tests {
         let frame = event(&"topic:news".parse().unwrap(), &made);
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);
-        assert_eq!(&frame[2..], br#"{"op":"event","stream":"topic:news","id":"5-1","type":"message","data":{"a":1}}"#);
+        assert_eq!(&frame[2..], br#"{"op":"event","stream":"topic:news","id":"5-1","time":"1970-01-01T00:00:00.005Z","type":"message","data":{"a":1}}"#);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use uuid::Uuid;
 use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
@@ -471,13 +472,13 @@ async fn the_newest_of_256_collapse_keys_are_known(store: &impl Store) {
 
 async fn an_event_that_is_told_is_not_stored(store: &impl Store) {
     let (stream, node) = (stream("topic:a"), NodeId::random());
-    let (kind, data): (EventType, Bytes) = ("typing".parse().unwrap(), "{\n}".into());
-    assert_eq!(store.publish_ephemeral(&stream, &kind, &data).await, Ok(0));
+    let typing = Draft { exclude: Some(Uuid::new_v4()), ..Draft::new("typing".parse().unwrap(), "{\n}") };
+    assert_eq!(store.publish_ephemeral(&stream, &typing).await, Ok(0));
     let mut subscription = store.subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
-    assert_eq!(store.publish_ephemeral(&stream, &kind, &data).await, Ok(1));
+    assert_eq!(store.publish_ephemeral(&stream, &typing).await, Ok(1));
     let messages = in_time("a message", subscription.next(64)).await.unwrap();
-    let expected = ChannelMessage::Ephemeral(stream.clone(), Arc::new(Event::ephemeral(kind, data)));
+    let expected = ChannelMessage::Ephemeral(stream.clone(), Arc::new(typing.ephemeral()));
     assert_eq!(messages, [expected]);
     let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
     assert_eq!((page.events.len(), page.last), (0, attached.last));

@@ -23,6 +23,7 @@ async fn a_history_is_read_in_pages_in_either_direction(world: World) {
     assert_eq!(ids(&read("limit=3").await), published[..3]);
     assert_eq!(ids(&read(&format!("limit=3&after={}", published[2])).await), published[3..6]);
     assert_eq!(ids(&read(&format!("limit=3&before={}", published[5])).await), published[2..5]);
+    assert_eq!(ids(&read("limit=3&before=now").await), published[7..]);
     let between = read(&format!("after={}&before={}", published[2], published[5])).await;
     assert_eq!(ids(&between), published[3..5]);
     assert_eq!((&between["gap"], &between["last"]), (&json!(null), &json!(published[9])));
@@ -49,6 +50,7 @@ async fn a_history_that_makes_no_sense_is_refused() {
         ("after=18446744073709551616-1", "event id"),
         ("before=", "'before'"),
         ("before=-1", "'before'"),
+        ("before=then", "or 'now'"),
         ("types=a", "'types'"),
     ] {
         let (slug, detail) = node.get(&format!("/v1/topics/a/events?{query}")).await.problem(400);

@@ -5,6 +5,7 @@
 
 mod acknowledge;
 mod asyncapi;
+mod beginnings;
 mod bench;
 mod collapse;
 mod commands;
@@ -14,6 +15,7 @@ mod durability;
 mod dying_nodes;
 mod ephemeral;
 mod erase;
+mod exclude;
 mod expiry;
 mod fan_out;
 mod faults;

@@ -72,6 +72,8 @@ impl Api {
                 .header("Upgrade", "websocket")
                 .header("Sec-WebSocket-Version", "13")
                 .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("post", "/v1/sse") => self.request(method, path).body(r#"{"streams":["topic:news"]}"#),
+            ("get", "/v1/cursor") => self.request(method, "/v1/cursor?topic=news"),
             ("post", "/v1/events") => self.request(method, path).body(r#"[{"topic":"news","data":1}]"#),
             ("post", "/v1/devices/{device}/ack") => {
                 self.request(method, &self.filled(path)).body(format!(r#"{{"id":"{}"}}"#, self.ids[0]))
@@ -195,6 +197,11 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("get", "/v1/devices/{device}/events/{id}", "?wait=61", "", "", "bad-request"),
         ("get", "/v1/sse", "", "", "", "bad-request"),
         ("get", "/v1/sse", "?device=a%20b", "", "", "invalid-name"),
+        ("post", "/v1/sse", "", "", r#"{"streams":["topic:a b"]}"#, "invalid-name"),
+        ("post", "/v1/sse", "", "content-type: multipart/form-data", "{}", "unsupported-media-type"),
+        ("post", "/v1/sse", "", "", &large, "too-large"),
+        ("get", "/v1/cursor", "", "", "", "bad-request"),
+        ("post", publish, "?exclude=me", "", "1", "bad-request"),
         ("get", "/v1/regions", "?all=1", "", "", "bad-request"),
         ("get", "/v1/ws", "", "", "", "bad-request"),
         ("post", "/v1/events", "", "", "{}", "bad-request"),

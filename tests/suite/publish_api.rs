@@ -83,6 +83,24 @@ async fn text_becomes_a_json_string() {
 }
 
 #[tokio::test]
+async fn text_that_looks_like_json_is_published_with_a_hint() {
+    let node = Node::start(&[]);
+    let publish = async |path: &str, kind: &str, body: &str| {
+        node.call("POST", path, &[("Content-Type", kind)], body).await.json()["note"].clone()
+    };
+    let path = "/v1/topics/a/events";
+    for body in [r#"{"a":1}"#, " [1, 2]\n"] {
+        let note = publish(path, "text/plain;charset=UTF-8", body).await;
+        assert!(note.as_str().unwrap().contains("Content-Type: application/json"), "{note}");
+        assert!(publish("/v1/topics/a/events?ephemeral=1", "text/plain", body).await.is_string());
+        assert!(publish(path, "application/json", body).await.is_null());
+    }
+    for body in ["hello", "{hello}", "5", "\"hello\""] {
+        assert!(publish(path, "text/plain", body).await.is_null(), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn what_names_no_other_kind_is_json_and_what_would_be_misread_is_refused() {
     let node = Node::start(&[]);
     let publish =

@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
-use whimbrel::model::{
-    Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
-};
+use whimbrel::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 use whimbrel::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
@@ -80,8 +77,12 @@ impl EventLog for Gate {
         self.inner.publish_durably(stream, draft, durability).await
     }
 
-    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
-        self.inner.publish_ephemeral(stream, kind, data).await
+    async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
+        self.inner.position(stream).await
+    }
+
+    async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError> {
+        self.inner.publish_ephemeral(stream, draft).await
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {

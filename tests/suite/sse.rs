@@ -1,6 +1,8 @@
 //! What is SSE's own: envelopes, signs of life, one stream's own address.
 
-use crate::support::client::{Event, Said, Transport, Wanted};
+use serde_json::json;
+
+use crate::support::client::{Client, Event, Said, Transport, Wanted};
 use crate::support::http::{Answer, Http};
 use crate::support::node::Node;
 use crate::support::world::World;
@@ -171,4 +173,52 @@ async fn a_request_sent_along_with_an_earlier_one_is_listened_to_as_well() {
         let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
         crate::support::in_time("the event", read).await.unwrap();
     }
+}
+
+/// What a client gets that asks in a body.
+async fn asked_by_body(node: &Node, body: serde_json::Value) -> Client {
+    let mut http = Http::connect(node.address()).await;
+    http.request("POST", "/v1/sse", &[("Content-Type", "application/json")], body.to_string().as_bytes()).await;
+    wanted(&["topic:news", "device:42"]).taken_over(http).await
+}
+
+#[tokio::test]
+async fn a_client_may_say_what_it_wants_in_a_body() {
+    let node = Node::start(&[]);
+    let ids = node.publish_all("topic:news", 1..=3).await;
+    node.publish_with("device:42", "type=note", "4").await;
+    let streams = json!(["topic:news", "device:42"]);
+    let mut client = asked_by_body(&node, json!({"streams": streams, "after": "earliest", "types": ["note"]})).await;
+    assert_eq!(client.data(1).await, ["4"]);
+    let after = json!({"topic:news": ids[1], "device:42": "earliest"});
+    let mut client = asked_by_body(&node, json!({"streams": streams, "after": after})).await;
+    let mut data = client.data(2).await;
+    data.sort();
+    assert_eq!(data, ["3", "4"]);
+    let at = node.get_json("/v1/cursor?topic=news&device=42").await;
+    let mut client = asked_by_body(&node, json!({"streams": streams, "after": at["cursor"]})).await;
+    node.publish("topic:news", "5").await;
+    assert_eq!(client.data(1).await, ["5"]);
+}
+
+#[tokio::test]
+async fn a_body_that_makes_no_sense_is_refused() {
+    let node = Node::start(&[("WHIMBREL_MAX_STREAMS", "2")]);
+    let long = format!(r#"{{"streams":["topic:a"],"after":"{}"}}"#, "x".repeat(70_000));
+    for (body, status, named) in [
+        ("", 400, "expected an object"),
+        (r#"{"streams":[]}"#, 400, "streams"),
+        (r#"{"streams":["topic:a","topic:b","topic:c"]}"#, 400, "may follow 2"),
+        (r#"{"streams":["topic:a","topic:b"],"after":"5-1"}"#, 400, "one event"),
+        (r#"{"streams":["topic:a"],"after":"yesterday"}"#, 400, "yesterday"),
+        (r#"{"streams":["topic:a"],"types":["a b"]}"#, 400, "a b"),
+        (&long, 413, "65536"),
+    ] {
+        let (_, detail) = node.call("POST", "/v1/sse", &[], body).await.problem(status);
+        assert!(detail.contains(named), "{body:.60}: {detail}");
+    }
+    let (_, detail) = node.call("POST", "/v1/sse?topic=a", &[], r#"{"streams":["topic:a"]}"#).await.problem(400);
+    assert!(detail.contains("'topic'"), "{detail}");
+    let multipart = [("Content-Type", "multipart/form-data")];
+    node.call("POST", "/v1/sse", &multipart, r#"{"streams":["topic:a"]}"#).await.problem(415);
 }

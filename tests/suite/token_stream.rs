@@ -87,3 +87,12 @@ async fn readers_of_a_text_whose_producer_is_killed_are_told_that_it_breaks_off(
     breaks_off(early).await;
     breaks_off(reader(&node.url())).await;
 }
+
+#[tokio::test]
+async fn a_reader_that_comes_too_late_for_the_beginning_says_so() {
+    let node = Node::start(&[("WHIMBREL_RETENTION", "*=10/3600")]);
+    node.publish_all("topic:answer:1", 0..300).await;
+    let (text, told) = reader(&node.url()).failed().await;
+    assert_eq!(text, "", "not a word from the middle");
+    assert!(told.contains("no longer kept"), "{told}");
+}

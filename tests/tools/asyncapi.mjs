@@ -82,7 +82,7 @@ await socket.frame('gap');
 await socket.frame('event');
 socket.ask({ op: 'unsubscribe', stream: 'topic:sport', ref: 2 });
 await socket.frame('ok');
-socket.ask({ op: 'publish', stream: 'device:42', data: { a: 1 }, type: 'note', ttl: 60, collapse: 'c', ref: 3 });
+socket.ask({ op: 'publish', stream: 'device:42', data: { a: 1 }, type: 'note', ttl: 60, collapse: 'c', echo: true, ref: 3 });
 const { id } = await socket.frame('ok');
 socket.ask({ op: 'publish', stream: 'device:42', data: 1, ephemeral: true, ref: 4 });
 await socket.frame('ok');

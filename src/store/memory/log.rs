@@ -9,7 +9,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::device_slots::DeviceSlots;
@@ -126,12 +125,7 @@ impl StreamLog {
         let prev = position.last;
         let id = position.highest_shown().next(now_ms, step);
         position.last = id;
-        // A copy: the draft's data may be a small slice of a large request body.
-        let data = Bytes::copy_from_slice(&draft.data);
-        let mut event = Event::new(id, prev, draft.kind.clone(), data);
-        event.expires_ms = draft.ttl.map(|ttl| now_ms.saturating_add(millis(ttl)));
-        event.collapse = draft.collapse.as_deref().map(Arc::from);
-        let event = Arc::new(event);
+        let event = Arc::new(draft.event(id, prev, now_ms));
         if let Some(group) = &event.collapse {
             self.groups.insert(group.clone(), id);
             self.forget_groups();
@@ -338,6 +332,12 @@ impl StreamLog {
         let from = events.first().map_or(before, |event| event.prev);
         let more = events.len() < end;
         Page { superseded: self.superseded(&events), events, more, ..self.blank(from, now_ms) }
+    }
+
+    /// The newest id ever shown, if the stream was used.
+    pub fn position(&mut self, now_ms: u64) -> Option<EventId> {
+        self.expire(now_ms);
+        self.position.map(|position| position.last)
     }
 
     /// Drops what outlived its time.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::producers::ProducerLeases;
@@ -25,9 +24,7 @@ use super::{
     ChannelMessage, Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Producers,
     Renewal, RetentionRules, Route, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
 };
-use crate::model::{
-    Draft, Durability, Event, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
-};
+use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
 pub use log::{Stored, StreamLog};
 
@@ -193,11 +190,10 @@ impl EventLog for MemoryStore {
         Err(StoreError::Unsupported("the embedded store has neither replicas nor a disk".to_owned()))
     }
 
-    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+    async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError> {
         let mut state = self.state.lock();
         let nodes = state.streams.get(stream).map(|log| log.routed(now_ms())).unwrap_or_default();
-        // A copy: the data may be a small slice of a large request body.
-        let event = Arc::new(Event::ephemeral(kind.clone(), Bytes::copy_from_slice(data)));
+        let event = Arc::new(draft.ephemeral());
         for node in &nodes {
             state.notify(node, || ChannelMessage::Ephemeral(stream.clone(), event.clone()));
         }
@@ -233,6 +229,10 @@ impl EventLog for MemoryStore {
 
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
         self.with_log(stream, |log, now_ms| Ok(log.read_before(before, limit, now_ms, random_step())))
+    }
+
+    async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
+        Ok(self.state.lock().streams.get_mut(stream).and_then(|log| log.position(now_ms())))
     }
 
     async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {

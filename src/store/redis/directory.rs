@@ -88,6 +88,13 @@ impl RedisDirectory {
         read(&understood::<String>(self.pool.run(call).await?)?)
     }
 
+    /// Whether a stream has a home.
+    pub async fn has_home(&self, stream: &StreamName) -> Result<bool, StoreError> {
+        let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
+        let call = Call::script(&scripts::DIRECTORY_HAS, &[&bucket]).arg(stream.as_str());
+        Ok(understood::<u32>(self.pool.run(call).await?)? == 1)
+    }
+
     /// Records that a stream moved, if its home is still that of before; answers with the home that it has.
     pub async fn record(
         &self,

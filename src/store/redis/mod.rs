@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::Value;
@@ -44,9 +43,7 @@ use super::{
     Channels, Control, DirectPath, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES, PAGE_EVENTS,
     Producers, Retention, RetentionRules, Route, Store, StoreError, Subscription, millis, random_step,
 };
-use crate::model::{
-    Draft, Durability, EventId, EventType, Inbox, Page, Published, Receipt, Standing, Start, StreamName,
-};
+use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
 pub use directory::{Assignment, Changes, RedisDirectory};
 pub use errors::ConnectError;
@@ -191,6 +188,7 @@ impl RedisStore {
             .arg(draft.collapse.as_deref().unwrap_or_default())
             .arg(entry)
             .arg(self.home())
+            .arg(excluded(draft))
     }
 
     /// How long the stream's position lives, from when it is said to.
@@ -273,6 +271,11 @@ impl RedisStore {
     }
 }
 
+/// The connection that is not given an event, as scripts want it.
+fn excluded(draft: &Draft) -> String {
+    draft.exclude.map_or(String::new(), |connection| connection.to_string())
+}
+
 #[async_trait]
 impl EventLog for RedisStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
@@ -314,14 +317,15 @@ impl EventLog for RedisStore {
         durable::publish(&mut session, publish, stored, touch, wait, durability).await
     }
 
-    async fn publish_ephemeral(&self, stream: &StreamName, kind: &EventType, data: &Bytes) -> Result<u32, StoreError> {
+    async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError> {
         let keys = self.keys.of(stream);
         let call = Call::script(&scripts::PUBLISH_EPHEMERAL, &[&keys.nodes, &keys.meta])
             .arg(stream.as_str())
-            .arg(&data[..])
-            .arg(kind.as_str())
+            .arg(&draft.data[..])
+            .arg(draft.kind.as_str())
             .arg(self.keys.channels())
-            .arg(self.home());
+            .arg(self.home())
+            .arg(excluded(draft));
         scripts::count(self.lanes.of(stream).run(call).await?)
     }
 
@@ -421,6 +425,11 @@ impl EventLog for RedisStore {
         page.events.reverse();
         page.superseded.reverse();
         Ok(page)
+    }
+
+    async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
+        let call = Call::script(&scripts::POSITION, &[&self.keys.of(stream).meta]).arg(self.home());
+        scripts::position(self.lanes.of(stream).run(call).await?)
     }
 
     async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {

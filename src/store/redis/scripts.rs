@@ -82,6 +82,7 @@ scripts! {
     RELAY = "relay.lua", PAGES;
     READ = "read.lua", PAGES;
     READ_BEFORE = "read_before.lua", PAGES;
+    POSITION = "position.lua", STREAM;
     ACKNOWLEDGE = "acknowledge.lua", STREAM;
     INBOX = "inbox.lua", PAGES;
     ERASE = "erase.lua", STREAM;
@@ -115,6 +116,7 @@ scripts! {
     MOVE_OPEN = "move_open.lua", MOVE;
     MOVE_CLEAR = "move_clear.lua", MOVE;
     DIRECTORY_MOVE = "directory_move.lua", &[];
+    DIRECTORY_HAS = "directory_has.lua", &[];
     DIRECTORY_ASSIGN = "directory_assign.lua", &[];
     DIRECTORY_BUCKET = "directory_bucket.lua", &[];
     DIRECTORY_CHANGES = "directory_changes.lua", &[];
@@ -210,6 +212,11 @@ pub(super) fn count(answer: Value) -> Result<u32, StoreError> {
         Value::Int(count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
         _ => Err(nonsense("a number")),
     }
+}
+
+/// An id that is the whole answer, if there is one.
+pub(super) fn position(answer: Value) -> Result<Option<EventId>, StoreError> {
+    optional_id(&text(answer)?)
 }
 
 /// Nodes, and what counts for each.
@@ -314,6 +321,7 @@ fn event(entry: Value) -> Result<(Event, bool), StoreError> {
             Value::BulkString(name) if name == b"t" => event.kind = EventType::of_store(&text(value)?),
             Value::BulkString(name) if name == b"x" => event.expires_ms = text(value)?.parse().ok(),
             Value::BulkString(name) if name == b"c" => event.collapse = Some(text(value)?.into()),
+            Value::BulkString(name) if name == b"e" => event.exclude = text(value)?.parse().ok(),
             Value::BulkString(name) if name == b"s" => superseded = true,
             _ => {}
         }

@@ -70,6 +70,9 @@ pub(crate) fn encode(stream: &StreamName, event: &Event) -> Vec<u8> {
     if let Some(collapse) = &event.collapse {
         message.push_str(&format!(" c={collapse}"));
     }
+    if let Some(connection) = event.exclude {
+        message.push_str(&format!(" e={connection}"));
+    }
     message.push('\n');
     let mut message = message.into_bytes();
     message.extend_from_slice(&event.data);
@@ -100,17 +103,21 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
         match word.split_once('=') {
             Some(("x", expires_ms)) => event.expires_ms = expires_ms.parse().ok(),
             Some(("c", collapse)) => event.collapse = Some(collapse.into()),
+            Some(("e", connection)) => event.exclude = connection.parse().ok(),
             _ => {}
         }
     }
     Some(ChannelMessage::Event(stream, Arc::new(event)))
 }
 
-/// Reads what `publish_ephemeral.lua` writes behind its word: a line with stream and type, then the data.
+/// Reads what `publish_ephemeral.lua` writes behind its word: a line with stream, type and, where it excludes a
+/// connection, that one, then the data.
 fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
-    let (stream, kind) = std::str::from_utf8(&rest[..end]).ok()?.split_once(' ')?;
-    let event = Event::ephemeral(EventType::of_store(kind), rest.slice(end + 1..));
+    let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');
+    let (stream, kind) = (words.next()?, words.next()?);
+    let mut event = Event::ephemeral(EventType::of_store(kind), rest.slice(end + 1..));
+    event.exclude = words.next().and_then(|connection| connection.parse().ok());
     Some(ChannelMessage::Ephemeral(stream.parse().ok()?, Arc::new(event)))
 }
 
@@ -141,7 +148,7 @@ mod tests {
     #[test]
     fn words_behind_the_type_are_understood_or_passed_over() {
         let Some(ChannelMessage::Event(_, event)) =
-            parse(Bytes::from_static(b"topic:a 5-7 5-1 message y=9 x=77 z c=a=b\n1"))
+            parse(Bytes::from_static(b"topic:a 5-7 5-1 message y=9 x=77 z c=a=b e=not-a-connection\n1"))
         else {
             panic!("no event")
         };
@@ -151,7 +158,10 @@ mod tests {
     #[test]
     fn an_event_that_is_not_stored_has_no_place() {
         let message = parse(Bytes::from_static(b"!now topic:a typing\n{\n}"));
-        let event = Event::ephemeral("typing".parse().unwrap(), "{\n}".into());
+        let mut event = Event::ephemeral("typing".parse().unwrap(), "{\n}".into());
+        assert_eq!(message, Some(ChannelMessage::Ephemeral("topic:a".parse().unwrap(), Arc::new(event.clone()))));
+        let message = parse(Bytes::from_static(b"!now topic:a typing 5c0f0f9e-7d55-4a53-9a7f-0a4d3b0f7a21\n{\n}"));
+        event.exclude = "5c0f0f9e-7d55-4a53-9a7f-0a4d3b0f7a21".parse().ok();
         assert_eq!(message, Some(ChannelMessage::Ephemeral("topic:a".parse().unwrap(), Arc::new(event))));
     }
 

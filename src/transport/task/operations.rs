@@ -13,18 +13,26 @@ use crate::transport::listener::Context;
 use crate::transport::{Connection, websocket};
 
 /// The first message: who is connected to whom, and where.
-pub fn ready(connection: &Connection, hub: &Hub) -> String {
+pub fn ready(connection: &Connection, hub: &Hub, complete: bool) -> String {
     let following = connection.following();
     let positions: serde_json::Map<_, _> =
         following.iter().map(|f| (f.stream.to_string(), f.position.to_string().into())).collect();
-    serde_json::json!({
+    let mut ready = serde_json::json!({
         "op": "ready",
         "connection": connection.id(),
         "node": hub.registry().node().as_str(),
         "device": connection.device().and_then(|stream| stream.device()),
         "positions": positions,
-    })
-    .to_string()
+    });
+    note_missing(&mut ready, complete);
+    ready.to_string()
+}
+
+/// Says so where the oldest events were asked for, and older ones than those that are kept had existed.
+fn note_missing(answer: &mut serde_json::Value, complete: bool) {
+    if !complete {
+        answer["complete"] = false.into();
+    }
 }
 
 // A field that is not known is refused, as a misspelt one would do something else than was meant. What all have in
@@ -81,6 +89,13 @@ struct Publish<'a> {
     #[serde(default)]
     ephemeral: bool,
     durable: Option<String>,
+    /// False: everyone but this connection is given the event.
+    #[serde(default = "yes")]
+    echo: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// What every operation may carry: it comes back with the answer.
@@ -196,11 +211,13 @@ async fn subscribe(
     })?;
     for listening in listening {
         let position = listening.position;
+        let mut content = serde_json::json!({"stream": stream, "position": position});
+        note_missing(&mut content, listening.complete);
         let Some(slot) = connection.follow(stream.clone(), position, context.settings.max_streams) else {
             let detail = format!("a connection may follow {} streams", context.settings.max_streams);
             return Err(Fault { code: "too-many-streams", detail });
         };
-        answer(connection, reference, "ok", serde_json::json!({"stream": stream, "position": position}));
+        answer(connection, reference, "ok", content);
         listening.attached.follow(connection.clone(), slot, position);
     }
     connection.flush();
@@ -228,7 +245,8 @@ async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>
     let kind: EventType = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
     let ttl = wanted.ttl.map(|ttl| ttl.get().parse()).transpose().map_err(Fault::bad)?.map(Ttl::time);
     let durability: Option<Durability> = wanted.durable.as_deref().map(str::parse).transpose().map_err(Fault::bad)?;
-    let data = wanted.data.get().to_owned().into();
+    let exclude = (!wanted.echo).then(|| connection.known_as());
+    let draft = Draft { exclude, ..Draft::new(kind, wanted.data.get().to_owned()) };
     if wanted.ephemeral {
         check_ephemeral([
             ("a ttl", ttl.is_some()),
@@ -236,11 +254,11 @@ async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>
             ("a durability", durability.is_some()),
             ("a key", wanted.key.is_some()),
         ])?;
-        let nodes = context.hub.publish_ephemeral(&stream, &kind, &data).await?;
+        let nodes = context.hub.publish_ephemeral(&stream, &draft).await?;
         return Ok(Some(serde_json::json!({"stream": stream, "nodes": nodes})));
     }
     let from = connection.device().cloned();
-    let draft = Draft { key: wanted.key, ttl, collapse: wanted.collapse, from, ..Draft::new(kind, data) };
+    let draft = Draft { key: wanted.key, ttl, collapse: wanted.collapse, from, ..draft };
     let (published, durable) = match durability {
         None => (context.hub.publish(&stream, &draft).await?, None),
         Some(durability) => {

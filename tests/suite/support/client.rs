@@ -384,11 +384,14 @@ fn websocket_said(text: &str) -> Said {
                 _op: String,
                 stream: String,
                 id: Option<String>,
+                time: Option<String>,
                 r#type: String,
                 #[serde(borrow)]
                 data: &'a RawValue,
             }
             let frame: Frame = serde_json::from_str(text).unwrap();
+            assert_eq!(frame.id.is_some(), frame.time.is_some(), "what is stored has its time: {text}");
+            assert!(frame.time.is_none_or(|time| humantime::parse_rfc3339(&time).is_ok()), "{text}");
             let (stream, kind, data) = (frame.stream, frame.r#type, frame.data.get().to_owned());
             match frame.id {
                 Some(id) => Said::Event(Event { stream, id, kind, data }),

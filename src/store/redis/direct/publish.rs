@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::Value;
 
@@ -112,11 +111,7 @@ impl DirectPublishing {
         let (published, left_out) = outcome?;
         if let Some(LeftOut { prev, now_ms, by_caller, by_channel }) = left_out {
             self.clock.told(now_ms);
-            // A copy: the draft's data may be a small slice of a large request body.
-            let data = Bytes::copy_from_slice(&draft.data);
-            let mut event = Event::new(published.id, prev, draft.kind.clone(), data);
-            event.expires_ms = draft.ttl.map(|ttl| now_ms.saturating_add(millis(ttl)));
-            event.collapse = draft.collapse.as_deref().map(Arc::from);
+            let event = draft.event(published.id, prev, now_ms);
             let (reach, stream, from) = (direct_publish.reach.clone(), stream.clone(), draft.from.clone());
             direct_publish.settle(Some(DirectSend {
                 reach,
