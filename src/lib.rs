@@ -56,6 +56,8 @@ pub mod client;
 pub mod config;
 pub mod directory;
 pub mod dispatch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 pub mod history;
 pub mod hub;

@@ -14,7 +14,7 @@
 
 mod backlog;
 mod drain;
-mod entry;
+pub(crate) mod entry;
 
 use std::sync::Arc;
 use std::time::Duration;

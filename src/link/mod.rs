@@ -20,7 +20,7 @@
 mod counts;
 mod devices;
 mod fallback;
-mod frame;
+pub(crate) mod frame;
 mod handshake;
 mod keeper;
 mod metrics;
