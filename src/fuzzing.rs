@@ -117,10 +117,8 @@ mod tests {
     fn no_input_near_the_corpus_makes_a_parser_panic() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for (name, target) in TARGETS {
-            let seeds: Vec<Vec<u8>> = fs::read_dir(corpus.join(name))
-                .unwrap()
-                .map(|file| fs::read(file.unwrap().path()).unwrap())
-                .collect();
+            let seeds: Vec<Vec<u8>> =
+                fs::read_dir(corpus.join(name)).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
             assert!(!seeds.is_empty(), "{name} has a corpus");
             seeds.iter().for_each(|seed| target(seed));
             let mut random = SmallRng::seed_from_u64(7);

@@ -25,7 +25,7 @@ def picture(source, target):
     fan_out, peak = (measured.get(name, {}).get("reports", {}) for name in ("fan_out", "peak"))
     panels = [
         ("idle connection, KiB", fan_out, "server/bytes_per_connection", 1 / 1024),
-        ("CPU a delivery, µs", fan_out, "publishing/server/cpu_us_per_delivery", 1),
+        ("CPU per delivery, µs", fan_out, "publishing/server/cpu_us_per_delivery", 1),
         ("best, 1,000 deliveries/s", peak, "publishing/received_per_second", 1 / 1000),
     ]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 2.8), layout="constrained")

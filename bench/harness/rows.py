@@ -64,7 +64,7 @@ def _fan_out(part):
         least = median(reports.get(f"floor {transport}"), cpu)
         theirs = [(name, median(reports.get(f"{name} {transport}"), cpu)) for name in ["floor", *others]]
         times = ratio(mine, least)
-        found.append(row(own, f"CPU a delivery, {NAMES[transport]}, one topic, 5 events/s", "≤ 1.25 × the floor",
+        found.append(row(own, f"CPU per delivery, {NAMES[transport]}, one topic, 5 events/s", "≤ 1.25 × the floor",
                          f"{text(mine, '.1f', ' µs')}, {text(times, '.2f')} × the floor",
                          judged(lambda times: times <= 1.25, times), beside(theirs, ".1f", " µs")))
     return found

@@ -43,9 +43,9 @@ impl Problem {
         Problem { slug, title, status, detail: detail.into(), allow: None, stored: None }
     }
 
-    /// Something in the request makes no sense.
+    /// Something in the request is not valid.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Problem::new("bad-request", "The request makes no sense", StatusCode::BAD_REQUEST, detail)
+        Problem::new("bad-request", "The request is not valid", StatusCode::BAD_REQUEST, detail)
     }
 
     /// A device or topic can't be called so.

@@ -48,7 +48,7 @@ pub(super) struct Here {
 
 impl Here {
     /// Who it is, to the lifecycle stream.
-    pub(super) fn whom(&self, device: &StreamName) -> ConnectionRef {
+    pub(super) fn subject(&self, device: &StreamName) -> ConnectionRef {
         ConnectionRef { connection: self.connection, device: device.clone(), transport: self.transport.into() }
     }
 
@@ -102,7 +102,7 @@ impl DeviceSlots {
     ) -> Option<Eviction> {
         let here = self.devices.get_mut(device)?.here.iter_mut().find(|here| here.number == number)?;
         here.occupant = Some(occupant);
-        here.noted = self.lifecycle.push_connected(here.whom(device), now_ms);
+        here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
         here.evicted
     }
 
@@ -115,7 +115,7 @@ impl DeviceSlots {
                 self.devices.remove(device);
             }
             if here.noted {
-                self.lifecycle.push_disconnected(here.whom(device), reason, now_ms);
+                self.lifecycle.push_disconnected(here.subject(device), reason, now_ms);
             } else if here.occupant.is_some() {
                 self.lifecycle.drop_unpublished();
             }

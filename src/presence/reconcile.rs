@@ -23,7 +23,7 @@ impl DeviceSlots {
             for here in known.here.iter_mut().filter(|here| here.noted && !untold.contains(&here.connection)) {
                 gone.push((device.clone(), here.connection));
                 here.connection = Uuid::new_v4();
-                here.noted = self.lifecycle.push_connected(here.whom(device), now_ms);
+                here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
                 self.wanted.push_back((device.clone(), here.number));
                 renamed.extend(here.occupant.as_ref().and_then(std::sync::Weak::upgrade).map(|o| (o, here.connection)));
             }
@@ -40,14 +40,14 @@ impl DeviceSlots {
 
     /// The store lost what was told after this batch, and has these open.
     pub fn fallen_back(&mut self, number: u64, open: Vec<ConnectionRef>, now_ms: u64) {
-        let known: HashSet<Uuid> = open.iter().map(|whom| whom.connection).collect();
+        let known: HashSet<Uuid> = open.iter().map(|subject| subject.connection).collect();
         let untold = self.lifecycle.fall_back(number, &known);
         self.tell_those_missing(&untold, &known, now_ms);
         let noted = self.devices.values().flat_map(|known| &known.here).filter(|here| here.noted);
         let noted: HashSet<Uuid> = noted.map(|here| here.connection).collect();
-        for whom in open.into_iter().filter(|whom| !noted.contains(&whom.connection)) {
-            if !self.lifecycle.leaves(whom.connection) {
-                self.lifecycle.push_disconnected(whom, LOST, now_ms);
+        for subject in open.into_iter().filter(|subject| !noted.contains(&subject.connection)) {
+            if !self.lifecycle.leaves(subject.connection) {
+                self.lifecycle.push_disconnected(subject, LOST, now_ms);
             }
         }
     }
@@ -57,7 +57,7 @@ impl DeviceSlots {
         for (device, known) in &mut self.devices {
             for here in known.here.iter_mut().filter(|here| here.noted) {
                 if !untold.contains(&here.connection) && !open.contains(&here.connection) {
-                    here.noted = self.lifecycle.push_connected(here.whom(device), now_ms);
+                    here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
                 }
             }
         }
@@ -70,7 +70,7 @@ impl DeviceSlots {
         }
         for (device, known) in &mut self.devices {
             for here in known.here.iter_mut().filter(|here| here.occupant.is_some() && !here.noted) {
-                here.noted = self.lifecycle.push_connected(here.whom(device), now_ms);
+                here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
             }
         }
     }
@@ -81,7 +81,7 @@ impl DeviceSlots {
             for here in &mut known.here {
                 here.occupant = None;
                 if std::mem::take(&mut here.noted) {
-                    self.lifecycle.push_disconnected(here.whom(device), reason, now_ms);
+                    self.lifecycle.push_disconnected(here.subject(device), reason, now_ms);
                 }
             }
         }
@@ -123,7 +123,7 @@ mod tests {
 
     fn drain(slots: &mut DeviceSlots) -> Vec<(Uuid, &'static str)> {
         let (number, batch) = slots.lifecycle.next(100);
-        let told = batch.iter().map(|entry| (entry.whom.connection, entry.kind.as_str())).collect();
+        let told = batch.iter().map(|entry| (entry.subject.connection, entry.kind.as_str())).collect();
         slots.lifecycle.acknowledge(number);
         told
     }

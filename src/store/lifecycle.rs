@@ -15,7 +15,7 @@ use crate::model::{EventId, StreamKind, StreamName, Time};
 /// that its connections were lost.
 pub const REMEMBERED: Duration = Duration::from_secs(86_400);
 
-/// Why a connection left of which its node says nothing any more.
+/// The reason for connections whose node is gone.
 pub const LOST: &str = "lost";
 
 /// A connection of a device.
@@ -30,12 +30,12 @@ pub struct ConnectionRef {
 }
 
 impl ConnectionRef {
-    /// What the store remembers of it beside its id. Neither a transport nor a name has a space.
+    /// What the store keeps about it, beside its id. Neither a transport nor a name contains a space.
     pub fn remembered(&self) -> String {
         format!("{} {}", self.transport, self.device.name())
     }
 
-    /// Reads what was remembered.
+    /// Reads what the store kept.
     pub fn recall(connection: Uuid, remembered: &str) -> Option<Self> {
         let (transport, name) = remembered.split_once(' ')?;
         let device = StreamName::new(StreamKind::Device, name).ok()?;
@@ -46,9 +46,9 @@ impl ConnectionRef {
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleKind {
-    /// It came.
+    /// It connected.
     Connected,
-    /// It left, and why.
+    /// It disconnected, and why.
     Disconnected(&'static str),
 }
 
@@ -62,11 +62,11 @@ impl LifecycleKind {
     }
 }
 
-/// Something to be told.
+/// A connect or disconnect that is to be published on the lifecycle stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Whom it is about.
-    pub whom: ConnectionRef,
+    /// The connection that it is about.
+    pub subject: ConnectionRef,
     /// What happened.
     pub kind: LifecycleKind,
     /// The event's data.
@@ -87,13 +87,13 @@ struct Data<'a> {
 
 impl Change {
     /// What happened at that time on that node of that region.
-    pub fn new(whom: ConnectionRef, kind: LifecycleKind, node: &NodeId, region: &str, time: Time) -> Self {
+    pub fn new(subject: ConnectionRef, kind: LifecycleKind, node: &NodeId, region: &str, time: Time) -> Self {
         let data = Data {
-            device: whom.device.name(),
-            connection: whom.connection,
+            device: subject.device.name(),
+            connection: subject.connection,
             node: node.as_str(),
             region,
-            transport: &whom.transport,
+            transport: &subject.transport,
             time: time.to_string(),
             reason: match kind {
                 LifecycleKind::Connected => None,
@@ -101,7 +101,7 @@ impl Change {
             },
         };
         let data = serde_json::to_vec(&data).expect("it holds only strings").into();
-        Change { whom, kind, data }
+        Change { subject, kind, data }
     }
 }
 
@@ -178,10 +178,10 @@ mod tests {
     #[test]
     fn what_is_remembered_of_a_connection_is_enough_to_tell_that_it_was_lost() {
         let connection = Uuid::new_v4();
-        let whom = ConnectionRef { connection, device: "device:a@b.c".parse().unwrap(), transport: "sse".into() };
-        assert_eq!(ConnectionRef::recall(connection, &whom.remembered()), Some(whom.clone()));
+        let subject = ConnectionRef { connection, device: "device:a@b.c".parse().unwrap(), transport: "sse".into() };
+        assert_eq!(ConnectionRef::recall(connection, &subject.remembered()), Some(subject.clone()));
         let node = NodeId::from("n1".to_owned());
-        let change = Change::new(whom, LifecycleKind::Disconnected(LOST), &node, "eu", Time::from_ms(1000));
+        let change = Change::new(subject, LifecycleKind::Disconnected(LOST), &node, "eu", Time::from_ms(1000));
         let expected = serde_json::json!({
             "device": "a@b.c", "connection": connection, "node": "n1", "region": "eu", "transport": "sse",
             "time": "1970-01-01T00:00:01.000Z", "reason": "lost",

@@ -117,7 +117,7 @@ pub struct Route {
     pub noted: bool,
 }
 
-/// Who is told what became of each of many syncs, by its place among them.
+/// Called with the outcome of each of several syncs, and its index among them.
 pub type OnAnswer<'a> = dyn Fn(usize, Result<Page, StoreError>) + Send + Sync + 'a;
 
 /// The logs of all streams, and the routes to the nodes that follow them.

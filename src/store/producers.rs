@@ -1,4 +1,4 @@
-//! What a store knows of the producers that said they are at work on a stream.
+//! Leases of producers: which producer is at work on a stream.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use crate::model::{LeaseId, LeaseTime, StreamName};
 /// Most leases of producers that a region has at once.
 pub const MOST_LEASES: usize = 100_000;
 
-/// Leases that one look goes through.
+/// Leases that one look examines.
 pub const LEASES_A_LOOK: usize = 128;
 
 /// How far two looks may be apart, on the store's clock. With more between them, there may have been a time in
 /// which nobody could renew a lease.
 pub const LOOKS_APART: Duration = Duration::from_secs(3);
 
-/// What became of the wish for a lease.
+/// The outcome of asking for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
-    /// It is theirs.
+    /// The producer has the lease.
     Taken,
-    /// It was theirs: they had asked with the same idempotency key. It is renewed.
+    /// The producer had it already: it asked with the same idempotency key. The lease is renewed.
     Again(LeaseId),
-    /// Somebody has it. Unless it is renewed, it lapses after this time.
+    /// Another producer has it. Unless renewed, it lapses after this time.
     Held(Duration),
-    /// There are as many as there may be.
+    /// The region has [`MOST_LEASES`].
     Full,
 }
 
@@ -48,12 +48,12 @@ pub struct Lapsed {
 pub struct Look {
     /// The store's clock, in milliseconds since 1970.
     pub now_ms: u64,
-    /// Those that lapsed and were not forgotten yet.
+    /// Those that lapsed and were not removed yet.
     pub lapsed: Vec<Lapsed>,
 }
 
-/// The leases of producers: at most one a stream. They lapse on the store's clock, and stay known until somebody
-/// told the stream of it, so that a node which dies half way is followed by the next.
+/// The leases of producers: at most one a stream. They lapse by the store's clock, and are kept until
+/// the lapse is published on the stream, so that another node completes what a dying one began.
 #[async_trait]
 pub trait Producers: Send + Sync {
     /// Gives a lease to whoever asks, unless the stream has one.
@@ -79,6 +79,6 @@ pub trait Producers: Send + Sync {
     /// more for its whole time.
     async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError>;
 
-    /// Forgets a lease whose lapse the stream was told.
+    /// Removes a lease whose lapse is published.
     async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError>;
 }

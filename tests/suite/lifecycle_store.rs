@@ -41,12 +41,12 @@ for_each_store! {
 
 const EU: &str = "eu";
 
-fn whom(n: u128) -> ConnectionRef {
+fn subject(n: u128) -> ConnectionRef {
     ConnectionRef { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
 }
 
 fn change(n: u128, kind: LifecycleKind) -> Change {
-    Change::new(whom(n), kind, &NodeId::from("n1".to_owned()), "eu", Time::from_ms(5))
+    Change::new(subject(n), kind, &NodeId::from("n1".to_owned()), "eu", Time::from_ms(5))
 }
 
 fn came(n: u128) -> Change {
@@ -93,7 +93,7 @@ async fn a_batch_is_told_once_however_often_and_late_it_comes(store: &impl Store
     // A copy that was on its way for long.
     assert_eq!(store.tell_changes(&node, 1, &first).await, Ok(Told::UpTo(2)));
     assert_eq!(told(store).await, ["1 connected", "2 connected", "1 disconnected client"]);
-    assert_eq!(store.open(&node).await.unwrap(), [whom(2)]);
+    assert_eq!(store.open(&node).await.unwrap(), [subject(2)]);
 }
 
 async fn one_batch_may_hold_a_coming_and_its_leaving(store: &impl Store) {
@@ -111,8 +111,8 @@ async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
     // Two at once.
     let mut open = [store.end_session(&dead, EU, 10).await.unwrap(), store.end_session(&dead, EU, 10).await.unwrap()];
     for open in &mut open {
-        open.sort_by_key(|whom| whom.connection);
-        assert_eq!(*open, [whom(2), whom(3)]);
+        open.sort_by_key(|subject| subject.connection);
+        assert_eq!(*open, [subject(2), subject(3)]);
         store.close(&dead, &[lost(2), lost(3)]).await.unwrap();
     }
     assert!(store.end_session(&dead, EU, 10).await.unwrap().is_empty());
@@ -123,7 +123,7 @@ async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
 async fn a_node_whose_term_others_ended_tells_nothing_more(store: &impl Store) {
     let slept = node(store).await;
     store.tell_changes(&slept, 1, &[came(1)]).await.unwrap();
-    assert_eq!(store.end_session(&slept, EU, 10).await.unwrap(), [whom(1)]);
+    assert_eq!(store.end_session(&slept, EU, 10).await.unwrap(), [subject(1)]);
     assert_eq!(store.tell_changes(&slept, 2, &[left(1), came(2)]).await, Ok(Told::Over));
     assert_eq!(store.begin_session(&slept, EU, Some(&slept)).await.unwrap().before, Before::Over);
     let again = NodeId::random();
@@ -144,7 +144,7 @@ async fn a_term_goes_on_under_another_id(store: &impl Store) {
         assert_eq!(store.begin_session(&after, EU, Some(&before)).await.unwrap().before, Before::Held(1));
     }
     assert!(store.end_session(&before, EU, 10).await.unwrap().is_empty(), "nothing is left there to clean up");
-    assert_eq!(store.open(&after).await.unwrap(), [whom(1)]);
+    assert_eq!(store.open(&after).await.unwrap(), [subject(1)]);
     assert_eq!(store.tell_changes(&before, 2, &[left(1)]).await, Ok(Told::Over));
     assert_eq!(store.tell_changes(&after, 2, &[left(1)]).await, Ok(Told::UpTo(2)));
     assert_eq!(told(store).await, ["1 connected", "1 disconnected client"]);
@@ -158,7 +158,7 @@ async fn a_term_that_goes_on_twice_is_found_where_it_is(store: &impl Store) {
     store.begin_session(&second, EU, Some(&first)).await.unwrap();
     assert_eq!(store.begin_session(&third, EU, Some(&first)).await.unwrap().before, Before::Moved(second.clone()));
     assert_eq!(store.begin_session(&third, EU, Some(&second)).await.unwrap().before, Before::Held(1));
-    assert_eq!(store.open(&third).await.unwrap(), [whom(1)]);
+    assert_eq!(store.open(&third).await.unwrap(), [subject(1)]);
     assert_eq!(store.sessions(EU).await.unwrap(), [third]);
 }
 

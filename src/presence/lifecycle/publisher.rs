@@ -85,8 +85,9 @@ impl Presence {
         let (number, changes): (u64, Vec<Change>) = {
             let mut slots = self.slots.lock();
             let (number, entries) = slots.lifecycle.next(BATCH);
-            let change =
-                |entry: &Entry| Change::new(entry.whom.clone(), entry.kind, node, region, Time::from_ms(entry.time_ms));
+            let change = |entry: &Entry| {
+                Change::new(entry.subject.clone(), entry.kind, node, region, Time::from_ms(entry.time_ms))
+            };
             (number, entries.iter().map(change).collect())
         };
         match self.store.tell_changes(node, number, &changes).await? {
@@ -170,7 +171,7 @@ impl Presence {
             return Ok(false);
         }
         let (region, time) = (&self.census.info().region, Time::from_ms(self.now_ms()));
-        let lost = |whom| Change::new(whom, LifecycleKind::Disconnected(LOST), dead, region, time);
+        let lost = |subject| Change::new(subject, LifecycleKind::Disconnected(LOST), dead, region, time);
         let changes: Vec<Change> = left.into_iter().map(lost).collect();
         self.store.close(dead, &changes).await?;
         self.registry.metrics().lifecycle_told.inc_by(changes.len() as u64);

@@ -21,7 +21,7 @@ const KEPT_ROOM: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Whom it is about.
-    pub whom: ConnectionRef,
+    pub subject: ConnectionRef,
     /// What happened.
     pub kind: LifecycleKind,
     /// When, on the store's clock in milliseconds since 1970.
@@ -54,19 +54,19 @@ pub struct LifecycleQueue {
 
 impl LifecycleQueue {
     /// A connection came. False when there is no room for that.
-    pub fn push_connected(&mut self, whom: ConnectionRef, time_ms: u64) -> bool {
+    pub fn push_connected(&mut self, subject: ConnectionRef, time_ms: u64) -> bool {
         if self.comings >= MAX_WAITING {
             self.missed = true;
             return false;
         }
         self.comings += 1;
-        self.waiting.push_back(Entry { whom, kind: LifecycleKind::Connected, time_ms });
+        self.waiting.push_back(Entry { subject, kind: LifecycleKind::Connected, time_ms });
         true
     }
 
     /// A connection left whose coming is in the queue, or was told.
-    pub fn push_disconnected(&mut self, whom: ConnectionRef, reason: &'static str, time_ms: u64) {
-        self.waiting.push_back(Entry { whom, kind: LifecycleKind::Disconnected(reason), time_ms });
+    pub fn push_disconnected(&mut self, subject: ConnectionRef, reason: &'static str, time_ms: u64) {
+        self.waiting.push_back(Entry { subject, kind: LifecycleKind::Disconnected(reason), time_ms });
     }
 
     /// A connection left whose coming found no room.
@@ -116,7 +116,7 @@ impl LifecycleQueue {
         self.put_back();
         self.number = 0;
         let untold = self.untold_comings();
-        self.waiting.retain(|entry| untold.contains(&entry.whom.connection));
+        self.waiting.retain(|entry| untold.contains(&entry.subject.connection));
         untold
     }
 
@@ -125,7 +125,7 @@ impl LifecycleQueue {
         self.put_back();
         self.number = number;
         let untold = self.untold_comings();
-        self.waiting.retain(|Entry { whom: ConnectionRef { connection, .. }, kind, .. }| match kind {
+        self.waiting.retain(|Entry { subject: ConnectionRef { connection, .. }, kind, .. }| match kind {
             LifecycleKind::Connected => !open.contains(connection),
             LifecycleKind::Disconnected(_) => open.contains(connection) || untold.contains(connection),
         });
@@ -135,7 +135,7 @@ impl LifecycleQueue {
 
     /// Whether a leaving waits of this connection.
     pub fn leaves(&self, connection: Uuid) -> bool {
-        self.waiting.iter().any(|entry| entry.whom.connection == connection && !entry.is_coming())
+        self.waiting.iter().any(|entry| entry.subject.connection == connection && !entry.is_coming())
     }
 
     fn put_back(&mut self) {
@@ -146,7 +146,7 @@ impl LifecycleQueue {
     }
 
     fn untold_comings(&self) -> HashSet<Uuid> {
-        self.waiting.iter().filter(|entry| entry.is_coming()).map(|entry| entry.whom.connection).collect()
+        self.waiting.iter().filter(|entry| entry.is_coming()).map(|entry| entry.subject.connection).collect()
     }
 
     /// The stream's birth is known. False when it was another before: the store has forgotten everything.
@@ -174,12 +174,12 @@ impl LifecycleQueue {
 mod tests {
     use super::*;
 
-    fn whom(n: u128) -> ConnectionRef {
+    fn subject(n: u128) -> ConnectionRef {
         ConnectionRef { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
     }
 
     fn published((number, batch): (u64, &[Entry])) -> (u64, Vec<(u128, &'static str)>) {
-        (number, batch.iter().map(|entry| (entry.whom.connection.as_u128(), entry.kind.as_str())).collect())
+        (number, batch.iter().map(|entry| (entry.subject.connection.as_u128(), entry.kind.as_str())).collect())
     }
 
     fn ids(ids: &[u128]) -> HashSet<Uuid> {
@@ -189,14 +189,14 @@ mod tests {
     /// One and two came, which was told; two left, which was sent and not answered; three came, one left.
     fn busy() -> LifecycleQueue {
         let mut queue = LifecycleQueue::default();
-        queue.push_connected(whom(1), 5);
-        queue.push_connected(whom(2), 5);
+        queue.push_connected(subject(1), 5);
+        queue.push_connected(subject(2), 5);
         queue.next(10);
         queue.acknowledge(1);
-        queue.push_disconnected(whom(2), "client", 6);
+        queue.push_disconnected(subject(2), "client", 6);
         queue.next(10);
-        queue.push_connected(whom(3), 7);
-        queue.push_disconnected(whom(1), "client", 8);
+        queue.push_connected(subject(3), 7);
+        queue.push_disconnected(subject(1), "client", 8);
         queue
     }
 
@@ -204,11 +204,11 @@ mod tests {
     fn a_batch_is_told_again_under_its_number_until_it_is_answered() {
         let mut queue = LifecycleQueue::default();
         for n in 1..=3 {
-            queue.push_connected(whom(n), 5);
+            queue.push_connected(subject(n), 5);
         }
         let first = (1, vec![(1, "connected"), (2, "connected")]);
         assert_eq!(published(queue.next(2)), first);
-        queue.push_disconnected(whom(1), "client", 6);
+        queue.push_disconnected(subject(1), "client", 6);
         assert_eq!(published(queue.next(2)), first);
         queue.acknowledge(1);
         assert_eq!(published(queue.next(2)), (2, vec![(3, "connected"), (1, "disconnected")]));
@@ -234,8 +234,8 @@ mod tests {
             assert_eq!(published(queue.next(10)), (1, vec![(3, "connected")]));
         }
         let mut queue = LifecycleQueue::default();
-        queue.push_connected(whom(1), 5);
-        queue.push_disconnected(whom(1), "client", 5);
+        queue.push_connected(subject(1), 5);
+        queue.push_disconnected(subject(1), "client", 5);
         queue.next(10);
         assert_eq!(queue.restart(Some(0)), ids(&[1]), "it was sent, and not told");
         assert_eq!(published(queue.next(10)), (1, vec![(1, "connected"), (1, "disconnected")]));
@@ -256,9 +256,9 @@ mod tests {
     fn comings_have_a_bound_and_what_found_no_room_is_counted() {
         let mut queue = LifecycleQueue::default();
         for n in 0..MAX_WAITING as u128 {
-            assert!(queue.push_connected(whom(n), 5));
+            assert!(queue.push_connected(subject(n), 5));
         }
-        assert!(!queue.push_connected(whom(7), 5));
+        assert!(!queue.push_connected(subject(7), 5));
         queue.drop_unpublished();
         assert_eq!((queue.len(), queue.take_unpublished(), queue.take_missed()), (MAX_WAITING, 1, false));
         while let (number, [_, ..]) = queue.next(1000) {

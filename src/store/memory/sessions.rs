@@ -92,10 +92,10 @@ impl Sessions {
     /// Takes a change over into what the node has open. False when it was told before.
     pub fn take(&mut self, node: &NodeId, change: &Change) -> bool {
         let Some(session) = self.0.get_mut(node) else { return false };
-        let Change { whom, kind, .. } = change;
+        let Change { subject, kind, .. } = change;
         match kind {
-            LifecycleKind::Connected => session.open.insert(whom.connection, whom.clone()).is_none(),
-            LifecycleKind::Disconnected(_) => session.open.remove(&whom.connection).is_some(),
+            LifecycleKind::Connected => session.open.insert(subject.connection, subject.clone()).is_none(),
+            LifecycleKind::Disconnected(_) => session.open.remove(&subject.connection).is_some(),
         }
     }
 

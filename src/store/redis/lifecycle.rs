@@ -22,8 +22,8 @@ impl RedisStore {
             .arg(node.as_str())
             .arg(number.map_or(String::new(), |number| number.to_string()))
             .arg(changes.len());
-        let call = changes.iter().fold(call, |call, Change { whom, kind, data }| {
-            call.arg(kind.as_str()).arg(whom.connection.to_string()).arg(whom.remembered()).arg(&data[..])
+        let call = changes.iter().fold(call, |call, Change { subject, kind, data }| {
+            call.arg(kind.as_str()).arg(subject.connection.to_string()).arg(subject.remembered()).arg(&data[..])
         });
         let event = Draft::new(EventType::MESSAGE, Bytes::new());
         let mut answer = Fields::of(self.lanes.of(&stream).run(self.with_event(call, &stream, &event, "")).await?)?;
