@@ -45,7 +45,7 @@ impl Fallback {
 
 impl Waiting {
     /// Tells what comes in; runs until it is dropped.
-    pub async fn tell_for_ever(mut self, store: Arc<dyn Store>) {
+    pub async fn publish_forever(mut self, store: Arc<dyn Store>) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.0.recv_many(&mut batch, BATCH).await > 0 {
             let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));

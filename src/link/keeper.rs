@@ -147,7 +147,7 @@ impl Links {
     /// Begins to keep them.
     pub fn start(self: &Arc<Self>, store: Arc<dyn Store>, registry: Arc<Registry>) {
         if let Some((waiting, memory)) = self.waiting.lock().take() {
-            tokio::spawn(waiting.tell_for_ever(store.clone()));
+            tokio::spawn(waiting.publish_forever(store.clone()));
             if self.common.linking {
                 tokio::spawn(memory.serve_for_ever(store.clone(), self.common.clone()));
             }

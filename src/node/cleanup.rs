@@ -78,7 +78,7 @@ async fn clean_up(
         let detached = join_all(streams.iter().map(|stream| store.detach(stream, dead, None))).await;
         detached.into_iter().collect::<Result<(), _>>()?;
     }
-    while presence.tell_lost(dead, region).await? {
+    while presence.publish_lost(dead, region).await? {
         if !store.claim(dead, own, lease).await? {
             return Ok(false);
         }

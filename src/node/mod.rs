@@ -132,7 +132,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tokio::spawn(registry.clone().sync_for_ever());
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(presence.clone().keep_for_ever());
-    tokio::spawn(presence.clone().tell_for_ever());
+    tokio::spawn(presence.clone().publish_lifecycle());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
 
     let api = Arc::new(Api {

@@ -83,7 +83,7 @@ pub struct Presence {
     /// There are places to give back, or to claim.
     work: Notify,
     /// There is something to tell the lifecycle stream.
-    to_tell: Notify,
+    lifecycle_work: Notify,
     /// Whoever tells it holds this.
     session: tokio::sync::Mutex<Session>,
     /// The store may have lost something that it was told.
@@ -119,7 +119,7 @@ impl Presence {
             census,
             slots: Mutex::default(),
             work: Notify::new(),
-            to_tell: Notify::new(),
+            lifecycle_work: Notify::new(),
             session: tokio::sync::Mutex::default(),
             doubtful: AtomicBool::new(false),
             looks: Semaphore::new(LOOKS),
@@ -268,7 +268,7 @@ impl Presence {
         self.slots.lock().want_where(concerned);
         self.work.notify_one();
         self.doubtful.store(true, Ordering::Relaxed);
-        self.to_tell.notify_one();
+        self.lifecycle_work.notify_one();
     }
 
     /// The store that knew of a device's places is no longer the one that should: they are claimed in that.
@@ -339,7 +339,7 @@ impl Place {
         let Some((device, number)) = &self.slot else { return };
         let now_ms = self.presence.now_ms();
         let evicted = self.presence.slots.lock().occupy(device, *number, occupant.clone(), now_ms);
-        self.presence.to_tell.notify_one();
+        self.presence.lifecycle_work.notify_one();
         if let (Some(why), Some(occupant)) = (evicted, occupant.upgrade()) {
             occupant.evict(why);
         }
@@ -357,7 +357,7 @@ impl Drop for Place {
             let now_ms = self.presence.now_ms();
             self.presence.slots.lock().leave(device, *number, self.reason, now_ms);
             self.presence.work.notify_one();
-            self.presence.to_tell.notify_one();
+            self.presence.lifecycle_work.notify_one();
         }
     }
 }

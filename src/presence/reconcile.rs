@@ -1,4 +1,4 @@
-//! What becomes of the queue when a session ends otherwise than by its node, or the store lost something.
+//! Reconciles the lifecycle queue with the store, after other nodes ended this node's session or the store lost data.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use super::Occupant;
 use super::device_slots::DeviceSlots;
 use crate::store::lifecycle::{ConnectionRef, LOST};
 
-/// Connections that go on under another id.
+/// Connections that continue under another id.
 pub type Renamed = Vec<(Arc<dyn Occupant>, Uuid)>;
 
 impl DeviceSlots {
-    /// Others ended the node's session after this batch (`None`: whatever was sent was told), and tell that its
-    /// connections were lost. Those are still here, so they come anew, each under another id: nobody is told of
-    /// twice.
+    /// Others ended the node's session after this batch (`None`: everything that was sent is published), and publish
+    /// that its connections were lost. They are still here, so each connects again under another id: no connection
+    /// is published twice.
     pub fn lost(&mut self, number: Option<u64>, now_ms: u64) -> Renamed {
-        let untold = self.lifecycle.restart(number);
+        let unpublished = self.lifecycle.restart(number);
         let (mut renamed, mut gone) = (Vec::new(), Vec::new());
         for (device, known) in &mut self.devices {
-            for here in known.here.iter_mut().filter(|here| here.noted && !untold.contains(&here.connection)) {
+            for here in known.here.iter_mut().filter(|here| here.noted && !unpublished.contains(&here.connection)) {
                 gone.push((device.clone(), here.connection));
                 here.connection = Uuid::new_v4();
                 here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
@@ -32,38 +32,38 @@ impl DeviceSlots {
         renamed
     }
 
-    /// The store has forgotten everything, the stream included.
+    /// The store has lost everything, the stream included.
     pub fn forgotten(&mut self, now_ms: u64) {
-        let untold = self.lifecycle.restart(Some(0));
-        self.tell_those_missing(&untold, &HashSet::new(), now_ms);
+        let unpublished = self.lifecycle.restart(Some(0));
+        self.queue_missing(&unpublished, &HashSet::new(), now_ms);
     }
 
-    /// The store lost what was told after this batch, and has these open.
+    /// The store lost what was published after this batch, and has these connections open.
     pub fn fallen_back(&mut self, number: u64, open: Vec<ConnectionRef>, now_ms: u64) {
         let known: HashSet<Uuid> = open.iter().map(|subject| subject.connection).collect();
-        let untold = self.lifecycle.fall_back(number, &known);
-        self.tell_those_missing(&untold, &known, now_ms);
+        let unpublished = self.lifecycle.fall_back(number, &known);
+        self.queue_missing(&unpublished, &known, now_ms);
         let noted = self.devices.values().flat_map(|known| &known.here).filter(|here| here.noted);
         let noted: HashSet<Uuid> = noted.map(|here| here.connection).collect();
         for subject in open.into_iter().filter(|subject| !noted.contains(&subject.connection)) {
-            if !self.lifecycle.leaves(subject.connection) {
+            if !self.lifecycle.has_disconnect_of(subject.connection) {
                 self.lifecycle.push_disconnected(subject, LOST, now_ms);
             }
         }
     }
 
-    /// Who is here, and neither open nor about to be told of, comes again: of its coming nobody knows any more.
-    fn tell_those_missing(&mut self, untold: &HashSet<Uuid>, open: &HashSet<Uuid>, now_ms: u64) {
+    /// Queues the connect of each connection that is here, but neither open in the store nor queued.
+    fn queue_missing(&mut self, unpublished: &HashSet<Uuid>, open: &HashSet<Uuid>, now_ms: u64) {
         for (device, known) in &mut self.devices {
             for here in known.here.iter_mut().filter(|here| here.noted) {
-                if !untold.contains(&here.connection) && !open.contains(&here.connection) {
+                if !unpublished.contains(&here.connection) && !open.contains(&here.connection) {
                     here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
                 }
             }
         }
     }
 
-    /// There is room again for those whose coming found none.
+    /// Queues connects that had found no room, now that there is some.
     pub fn publish_missed(&mut self, now_ms: u64) {
         if !self.lifecycle.take_missed() {
             return;
@@ -75,7 +75,7 @@ impl DeviceSlots {
         }
     }
 
-    /// The process ends: whoever is here leaves.
+    /// The process ends: queues the disconnect of every connection.
     pub fn abandon(&mut self, reason: &'static str, now_ms: u64) {
         for (device, known) in &mut self.devices {
             for here in &mut known.here {

@@ -1,8 +1,7 @@
-//! Telling the lifecycle stream who came and who left: [`LifecycleQueue`](super::queue::LifecycleQueue) is what is to be told,
-//! and here stand the store and the node's sessions.
+//! Publishes connects and disconnects on the lifecycle stream: [`LifecycleQueue`](super::queue::LifecycleQueue) is
+//! what waits, and here are the store and the node's session.
 //!
-//! Nothing of this is on the way of a connection: it leaves a note in the queue, and one task tells the store in
-//! batches, one after another.
+//! No connection waits for this: it adds an entry to the queue, and one task publishes them in batches.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,44 +14,44 @@ use crate::presence::{GATHER, Presence};
 use crate::store::lifecycle::{Before, Change, LOST, LifecycleKind, Told};
 use crate::store::{NodeId, StoreError};
 
-/// Connects and disconnects in one call of the store: on a busy machine Redis takes some 30 µs for each, and does
-/// nothing else meanwhile.
+/// Entries in one call of the store: on a busy machine Redis takes about 30 µs for each, and does nothing else
+/// meanwhile.
 const BATCH: usize = 64;
 
-/// A node's session at telling, as far as it knows.
+/// The node's publishing session, as far as the node knows.
 #[derive(Default)]
 pub(in crate::presence) struct Session {
-    /// Under which id it began.
+    /// The id under which it started.
     node: Option<NodeId>,
-    /// The store has not said that it is over.
+    /// The store has not ended it.
     lasts: bool,
 }
 
 impl Presence {
-    /// Tells the store who came and left; runs until it is dropped.
-    pub async fn tell_for_ever(self: Arc<Self>) {
+    /// Publishes what is queued, until it is dropped.
+    pub async fn publish_lifecycle(self: Arc<Self>) {
         loop {
-            self.to_tell.notified().await;
+            self.lifecycle_work.notified().await;
             tokio::time::sleep(GATHER).await;
-            self.tell_until_done().await;
+            self.publish_until_empty().await;
         }
     }
 
-    async fn tell_until_done(&self) {
+    async fn publish_until_empty(&self) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         loop {
-            match self.tell_all().await {
+            match self.publish_all().await {
                 Ok(true) => return,
-                // A node whose session others ended goes on when it has a new id.
+                // A node whose session others ended continues once it has a new id.
                 Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "the store is not told who came and left"),
+                Err(error) => tracing::debug!(%error, "lifecycle events can't be published yet"),
             }
             tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 
-    /// Tells all that waits. False when that can't be done under this node's id.
-    async fn tell_all(&self) -> Result<bool, StoreError> {
+    /// Publishes everything that waits. False when that can't be done under this node's id.
+    async fn publish_all(&self) -> Result<bool, StoreError> {
         let mut session = self.session.lock().await;
         loop {
             self.slots.lock().publish_missed(self.now_ms());
@@ -60,8 +59,8 @@ impl Presence {
             let waits = self.slots.lock().lifecycle.len() > 0;
             let node = (*self.registry.node()).clone();
             let begun = session.lasts && session.node.as_ref() == Some(&node);
-            // Before anybody came there is no need for a session; after that it has to follow the node's id, or what
-            // is open under the old one would be taken for lost.
+            // No session is needed before the first connection. After that it has to follow the node's id, or
+            // connections that are open under the old id would be taken for lost.
             if !begun && (waits || session.node.is_some()) {
                 if !self.begin_session(&mut session, &node).await? {
                     return Ok(false);
@@ -79,7 +78,7 @@ impl Presence {
         }
     }
 
-    /// Tells one batch; an empty one only finds out how things stand.
+    /// Publishes one batch; an empty one only finds out where the session stands.
     async fn publish_batch(&self, session: &mut Session, node: &NodeId) -> Result<(), StoreError> {
         let region = &self.census.info().region;
         let (number, changes): (u64, Vec<Change>) = {
@@ -101,8 +100,7 @@ impl Presence {
         Ok(())
     }
 
-    /// Begins a session under the node's id, which goes on from the one before. False when others ended this one
-    /// already.
+    /// Starts a session under the node's id, which continues the one before. False when others have ended it already.
     async fn begin_session(&self, session: &mut Session, node: &NodeId) -> Result<bool, StoreError> {
         let mut before = session.node.clone();
         loop {
@@ -110,7 +108,7 @@ impl Presence {
             let now_ms = self.now_ms();
             match begun.before {
                 Before::Over => return Ok(false),
-                // Under an id that this node had for a moment.
+                // An id that this node had for a moment.
                 Before::Moved(to) => {
                     before = Some(to);
                     continue;
@@ -126,8 +124,8 @@ impl Presence {
                     self.lost(Some(number), now_ms);
                 }
                 Before::Unknown => {
-                    // A store that has another birth for the stream has forgotten all, the connects too. One that
-                    // has the same has only forgotten that the session ended.
+                    // A store with another epoch for the stream has lost everything, the connects too. One with the
+                    // same epoch only no longer remembers that the session ended.
                     let same_epoch = self.slots.lock().lifecycle.is_same_epoch(begun.epoch);
                     if same_epoch && session.node.is_some() {
                         self.lost(None, now_ms);
@@ -146,7 +144,7 @@ impl Presence {
         if !renamed.is_empty() {
             tracing::warn!(
                 connections = renamed.len(),
-                "others took this node for dead: its devices' connections go on under new ids"
+                "other nodes declared this node dead: its devices' connections get new ids"
             );
         }
         for (occupant, id) in renamed {
@@ -157,15 +155,15 @@ impl Presence {
 
     async fn fall_back(&self, node: &NodeId, number: u64) -> Result<(), StoreError> {
         let open = self.store.open(node).await?;
-        tracing::warn!(open = open.len(), "the store lost something of who came and left: it is told again");
+        tracing::warn!(open = open.len(), "the store lost lifecycle events: they are published again");
         self.slots.lock().fallen_back(number, open, self.now_ms());
         Ok(())
     }
 
-    /// Tells that connections were lost which a dead node left open. False when none is left.
-    /// `region` is the one whose nodes are cleaned up after: that a node of another is not heard there any more
-    /// says nothing of its connections.
-    pub async fn tell_lost(&self, dead: &NodeId, region: &str) -> Result<bool, StoreError> {
+    /// Publishes the disconnects of connections that a dead node left open. False when none is left.
+    /// `region` is the one whose nodes are cleaned up after: a node of another region that is silent here may well
+    /// be alive.
+    pub async fn publish_lost(&self, dead: &NodeId, region: &str) -> Result<bool, StoreError> {
         let left = self.store.end_session(dead, region, BATCH).await?;
         if left.is_empty() {
             return Ok(false);
@@ -178,11 +176,11 @@ impl Presence {
         Ok(true)
     }
 
-    /// The process ends: tells that all who are still here leave, however long that takes. False when something is
-    /// left for others to tell.
+    /// The process ends: publishes the disconnect of every remaining connection, however long that takes. False when
+    /// something is left for other nodes to publish.
     pub async fn end(&self, reason: &'static str) -> bool {
         self.slots.lock().abandon(reason, self.now_ms());
-        self.tell_until_done().await;
+        self.publish_until_empty().await;
         let session = self.session.lock().await;
         match &session.node {
             Some(node) => {
@@ -192,12 +190,12 @@ impl Presence {
         }
     }
 
-    /// Nodes of a region whose sessions were not ended.
+    /// Nodes of a region whose sessions have not ended.
     pub async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
         self.store.sessions(region).await
     }
 
-    /// What this node's region is called, where there are several; otherwise nothing.
+    /// The name of this node's region; empty if there is only one region.
     fn own_region(&self) -> &str {
         self.store.regions().map_or("", |regions| regions.home().name())
     }
@@ -207,11 +205,11 @@ impl Presence {
     }
 
     fn show_queue(&self) {
-        let (waiting, untold) = {
+        let (waiting, unpublished) = {
             let mut slots = self.slots.lock();
             (slots.lifecycle.len(), slots.lifecycle.take_unpublished())
         };
         self.registry.metrics().lifecycle_waiting.set(waiting as i64);
-        self.registry.metrics().lifecycle_untold.inc_by(untold);
+        self.registry.metrics().lifecycle_untold.inc_by(unpublished);
     }
 }

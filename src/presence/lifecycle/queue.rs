@@ -1,7 +1,7 @@
-//! What the lifecycle stream is still to be told, as a plain value.
+//! Connects and disconnects that wait to be published on the lifecycle stream, as a plain value.
 //!
-//! A connection's coming and leaving wait here until the store has them. They go out in numbered batches, one
-//! after another: the one whose answer is awaited stays as it is, so that it can be told again under its number.
+//! They are published in numbered batches, one after another. The batch in flight stays as it is, so that it can be
+//! sent again under the same number.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,17 +10,17 @@ use uuid::Uuid;
 use crate::model::EventId;
 use crate::store::lifecycle::{ConnectionRef, LifecycleKind};
 
-/// Comings that wait, at most. Over that, connections are told of once there is room and they are still there; one
-/// that came and left in between is told of by nobody.
+/// Most connects that wait. A connection beyond that is published once there is room, if it is still open; one that
+/// came and went in between is never published.
 const MAX_WAITING: usize = 100_000;
 
-/// Room that is kept while nothing waits.
+/// Capacity that is kept while nothing waits.
 const KEPT_ROOM: usize = 256;
 
-/// Something to be told.
+/// One connect or disconnect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Whom it is about.
+    /// The connection.
     pub subject: ConnectionRef,
     /// What happened.
     pub kind: LifecycleKind,
@@ -29,57 +29,57 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn is_coming(&self) -> bool {
+    fn is_connect(&self) -> bool {
         self.kind == LifecycleKind::Connected
     }
 }
 
-/// What waits to be told.
+/// What waits to be published, and the batch in flight.
 #[derive(Debug, Default)]
 pub struct LifecycleQueue {
     waiting: VecDeque<Entry>,
-    /// Comings among them.
-    comings: usize,
-    /// The batch whose answer is awaited, and that may have been told.
+    /// Connects among them.
+    connects: usize,
+    /// The batch in flight: it may or may not have been published.
     sent: Vec<Entry>,
-    /// The number of the batch that was told last.
+    /// The number of the last batch that was published.
     number: u64,
-    /// The stream's birth, once it is known.
+    /// The stream's epoch, once it is known.
     epoch: Option<EventId>,
-    /// There was no room for a coming.
+    /// There was no room for a connect.
     missed: bool,
-    /// Connections that came and left without being told of.
-    untold: u64,
+    /// Connections that came and went without being published.
+    unpublished: u64,
 }
 
 impl LifecycleQueue {
-    /// A connection came. False when there is no room for that.
+    /// Queues a connect. False when there is no room.
     pub fn push_connected(&mut self, subject: ConnectionRef, time_ms: u64) -> bool {
-        if self.comings >= MAX_WAITING {
+        if self.connects >= MAX_WAITING {
             self.missed = true;
             return false;
         }
-        self.comings += 1;
+        self.connects += 1;
         self.waiting.push_back(Entry { subject, kind: LifecycleKind::Connected, time_ms });
         true
     }
 
-    /// A connection left whose coming is in the queue, or was told.
+    /// Queues the disconnect of a connection whose connect is queued or published.
     pub fn push_disconnected(&mut self, subject: ConnectionRef, reason: &'static str, time_ms: u64) {
         self.waiting.push_back(Entry { subject, kind: LifecycleKind::Disconnected(reason), time_ms });
     }
 
-    /// A connection left whose coming found no room.
+    /// Counts a connection that left, and whose connect had found no room.
     pub fn drop_unpublished(&mut self) {
-        self.untold += 1;
+        self.unpublished += 1;
     }
 
-    /// The next batch with its number, of at most `limit` entries; the same one until it was answered.
+    /// The next batch and its number, with at most `limit` entries; the same batch until it is acknowledged.
     pub fn next(&mut self, limit: usize) -> (u64, &[Entry]) {
         if self.sent.is_empty() {
             let count = limit.min(self.waiting.len());
             self.sent.extend(self.waiting.drain(..count));
-            self.comings -= self.sent.iter().filter(|entry| entry.is_coming()).count();
+            self.connects -= self.sent.iter().filter(|entry| entry.is_connect()).count();
             if self.waiting.is_empty() {
                 // After a rush.
                 self.waiting.shrink_to(KEPT_ROOM);
@@ -88,7 +88,7 @@ impl LifecycleQueue {
         (self.number + 1, &self.sent)
     }
 
-    /// All batches up to this one were told.
+    /// All batches up to this one are published.
     pub fn acknowledge(&mut self, number: u64) {
         if number > self.number {
             self.sent.clear();
@@ -96,8 +96,8 @@ impl LifecycleQueue {
         self.number = number;
     }
 
-    /// A session goes on in which batches were told up to this one. False when that is not all that was told: the
-    /// store lost something.
+    /// Resumes a session in which batches up to this one are published. False when that is fewer than were: the
+    /// store lost some.
     pub fn resume(&mut self, number: u64) -> bool {
         let behind = number < self.number;
         if !behind {
@@ -106,65 +106,65 @@ impl LifecycleQueue {
         !behind
     }
 
-    /// A session begins anew, after one in which batches were told up to `number`, or in any case all that was sent.
-    /// What is told in it is gone with it: what still waits is what nobody heard of. Returns whose coming is among
-    /// that.
+    /// Starts a new session, after one in which batches up to `number` were published (`None`: everything that was
+    /// sent). What still waits is what was never published. Returns the connections whose connect is among that.
     pub fn restart(&mut self, number: Option<u64>) -> HashSet<Uuid> {
         if number.is_none_or(|number| number > self.number) {
             self.sent.clear();
         }
         self.put_back();
         self.number = 0;
-        let untold = self.untold_comings();
-        self.waiting.retain(|entry| untold.contains(&entry.subject.connection));
-        untold
+        let unpublished = self.unpublished_connects();
+        self.waiting.retain(|entry| unpublished.contains(&entry.subject.connection));
+        unpublished
     }
 
-    /// The store lost what was told after this batch, and has these open. Returns whose coming waits to be told.
+    /// The store lost what was published after this batch, and has these connections open. Returns the connections
+    /// whose connect waits.
     pub fn fall_back(&mut self, number: u64, open: &HashSet<Uuid>) -> HashSet<Uuid> {
         self.put_back();
         self.number = number;
-        let untold = self.untold_comings();
+        let unpublished = self.unpublished_connects();
         self.waiting.retain(|Entry { subject: ConnectionRef { connection, .. }, kind, .. }| match kind {
             LifecycleKind::Connected => !open.contains(connection),
-            LifecycleKind::Disconnected(_) => open.contains(connection) || untold.contains(connection),
+            LifecycleKind::Disconnected(_) => open.contains(connection) || unpublished.contains(connection),
         });
-        self.comings = self.waiting.iter().filter(|entry| entry.is_coming()).count();
-        untold
+        self.connects = self.waiting.iter().filter(|entry| entry.is_connect()).count();
+        unpublished
     }
 
-    /// Whether a leaving waits of this connection.
-    pub fn leaves(&self, connection: Uuid) -> bool {
-        self.waiting.iter().any(|entry| entry.subject.connection == connection && !entry.is_coming())
+    /// Whether the disconnect of this connection waits.
+    pub fn has_disconnect_of(&self, connection: Uuid) -> bool {
+        self.waiting.iter().any(|entry| entry.subject.connection == connection && !entry.is_connect())
     }
 
     fn put_back(&mut self) {
-        self.comings += self.sent.iter().filter(|entry| entry.is_coming()).count();
+        self.connects += self.sent.iter().filter(|entry| entry.is_connect()).count();
         while let Some(entry) = self.sent.pop() {
             self.waiting.push_front(entry);
         }
     }
 
-    fn untold_comings(&self) -> HashSet<Uuid> {
-        self.waiting.iter().filter(|entry| entry.is_coming()).map(|entry| entry.subject.connection).collect()
+    fn unpublished_connects(&self) -> HashSet<Uuid> {
+        self.waiting.iter().filter(|entry| entry.is_connect()).map(|entry| entry.subject.connection).collect()
     }
 
-    /// The stream's birth is known. False when it was another before: the store has forgotten everything.
+    /// Takes note of the stream's epoch. False when it was another before: the store has lost everything.
     pub fn is_same_epoch(&mut self, epoch: EventId) -> bool {
         self.epoch.replace(epoch).is_none_or(|before| before == epoch)
     }
 
-    /// Whether there was no room for a coming, and is some again.
+    /// Whether a connect had found no room, and there is room again.
     pub fn take_missed(&mut self) -> bool {
         self.waiting.is_empty() && std::mem::take(&mut self.missed)
     }
 
-    /// How many came and left without being told of, since this was asked last.
+    /// How many connections came and went without being published, since the last call.
     pub fn take_unpublished(&mut self) -> u64 {
-        std::mem::take(&mut self.untold)
+        std::mem::take(&mut self.unpublished)
     }
 
-    /// How much waits.
+    /// Entries that wait or are in flight.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.sent.len()
     }
@@ -186,7 +186,7 @@ mod tests {
         ids.iter().copied().map(Uuid::from_u128).collect()
     }
 
-    /// One and two came, which was told; two left, which was sent and not answered; three came, one left.
+    /// One and two connected, which is published; two left, which is in flight; then three connected and one left.
     fn busy() -> LifecycleQueue {
         let mut queue = LifecycleQueue::default();
         queue.push_connected(subject(1), 5);
@@ -237,23 +237,23 @@ mod tests {
         queue.push_connected(subject(1), 5);
         queue.push_disconnected(subject(1), "client", 5);
         queue.next(10);
-        assert_eq!(queue.restart(Some(0)), ids(&[1]), "it was sent, and not told");
+        assert_eq!(queue.restart(Some(0)), ids(&[1]), "it was sent, and not published");
         assert_eq!(published(queue.next(10)), (1, vec![(1, "connected"), (1, "disconnected")]));
     }
 
     #[test]
     fn where_the_store_lost_something_what_it_has_open_decides() {
         let mut queue = busy();
-        // That two came was lost, and that it left was not told.
+        // The connect of two was lost, and its disconnect was never published.
         assert_eq!(queue.fall_back(1, &ids(&[1])), ids(&[3]));
         assert_eq!(published(queue.next(10)), (2, vec![(3, "connected"), (1, "disconnected")]));
         let mut queue = busy();
         assert_eq!(queue.fall_back(1, &ids(&[1, 2])), ids(&[3]));
-        assert!(queue.leaves(Uuid::from_u128(2)) && !queue.leaves(Uuid::from_u128(3)));
+        assert!(queue.has_disconnect_of(Uuid::from_u128(2)) && !queue.has_disconnect_of(Uuid::from_u128(3)));
     }
 
     #[test]
-    fn comings_have_a_bound_and_what_found_no_room_is_counted() {
+    fn connects_have_a_bound_and_what_found_no_room_is_counted() {
         let mut queue = LifecycleQueue::default();
         for n in 0..MAX_WAITING as u128 {
             assert!(queue.push_connected(subject(n), 5));
