@@ -15,8 +15,11 @@ use crate::store::IngressEntry;
 use crate::store::redis::parse;
 use crate::transport::websocket::Codec;
 
+/// Feeds bytes to a parser.
+pub type Target = fn(&[u8]);
+
 /// A parser under test, by its name in `fuzz/fuzz_targets/`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("request_path", request_path),
     ("query", query),
     ("cursor", cursor),
