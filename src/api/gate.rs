@@ -11,6 +11,7 @@ use hyper::{Method, Request, header};
 use warp::reply::Response;
 
 use super::Problem;
+use super::page::File;
 use super::route::{self, Route};
 use crate::access::cors::Cors;
 use crate::access::host::{Host, HostError};
@@ -52,13 +53,16 @@ impl Gate {
                 host.name
             )));
         }
-        let is_page = matches!(route::find(request.method(), request.uri().path()), Ok(Route::Page(_)));
+        let route = route::find(request.method(), request.uri().path());
+        let is_page = matches!(route, Ok(Route::Page(_)));
+        // Pages of allowed origins may load the client from here too.
+        let is_module = matches!(route, Ok(Route::Page(File::Module(_))));
         let target = Target { host, secure: arrival.secure, is_page };
         let caller = self.origins.admit(request.headers(), target).map_err(|foreign| {
             self.metrics.refused("origin");
             Problem::forbidden(foreign.to_string())
         })?;
-        if request.uri().path().starts_with(SHARED) {
+        if is_module || request.uri().path().starts_with(SHARED) {
             Ok(Cors::new(caller, self.origins.allow_some()))
         } else {
             Ok(Cors::NOBODY)

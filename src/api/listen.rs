@@ -1,6 +1,6 @@
 //! Accepting listeners: from a request to streams with positions, and the socket's handoff.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hyper::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
@@ -239,30 +239,42 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
                 Err(_) => Err(bad(&error)),
             },
         },
-        pairs => {
-            let mut given = HashMap::new();
-            for pair in pairs {
-                let (stream, after) = pair.split_once('/').ok_or_else(|| {
-                    bad(&format!("'{pair}' is not STREAM/ID, and only such pairs can be given more than once"))
-                })?;
-                let stream: StreamName = stream.parse().map_err(|error| bad(&error))?;
-                let after: After = after.parse().map_err(|error| bad(&error))?;
-                if after == After::Ack && stream.kind() == StreamKind::Topic {
-                    return Err(bad(&AckError::Topic(stream)));
-                }
-                if given.insert(stream, after).is_some() {
-                    return Err(bad(&format!("'{pair}' is given after another for the same stream")));
-                }
-            }
-            Ok(streams
-                .into_iter()
-                .map(|stream| {
-                    let after = given.get(&stream).copied().unwrap_or(After::Now);
-                    (stream, after)
-                })
-                .collect())
-        }
+        several => combined(streams, several),
     }
+}
+
+/// Cursors and `STREAM/ID` pairs together: each overrides those before it for the streams that it knows.
+fn combined(streams: Vec<StreamName>, values: &[&str]) -> Result<Vec<(StreamName, After)>, Problem> {
+    let bad = |error: &dyn std::fmt::Display| Problem::bad_request(format!("the position: {error}"));
+    let mut known: HashMap<StreamName, After> = HashMap::new();
+    let mut paired = HashSet::new();
+    for value in values {
+        let Some((stream, after)) = value.split_once('/') else {
+            let Ok(cursor @ Cursor::Several(_)) = value.parse::<Cursor>().map(|cursor| cursor.unmarked().1) else {
+                let detail = format!(
+                    "'{value}' is neither STREAM/ID nor the cursor of several streams; only those can be given together"
+                );
+                return Err(bad(&detail));
+            };
+            let positions = streams.iter().filter_map(|stream| Some((stream.clone(), cursor.position(stream)?)));
+            known.extend(positions.map(|(stream, id)| (stream, After::Id(id))));
+            continue;
+        };
+        let stream: StreamName = stream.parse().map_err(|error| bad(&error))?;
+        let after: After = after.parse().map_err(|error| bad(&error))?;
+        if after == After::Ack && stream.kind() == StreamKind::Topic {
+            return Err(bad(&AckError::Topic(stream)));
+        }
+        if !paired.insert(stream.clone()) {
+            return Err(bad(&format!("'{value}' is given after another for the same stream")));
+        }
+        known.insert(stream, after);
+    }
+    let place = |stream: StreamName| {
+        let after = known.get(&stream).copied().unwrap_or(After::Now);
+        (stream, after)
+    };
+    Ok(streams.into_iter().map(place).collect())
 }
 
 /// Devices at what they acknowledged, and topics, of which nothing is, at now.
@@ -356,6 +368,22 @@ mod tests {
         );
         assert!(afters(&["topic:a"], &["topic:a/5-1", "now"]).is_err());
         assert!(afters(&["topic:a"], &["news/5-1"]).is_err());
+    }
+
+    #[test]
+    fn of_cursors_and_pairs_together_the_later_ones_override_the_earlier() {
+        let id = |seq| After::Id(EventId::new(7, seq));
+        let cursor = |names: &[&str], seq| {
+            let known = streams(names);
+            Cursor::several(known.iter().map(|stream| (stream, EventId::new(7, seq)))).to_string()
+        };
+        let asked = ["topic:a", "topic:b", "topic:c", "topic:d"];
+        let (old, new) = (cursor(&["topic:a", "topic:b", "topic:gone"], 1), cursor(&["topic:b"], 2));
+        assert_eq!(afters(&asked, &[&old, "topic:c/last:5", &new]), Ok(vec![id(1), id(2), After::Last(5), After::Now]));
+        assert_eq!(afters(&asked[..1], &["topic:a/earliest", &old]), Ok(vec![id(1)]));
+        assert_eq!(afters(&asked[..1], &[&old, "topic:a/earliest"]), Ok(vec![After::Earliest]));
+        assert!(afters(&asked, &[&old, "7-1"]).unwrap_err().contains("neither"));
+        assert!(afters(&asked, &["topic:a/7-1", "topic:a/7-2"]).unwrap_err().contains("same stream"));
     }
 
     #[test]

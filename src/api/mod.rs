@@ -128,7 +128,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Live => Ok(status::live()),
         Route::Ready => Ok(status::ready(api)),
         Route::Metrics => Ok(status::metrics(api)),
-        Route::Page(file) => Ok(page::file(file)),
+        Route::Page(file) => Ok(page::file(file, &request.headers)),
         Route::Options(allow) => Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
     }
 }

@@ -54,7 +54,7 @@ pub enum Route {
     Ready,
     /// `GET /metrics`
     Metrics,
-    /// `GET /` and what the page needs, `GET /openapi.json` and `GET /asyncapi.json`.
+    /// `GET /` and what the page needs, `GET /openapi.json`, `GET /asyncapi.json`, and the client's modules.
     Page(File),
     /// `OPTIONS` of a path, with what it allows.
     Options(&'static str),
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 28;
+    const ROUTES: usize = 29;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -189,6 +189,7 @@ mod tests {
             Route::Page(File::Script) => 10,
             Route::Page(File::Style) => 11,
             Route::Page(File::OpenApi) => 12,
+            Route::Page(File::Module(_)) => 28,
             Route::Device(_) => 13,
             Route::Acknowledge(_) => 14,
             Route::Erase(_) => 15,

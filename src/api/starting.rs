@@ -41,7 +41,7 @@ fn answer(
         Route::Live => return Ok(status::live()),
         Route::Ready => return Ok(status::readiness(false, &health.report(), node, 0, 0)),
         Route::Metrics => return Ok(status::exposition(metrics, &health.report())),
-        Route::Page(file) => return Ok(page::file(file)),
+        Route::Page(file) => return Ok(page::file(file, headers)),
         Route::Options(allow) => return Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
         Route::Sse => true,
         Route::Stream(_) => listen::wants_stream(headers),

@@ -26,6 +26,7 @@ mod history;
 mod hostile;
 mod idle;
 mod ingress;
+mod js_client;
 mod lifecycle;
 mod lifecycle_store;
 mod links;

@@ -1,0 +1,192 @@
+/** Runs the machine: transports, timers, and what the platform says of sleep and networks. */
+
+import { type Failure, WhimbrelError } from './failure';
+import { type Effect, type Input, type Machine, machine, step } from './machine';
+import type { Position } from './position';
+import { type Service, persist, tokenOf } from './request';
+import type { Frame, Open, Transport } from './transport/frame';
+import { sse } from './transport/sse';
+import type { Status, Stream, TransportName } from './types';
+
+/** Whose frames they are: one client, or all tabs. */
+export interface Core {
+  streams(): string[];
+  position: Position;
+  frame(frame: Frame): void;
+  /** What it is now, and why, if it is closed. */
+  status(status: Status, failure?: Failure): void;
+}
+
+/** Where a client's frames come from: its own connection, or another tab's. */
+export interface Source {
+  /** The connection's id. */
+  id?: string;
+  /** Another tab keeps the books. */
+  follows?: boolean;
+  start(): void;
+  stop(): void;
+  /** The streams are others; or, with a position, it is another one, and what was under way is not wanted any more. */
+  change(position?: string): void;
+}
+
+export class Connection implements Source {
+  id?: string;
+  #machine: Machine;
+  #open: Open = sse;
+  #current?: Transport;
+  /** What is open until `current` is. */
+  #previous?: Transport;
+  /** The position was changed, so what `previous` brings is not wanted any more. */
+  #deaf = false;
+  #generation = 0;
+  /** Streams that the service gave at least once. */
+  #granted: string[] = [];
+  #token?: string;
+  #failure?: Failure;
+  #timer?: ReturnType<typeof setTimeout>;
+  #due = Infinity;
+
+  constructor(
+    private readonly service: Service,
+    private readonly core: Core,
+  ) {
+    this.#machine = this.#fresh();
+    for (const on of ['wake', 'online', 'offline'] as const) {
+      // Hiding the page counts too, which does no harm.
+      const type = on == 'wake' ? 'visibilitychange' : on;
+      globalThis.addEventListener?.(type, () => this.#input({ on }), { signal: service.signal });
+    }
+  }
+
+  start(): void {
+    if (this.core.streams()[0]) this.#input({ on: 'start' });
+  }
+
+  stop(): void {
+    this.#input({ on: 'stop' });
+  }
+
+  change(position = ''): void {
+    const { core } = this;
+    core.position.put(position, []);
+    if (!core.streams()[0]) return this.stop();
+    this.#deaf ||= !!position;
+    this.start();
+    this.#input({ on: 'change' });
+  }
+
+  #fresh(): Machine {
+    const { transport = ['sse', 'websocket'] } = this.service.options;
+    return machine([transport].flat());
+  }
+
+  #input(input: Input): void {
+    const before = this.#machine.phase;
+    for (const effect of step(this.#machine, input, Date.now())) this.#run(effect);
+    const { phase, deadline } = this.#machine;
+    if (phase != before) this.core.status(phase, this.#failure);
+    // One timer, which is let fire too early rather than set anew with each frame.
+    if (deadline >= this.#due) return;
+    clearTimeout(this.#timer);
+    this.#due = deadline;
+    this.#timer = setTimeout(() => {
+      this.#due = Infinity;
+      this.#input({ on: 'tick' });
+    }, deadline - Date.now());
+  }
+
+  #run(effect: Effect): void {
+    if (effect == 'open') return this.#connect();
+    if (effect == 'ping') return void this.#current?.send?.({ op: 'ping' });
+    if (effect == 'renew') return this.#renew();
+    this.#generation++;
+    this.#current?.close();
+    this.#previous?.close();
+    this.#current = this.#previous = undefined;
+    if (effect == 'token') void this.#authorize();
+    if (typeof effect == 'object') this.#refused(effect);
+  }
+
+  async #authorize(): Promise<void> {
+    const generation = this.#generation;
+    const { transports, at, fresh } = this.#machine;
+    let input: Input = { on: 'token' };
+    try {
+      this.#open = await opener(transports[at]!);
+      this.#token = await tokenOf(this.service, fresh);
+    } catch (error) {
+      this.service.fail(error);
+      input = { on: 'end', failure: {} };
+    }
+    if (generation == this.#generation) this.#input(input);
+  }
+
+  #connect(): void {
+    const generation = ++this.#generation;
+    const { service, core } = this;
+    const streams = core.streams();
+    const request = { service, streams, after: core.position.list(), token: this.#token };
+    // Only what is open is worth keeping.
+    if (this.#previous || this.#machine.phase != 'open') this.#current?.close();
+    else this.#previous = this.#current;
+    this.#current = this.#open(request, {
+      frame: (frame) => this.#frame(generation, frame, streams),
+      end: (failure) => generation == this.#generation && this.#input({ on: 'end', failure }),
+    });
+  }
+
+  #frame(generation: number, frame: Frame, streams: string[]): void {
+    const { op, cursor, connection } = frame;
+    if (generation == this.#generation) {
+      if (op != 'retry') {
+        this.#previous?.close();
+        this.#previous = undefined;
+        this.#deaf = false;
+      }
+      if (connection) {
+        this.id = connection;
+        this.#granted = streams;
+      }
+      this.#input({ on: 'frame', frame });
+      if (op == 'error') this.service.fail(new WhimbrelError(frame));
+    } else if (!this.#previous || this.#deaf) return;
+    // The cursor of one stream is an event's id.
+    const positions = streams[1] || !cursor ? frame.positions : { [streams[0]!]: cursor };
+    this.core.frame({ ...frame, positions, cursor: streams[1] && cursor });
+  }
+
+  /** Goes on without the streams that were refused, if there are others. */
+  #refused(failure: Failure): void {
+    const { core } = this;
+    const { status, detail = '' } = failure;
+    const streams = core.streams();
+    const added = streams.filter((stream) => !this.#granted.includes(stream));
+    const named = added.filter((stream) => detail.includes(stream));
+    this.#failure = failure;
+    if (status != 403 || added.length == streams.length) return;
+    for (const stream of named[0] ? named : added) {
+      core.frame({ ...failure, op: 'unsubscribed', stream: stream as Stream });
+    }
+    this.#machine = this.#fresh();
+    this.start();
+  }
+
+  #renew(): void {
+    const { service } = this;
+    const generation = this.#generation;
+    const wanted = () => generation == this.#generation;
+    const renew = async () => {
+      const token = (this.#token = await tokenOf(service, true));
+      if (this.#current?.send) this.#current.send({ op: 'renew', token });
+      else await (await import('./credentials.js')).renew(service, this.id!, token!);
+    };
+    persist(service, renew, wanted).catch(() => {});
+  }
+}
+
+/** Most pages need one transport, and load no other. */
+async function opener(name: TransportName): Promise<Open> {
+  if (name == 'websocket') return (await import('./transport/websocket.js')).open;
+  if (name == 'eventsource') return (await import('./transport/eventsource.js')).open;
+  return sse;
+}

@@ -1,0 +1,60 @@
+/** What every request has: an address, a token, and patience. */
+
+import { backoff } from './backoff';
+import type { Credentials } from './credentials';
+import type { WhimbrelError } from './failure';
+import type { Options } from './types';
+
+export interface Service {
+  url: string;
+  options: Options;
+  /** Once the options' `token` was asked for one. */
+  credentials?: Credentials;
+  /** Aborted when the client is closed. */
+  signal: AbortSignal;
+  /** Says what went wrong without an end. */
+  fail(error: unknown): void;
+  /** There is one class of errors, whichever module throws one. */
+  Error: typeof WhimbrelError;
+}
+
+/** A request with what all of them have. */
+export function ask({ url, options }: Service, path: string, init: RequestInit, token?: string): Promise<Response> {
+  const { credentials } = options;
+  const headers = { ...init.headers, ...(token && { authorization: 'Bearer ' + token }) };
+  return fetch(url + path, { ...init, headers, credentials, cache: 'no-store' });
+}
+
+/** The token, a new one if need be. */
+export async function tokenOf(service: Service, fresh: boolean): Promise<string | undefined> {
+  const { token } = service.options;
+  if (typeof token != 'function') return token;
+  const { Credentials } = await import('./credentials.js');
+  return (service.credentials ??= new Credentials(token)).get(fresh);
+}
+
+/** Tries until it works, or is not wanted any more. */
+export async function persist<T>({ fail, signal }: Service, run: () => T | Promise<T>, wanted = () => true): Promise<T> {
+  for (let failures = 0; ; failures++) {
+    try {
+      return await run();
+    } catch (error) {
+      fail(error);
+      await sleep(backoff(failures), signal);
+      if (signal.aborted || !wanted()) throw error;
+    }
+  }
+}
+
+/** Waits, or less if the client is closed or the network is back. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    const end = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    globalThis.addEventListener?.('online', end, { once: true, signal });
+    signal.addEventListener('abort', end, { once: true });
+  });
+}

@@ -1,0 +1,12 @@
+/** A snapshot, and the cursor from which events complete it. */
+
+import { call } from './call';
+import type { Service } from './request';
+import { streamParameters } from './transport/frame';
+import type { Load } from './types';
+
+/** Takes the cursor first: what happens while the snapshot is loaded comes as an event too, and nothing is missed. */
+export async function snapshot<V>(service: Service, streams: string[], load: Load<V>): Promise<{ cursor: string; value: V }> {
+  const at = await call(service, `/v1/cursor?${streamParameters(streams)}`);
+  return { cursor: at.cursor, ...(await load(at)) };
+}

@@ -1,0 +1,72 @@
+/** What all transports have in common: what is asked for, and what comes. */
+
+import type { Failure } from '../failure';
+import type { Service } from '../request';
+import type { Stream } from '../types';
+
+/** One message of the service, in the shape that WebSocket gives it. */
+export interface Frame extends Failure {
+  op: string;
+  /** The position after this frame, over SSE. */
+  cursor?: string;
+  /** Where all streams stand: in WebSocket's `ready`, or made of a cursor. */
+  positions?: Record<string, string>;
+  connection?: string;
+  stream?: Stream;
+  id?: string;
+  type?: string;
+  time?: string;
+  data?: unknown;
+  reason?: string;
+  after?: string;
+  next?: string;
+  device?: string;
+  info?: unknown;
+}
+
+/** What a connection is to be. */
+export interface Request {
+  service: Service;
+  streams: string[];
+  after: string[];
+  token?: string;
+}
+
+export interface Handlers {
+  frame(frame: Frame): void;
+  /** The end, unless this side closed. */
+  end(failure: Failure): void;
+}
+
+export interface Transport {
+  close(): void;
+  /** Says something to the service, where the transport can. */
+  send?(message: object): void;
+}
+
+export type Open = (request: Request, on: Handlers) => Transport;
+
+/** `device=` and `topic=` for each stream. */
+export function streamParameters(streams: Iterable<string>): URLSearchParams {
+  const all = new URLSearchParams();
+  for (const stream of streams) {
+    const [kind, ...name] = stream.split(':');
+    all.append(kind!, name.join(':'));
+  }
+  return all;
+}
+
+/** The path of a connection. */
+export function pathTo(way: string, { service, streams, after }: Request, more = {}): string {
+  const { types, members } = service.options;
+  const all = streamParameters(streams);
+  for (const value of after) all.append('after', value);
+  for (const [name, value] of Object.entries({ types, members, ...more })) if (value) all.append(name, value + '');
+  return `/v1/${way}?${all}`;
+}
+
+/** An SSE block as a frame. */
+export function frameOf(type: string, data: string, cursor?: string): Frame {
+  const own = /^whimbrel:(.+)/.exec(type);
+  return { ...JSON.parse(data), op: own ? own[1] : 'event', cursor };
+}

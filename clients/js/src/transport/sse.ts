@@ -1,0 +1,57 @@
+/** Server-Sent Events by `fetch`: with headers, with the status of an answer, with comments as signs of life. */
+
+import { type Failure, failureOf } from '../failure';
+import { ask } from '../request';
+import { type Handlers, type Request, type Transport, frameOf, pathTo } from './frame';
+import { parser } from './parse';
+
+export function sse(request: Request, on: Handlers): Transport {
+  const abort = new AbortController();
+  const { signal } = abort;
+  const run = async () => {
+    const response = await open(request, signal);
+    if (!isStream(response)) return failureOf(response);
+    const reader = response.body!.getReader();
+    const decoder = new TextDecoder();
+    const feed = parser({
+      block: (type, data, id) => on.frame(frameOf(type, data, id)),
+      comment: () => on.frame({ op: 'ping' }),
+      retry: (retry) => on.frame({ op: 'retry', retry }),
+    });
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || signal.aborted) return {};
+      feed(decoder.decode(value, { stream: true }));
+    }
+  };
+  void run()
+    .catch((error) => ({ detail: error + '' }))
+    .then((failure) => {
+      // Whatever is left of the answer is not read.
+      abort.abort();
+      on.end(failure);
+    });
+  return { close: () => abort.abort() };
+}
+
+/** Why a connection can't be opened, where the browser does not say. */
+export async function probe(request: Request): Promise<Failure> {
+  const abort = new AbortController();
+  try {
+    const response = await open(request, abort.signal);
+    return isStream(response) ? {} : await failureOf(response);
+  } catch {
+    return {};
+  } finally {
+    abort.abort();
+  }
+}
+
+function open(request: Request, signal: AbortSignal): Promise<Response> {
+  const path = pathTo('sse', request, { envelope: 1 });
+  return ask(request.service, path, { headers: { accept: 'text/event-stream' }, signal }, request.token);
+}
+
+function isStream({ status, headers }: Response): boolean {
+  return status == 200 && /^text\/event-stream/.test(headers.get('content-type')!);
+}
