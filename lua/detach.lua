@@ -9,7 +9,7 @@ local route = redis.call('HGET', KEYS[1], ARGV[1])
 if route and ARGV[2] ~= '' and string.match(route, ' (%d+)$') ~= ARGV[2] then
   return 0
 end
-local last = redis.call('HGET', KEYS[2], 'last')
+local last = sound(redis.call('HGET', KEYS[2], 'last'), clock())
 if route and last then
   -- It was told of everything so far: see told().
   redis.call('HSET', KEYS[2], 'told', last)

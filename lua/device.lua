@@ -6,7 +6,7 @@
 -- Answer: last or '', then for each connection its id, stamp, since, node and transport.
 require_home(KEYS[3], ARGV[1])
 local live = live_routes(KEYS[2], clock())
-local answer = { redis.call('HGET', KEYS[3], 'last') or '' }
+local answer = { sound(redis.call('HGET', KEYS[3], 'last'), clock()) or '' }
 local held = redis.call('HGETALL', KEYS[1])
 for at = 1, #held, 2 do
   local entry = slot_entry(held[at], held[at + 1])

@@ -4,7 +4,7 @@
 -- KEYS  1 events, 2 meta
 -- ARGV  1 version, 2 step, 3 ms the position lives
 local known = redis.call('HGET', KEYS[2], 'home')
-if known and tonumber(string.match(known, '^%d+')) >= tonumber(ARGV[1]) then
+if known and (tonumber(string.match(known, '^%d+') or '') or 0) >= tonumber(ARGV[1]) then
   return 0
 end
 redis.call('HSET', KEYS[2], 'home', ARGV[1])

@@ -2,14 +2,13 @@
 -- Says where a stream's acknowledged position is, and counts events after it that wait for the device.
 --
 -- KEYS  1 events, 2 meta, 3 collapse, 4 nodes
--- ARGV  1 id to count on from, or '' to begin, 2 step, 3 ms the position lives, 4 events to look at,
---       5 bytes to look at, 6 home version or ''
+-- ARGV  1 id to count on from, or '' to begin, 2 events to look at, 3 bytes to look at, 4 home version or ''
 -- Answer: last, epoch, up to where nodes were told or '', the acknowledged position or '', events that wait,
 --         id to count on from or ''.
 local now = clock()
-local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[2]), ARGV[3], ARGV[6])
+local stream = look(KEYS[1], KEYS[2], now, ARGV[4])
 stream.collapse = KEYS[3]
-local acked = redis.call('HGET', KEYS[2], 'acked')
+local acked = sound(redis.call('HGET', KEYS[2], 'acked'), now)
 local from = ARGV[1]
 if from == '' then
   from = acked or stream.epoch
@@ -17,7 +16,7 @@ end
 local entries, more = {}, false
 if from ~= MAX_ID then
   local start = '(' .. shared(stream, from)
-  entries, more = collect(stream, 'XRANGE', start, '+', tonumber(ARGV[4]), tonumber(ARGV[5]), now)
+  entries, more = collect(stream, 'XRANGE', start, newest_possible(now), tonumber(ARGV[2]), tonumber(ARGV[3]), now)
 end
 local waiting = 0
 for _, entry in ipairs(entries) do

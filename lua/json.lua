@@ -1,8 +1,9 @@
--- Whether a text is JSON. cjson takes more than that: hexadecimal numbers, NaN, line ends inside strings, text
--- that is not UTF-8. A listener's parser would stop at them, and at all that shares a message with them.
+-- Whether a text is JSON that an event may carry: the same rules as in src/model/json.rs. cjson takes more than that:
+-- hexadecimal numbers, NaN, line ends inside strings, text that is not UTF-8. A listener's parser would stop at them,
+-- and at all that shares a message with them.
 
--- As deep as values may be nested.
-local MAX_DEPTH = 256
+-- What is wrong where a value is not what JSON's grammar allows.
+local NOT_JSON = 'is not JSON'
 
 -- The first byte that does not belong to well-formed UTF-8; nil when all do.
 local function broken_utf8(text)
@@ -20,8 +21,8 @@ local function broken_utf8(text)
   end
 end
 
--- Each of these is given where a token begins, and returns where the next one does, or nil and where it went
--- wrong.
+-- Each of these is given where a token begins, and returns where the next one does, or nil, where it went wrong and
+-- what is wrong there.
 local function json_space(text, at)
   return string.find(text, '[^ \t\r\n]', at) or #text + 1
 end
@@ -31,16 +32,20 @@ local function json_string(text, at)
   while true do
     -- %z is the byte 0, which a pattern can't hold itself.
     at = string.find(text, '["\\%z\1-\31]', at)
-    if not at then return nil, #text + 1 end
+    if not at then return nil, #text + 1, NOT_JSON end
     local found = string.byte(text, at)
     if found == 34 then return at + 1 end
-    if found ~= 92 then return nil, at end
+    if found ~= 92 then return nil, at, NOT_JSON end
     if string.find(text, '^["\\/bfnrt]', at + 1) then
       at = at + 2
+    elseif string.find(text, '^u[dD][89abAB]%x%x\\u[dD][c-fC-F]%x%x', at + 1) then
+      at = at + 12
+    elseif string.find(text, '^u[dD][89a-fA-F]%x%x', at + 1) then
+      return nil, at, 'has a lone surrogate'
     elseif string.find(text, '^u%x%x%x%x', at + 1) then
       at = at + 6
     else
-      return nil, at
+      return nil, at, NOT_JSON
     end
   end
 end
@@ -48,7 +53,7 @@ end
 local function json_number(text, at)
   local _, stop = string.find(text, '^%-?[1-9]%d*', at)
   if not stop then _, stop = string.find(text, '^%-?0', at) end
-  if not stop then return nil, at end
+  if not stop then return nil, at, NOT_JSON end
   local _, fraction = string.find(text, '^%.%d+', stop + 1)
   stop = fraction or stop
   local _, exponent = string.find(text, '^[eE][+-]?%d+', stop + 1)
@@ -59,25 +64,27 @@ local json_value
 
 -- The members of an object, or the elements of an array, behind the bracket that opened it.
 local function json_members(text, at, depth, closing, is_object)
-  if depth > MAX_DEPTH then return nil, at end
+  if depth > SETTINGS.max_nesting then
+    return nil, at - 1, 'is nested deeper than ' .. SETTINGS.max_nesting .. ' levels'
+  end
   at = json_space(text, at)
   if string.byte(text, at) == closing then return at + 1 end
   while true do
-    local wrong
+    local place, wrong
     if is_object then
-      if string.byte(text, at) ~= 34 then return nil, at end
-      at, wrong = json_string(text, at)
-      if not at then return nil, wrong end
+      if string.byte(text, at) ~= 34 then return nil, at, NOT_JSON end
+      at, place, wrong = json_string(text, at)
+      if not at then return nil, place, wrong end
       at = json_space(text, at)
-      if string.byte(text, at) ~= 58 then return nil, at end
+      if string.byte(text, at) ~= 58 then return nil, at, NOT_JSON end
       at = json_space(text, at + 1)
     end
-    at, wrong = json_value(text, at, depth)
-    if not at then return nil, wrong end
+    at, place, wrong = json_value(text, at, depth)
+    if not at then return nil, place, wrong end
     at = json_space(text, at)
     local next = string.byte(text, at)
     if next == closing then return at + 1 end
-    if next ~= 44 then return nil, at end
+    if next ~= 44 then return nil, at, NOT_JSON end
     at = json_space(text, at + 1)
   end
 end
@@ -93,12 +100,12 @@ function json_value(text, at, depth)
   return json_number(text, at)
 end
 
--- Where a text stops being JSON, counted in bytes from 1; nil when it is JSON.
-local function not_json(text)
+-- What is wrong with a text, and where, counted in bytes from 1; nil when nothing is.
+local function json_fault(text)
   local broken = broken_utf8(text)
-  if broken then return broken end
-  local at, wrong = json_value(text, json_space(text, 1), 0)
-  if not at then return wrong end
+  if broken then return NOT_JSON .. ' at byte ' .. broken end
+  local at, place, wrong = json_value(text, json_space(text, 1), 0)
+  if not at then return wrong .. ' at byte ' .. place end
   at = json_space(text, at)
-  if at <= #text then return at end
+  if at <= #text then return NOT_JSON .. ' at byte ' .. at end
 end

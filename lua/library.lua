@@ -1,6 +1,6 @@
 -- The functions that producers call: they check what a node would check, then do what the scripts of nodes do.
--- This is put behind those, as `publish(KEYS, ARGV)` and `lease_…(KEYS, ARGV)`, behind lua/json.lua, and behind
--- `SETTINGS`, which are those of the node that loaded it.
+-- This is put behind those, as `publish(KEYS, ARGV)` and `lease_…(KEYS, ARGV)`, behind `SETTINGS`, which are those of the
+-- node that loaded it, and behind lua/json.lua.
 
 local function refuse(slug, detail)
   return redis.error_reply('ERR ' .. slug .. ': ' .. detail)
@@ -89,9 +89,9 @@ local function publish_checked(keys, args)
   if #data > SETTINGS.event_bytes then
     return refuse('too-large', "the event's data has " .. #data .. ' bytes; allowed are ' .. SETTINGS.event_bytes)
   end
-  local at = not_json(data)
-  if at then
-    return refuse('invalid-json', 'the data is not JSON at byte ' .. at)
+  local fault = json_fault(data)
+  if fault then
+    return refuse('invalid-json', 'the data ' .. fault)
   end
 
   local given = {}

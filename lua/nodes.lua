@@ -8,6 +8,9 @@ local listed = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 local nodes = {}
 for at = 1, #listed, 2 do
   local deadline = tonumber(listed[at + 1])
-  nodes[#nodes + 1] = { listed[at], string.format('%.0f', deadline), deadline <= now and 1 or 0 }
+  -- Scores that are no times were written by nobody here.
+  if deadline and deadline >= 0 and deadline < 2 ^ 53 then
+    nodes[#nodes + 1] = { listed[at], string.format('%.0f', deadline), deadline <= now and 1 or 0 }
+  end
 end
 return nodes

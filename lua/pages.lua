@@ -34,7 +34,7 @@ end
 -- syncs of silent streams, and a dozen values would be dearer to write and to read than the words of one.
 local function answer(stream, from, entries, more, now)
   local fork = stream.fork
-  local first = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
+  local first = redis.call('XRANGE', stream.key, '-', newest_possible(now), 'COUNT', 1)[1]
   local words = {
     from, stream.last, stream.epoch, whole(now), more and 'more' or '', first and first[1] or '', stream.erased or '',
     fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
@@ -114,7 +114,7 @@ local function page_from(stream, from, limit, max_bytes, now)
   if from == MAX_ID then
     return answer(stream, from, {}, false, now)
   end
-  local entries, more = collect(stream, 'XRANGE', '(' .. from, '+', limit, max_bytes, now)
+  local entries, more = collect(stream, 'XRANGE', '(' .. from, newest_possible(now), limit, max_bytes, now)
   return answer(stream, from, entries, more, now)
 end
 

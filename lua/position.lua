@@ -5,4 +5,4 @@
 -- ARGV  1 home version or ''
 -- Answer: the newest id ever shown, or ''.
 require_home(KEYS[1], ARGV[1])
-return redis.call('HGET', KEYS[1], 'last') or ''
+return sound(redis.call('HGET', KEYS[1], 'last'), clock()) or ''

@@ -20,7 +20,7 @@ local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], 
 local data, kind, key, ttl, group, excluded = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12], ARGV[15]
 
 -- Milliseconds ahead of need, at most, that a log's life is prolonged.
-local AHEAD = 60000
+local AHEAD_OF_NEED = 60000
 
 -- Collapse keys that are remembered; over that, only those that are used most newly are.
 local MAX_GROUPS, KEPT_GROUPS = 256, 192
@@ -38,9 +38,10 @@ if ARGV[13] ~= '' then
   local mark
   marks = ingress .. '=' .. taken
   for name, id in string.gmatch(redis.call('HGET', meta, 'ingress') or '', '(%S-)=(%S+)') do
+    -- A mark ahead of the clock is of an entry that no store gave an id to. It would refuse all that come.
     if name == ingress then
-      mark = id
-    else
+      mark = sound(id, clock())
+    elseif sound(id, clock()) then
       marks = marks .. ' ' .. name .. '=' .. id
     end
   end
@@ -91,19 +92,48 @@ put('k', key)
 put('x', expires)
 put('c', group)
 put('e', excluded)
-redis.call('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
 
+-- All that can be refused comes before the first write, or is undone: an event that is stored, and not acknowledged, is
+-- published once more, and one that the position does not know of is a gap to whoever follows.
+local function require_command(...)
+  if not redis.acl_check_cmd(...) then
+    error({ err = 'NOPERM the user may not run ' .. (...) .. ' on the keys of a stream' })
+  end
+end
+
+local routes = redis.call('HGETALL', nodes)
+if group ~= '' then
+  redis.call('HLEN', collapse)
+end
+if key ~= '' then
+  require_command('SET', once, '')
+end
 -- The log's life is prolonged ahead of need, as saying it anew with each event costs nearly as much as the event:
 -- `kept` is until when it is said to live. The position outlives it by more than what is ahead.
-local kept = stream.kept
-if kept and tonumber(kept) >= now + life then
-  redis.call('HSET', meta, 'last', id)
+local kept, prolonged = stream.kept, nil
+if not kept or kept < now + life then
+  prolonged = whole(now + life + math.min(AHEAD_OF_NEED, math.floor(life / 16)))
+  require_command('PEXPIREAT', events, prolonged)
+  require_command('PEXPIRE', meta, ARGV[8])
+end
+if marks then
+  require_command('PERSIST', meta)
+end
+
+if prolonged then
+  redis.call('HSET', meta, 'last', id, 'kept', prolonged)
 else
-  kept = whole(now + life + math.min(AHEAD, math.floor(life / 16)))
-  redis.call('HSET', meta, 'last', id, 'kept', kept)
-  redis.call('PEXPIREAT', events, kept)
+  redis.call('HSET', meta, 'last', id)
+end
+local added = redis.pcall('XADD', events, 'MAXLEN', '~', ARGV[6], id, unpack(entry))
+if type(added) == 'table' and added.err then
+  redis.call('HSET', meta, 'last', prev, 'kept', '0')
+  error(added)
+end
+if prolonged then
+  redis.call('PEXPIREAT', events, prolonged)
   -- Also behind an event without a key: what is known of the keys lives as long as the log.
-  redis.call('PEXPIREAT', collapse, kept)
+  redis.call('PEXPIREAT', collapse, prolonged)
   if not marks then
     redis.call('PEXPIRE', meta, ARGV[8])
   end
@@ -116,7 +146,7 @@ if marks then
 end
 if group ~= '' then
   redis.call('HSET', collapse, group, id)
-  redis.call('PEXPIREAT', collapse, kept)
+  redis.call('PEXPIREAT', collapse, prolonged or whole(kept))
   if redis.call('HLEN', collapse) > MAX_GROUPS then
     -- Some at a time, as looking for those that were used longest ago takes reading all.
     local known, groups = redis.call('HGETALL', collapse), {}
@@ -142,7 +172,6 @@ end
 
 local by_caller, by_channel = {}, {}
 local told
-local routes = redis.call('HGETALL', nodes)
 for at = 1, #routes, 2 do
   local node = routes[at]
   local deadline = tonumber(string.match(routes[at + 1], '^%d+'))

@@ -2,12 +2,12 @@
 -- Reads a page of a stream's log.
 --
 -- KEYS  1 events, 2 meta, 3 collapse
--- ARGV  1 'after', 'earliest', 'since' or 'last', 2 the id, the time or the count, 3 step, 4 ms the position lives,
---       5 events in a page, 6 bytes in a page, 7 home version or ''
+-- ARGV  1 'after', 'earliest', 'since' or 'last', 2 the id, the time or the count, 3 events in a page,
+--       4 bytes in a page, 5 home version or ''
 local now = clock()
-local stream = open(KEYS[1], KEYS[2], now, tonumber(ARGV[3]), ARGV[4], ARGV[7])
+local stream = look(KEYS[1], KEYS[2], now, ARGV[5])
 stream.collapse = KEYS[3]
-local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local limit, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 if ARGV[1] == 'after' then
   return page_after(stream, ARGV[2], limit, max_bytes, now)
@@ -23,7 +23,7 @@ elseif ARGV[1] == 'last' then
   end
   if count < redis.call('XLEN', stream.key) then
     -- A Redis stream can't be entered at the n-th entry from its end: walk there.
-    local bound = '+'
+    local bound = newest_possible(now)
     while count > 0 do
       local chunk = redis.call('XREVRANGE', stream.key, bound, '-', 'COUNT', math.min(count, 64))
       if #chunk == 0 then break end
@@ -34,7 +34,7 @@ elseif ARGV[1] == 'last' then
   end
 end
 
-local entries, more = collect(stream, 'XRANGE', start, '+', limit, max_bytes, now)
+local entries, more = collect(stream, 'XRANGE', start, newest_possible(now), limit, max_bytes, now)
 -- The position before the first event wanted, so that the chain holds from the first one on.
 local from = entries[1] and field(entries[1], 'p') or stream.last
 return answer(stream, from, entries, more, now)

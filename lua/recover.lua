@@ -28,14 +28,18 @@ local function record(ancestor, mark)
     fork.head = highest(fork.head, head)
   elseif mark then
     stream.last = next_id(shown, now, step)
-    redis.call('HSET', stream.meta, 'last', stream.last)
     fork = { ancestor = ancestor, head = head, before = before, mark = stream.last }
   else
     fork = { ancestor = ancestor, head = shown, before = before, mark = before }
   end
   stream.fork = fork
-  redis.call('HSET', stream.meta, 'fork', table.concat({ fork.ancestor, fork.head, fork.before, fork.mark }, ' '))
+  redis.call('HSET', stream.meta, 'last', stream.last, 'fork', table.concat({ fork.ancestor, fork.head, fork.before, fork.mark }, ' '))
   redis.call('PEXPIRE', stream.meta, ARGV[4])
+end
+
+if not sound(head, now) then
+  -- No store gave it: nothing is written down of it, and whoever is there is told where the stream stands.
+  return page_from(stream, stream.last, limit, max_bytes, now)
 end
 
 if knows(stream, head) then

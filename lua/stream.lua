@@ -95,31 +95,72 @@ local function require_home(meta, meant)
   end
 end
 
--- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
--- stream. `position` is how long it lasts, in milliseconds, and `home` the version of its home that is meant.
-local function open(events, meta, now, step, position, home)
+-- How far ids may be ahead of the clock, in milliseconds: a master whose clock was ahead gave such, but not by days.
+local AHEAD = 86400000
+
+-- The id, if this store may have given it by now; nil for whatever else stands there. Its second number leaves room
+-- for all that will be added to it, see next_id().
+local function sound(id, now)
+  local ms, seq = string.match(id or '', '^(%d+)-(%d+)$')
+  if ms and tonumber(ms) <= now + AHEAD and tonumber(seq) < 2 ^ 52 then
+    return id
+  end
+end
+
+-- Where reading a log ends: what lies beyond was given by nobody.
+local function newest_possible(now)
+  return whole(now + AHEAD)
+end
+
+-- The newest entry that may be in a log, '0-0' for none.
+local function newest_kept(events, now)
+  local newest = redis.call('XREVRANGE', events, newest_possible(now), '-', 'COUNT', 1)[1]
+  return newest and sound(newest[1], now) or '0-0'
+end
+
+-- What is known of a stream's position, nil if it has none. Anybody with access to Redis can write there: what makes
+-- no sense counts as not there. `home` is the version of its home that is meant.
+local function known_position(events, meta, now, home)
   local known = redis.call('HMGET', meta, 'last', 'epoch', 'fork', 'erased', 'kick', 'home', 'kept')
   if (known[6] or '') ~= (home or '') then
     check_home(known[6], home or '')
   end
-  if known[1] then
-    local stream = {
-      key = events, meta = meta, last = known[1], epoch = known[2] or known[1], erased = known[4], kick = known[5],
-      kept = known[7],
-    }
-    if known[3] then
-      local ancestor, head, before, mark = string.match(known[3], '^(%S+) (%S+) (%S+) (%S+)$')
-      stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark }
-    end
-    return stream
+  local last = sound(known[1], now)
+  if known[1] and not last then
+    -- As far as the log tells.
+    local newest = newest_kept(events, now)
+    last = newest ~= '0-0' and newest
   end
+  if not last then return end
+  local stream = {
+    key = events, meta = meta, now = now, last = last, epoch = sound(known[2], now) or last,
+    erased = sound(known[4], now), kick = known[5], kept = tonumber(string.match(known[7] or '', '^%d+$') or ''),
+  }
+  if stream.kept and stream.kept > 2 ^ 53 then stream.kept = nil end
+  local ancestor, head, before, mark = string.match(known[3] or '', '^(%S+) (%S+) (%S+) (%S+)$')
+  if sound(ancestor, now) and sound(head, now) and sound(before, now) and sound(mark, now) then
+    stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark }
+  end
+  return stream
+end
+
+-- A stream's position, for whoever only reads: a stream that nobody used has none, and is not given one.
+local function look(events, meta, now, home)
+  return known_position(events, meta, now, home)
+    or { key = events, meta = meta, now = now, last = newest_kept(events, now), epoch = '0-0' }
+end
+
+-- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
+-- stream. `position` is how long it lasts, in milliseconds.
+local function open(events, meta, now, step, position, home)
+  local stream = known_position(events, meta, now, home)
+  if stream then return stream end
   -- Events without a position are what somebody left who deleted only the one key. XADD would refuse
   -- ids below theirs until they expire.
-  local newest = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
-  local epoch = next_id(newest and newest[1] or '0-0', now, step)
+  local epoch = next_id(newest_kept(events, now), now, step)
   redis.call('HSET', meta, 'last', epoch, 'epoch', epoch)
   redis.call('PEXPIRE', meta, position)
-  return { key = events, meta = meta, last = epoch, epoch = epoch }
+  return { key = events, meta = meta, now = now, last = epoch, epoch = epoch }
 end
 
 -- Up to where nodes were told, '' when none ever was. All routes that there are were there for every event so
@@ -128,7 +169,7 @@ local function told(stream, nodes)
   if redis.call('EXISTS', nodes) == 1 then
     return stream.last
   end
-  return redis.call('HGET', stream.meta, 'told') or ''
+  return sound(redis.call('HGET', stream.meta, 'told'), stream.now) or ''
 end
 
 -- What a node's channel carries for an event; '' stands for what it has not.

@@ -40,7 +40,7 @@
 //! - [`link`]: connections between nodes that take events around the store's channels.
 //! - [`presence`]: who is connected here, that the store and others know it, and telling who comes and leaves.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
-//! - [`config`], [`metrics`], `health`, `backoff`: what all of them need.
+//! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
 //!   generator.
 //!
@@ -64,6 +64,7 @@ pub mod hub;
 pub mod ingress;
 mod leader;
 pub mod link;
+mod log_limit;
 pub mod metrics;
 pub mod model;
 pub mod node;
@@ -71,4 +72,5 @@ pub mod presence;
 pub mod producers;
 pub mod store;
 pub mod transport;
+mod trouble;
 pub mod webhook;

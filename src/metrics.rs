@@ -103,6 +103,8 @@ pub struct Metrics {
     pub directory_lag: Gauge,
     /// Whether the store answers: 1 or 0.
     pub store_up: Gauge,
+    /// Whether the store, while it answers, refuses a kind of work: 1 or 0.
+    pub store_refuses: Family<ByWork, Gauge>,
     /// Links between nodes.
     pub links: LinkMetrics,
     /// The webhook.
@@ -122,6 +124,11 @@ pub struct ByClose {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByReason {
     pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByWork {
+    pub work: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -156,6 +163,8 @@ impl Metrics {
         let ingress_lag_seconds: Gauge<f64, AtomicU64> =
             figure!("ingress_lag_seconds", "How long the oldest entry of the ingress stream has waited");
         let connections: Family<ByTransport, Gauge> = figure!("connections", "Open connections");
+        let store_refuses: Family<ByWork, Gauge> =
+            figure!("store_refuses", "Whether the store refuses a kind of work while it answers");
         let closed: Family<ByClose, Counter> = figure!("connections_closed", "Connections ended");
         let refused: Family<ByReason, Counter> =
             figure!("requests_refused", "Requests refused before anything was done for them");
@@ -212,6 +221,7 @@ impl Metrics {
                 "For how long the node's copy of the directory may lack changes",
             ),
             store_up: gauge(r, "store_up", "Whether the store answers"),
+            store_refuses,
             links: LinkMetrics::register(r),
             webhook: WebhookMetrics::register(r),
             registry,

@@ -3,6 +3,7 @@
 //! warp carries requests in and replies out. Which request means what is one table ([`route`]): names are
 //! decoded once, a wrong method is told with the right ones, and an unknown path is a JSON 404.
 
+mod batch;
 mod body;
 mod cursor;
 mod devices;
@@ -99,14 +100,16 @@ pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infal
 }
 
 async fn answer(api: &Api, request: Request) -> Response {
+    let reads = request.method.is_safe();
+    let answered = dispatch(api, request).await.map_err(|problem| if reads { problem.of_reading() } else { problem });
     // To a HEAD request, hyper sends the head alone, with the length of the answer to GET.
-    dispatch(api, request).await.unwrap_or_else(Problem::into_response)
+    answered.unwrap_or_else(Problem::into_response)
 }
 
 async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     match route::find(&request.method, &request.path)? {
         Route::Publish(stream) => events::publish(api, stream, request).await,
-        Route::PublishBatch => events::publish_batch(api, request).await,
+        Route::PublishBatch => batch::publish(api, request).await,
         Route::Stream(stream) if listen::wants_stream(&request.headers) => listen::sse_of(api, stream, request).await,
         Route::Stream(stream) => events::history(api, stream, &request.query).await,
         Route::Event(stream, id) => events::event(api, &stream, id, &request.query).await,

@@ -14,6 +14,11 @@ use crate::store::StoreError;
 /// Seconds after which a refused client had better try again.
 const RETRY_SECONDS: u32 = 1;
 
+/// Titles of what happens to requests that read as well as to those that store something.
+const AWAY: &str = "The store is away; nothing was stored";
+const REFUSED: &str = "The store refuses it; nothing was stored";
+const UNKNOWN: &str = "Whether it was stored is not known";
+
 /// An error answer.
 #[derive(Debug)]
 pub struct Problem {
@@ -153,7 +158,7 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let (title, status) = match &error {
             PublishError::Reserved(_) => ("Only the service itself publishes there", StatusCode::FORBIDDEN),
-            PublishError::Json(_) => ("The data is not JSON", StatusCode::BAD_REQUEST),
+            PublishError::Json(_) => ("The data is not JSON that an event may carry", StatusCode::BAD_REQUEST),
             PublishError::TooLarge { .. } => ("Too large", StatusCode::PAYLOAD_TOO_LARGE),
             PublishError::Key => ("The idempotency key is not allowed", StatusCode::BAD_REQUEST),
             PublishError::Collapse => ("The collapse key is not allowed", StatusCode::BAD_REQUEST),
@@ -214,6 +219,19 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl Problem {
+    /// The problem of a request that only reads: nothing was to be stored, so it is no question whether it was.
+    pub fn of_reading(self) -> Self {
+        match self.title {
+            UNKNOWN | REFUSED | AWAY => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Problem { slug: "unavailable", title: "The store can't be read now", status, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
 impl From<ListenError> for Problem {
     fn from(error: ListenError) -> Self {
         match error {
@@ -228,7 +246,8 @@ impl From<ListenError> for Problem {
 
 fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
     match error {
-        StoreError::Unavailable(_) => ("The store is away; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::Unavailable(_) => (AWAY, StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::Refused(_) => (REFUSED, StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Moved { .. } | StoreError::Homeless => {
             ("The stream's home is another region; nothing was stored", StatusCode::SERVICE_UNAVAILABLE)
         }
@@ -238,8 +257,6 @@ fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
         StoreError::Full(_) => ("The store is full; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Unsupported(_) => ("This store can't do that", StatusCode::BAD_REQUEST),
         StoreError::KeyReused => ("The idempotency key was used", StatusCode::UNPROCESSABLE_ENTITY),
-        StoreError::Unknown(_) | StoreError::Protocol(_) => {
-            ("Whether it was stored is not known", StatusCode::GATEWAY_TIMEOUT)
-        }
+        StoreError::Unknown(_) | StoreError::Protocol(_) => (UNKNOWN, StatusCode::GATEWAY_TIMEOUT),
     }
 }

@@ -39,7 +39,7 @@ fn answer(
 ) -> Result<Response, Problem> {
     let listens = match route::find(method, path)? {
         Route::Live => return Ok(status::live()),
-        Route::Ready => return Ok(status::readiness(false, &health.report(), node, 0, 0)),
+        Route::Ready => return Ok(status::readiness(false, &health.report(), &[], node, 0, 0)),
         Route::Metrics => return Ok(status::exposition(metrics, &health.report())),
         Route::Page(file) => return Ok(page::file(file, headers)),
         Route::Options(allow) => return Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),

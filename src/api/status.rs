@@ -5,8 +5,9 @@ use warp::reply::Response;
 
 use super::{Api, json, reply};
 use crate::health::Report;
-use crate::metrics::Metrics;
+use crate::metrics::{ByWork, Metrics};
 use crate::store::NodeId;
+use crate::trouble::{TroubleReport, Work};
 
 /// The process answers.
 pub fn live() -> Response {
@@ -18,11 +19,27 @@ pub fn live() -> Response {
 pub fn ready(api: &Api) -> Response {
     let (health, registry) = (api.health.report(), api.hub.registry());
     let ready = !health.draining && health.reached_once && (health.store_error.is_none() || !api.ready_strict);
-    readiness(ready, &health, &registry.node(), api.connections.count(), registry.streams())
+    let refused = api.hub.troubles().report();
+    readiness(ready, &health, &refused, &registry.node(), api.connections.count(), registry.streams())
 }
 
 /// What a probe for readiness is told.
-pub fn readiness(ready: bool, health: &Report, node: &NodeId, connections: usize, streams: usize) -> Response {
+pub fn readiness(
+    ready: bool,
+    health: &Report,
+    refused: &[TroubleReport],
+    node: &NodeId,
+    connections: usize,
+    streams: usize,
+) -> Response {
+    let refuses: Vec<_> = refused
+        .iter()
+        .map(|refused| {
+            let (what, reason, seconds) = (refused.work.as_str(), &refused.reason, refused.lasts.as_secs());
+            serde_json::json!({"what": what, "reason": reason, "seconds": seconds})
+        })
+        .collect();
+    let error = health.store_error.as_ref().or(refused.first().map(|refused| &refused.reason));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({
         "status": if ready { "ok" } else { "unready" },
@@ -31,7 +48,8 @@ pub fn readiness(ready: bool, health: &Report, node: &NodeId, connections: usize
         "store": {
             "kind": health.store,
             "up": health.store_error.is_none(),
-            "error": health.store_error,
+            "error": error,
+            "refuses": refuses,
             "down_seconds": health.down_for.map(|time| time.as_secs()),
         },
         "connections": connections,
@@ -49,6 +67,11 @@ pub fn metrics(api: &Api) -> Response {
     if let Some(regions) = api.hub.regions() {
         metrics.directory_streams.set(regions.replica().len() as i64);
         metrics.directory_lag.set(regions.lag().as_millis() as i64);
+    }
+    let refused = api.hub.troubles().report();
+    for work in Work::ALL {
+        let is_refused = refused.iter().any(|refused| refused.work == work);
+        metrics.store_refuses.get_or_create(&ByWork { work: work.as_str() }).set(i64::from(is_refused));
     }
     exposition(metrics, &api.health.report())
 }

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::client::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
-use crate::model::{EventType, LeaseTime, StreamName, Ttl};
+use crate::model::{self, EventType, LeaseTime, StreamName, Ttl};
 
 use super::{Failure, log, print, say};
 
@@ -309,6 +309,7 @@ fn text(text: &str) -> Result<Box<RawValue>, String> {
 }
 
 fn json(text: &str) -> Result<Box<RawValue>, String> {
+    model::json::check(text.as_bytes()).map_err(|e| e.to_string())?;
     serde_json::from_str(text).map_err(|e| format!("is not JSON: {e}"))
 }
 

@@ -12,7 +12,7 @@ use crate::config::RedisUrl;
 use crate::health::Health;
 use crate::model::{Event, Page};
 use crate::store::redis::RedisStore;
-use crate::store::{Leases as _, NodeId, RetentionRules, Store as _, StoreClock, StoreError};
+use crate::store::{Leases as _, NodeId, RetentionRules, StoreClock, StoreError};
 
 /// How long the first use of a region waits for its store, and the first attach for the membership there.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
@@ -246,7 +246,7 @@ impl Region {
         let store = self.store.load_full();
         RegionReport {
             name: self.name.clone(),
-            store: store.as_ref().map_or_else(|| self.url.to_string(), |store| store.describe()),
+            store: self.url.to_string(),
             open: store.is_some(),
             member: *self.member.borrow(),
             error: health.store_error,

@@ -412,10 +412,6 @@ impl SendHistory for RegionalStore {
 }
 
 impl Store for RegionalStore {
-    fn describe(&self) -> String {
-        self.own.describe()
-    }
-
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
     }

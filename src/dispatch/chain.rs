@@ -121,6 +121,10 @@ impl Chain {
     ///
     /// When the page is the log's end, the position afterwards is the stream's `last`.
     pub fn read(&mut self, page: &Page) -> Vec<Step> {
+        if self.position == EventId::ZERO {
+            // A reader that was given nothing yet stands where the history began.
+            self.position = page.epoch;
+        }
         let mut steps = Vec::with_capacity(page.events.len() + 2);
         for event in &page.events {
             if !self.continues_with(event.prev) {
@@ -244,6 +248,14 @@ mod tests {
         let told = read(&mut chain, &page(5, &[], 9, None));
         assert_eq!(told, [gap(5, 9, GapReason::Expired), Delivery::Position(id(9))]);
         assert_eq!(chain.position(), id(9));
+    }
+
+    #[test]
+    fn a_reader_that_was_given_nothing_yet_misses_nothing_that_was_before() {
+        let mut chain = Chain::at(EventId::ZERO);
+        let mut page = page(1, &[(6, 1)], 6, Some(6));
+        page.from = EventId::ZERO;
+        assert_eq!(read(&mut chain, &page), [Delivery::Event(event(6, 1))]);
     }
 
     #[test]

@@ -5,18 +5,19 @@ use crate::model::StreamName;
 use crate::presence::{Reports, Wanted};
 use crate::store::StoreError;
 use crate::store::presence::DeviceState;
+use crate::trouble::Work;
 
 impl Hub {
     /// Ends all connections that a device has now, on whichever nodes. Returns how many there were.
     pub async fn kick(&self, device: &StreamName) -> Result<u32, StoreError> {
-        let kicked = self.store.kick(device).await?;
+        let kicked = self.noted(Work::Read, device, self.store.kick(device).await)?;
         tracing::info!(%device, connections = kicked, "a device was kicked");
         Ok(kicked)
     }
 
     /// Who is connected as a device, on whichever nodes.
     pub async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
-        self.store.device(device).await
+        self.noted(Work::Read, device, self.store.device(device).await)
     }
 
     /// What every node says of itself and, if that is wanted, of a topic's followers.

@@ -9,6 +9,7 @@ use super::Hub;
 use crate::dispatch::{Delivery, chain::Chain};
 use crate::model::{Event, EventId, EventIdError, Gap, Page, Start, StreamName};
 use crate::store::StoreError;
+use crate::trouble::Work;
 
 /// A part of a stream's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,17 @@ impl Hub {
         before: Option<Before>,
         limit: usize,
     ) -> Result<History, StoreError> {
+        let read = self.read_history(stream, after, before, limit).await;
+        self.noted(Work::Read, stream, read)
+    }
+
+    async fn read_history(
+        &self,
+        stream: &StreamName,
+        after: Option<EventId>,
+        before: Option<Before>,
+        limit: usize,
+    ) -> Result<History, StoreError> {
         let before = before.map(Before::id);
         if let (None, Some(before)) = (after, before) {
             let mut page = self.store.read_before(stream, before, limit).await?;
@@ -97,7 +109,7 @@ impl Hub {
     /// One event, if it is kept.
     pub(super) async fn kept(&self, stream: &StreamName, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
         let next = EventId::new(id.ms, id.seq.saturating_add(1));
-        let page = self.store.read_before(stream, next, 1).await?;
+        let page = self.noted(Work::Read, stream, self.store.read_before(stream, next, 1).await)?;
         Ok(page.unexpired().find(|event| event.id == id).cloned())
     }
 }

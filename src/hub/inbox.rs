@@ -4,6 +4,7 @@ use super::Hub;
 use super::publish::store_slug;
 use crate::model::{EventId, Inbox, Standing, StreamKind, StreamName};
 use crate::store::StoreError;
+use crate::trouble::Work;
 
 /// Why nothing was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum AckError {
         last: EventId,
     },
     /// The store did not do it, or did not say.
-    #[error(transparent)]
+    #[error("{}", .0.for_client())]
     Store(#[from] StoreError),
 }
 
@@ -41,7 +42,7 @@ impl Hub {
         if stream.kind() == StreamKind::Topic {
             return Err(AckError::Topic(stream.clone()));
         }
-        let standing = self.store.acknowledge(stream, Some(id)).await?;
+        let standing = self.noted(Work::Read, stream, self.store.acknowledge(stream, Some(id)).await)?;
         if id > standing.last {
             return Err(AckError::Ahead { id, last: standing.last });
         }
@@ -51,11 +52,13 @@ impl Hub {
 
     /// What waits for a device.
     pub async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
-        self.store.inbox(stream).await
+        self.noted(Work::Read, stream, self.store.inbox(stream).await)
     }
 
     /// Erases the events of a stream.
     pub async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
-        self.store.erase(stream).await
+        self.noted(Work::Read, stream, self.store.erase(stream).await)?;
+        self.troubles.erased(stream);
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::Hub;
 use crate::dispatch::Attached;
 use crate::model::{EventId, EventIdError, Page, Start, StreamName, Time, TimeError};
 use crate::store::StoreError;
+use crate::trouble::Work;
 
 /// Most events that `last:N` may ask for: the store walks over them to find where they begin.
 const MAX_LAST: u32 = 1000;
@@ -86,7 +87,7 @@ impl Listening {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
     /// The store can't be asked.
-    #[error(transparent)]
+    #[error("{}", .0.for_client())]
     Store(#[from] StoreError),
     /// The node is being stopped.
     #[error("this node is being stopped")]
@@ -99,10 +100,15 @@ impl Hub {
         if self.is_draining() {
             return Err(ListenError::Draining);
         }
-        try_join_all(streams.into_iter().map(|(stream, after)| self.listen_to(stream, after))).await
+        Ok(try_join_all(streams.into_iter().map(|(stream, after)| self.listen_to(stream, after))).await?)
     }
 
-    async fn listen_to(&self, stream: StreamName, after: After) -> Result<Listening, ListenError> {
+    async fn listen_to(&self, stream: StreamName, after: After) -> Result<Listening, StoreError> {
+        let listening = self.attach(stream.clone(), after).await;
+        self.noted(Work::Listen, &stream, listening)
+    }
+
+    async fn attach(&self, stream: StreamName, after: After) -> Result<Listening, StoreError> {
         let attached = self.registry.attach(&stream).await?;
         let mut complete = true;
         let position = match after {

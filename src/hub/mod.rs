@@ -19,8 +19,10 @@ use crate::directory::Regions;
 use crate::dispatch::Registry;
 use crate::link::Links;
 use crate::metrics::Metrics;
+use crate::model::StreamName;
 use crate::presence::Presence;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+use crate::trouble::{Troubles, Work};
 
 pub use history::{Before, BeforeError, History};
 pub use inbox::AckError;
@@ -47,6 +49,7 @@ pub struct Hub {
     draining: AtomicBool,
     /// Room for requests that wait for an acknowledgement.
     waits: Semaphore,
+    troubles: Troubles,
 }
 
 impl Hub {
@@ -60,7 +63,8 @@ impl Hub {
     ) -> Arc<Self> {
         let metrics = registry.metrics().clone();
         let (draining, waits) = (AtomicBool::new(false), progress::waits());
-        Arc::new(Hub { store, registry, presence, links, metrics, limits, draining, waits })
+        let troubles = Troubles::default();
+        Arc::new(Hub { store, registry, presence, links, metrics, limits, draining, waits, troubles })
     }
 
     /// The dispatchers of this node.
@@ -88,6 +92,11 @@ impl Hub {
         &self.metrics
     }
 
+    /// What the store refuses.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
+    }
+
     /// What producers are held to.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -96,6 +105,12 @@ impl Hub {
     /// No more listeners are accepted: they are told to go elsewhere.
     pub fn stop_listening(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of what the store answered.
+    fn noted<T>(&self, work: Work, stream: &StreamName, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.troubles.note(work, Some(stream), answer.as_ref());
+        answer
     }
 
     fn is_draining(&self) -> bool {

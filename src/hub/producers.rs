@@ -41,7 +41,7 @@ pub enum LeaseError {
     #[error("{}", PublishError::Reserved(.0.clone()))]
     Reserved(StreamName),
     /// The store did not do it, or did not say.
-    #[error(transparent)]
+    #[error("{}", .0.for_client())]
     Store(#[from] StoreError),
 }
 

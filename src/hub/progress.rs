@@ -24,7 +24,7 @@ pub enum WaitError {
     #[error("{MAX_WAITS} requests wait for acknowledgements on this node already")]
     TooMany,
     /// The store can't be asked.
-    #[error(transparent)]
+    #[error("{}", .0.for_client())]
     Store(#[from] StoreError),
 }
 

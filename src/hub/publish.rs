@@ -1,13 +1,12 @@
 //! Publishing.
 
-use serde_json::value::RawValue;
-
 use super::Hub;
 use crate::metrics::ByProblem;
 use bytes::Bytes;
 
-use crate::model::{Draft, Durability, Published, Receipt, StreamName};
+use crate::model::{Draft, Durability, JsonError, Published, Receipt, StreamName, json};
 use crate::store::StoreError;
+use crate::trouble::Work;
 
 /// Longest idempotency key, in ASCII characters.
 const MAX_KEY: usize = 128;
@@ -21,9 +20,9 @@ pub enum PublishError {
     /// Only the service itself publishes there.
     #[error("only the service itself publishes to {0}; it can be followed and read")]
     Reserved(StreamName),
-    /// The data is not JSON.
-    #[error("the data is not JSON: {0}")]
-    Json(String),
+    /// The data is no JSON that an event may carry.
+    #[error("the data {0}")]
+    Json(#[from] JsonError),
     /// The data is larger than an event may be.
     #[error("the event's data has {size} bytes; allowed are {limit}")]
     TooLarge { size: usize, limit: usize },
@@ -40,7 +39,7 @@ pub enum PublishError {
     #[error("the event is stored, but was not confirmed to be as durable as asked within the time for it")]
     NotDurable(Receipt),
     /// The store did not take it.
-    #[error(transparent)]
+    #[error("{}", .0.for_client())]
     Store(#[from] StoreError),
 }
 
@@ -68,6 +67,7 @@ pub(super) const fn store_slug(error: &StoreError) -> &'static str {
         StoreError::Unknown(_) | StoreError::Protocol(_) => "outcome-unknown",
         StoreError::Full(_) => "store-full",
         StoreError::Unavailable(_)
+        | StoreError::Refused(_)
         | StoreError::Moved { .. }
         | StoreError::Arriving { .. }
         | StoreError::Leaving { .. }
@@ -96,7 +96,9 @@ impl Hub {
     /// Publishes an event. When this returns an id, the store has it.
     pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
         let published = match self.check(stream, draft) {
-            Ok(()) => self.store.publish(stream, draft).await.map_err(PublishError::from),
+            Ok(()) => {
+                self.noted(Work::Publish, stream, self.store.publish(stream, draft).await).map_err(PublishError::from)
+            }
             Err(error) => Err(error),
         };
         self.count(published.as_ref());
@@ -111,7 +113,10 @@ impl Hub {
         durability: Durability,
     ) -> Result<Receipt, PublishError> {
         let receipt = match self.check(stream, draft) {
-            Ok(()) => self.store.publish_durably(stream, draft, durability).await.map_err(PublishError::from),
+            Ok(()) => {
+                let receipt = self.store.publish_durably(stream, draft, durability).await;
+                self.noted(Work::Publish, stream, receipt).map_err(PublishError::from)
+            }
             Err(error) => Err(error),
         };
         let receipt = receipt
@@ -125,7 +130,11 @@ impl Hub {
         let refusals: Vec<_> = batch.iter().map(|(stream, draft)| self.check(stream, draft).err()).collect();
         let sound: Vec<_> =
             batch.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(entry, _)| entry).collect();
-        let mut stored = self.store.publish_all(&sound).await.into_iter();
+        let stored = self.store.publish_all(&sound).await;
+        for ((stream, _), answer) in sound.iter().zip(&stored) {
+            self.troubles.note(Work::Publish, Some(stream), answer.as_ref());
+        }
+        let mut stored = stored.into_iter();
         let mut next_stored =
             || stored.next().unwrap_or_else(|| Err(StoreError::Protocol("fewer answers than events".into())));
         refusals
@@ -142,7 +151,7 @@ impl Hub {
     /// that were told.
     pub async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, PublishError> {
         self.check_data(stream, &draft.data)?;
-        let told = self.store.publish_ephemeral(stream, draft).await?;
+        let told = self.noted(Work::Publish, stream, self.store.publish_ephemeral(stream, draft).await)?;
         self.metrics.ephemeral.inc();
         Ok(told)
     }
@@ -167,8 +176,7 @@ impl Hub {
         if size > limit {
             return Err(PublishError::TooLarge { size, limit });
         }
-        let checked = serde_json::from_slice::<&RawValue>(data);
-        checked.map(|_| ()).map_err(|error| PublishError::Json(error.to_string()))
+        json::check(data).map_err(PublishError::from)
     }
 
     fn count<T>(&self, answer: Result<T, &PublishError>) {

@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::leader::{End, Leadership};
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, Placement, Rejection, StoreError};
+use crate::trouble::Work;
 
 /// Longest wait for a new entry at a stretch. Then the stream is looked at: whether its ids went back, and how
 /// old its oldest entry is.
@@ -91,6 +92,7 @@ impl<'a> Drain<'a> {
                 }
             };
             if let Err(error) = step.await {
+                self.hub.troubles().note(Work::Ingress, None, Err::<&(), _>(&error));
                 return End::Failed { error, progress: self.progress };
             }
         }
@@ -158,6 +160,7 @@ impl<'a> Drain<'a> {
 
     /// Takes a page into the backlog.
     async fn take(&mut self, page: IngressPage) -> Result<(), StoreError> {
+        self.hub.troubles().note(Work::Ingress, None, Ok(&page));
         self.show_lag(&page);
         self.given = page.last;
         if page.last < self.memory.highest && self.lift(self.memory.highest).await? {

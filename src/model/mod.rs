@@ -8,6 +8,7 @@ mod event;
 mod gap;
 mod id;
 mod inbox;
+pub mod json;
 mod lease;
 mod marks;
 mod page;
@@ -21,6 +22,7 @@ pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Tt
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
 pub use inbox::{Inbox, Progress, Standing};
+pub use json::{JsonError, MAX_NESTING};
 pub use lease::{LeaseId, LeaseIdError, LeaseTime, LeaseTimeError};
 pub use marks::{Marks, MarksError};
 pub use page::{Fork, Page, Start};

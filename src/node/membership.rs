@@ -15,6 +15,7 @@ use super::scope::Scope;
 use crate::backoff::Backoff;
 use crate::dispatch::Flush;
 use crate::health::Health;
+use crate::log_limit::LogLimit;
 use crate::presence::{ControlChannel, Presence};
 use crate::store::{ChannelMessage, Control, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
 
@@ -24,6 +25,13 @@ const BATCH: usize = 256;
 /// Beats are sent with each renewal, three a lease time. When none was heard for this share of the lease
 /// time, two are missing: the subscription is deaf, even if its socket shows no error.
 const DEAF_AFTER: f64 = 0.9;
+
+/// How far an event's id may be ahead of the store's clock, in milliseconds: a master whose clock was ahead gave such,
+/// but not by days. The same as `AHEAD` in `lua/stream.lua`.
+const MAX_AHEAD_MS: u64 = 86_400_000;
+
+/// Messages that name events further ahead.
+static AHEAD: LogLimit = LogLimit::new();
 
 /// Longest wait for the routes of a node that stops; they lapse by themselves.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
@@ -245,6 +253,12 @@ impl Joined {
         registry.metrics().channel_messages.inc_by(batch.len() as u64);
         for message in batch {
             match message {
+                // Were it dispatched, the stream could not go on until its time comes.
+                ChannelMessage::Event(stream, event) if event.id.ms > registry.clock().now_ms() + MAX_AHEAD_MS => {
+                    if let Some(left_out) = AHEAD.admit() {
+                        tracing::warn!(%stream, id = %event.id, left_out, "a message names an event ahead of the store's clock");
+                    }
+                }
                 ChannelMessage::Event(stream, event) => {
                     registry.message(&stream, self.membership.scope.event(event), flush);
                 }

@@ -109,7 +109,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let health = match store.regions() {
         // What other regions' stores do is no part of the node's own health.
         Some(regions) => regions.home().health().clone(),
-        None => Arc::new(Health::new(store.describe())),
+        None => Arc::new(Health::new(store_name(&settings))),
     };
 
     let memberships = Memberships {
@@ -181,6 +181,11 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// What the store is, for people: `embedded`, or where its Redis is.
+fn store_name(settings: &Settings) -> String {
+    settings.redis_url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string)
+}
+
 /// The store, and the regions behind it with the position from which their directory is followed.
 struct Opened {
     store: Arc<dyn Store>,
@@ -197,8 +202,7 @@ async fn wait_for_store(
     gate: &Arc<Gate>,
     signals: &mut StopSignals,
 ) -> Result<Option<Opened>, ServeError> {
-    let place = settings.redis_url.as_ref().map_or_else(|| "memory".to_owned(), ToString::to_string);
-    let health = Arc::new(Health::new(place));
+    let health = Arc::new(Health::new(store_name(settings)));
     let opening = open_store(settings, &health, endpoints, node, links, metrics);
     starting::meanwhile(opening, endpoints, &health, node, metrics, gate, signals).await.transpose()
 }

@@ -307,9 +307,6 @@ pub trait Leases: Send + Sync {
 
 /// A region's store.
 pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + SendHistory {
-    /// What it is, for people: `embedded` or a Redis address without its password.
-    fn describe(&self) -> String;
-
     /// Where producers add events by themselves. The embedded store has no such place: nobody but its node
     /// reaches it.
     fn ingress(&self) -> Option<&dyn Ingress>;
@@ -338,6 +335,10 @@ pub enum StoreError {
     /// The store has no room for more. It did not take effect.
     #[error("the store is full: {0}")]
     Full(String),
+    /// The store can be reached, and refuses what is asked of it: its user may not run a command, or a key is of
+    /// another type than it has to be. It did not take effect.
+    #[error("the store refuses it: {0}")]
+    Refused(String),
     /// The idempotency key was used for another event. Nothing was stored.
     #[error(
         "the idempotency key was used within the last 5 minutes for an event with another body, type, ttl or collapse key"
@@ -367,6 +368,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The error for whoever asked this node for something: what the store itself said is in the node's log, and in
+    /// its health.
+    pub fn for_client(&self) -> String {
+        let text = match self {
+            StoreError::Unavailable(_) => "the store is unavailable",
+            StoreError::Unknown(_) => "the store gave no answer",
+            StoreError::Full(_) => "the store is full",
+            StoreError::Refused(_) => "the store refuses it; the node's log says why",
+            StoreError::Protocol(_) => "the store answered what this version does not understand",
+            plain => return plain.to_string(),
+        };
+        text.to_owned()
+    }
+
     /// The call went to a region that is not, or is not known to be, the stream's home.
     pub fn is_misplaced(&self) -> bool {
         matches!(

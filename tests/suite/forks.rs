@@ -57,7 +57,7 @@ impl Fragile for InMemory {
     }
 
     async fn read(&mut self, start: Start) -> Page {
-        self.now.read(start, 100, clock(), step())
+        self.now.read(start, 100, clock())
     }
 
     async fn lose(&mut self, count: usize) {

@@ -201,3 +201,40 @@ async fn an_entry_may_be_for_thousands_of_devices() {
     }
     assert_eq!(last.data(1).await, ["\"hi\""]);
 }
+
+#[tokio::test]
+async fn every_entry_counts_sound_or_not_and_bounds_the_answer() {
+    let node = Node::start(&[]);
+    let send = async |lines: bool, body: String| {
+        let kind = if lines { "application/x-ndjson" } else { "application/json" };
+        node.call("POST", "/v1/events", &[("Content-Type", kind)], body).await
+    };
+    let array = |entries: &[String]| format!("[{}]", entries.join(","));
+    let repeated = |entry: &str, count: usize| vec![entry.to_owned(); count];
+    for entry in ["1", r#"{"topic":"a"}"#, r#"{"topic":"a","data":1}"#] {
+        for lines in [false, true] {
+            let body = |count| {
+                if lines { format!("{entry}\n").repeat(count) } else { array(&repeated(entry, count)) }
+            };
+            let answer = send(lines, body(10_000)).await;
+            assert_eq!((answer.status, answer.json()["results"].as_array().unwrap().len()), (200, 10_000), "{entry}");
+            let (slug, detail) = send(lines, body(10_001)).await.problem(413);
+            assert_eq!(slug, "too-large");
+            assert!(detail.contains("10001") && detail.contains("10000"), "{detail}");
+        }
+    }
+    // Many more than are allowed cost the answer nothing.
+    assert_eq!(send(true, "1\n".repeat(1_000_000)).await.problem(413).0, "too-large");
+    assert_eq!(send(false, array(&repeated("1", 1_000_000))).await.problem(413).0, "too-large");
+    // Those of a list of devices count one by one, beside what is malformed.
+    let devices = |count: usize| format!(r#"{{"devices":[{}],"data":1}}"#, repeated("\"d\"", count).join(","));
+    assert_eq!(send(false, array(&[devices(10_001)])).await.problem(413).0, "too-large");
+    assert_eq!(send(false, array(&[devices(9_999), "1".into(), "1".into()])).await.problem(413).0, "too-large");
+    // What is wrong is quoted only so far.
+    let long = "x".repeat(1_000_000);
+    for entry in [format!("{{\"{long}\":1}}"), format!("\"{long}\"")] {
+        let answer = send(false, array(&[entry])).await;
+        assert_eq!(answer.json()["results"][0]["error"], "invalid-entry");
+        assert!(answer.body.len() < 1000, "{}", answer.body.len());
+    }
+}

@@ -160,11 +160,10 @@ async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fi
     let user = ["SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config"];
     redis::cmd("ACL").arg(&user).exec_async(&mut raw).await.unwrap();
     let url = server.url().replace("redis://", "redis://app:secret@");
-    let blocked = RedisStore::connect(&url, "whimbrel", RetentionRules::default(), Duration::ZERO).await.unwrap();
+    RedisStore::connect(&url, "whimbrel", RetentionRules::default(), Duration::ZERO).await.map(drop).unwrap();
     let told = inspect(&url).await.unwrap();
     assert_eq!((told.snapshots, told.stream_node_bytes), (None, None));
     assert_eq!(told.eviction.as_deref(), Some("noeviction"));
-    assert!(!blocked.describe().contains("secret"), "{}", blocked.describe());
 }
 
 #[tokio::test]
@@ -191,6 +190,7 @@ async fn a_nodes_streams_are_noted_from_attach_to_detach() {
     let mut raw = server.raw().await;
     let key = format!("whimbrel:{{node:{node}}}:streams");
     let mut noted = async || raw.smembers::<_, Vec<String>>(&key).await.unwrap();
+    store.register(&node, &NodeInfo::default(), Duration::from_secs(60)).await.unwrap();
     store.sync(&stream, &route(&node, 2), None).await.unwrap();
     assert_eq!(noted().await, ["device:1"]);
     store.detach(&stream, &node, Some(1)).await.unwrap();

@@ -240,10 +240,6 @@ impl Lifecycle for Gate {
 }
 
 impl Store for Gate {
-    fn describe(&self) -> String {
-        "a gate".to_owned()
-    }
-
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
     }

@@ -78,8 +78,10 @@ struct Told<'a> {
 
 impl<'a> Told<'a> {
     async fn new(store: &'a dyn EventLog, stream: &StreamName) -> Self {
-        let epoch = store.read(stream, Start::Earliest, 1).await.unwrap().epoch;
-        let nodes = (0..3).map(|_| NodeId::random()).collect();
+        let nodes: Vec<_> = (0..3).map(|_| NodeId::random()).collect();
+        // It begins with whoever follows it first.
+        let route = Route { node: nodes[0].clone(), registration: 1, ttl: HOUR, noted: false };
+        let epoch = store.sync(stream, &route, None).await.unwrap().epoch;
         Told { store, stream: stream.clone(), nodes, ids: vec![epoch] }
     }
 

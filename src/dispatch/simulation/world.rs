@@ -403,9 +403,13 @@ impl World {
         let now = self.now;
         self.history.expire(now);
         self.clock.store(now, Ordering::Relaxed);
-        let operation = |log: &mut StreamLog, step| log.read(Start::Last(0), 1, now, step).last;
+        let operation = |log: &mut StreamLog, step| {
+            log.epoch(now, step);
+            log.read(Start::Last(0), 1, now).last
+        };
         let step = self.fresh_step(step, operation);
-        let page = self.log.read(Start::Last(0), 1, now, step);
+        self.log.epoch(now, step);
+        let page = self.log.read(Start::Last(0), 1, now);
         if !self.history.knows(page.epoch) {
             self.history.epoch(page.epoch);
         }
@@ -706,7 +710,7 @@ impl World {
             From::Now => head,
             From::Earliest => {
                 let last = self.touch(1);
-                let page = self.log.read(Start::Earliest, 1, self.now, 1);
+                let page = self.log.read(Start::Earliest, 1, self.now);
                 page.events.first().map_or(last, |event| event.prev)
             }
         };
@@ -771,7 +775,7 @@ impl World {
                     None => {
                         let answer = self.ask(fate, |world| {
                             world.touch(1);
-                            let page = world.log.read(Start::After(position), world.settings.page, world.now, 1);
+                            let page = world.log.read(Start::After(position), world.settings.page, world.now);
                             Arc::new(world.cut(page))
                         });
                         match answer {

@@ -26,8 +26,7 @@ impl MemoryStore {
 #[async_trait]
 impl Lifecycle for MemoryStore {
     async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
-        let epoch = self
-            .with_log(&StreamName::lifecycle(), |log, now_ms| Ok(log.acknowledge(None, now_ms, random_step()).epoch))?;
+        let epoch = self.with_log(&StreamName::lifecycle(), |log, now_ms| Ok(log.epoch(now_ms, random_step())))?;
         Ok(Begun { before: self.state.lock().sessions.begin(node, region, before, now_ms()), epoch })
     }
 

@@ -114,7 +114,7 @@ impl StreamLog {
     pub fn publish(&mut self, draft: &Draft, now_ms: u64, step: u64) -> Result<Stored, StoreError> {
         self.expire(now_ms);
         let digest = digest(draft);
-        if let Some(once) = draft.key.as_ref().and_then(|key| self.once.get(key)) {
+        if let Some(once) = draft.key.as_ref().and_then(|key| self.once.get(key)).filter(|once| once.until > now_ms) {
             return if once.digest == digest {
                 Ok(Stored { id: once.id, event: None, nodes: Vec::new() })
             } else {
@@ -271,10 +271,12 @@ impl StreamLog {
     }
 
     /// Moves the acknowledged position forward to `id`, unless that is above all that there is.
-    pub fn acknowledge(&mut self, id: Option<EventId>, now_ms: u64, step: u64) -> Standing {
+    pub fn acknowledge(&mut self, id: Option<EventId>, now_ms: u64) -> Standing {
         self.expire(now_ms);
         let followed = !self.routes.is_empty();
-        let position = self.open(now_ms, step);
+        let Some(position) = &mut self.position else {
+            return Standing { last: EventId::ZERO, epoch: EventId::ZERO, told: None, acked: None };
+        };
         if let Some(id) = id
             && id > position.acked.unwrap_or(position.epoch)
             && id <= position.last
@@ -286,9 +288,14 @@ impl StreamLog {
         Standing { last, epoch, told: if followed { Some(last) } else { told }, acked }
     }
 
+    /// The id with which the stream's history began; from here on it has one.
+    pub fn epoch(&mut self, now_ms: u64, step: u64) -> EventId {
+        self.touch(now_ms, step).epoch
+    }
+
     /// What waits for the device.
-    pub fn inbox(&mut self, now_ms: u64, step: u64) -> Inbox {
-        let standing = self.acknowledge(None, now_ms, step);
+    pub fn inbox(&mut self, now_ms: u64) -> Inbox {
+        let standing = self.acknowledge(None, now_ms);
         let from = self.shared(standing.position());
         let after = self.events.iter().rev().take_while(|event| event.id > from);
         let pending = after.filter(|event| !event.is_expired(now_ms) && !self.is_superseded(event)).count() as u64;
@@ -309,8 +316,8 @@ impl StreamLog {
     }
 
     /// Reads a page.
-    pub fn read(&mut self, start: Start, limit: usize, now_ms: u64, step: u64) -> Page {
-        self.touch(now_ms, step);
+    pub fn read(&mut self, start: Start, limit: usize, now_ms: u64) -> Page {
+        self.expire(now_ms);
         let skipped = match start {
             Start::After(id) => return self.page_after(id, limit, now_ms),
             Start::Earliest => 0,
@@ -323,8 +330,8 @@ impl StreamLog {
     }
 
     /// Reads the newest events before an id, oldest first.
-    pub fn read_before(&mut self, before: EventId, limit: usize, now_ms: u64, step: u64) -> Page {
-        self.touch(now_ms, step);
+    pub fn read_before(&mut self, before: EventId, limit: usize, now_ms: u64) -> Page {
+        self.expire(now_ms);
         let end = self.events.partition_point(|event| event.id < before);
         let older = self.events.range(..end).rev();
         let mut events = take(older, limit);
@@ -340,8 +347,14 @@ impl StreamLog {
         self.position.map(|position| position.last)
     }
 
-    /// Drops what outlived its time.
-    pub fn expire(&mut self, now_ms: u64) {
+    /// Drops what outlived its time, keys too: those are only looked through here, as there may be very many.
+    pub fn sweep(&mut self, now_ms: u64) {
+        self.expire(now_ms);
+        self.once.retain(|_, once| once.until > now_ms);
+    }
+
+    /// Drops what outlived its time, but for keys.
+    fn expire(&mut self, now_ms: u64) {
         if self.events_until <= now_ms {
             self.forget_events();
         }
@@ -350,7 +363,6 @@ impl StreamLog {
             self.position = None;
             self.slots = DeviceSlots::default();
         }
-        self.once.retain(|_, once| once.until > now_ms);
     }
 
     /// Whether the store may forget that this stream exists.

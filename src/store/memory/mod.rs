@@ -84,6 +84,19 @@ impl MemoryStore {
         )
     }
 
+    /// Runs an operation that writes nothing. A stream that does not exist yet does not come to be for it.
+    fn look<T>(&self, stream: &StreamName, operation: impl FnOnce(&mut StreamLog, u64) -> T) -> T {
+        let now_ms = now_ms();
+        let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
+        let mut state = self.state.lock();
+        state.sweep_if_due(now_ms);
+        if state.streams.contains_key(stream) {
+            state.with_log(stream, fresh, |log| operation(log, now_ms))
+        } else {
+            operation(&mut fresh(), now_ms)
+        }
+    }
+
     fn make_room(&self, state: &mut State, wanted: usize, now_ms: u64) -> Result<(), StoreError> {
         if state.bytes.saturating_add(wanted) > self.max_bytes {
             state.sweep(now_ms);
@@ -162,7 +175,7 @@ impl State {
         self.swept_ms = now_ms;
         let mut bytes = 0;
         self.streams.retain(|_, log| {
-            log.expire(now_ms);
+            log.sweep(now_ms);
             let keep = !log.is_blank();
             bytes += if keep { log.bytes() } else { 0 };
             keep
@@ -224,11 +237,11 @@ impl EventLog for MemoryStore {
     }
 
     async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.read(start, limit, now_ms, random_step())))
+        Ok(self.look(stream, |log, now_ms| log.read(start, limit, now_ms)))
     }
 
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.read_before(before, limit, now_ms, random_step())))
+        Ok(self.look(stream, |log, now_ms| log.read_before(before, limit, now_ms)))
     }
 
     async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
@@ -236,11 +249,11 @@ impl EventLog for MemoryStore {
     }
 
     async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.acknowledge(id, now_ms, random_step())))
+        Ok(self.look(stream, |log, now_ms| log.acknowledge(id, now_ms)))
     }
 
     async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.inbox(now_ms, random_step())))
+        Ok(self.look(stream, |log, now_ms| log.inbox(now_ms)))
     }
 
     async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
@@ -368,10 +381,6 @@ impl Leases for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn describe(&self) -> String {
-        "embedded".to_owned()
-    }
-
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
     }
@@ -394,6 +403,8 @@ mod tests {
         name.parse().unwrap()
     }
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn draft(bytes: usize) -> Draft {
         Draft::new(EventType::MESSAGE, vec![b'1'; bytes])
     }
@@ -412,15 +423,30 @@ mod tests {
         assert!(matches!(refusal, StoreError::Full(_)));
         assert_eq!(store.read(&kept, Start::Earliest, 100).await.unwrap().events.len(), stored);
         // Otherwise made-up names would fill the memory.
+        let route =
+            |name: &str| (stream(name), Route { node: NodeId::random(), registration: 1, ttl: LONG, noted: false });
         let mut made_up = 0;
         let refusal = loop {
             made_up += 1;
             assert!(made_up < 100);
-            if let Err(error) = store.read(&stream(&format!("topic:{made_up}")), Start::Earliest, 1).await {
+            let (name, route) = route(&format!("topic:{made_up}"));
+            if let Err(error) = store.sync(&name, &route, None).await {
                 break error;
             }
         };
         assert!(matches!(refusal, StoreError::Full(_)));
+    }
+
+    #[tokio::test]
+    async fn reading_a_stream_that_nobody_used_takes_no_memory() {
+        let store = MemoryStore::new(RetentionRules::default(), LONG, 1 << 20);
+        let name = stream("topic:1");
+        let page = store.read(&name, Start::Earliest, 1).await.unwrap();
+        assert_eq!((page.last, page.epoch), (EventId::ZERO, EventId::ZERO));
+        store.read_before(&name, EventId::new(5, 5), 1).await.unwrap();
+        store.acknowledge(&name, Some(EventId::new(5, 5))).await.unwrap();
+        store.inbox(&name).await.unwrap();
+        assert!(store.state.lock().streams.is_empty());
     }
 
     #[tokio::test]

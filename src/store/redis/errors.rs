@@ -21,20 +21,31 @@ pub enum ConnectError {
     Eviction(String),
 }
 
+/// How a server says within a script that its user may not run a command, or publish to a channel.
+const NOT_PERMITTED: &str = "The user executing the script can't";
+
 /// The server said no. The codes in the list are given before a script or command begins; with any other
 /// nothing is known of what it did.
 pub(super) fn refused(error: &ServerError) -> StoreError {
     let code = error.code();
-    let text = format!("{code} {}", error.details().unwrap_or_default());
+    let text = format!("{code} {}", plain(error.details().unwrap_or_default()));
     if let Some(refusal) = misplaced(code, error.details().unwrap_or_default()) {
         return refusal;
     }
     match code {
         "OOM" => StoreError::Full(text),
         "READONLY" | "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "BUSY" | "MISCONF" | "TRYAGAIN"
-        | "MOVED" | "ASK" | "NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" => StoreError::Unavailable(text),
+        | "MOVED" | "ASK" | "NOAUTH" | "WRONGPASS" | "NOSCRIPT" => StoreError::Unavailable(text),
+        // The scripts check what can be refused before they write, see `lua/publish.lua`.
+        "NOPERM" | "WRONGTYPE" => StoreError::Refused(text),
+        _ if text.contains(NOT_PERMITTED) => StoreError::Refused(text),
         _ => StoreError::Protocol(text),
     }
+}
+
+/// What the server says, without where in which script it met it.
+fn plain(details: &str) -> &str {
+    details.split_once(" script: ").map_or(details, |(said, _)| said)
 }
 
 /// What the scripts say of a stream whose home is not here, see `check_home` in `lua/stream.lua`.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{FromRedisValue, Value};
 
-use super::RedisStore;
 use super::scripts::{self, Call};
+use super::{NOTES_LIVE, RedisStore};
 use crate::model::StreamName;
 use crate::store::{Leases, NodeId, NodeInfo, NodeLease, Renewal, StoreError, millis};
 
@@ -35,7 +35,9 @@ impl Leases for RedisStore {
     }
 
     async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
-        let call = Call::script(&scripts::RENEW, &[&self.keys.lease(node)]).arg(millis(ttl));
+        let touched = [self.keys.lease(node), self.keys.streams(node)];
+        let call = Call::script(&scripts::RENEW, &touched.each_ref().map(String::as_str));
+        let call = call.arg(millis(ttl)).arg(millis(NOTES_LIVE));
         if self.membership.run(call).await? != Value::Int(1) {
             return Ok(Renewal::Gone);
         }

@@ -12,7 +12,7 @@ use redis::{FromRedisValue as _, Value};
 use super::RedisStore;
 use super::errors::{refused, unanswered, unreachable};
 use super::scripts::{self, Call, function};
-use crate::model::{LeaseTime, Ttl};
+use crate::model::{LeaseTime, MAX_NESTING, Ttl};
 use crate::store::producers::MOST_LEASES;
 use crate::store::{ONCE_TIME, Retention, StoreError, millis};
 
@@ -128,6 +128,7 @@ impl Library {
         // Where there are several regions, producers may publish to streams whose home is this one.
         set("home", quoted(if store.region.is_some() { "*" } else { "" }));
         set("event_bytes", event_bytes.to_string());
+        set("max_nesting", MAX_NESTING.to_string());
         set("once_ms", millis(ONCE_TIME).to_string());
         set("longest_ttl", Ttl::LONGEST.time().as_secs().to_string());
         let rules = store.rules.iter().map(|(pattern, retention): (&str, Retention)| {
@@ -157,9 +158,9 @@ fn body(settings: &str) -> String {
         &function("lease_take", include_str!("../../../lua/lease_take.lua")),
         &function("lease_renew", include_str!("../../../lua/lease_renew.lua")),
         &function("lease_end", include_str!("../../../lua/lease_end.lua")),
-        include_str!("../../../lua/json.lua"),
         settings,
         "  description = '@DESCRIPTION@',\n}\n",
+        include_str!("../../../lua/json.lua"),
         include_str!("../../../lua/library.lua"),
     ]
     .concat()

@@ -1,15 +1,19 @@
 //! The lifecycle stream, as the server's scripts keep it.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{FromRedisValue as _, Value};
-use uuid::Uuid;
 
 use super::RedisStore;
 use super::scripts::{self, Call, Fields, nonsense};
 use crate::model::{Draft, EventType, StreamName};
 use crate::store::lifecycle::{Before, Begun, Change, ConnectionRef, Lifecycle, REMEMBERED, Told};
 use crate::store::{NodeId, StoreError, millis, random_step};
+
+/// About how many open connections are read at once.
+const OPEN_PAGE: usize = 256;
 
 impl RedisStore {
     /// Changes of a node's connections; with a number they are its own batch.
@@ -36,29 +40,27 @@ impl RedisStore {
         }
     }
 
-    /// What a node has open; with a region, its session there ends.
-    async fn left_open(
-        &self,
-        node: &NodeId,
-        limit: usize,
-        region: Option<&str>,
-    ) -> Result<Vec<ConnectionRef>, StoreError> {
+    /// Some of what a node has open when its session in a region ends.
+    async fn left_open(&self, node: &NodeId, limit: usize, region: &str) -> Result<Vec<ConnectionRef>, StoreError> {
         let meta = self.keys.of(&StreamName::lifecycle()).meta;
         let call = Call::script(&scripts::LEFT_OPEN, &[&meta, &self.keys.sessions(), &self.keys.open(node)])
             .arg(node.as_str())
             .arg(limit)
-            .arg(if region.is_some() { "end" } else { "" })
-            .arg(region.unwrap_or_default())
+            .arg(region)
             .arg(self.home());
-        let mut fields = Fields::of(self.pool.run(call).await?)?;
-        let mut open = Vec::new();
-        while !fields.is_empty() {
-            let (connection, remembered) = (fields.text()?, fields.text()?);
-            let connection = connection.parse::<Uuid>().map_err(|_| nonsense("a connection's id"))?;
-            open.push(ConnectionRef::recall(connection, &remembered).ok_or_else(|| nonsense("what a connection is"))?);
-        }
-        Ok(open)
+        remembered(self.pool.run(call).await?)
     }
+}
+
+/// Connections, each followed by what is remembered of it. What makes no sense was written by nobody here.
+fn remembered(answer: Value) -> Result<Vec<ConnectionRef>, StoreError> {
+    let mut fields = Fields::of(answer)?;
+    let mut open = Vec::new();
+    while !fields.is_empty() {
+        let (connection, remembered) = (fields.text()?, fields.text()?);
+        open.extend(connection.parse().ok().and_then(|connection| ConnectionRef::recall(connection, &remembered)));
+    }
+    Ok(open)
 }
 
 #[async_trait]
@@ -94,12 +96,24 @@ impl Lifecycle for RedisStore {
     }
 
     async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError> {
-        // More than there are gives all, each once.
-        self.left_open(node, u32::MAX as usize, None).await
+        let meta = self.keys.of(&StreamName::lifecycle()).meta;
+        let (mut cursor, mut open) = ("0".to_owned(), HashMap::new());
+        // A page at a time, so that a node with very many does not hold up the store. Only that node adds and removes
+        // any, and it waits for this: each comes at least once.
+        loop {
+            let call = Call::script(&scripts::OPEN_CONNECTIONS, &[&meta, &self.keys.open(node)]);
+            let call = call.arg(&cursor).arg(OPEN_PAGE).arg(self.home());
+            let mut page = Fields::of(self.pool.run(call).await?)?;
+            cursor = page.text()?;
+            open.extend(remembered(page.next()?)?.into_iter().map(|found| (found.connection, found)));
+            if cursor == "0" {
+                return Ok(open.into_values().collect());
+            }
+        }
     }
 
     async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError> {
-        self.left_open(node, limit, Some(region)).await
+        self.left_open(node, limit, region).await
     }
 
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {

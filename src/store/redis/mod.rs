@@ -57,6 +57,10 @@ const MEMBERSHIP_POOL_SIZE: usize = 2;
 /// More than `lua/publish.lua` prolongs a log's life ahead of need.
 const LIVES_AHEAD: Duration = Duration::from_secs(120);
 
+/// How long after its last renewal of the lease what is noted of a node's streams is kept: longer than any route
+/// holds that it could be needed for.
+pub(super) const NOTES_LIVE: Duration = Duration::from_secs(86_400);
+
 /// Connections for pages and administration.
 const POOL_SIZE: usize = 8;
 
@@ -336,7 +340,9 @@ impl EventLog for RedisStore {
             return self.synced(lane.run(sync).await);
         }
         // Written down before the route exists, so that whoever cleans up after this node finds it.
-        let note = Call::script(&scripts::NOTE, &[&self.keys.streams(&route.node)]).arg(stream.as_str());
+        let touched = [&self.keys.streams(&route.node), &self.keys.lease(&route.node)];
+        let note = Call::script(&scripts::NOTE, &touched.map(String::as_str));
+        let note = note.arg(stream.as_str()).arg(millis(NOTES_LIVE));
         let mut last = Err(StoreError::Protocol("no answer to a sync".to_owned()));
         for answer in lane.run_all([note, sync].into_iter()).await {
             last = Ok(answer?);
@@ -404,8 +410,6 @@ impl EventLog for RedisStore {
         let call = Call::script(&scripts::READ, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(kind)
             .arg(amount)
-            .arg(random_step())
-            .arg(self.position_ms(stream))
             .arg(limit)
             .arg(PAGE_BYTES)
             .arg(self.home());
@@ -416,8 +420,6 @@ impl EventLog for RedisStore {
         let keys = self.keys.of(stream);
         let call = Call::script(&scripts::READ_BEFORE, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(before.to_string())
-            .arg(random_step())
-            .arg(self.position_ms(stream))
             .arg(limit)
             .arg(PAGE_BYTES)
             .arg(self.home());
@@ -436,8 +438,6 @@ impl EventLog for RedisStore {
         let keys = self.keys.of(stream);
         let call = Call::script(&scripts::ACKNOWLEDGE, &[&keys.events, &keys.meta, &keys.nodes])
             .arg(id.map_or(String::new(), |id| id.to_string()))
-            .arg(random_step())
-            .arg(self.position_ms(stream))
             .arg(self.home());
         scripts::standing(self.lanes.of(stream).run(call).await?)
     }
@@ -449,8 +449,6 @@ impl EventLog for RedisStore {
         loop {
             let call = Call::script(&scripts::INBOX, &[&keys.events, &keys.meta, &keys.collapse, &keys.nodes])
                 .arg(&from)
-                .arg(random_step())
-                .arg(self.position_ms(stream))
                 .arg(PAGE_EVENTS)
                 .arg(PAGE_BYTES)
                 .arg(self.home());
@@ -467,7 +465,14 @@ impl EventLog for RedisStore {
         let keys = self.keys.of(stream);
         let call = Call::script(
             &scripts::ERASE,
-            &[&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &self.keys.send_history(stream)],
+            &[
+                &keys.events,
+                &keys.nodes,
+                &keys.meta,
+                &keys.collapse,
+                &self.keys.send_history(stream),
+                &keys.connections,
+            ],
         )
         .arg(stream.as_str())
         .arg(random_step())
@@ -508,10 +513,6 @@ impl Channels for RedisStore {
 }
 
 impl Store for RedisStore {
-    fn describe(&self) -> String {
-        format!("Redis at {}", self.address)
-    }
-
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
     }

@@ -67,7 +67,7 @@ impl Producers for RedisStore {
             .arg(millis(LOOKS_APART));
         let mut answer = Fields::of(self.membership.run(call).await?)?;
         let now_ms = answer.numeral()?;
-        let lapsed = answer.rest().map(lapsed).collect::<Result<_, _>>()?;
+        let lapsed = answer.rest().filter_map(|lease| lapsed(lease).ok()).collect();
         Ok(Look { now_ms, lapsed })
     }
 

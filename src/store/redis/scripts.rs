@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use redis::{Cmd, ToRedisArgs, Value};
 
-use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName};
+use crate::log_limit::LogLimit;
+use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName, json};
 use crate::store::{IngressEntry, IngressPage, NodeId, Placed, StoreError};
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
@@ -125,6 +126,7 @@ scripts! {
     LIFECYCLE = "lifecycle.lua", &[STREAM_PART, &PUBLISH_PART];
     BEGIN_SESSION = "begin_session.lua", STREAM;
     LEFT_OPEN = "left_open.lua", STREAM;
+    OPEN_CONNECTIONS = "open_connections.lua", STREAM;
     SESSIONS = "sessions.lua", STREAM;
     LEASE_TAKE = "lease_take.lua", STREAM;
     LEASE_RENEW = "lease_renew.lua", STREAM;
@@ -305,25 +307,40 @@ pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     Ok(Page { from, events, superseded, more, last, first, erased, epoch, fork, marks, now_ms })
 }
 
+/// Entries that are no events.
+static UNREADABLE: LogLimit = LogLimit::new();
+
 /// An entry of a log, and whether a newer one supersedes it. Producers with access to Redis may have put in
-/// what the program would refuse; such an entry is delivered as well as can be, as an error here would stop
-/// its stream for good.
+/// what the program would refuse; such an entry is delivered as well as can be, or passed over where its data is not
+/// what a listener could read: an error here would stop its stream for good.
 fn event(entry: Value) -> Result<(Event, bool), StoreError> {
     let mut entry = Fields::of(entry)?;
     let mut event = Event::new(entry.id()?, EventId::ZERO, EventType::MESSAGE, Bytes::from_static(b"null"));
     let mut superseded = false;
     let mut fields = Fields::of(entry.next()?)?;
+    let mut readable = false;
     while let Some(name) = fields.0.next() {
         let value = fields.next()?;
         match name {
-            Value::BulkString(name) if name == b"d" => event.data = bytes(value)?,
-            Value::BulkString(name) if name == b"p" => event.prev = text(value)?.parse().unwrap_or_default(),
-            Value::BulkString(name) if name == b"t" => event.kind = EventType::of_store(&text(value)?),
-            Value::BulkString(name) if name == b"x" => event.expires_ms = text(value)?.parse().ok(),
-            Value::BulkString(name) if name == b"c" => event.collapse = Some(text(value)?.into()),
-            Value::BulkString(name) if name == b"e" => event.exclude = text(value)?.parse().ok(),
+            Value::BulkString(name) if name == b"d" => {
+                event.data = bytes(value)?;
+                readable = json::check(&event.data).is_ok();
+            }
+            Value::BulkString(name) if name == b"p" => event.prev = lossy(value)?.parse().unwrap_or_default(),
+            Value::BulkString(name) if name == b"t" => event.kind = EventType::of_store(&lossy(value)?),
+            Value::BulkString(name) if name == b"x" => event.expires_ms = lossy(value)?.parse().ok(),
+            Value::BulkString(name) if name == b"c" => event.collapse = Some(lossy(value)?.into()),
+            Value::BulkString(name) if name == b"e" => event.exclude = lossy(value)?.parse().ok(),
             Value::BulkString(name) if name == b"s" => superseded = true,
             _ => {}
+        }
+    }
+    // One that has expired comes without its data. Any other without data that can be read is passed over like it.
+    if !readable && event.expires_ms != Some(0) {
+        event.data = Bytes::from_static(b"null");
+        event.expires_ms = Some(0);
+        if let Some(left_out) = UNREADABLE.admit() {
+            tracing::warn!(id = %event.id, left_out, "an entry of a stream in the store is no event: it is passed over");
         }
     }
     Ok((event, superseded))
@@ -411,6 +428,11 @@ fn text(value: Value) -> Result<String, StoreError> {
         Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| nonsense("text")),
         _ => Err(nonsense("text")),
     }
+}
+
+/// A text of which what is not UTF-8 is replaced.
+fn lossy(value: Value) -> Result<String, StoreError> {
+    Ok(String::from_utf8_lossy(&bytes(value)?).into_owned())
 }
 
 pub(super) fn nonsense(expected: &str) -> StoreError {

@@ -11,9 +11,13 @@ use redis::{PushKind, Value};
 
 use super::connections::Address;
 use super::errors::unreachable;
-use crate::model::{Event, EventType, StreamName};
+use crate::log_limit::LogLimit;
+use crate::model::{Event, EventId, EventType, StreamName, json};
 use crate::store::mailbox::Mailbox;
 use crate::store::{ChannelMessage, Control, StoreError, Subscription};
+
+/// Messages that make no sense.
+static NONSENSE: LogLimit = LogLimit::new();
 
 /// The payload of a beat. An event's begins with its stream, so the two can't be taken for each other.
 pub(super) const BEAT: &str = "beat";
@@ -57,7 +61,11 @@ fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
             mailbox.push(message);
         }
         // Anyone with access to Redis can publish here; were it an event, the chain would tell.
-        None => tracing::warn!("a message on the node's channel makes no sense"),
+        None => {
+            if let Some(left_out) = NONSENSE.admit() {
+                tracing::warn!(left_out, "a message on the node's channel makes no sense");
+            }
+        }
     }
 }
 
@@ -96,9 +104,13 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
     let end = payload.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&payload[..end]).ok()?.split(' ');
     let stream: StreamName = words.next()?.parse().ok()?;
-    let (id, prev) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (id, prev): (EventId, EventId) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let kind = EventType::of_store(words.next()?);
-    let mut event = Event::new(id, prev, kind, payload.slice(end + 1..));
+    let data = payload.slice(end + 1..);
+    if prev >= id || json::check(&data).is_err() {
+        return None;
+    }
+    let mut event = Event::new(id, prev, kind, data);
     for word in words {
         match word.split_once('=') {
             Some(("x", expires_ms)) => event.expires_ms = expires_ms.parse().ok(),
@@ -116,7 +128,9 @@ fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');
     let (stream, kind) = (words.next()?, words.next()?);
-    let mut event = Event::ephemeral(EventType::of_store(kind), rest.slice(end + 1..));
+    let data = rest.slice(end + 1..);
+    json::check(&data).ok()?;
+    let mut event = Event::ephemeral(EventType::of_store(kind), data);
     event.exclude = words.next().and_then(|connection| connection.parse().ok());
     Some(ChannelMessage::Ephemeral(stream.parse().ok()?, Arc::new(event)))
 }
@@ -124,7 +138,6 @@ fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EventId;
 
     #[test]
     fn a_message_is_a_header_line_and_the_data_as_it_is() {
@@ -167,7 +180,17 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_no_message() {
-        for payload in ["", "\n", "beat\n", "device:42 5-7 5-1 x", "device:42 5-7\n1", "queue:1 5-7 5-1 x\n1"] {
+        for payload in [
+            "",
+            "\n",
+            "beat\n",
+            "device:42 5-7 5-1 x",
+            "device:42 5-7\n1",
+            "queue:1 5-7 5-1 x\n1",
+            "device:42 5-7 5-7 x\n1",
+            "device:42 5-7 5-1 x\n{",
+            "!now topic:a x\n{",
+        ] {
             assert_eq!(parse(Bytes::copy_from_slice(payload.as_bytes())), None, "{payload:?}");
         }
     }

@@ -206,7 +206,7 @@ async fn subscribe(
         return Err(Fault::bad(format!("{stream} is followed already")));
     }
     let listening = context.hub.listen(vec![(stream.clone(), after)]).await.map_err(|error| match error {
-        ListenError::Store(error) => Fault { code: "unavailable", detail: error.to_string() },
+        ListenError::Store(error) => Fault { code: "unavailable", detail: error.for_client() },
         ListenError::Draining => Fault { code: "drain", detail: "this node is being stopped".into() },
     })?;
     for listening in listening {

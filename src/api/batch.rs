@@ -1,0 +1,296 @@
+//! Publishing many events with one request.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use hyper::StatusCode;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use warp::reply::Response;
+
+use super::body::{self, Kind};
+use super::events::{Told, connection};
+use super::parameters::Parameters;
+use super::{Api, Problem, Request, json};
+use crate::hub::{PublishError, check_ephemeral};
+use crate::model::{Draft, EventId, EventType, Published, StreamKind, StreamName, Ttl};
+
+/// Most bytes of a batch's body.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most entries of a batch, sound or not; an entry with many devices counts as many. It bounds the answer too.
+const BATCH_EVENTS: usize = 10_000;
+
+/// Ephemeral events of a batch that are on their way at once.
+const TOLD_AT_ONCE: usize = 64;
+
+/// Characters of a fault that quotes what the parser met, which may be as long as the body.
+const FAULT_CHARS: usize = 200;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    device: Option<String>,
+    devices: Option<Bounded<String>>,
+    topic: Option<String>,
+    #[serde(borrow, default, deserialize_with = "given")]
+    data: Option<&'a RawValue>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    key: Option<String>,
+    ttl: Option<&'a RawValue>,
+    collapse: Option<String>,
+    exclude: Option<String>,
+    #[serde(default)]
+    ephemeral: bool,
+}
+
+impl Entry<'_> {
+    /// Events that it stands for.
+    fn count(&self) -> usize {
+        self.devices.as_ref().map_or(1, |devices| devices.count)
+    }
+
+    /// What each of them takes.
+    fn bytes(&self) -> usize {
+        self.data.map_or(0, |data| data.get().len()) + self.key.as_ref().map_or(0, String::len)
+    }
+}
+
+/// A value that is there, even if it is `null`: serde alone takes that for one that is missing.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
+}
+
+/// What became of an event of a batch.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Stored { id: EventId, stream: StreamName, nodes: u32, duplicate: bool },
+    Told(Told),
+    Refused { error: &'static str, detail: String },
+}
+
+/// The answer to a batch, in the batch's order.
+#[derive(Serialize)]
+struct Outcomes {
+    results: Vec<Outcome>,
+}
+
+/// `POST /v1/events`
+pub async fn publish(api: &Api, request: Request) -> Result<Response, Problem> {
+    Parameters::read(&request.query, &[])?;
+    if request.headers.contains_key("idempotency-key") {
+        let detail = "a batch has no Idempotency-Key of its own; give each entry a \"key\"";
+        return Err(Problem::bad_request(detail));
+    }
+    let kind = body::kind(&request.headers)?;
+    let (body, _held) = api.bodies.read(&request.headers, request.body, BATCH_BYTES).await?;
+    let entries = entries(kind, &body)?;
+    let mut batch = Vec::with_capacity(entries.len());
+    for entry in entries {
+        // The data of an entry is a part of the body, not a copy.
+        drafts(entry, &body, &mut batch)?;
+    }
+    let outcomes = publish_sound(api, batch).await;
+    Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))
+}
+
+/// The entries as they stand in the body, unless there are too many.
+fn entries(kind: Kind, body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    let (entries, count) = match kind {
+        Kind::Lines => {
+            let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+            (lines().take(BATCH_EVENTS).collect(), lines().count())
+        }
+        Kind::Json => {
+            let Bounded { first, count } = serde_json::from_slice::<Bounded<&RawValue>>(body)
+                .map_err(|error| Problem::bad_request(format!("the body is not a JSON array: {}", fault(&error))))?;
+            (first.into_iter().map(|raw| raw.get().as_bytes()).collect::<Vec<_>>(), count)
+        }
+        Kind::Text => {
+            let detail = "a batch is a JSON array or, with application/x-ndjson, one JSON object a line";
+            return Err(Problem::unsupported_media(detail));
+        }
+    };
+    if count > BATCH_EVENTS {
+        let detail = format!("the batch has {count} entries; allowed are {BATCH_EVENTS}");
+        return Err(Problem::too_large(detail));
+    }
+    Ok(entries)
+}
+
+/// An array of which no more is kept than a batch may have, so that a body of tiny elements does not take many
+/// times its size.
+struct Bounded<T> {
+    first: Vec<T>,
+    /// Of all.
+    count: usize,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T>(Vec<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+            type Value = Bounded<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut first = self.0;
+                while first.len() < BATCH_EVENTS {
+                    let Some(element) = array.next_element()? else {
+                        return Ok(Bounded { count: first.len(), first });
+                    };
+                    first.push(element);
+                }
+                let mut count = first.len();
+                while array.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Bounded { first, count })
+            }
+        }
+
+        deserializer.deserialize_seq(Elements(Vec::new()))
+    }
+}
+
+/// What the parser says, cut short.
+fn fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(FAULT_CHARS) {
+        Some((end, _)) => format!("{}… at line {} column {}", &text[..end], error.line(), error.column()),
+        None => text,
+    }
+}
+
+/// What an entry of a batch wants for one stream.
+struct Wanted {
+    stream: StreamName,
+    draft: Draft,
+    ephemeral: bool,
+}
+
+/// What an entry of a batch wants, or what is wrong with it.
+type Read = Result<Wanted, (&'static str, String)>;
+
+impl From<PublishError> for Outcome {
+    fn from(error: PublishError) -> Self {
+        Outcome::Refused { error: error.slug(), detail: error.to_string() }
+    }
+}
+
+async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
+    let mut sound = Vec::with_capacity(batch.len());
+    let mut ephemeral = Vec::new();
+    // `None` where the store has the word.
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for (place, entry) in batch.into_iter().enumerate() {
+        let refused = match entry {
+            Ok(wanted) if wanted.ephemeral => {
+                ephemeral.push((place, wanted));
+                None
+            }
+            Ok(wanted) => {
+                sound.push((wanted.stream, wanted.draft));
+                None
+            }
+            Err((error, detail)) => Some(Outcome::Refused { error, detail }),
+        };
+        outcomes.push(refused);
+    }
+    let mut telling = futures_util::stream::iter(ephemeral.into_iter().map(|(place, wanted)| async move {
+        let Wanted { stream, draft, .. } = wanted;
+        let told = api.hub.publish_ephemeral(&stream, &draft).await;
+        (place, told.map_or_else(Outcome::from, |nodes| Outcome::Told(Told { stream, nodes, note: None })))
+    }))
+    .buffered(TOLD_AT_ONCE);
+    while let Some((place, outcome)) = telling.next().await {
+        outcomes[place] = Some(outcome);
+    }
+    drop(telling);
+    let mut published = api.hub.publish_all(sound).await.into_iter();
+    let stored = |answer: Result<Published, PublishError>| match answer {
+        Ok(Published { id, stream, nodes, duplicate }) => Outcome::Stored { id, stream, nodes, duplicate },
+        Err(error) => error.into(),
+    };
+    outcomes.into_iter().filter_map(|outcome| outcome.or_else(|| published.next().map(stored))).collect()
+}
+
+/// Reads an entry of a batch: one draft, or one for each of its devices.
+fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Problem> {
+    let entry = serde_json::from_slice::<Entry<'_>>(entry);
+    // Before it is multiplied: a short entry may name very many devices.
+    let (count, bytes) = entry.as_ref().map_or((1, 0), |entry| (entry.count(), entry.bytes()));
+    if batch.len() + count > BATCH_EVENTS || count.saturating_mul(bytes) > BATCH_BYTES {
+        let detail =
+            format!("a batch may hold {BATCH_EVENTS} events, and an entry {BATCH_BYTES} bytes for all its devices");
+        return Err(Problem::too_large(detail));
+    }
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            batch.push(Err(("invalid-entry", format!("not an entry of a batch: {}", fault(&error)))));
+            return Ok(());
+        }
+    };
+    match draft(&entry, body) {
+        Err(refusal) => batch.push(Err(refusal)),
+        Ok(draft) => {
+            let named = |kind, name: &String| match StreamName::new(kind, name) {
+                Ok(stream) => Ok(Wanted { stream, draft: draft.clone(), ephemeral: entry.ephemeral }),
+                Err(error) => Err(("invalid-name", error.to_string())),
+            };
+            match (&entry.device, &entry.topic, &entry.devices) {
+                (Some(device), None, None) => batch.push(named(StreamKind::Device, device)),
+                (None, Some(topic), None) => batch.push(named(StreamKind::Topic, topic)),
+                (None, None, Some(devices)) => {
+                    batch.extend(devices.first.iter().map(|device| named(StreamKind::Device, device)));
+                }
+                _ => batch.push(Err(("invalid-entry", "give one of \"device\", \"topic\" and \"devices\"".into()))),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The draft of an entry, for whichever streams it names.
+fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String)> {
+    let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
+    let kind = entry.kind.as_deref().map(str::parse::<EventType>).transpose();
+    let kind = kind.map_err(|error| ("invalid-type", error.to_string()))?.unwrap_or_default();
+    let ttl = entry.ttl.map(|ttl| ttl.get().parse::<Ttl>()).transpose();
+    let ttl = ttl.map_err(|error| ("invalid-ttl", error.to_string()))?.map(Ttl::time);
+    if entry.ephemeral {
+        let given =
+            [("a ttl", ttl.is_some()), ("a collapse key", entry.collapse.is_some()), ("a key", entry.key.is_some())];
+        check_ephemeral(given).map_err(|error| (error.slug(), error.to_string()))?;
+    }
+    let exclude = connection("exclude", entry.exclude.as_deref()).map_err(|error| ("invalid-entry", error))?;
+    let draft = Draft::new(kind, body.slice_ref(data.get().as_bytes()));
+    Ok(Draft { key: entry.key.clone(), ttl, collapse: entry.collapse.clone(), exclude, ..draft })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_of(entry: &'static str) -> Result<Bytes, &'static str> {
+        let body = Bytes::from_static(entry.as_bytes());
+        let mut batch = Vec::new();
+        drafts(&body, &body, &mut batch).unwrap();
+        batch.pop().unwrap().map(|wanted| wanted.draft.data).map_err(|(slug, _)| slug)
+    }
+
+    #[test]
+    fn null_is_data_and_no_data_is_not() {
+        assert_eq!(data_of(r#"{"topic":"a","data":null}"#), Ok("null".into()));
+        assert_eq!(data_of(r#"{"topic":"a"}"#), Err("invalid-entry"));
+    }
+}
