@@ -40,7 +40,7 @@
 //! - [`link`]: connections between nodes that take events around the store's channels.
 //! - [`presence`]: who is connected here, that the store and others know it, and telling who comes and leaves.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
-//! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`: what all of them need.
+//! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`, `panics`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
 //!   generator.
 //!
@@ -68,6 +68,7 @@ mod log_limit;
 pub mod metrics;
 pub mod model;
 pub mod node;
+mod panics;
 pub mod presence;
 pub mod producers;
 pub mod store;

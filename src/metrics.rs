@@ -105,6 +105,8 @@ pub struct Metrics {
     pub store_up: Gauge,
     /// Whether the store, while it answers, refuses a kind of work: 1 or 0.
     pub store_refuses: Family<ByWork, Gauge>,
+    /// Bugs that ended what they happened in, such as the answer to a request.
+    pub panics: Counter,
     /// Links between nodes.
     pub links: LinkMetrics,
     /// The webhook.
@@ -222,6 +224,7 @@ impl Metrics {
             ),
             store_up: gauge(r, "store_up", "Whether the store answers"),
             store_refuses,
+            panics: counter(r, "panics", "Panics, each of which is a bug"),
             links: LinkMetrics::register(r),
             webhook: WebhookMetrics::register(r),
             registry,

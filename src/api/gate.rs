@@ -38,6 +38,10 @@ impl Gate {
 
     /// What the browser behind the request is to be told, or why the request is refused.
     fn admit<B>(&self, request: &Request<B>) -> Result<Cors, Problem> {
+        // `CONNECT host:443`, or `GET host`: there is nothing to find a route by, and warp would panic.
+        if request.uri().path_and_query().is_none() {
+            return Err(Problem::bad_request("the target of the request is no path; this is not a proxy"));
+        }
         // The strictest, were it ever missing.
         let arrival = request.extensions().get().copied().unwrap_or(Arrival::STRICTEST);
         let host =

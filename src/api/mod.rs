@@ -5,6 +5,7 @@
 
 mod batch;
 mod body;
+mod catch;
 mod cursor;
 mod devices;
 mod events;
@@ -26,7 +27,10 @@ mod wish;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper::{HeaderMap, Method, StatusCode, header};
+use hyper_util::service::TowerToHyperService;
 use warp::Filter;
 use warp::filters::path::FullPath;
 use warp::reply::Response;
@@ -75,8 +79,28 @@ struct Request {
     body: BodyStream,
 }
 
-/// All routes as one warp filter, for [`warp::service`].
-pub fn routes(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+/// Answers all requests.
+pub fn service(
+    api: Arc<Api>,
+    gate: Arc<Gate>,
+) -> impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Unpin
+{
+    answering(routes(api), gate)
+}
+
+/// Routes behind the gate. Every request is answered, even one whose handling panics.
+fn answering(
+    routes: impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
+    gate: Arc<Gate>,
+) -> impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Unpin
+{
+    catch::panics(gate.guard(TowerToHyperService::new(warp::service(routes))))
+}
+
+/// All routes as one warp filter.
+fn routes(
+    api: Arc<Api>,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
         .and(warp::path::full())

@@ -3,30 +3,34 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::{HeaderMap, Method, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use warp::Filter;
 use warp::filters::path::FullPath;
 use warp::reply::Response;
 
 use super::route::{self, Route};
-use super::{Problem, listen, page, reply, status};
+use super::{Gate, Problem, answering, listen, page, reply, status};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{NodeId, StoreError};
 use crate::transport::{CloseReason, retry_ms, sse};
 
-/// All routes of a node that waits for its store: probes learn that it lives and is not ready, listeners that
+/// Answers requests to a node that waits for its store: probes learn that it lives and is not ready, listeners that
 /// they are to come again, and everybody else that nothing was stored.
 pub fn starting(
     health: Arc<Health>,
     node: NodeId,
     metrics: Arc<Metrics>,
-) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).map(
+    gate: Arc<Gate>,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Unpin {
+    let routes = warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).map(
         move |method: Method, path: FullPath, headers: HeaderMap| {
             answer(&health, &node, &metrics, &method, path.as_str(), &headers).unwrap_or_else(Problem::into_response)
         },
-    )
+    );
+    answering(routes, gate)
 }
 
 fn answer(

@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
 use crate::access::crowded::Crowded;
@@ -29,6 +28,7 @@ use crate::health::Health;
 use crate::hub::{Hub, Limits};
 use crate::ingress;
 use crate::metrics::Metrics;
+use crate::panics;
 use crate::presence::Presence;
 use crate::producers;
 use crate::store::memory::MemoryStore;
@@ -82,6 +82,7 @@ pub enum ServeError {
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen();
     let metrics = Metrics::new();
+    panics::report(metrics.panics.clone());
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
     let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
@@ -144,7 +145,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         crowded: Crowded::default(),
         bodies: Bodies::default(),
     });
-    let service = gate.guard(TowerToHyperService::new(warp::service(api::routes(api))));
+    let service = api::service(api, gate);
     let listener_settings = ListenerSettings {
         ping: settings.ping(),
         outbox_bytes: settings.outbox_bytes,

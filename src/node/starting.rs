@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 
 use super::drain::StopSignals;
@@ -64,11 +63,10 @@ async fn answer(
     loop {
         tokio::select! {
             (socket, arrival) = endpoints.accept() => if connections.len() < CONNECTIONS {
-                let routes = api::starting(health.clone(), node.clone(), metrics.clone());
-                let guarded = gate.clone().guard(TowerToHyperService::new(warp::service(routes)));
+                let answering = api::starting(health.clone(), node.clone(), metrics.clone(), gate.clone());
                 let service = service_fn(move |mut request: Request<Incoming>| {
                     request.extensions_mut().insert(arrival);
-                    guarded.call(request)
+                    answering.call(request)
                 });
                 connections.spawn(http.serve_connection(TokioIo::new(socket), service));
             },

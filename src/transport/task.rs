@@ -6,10 +6,12 @@
 //! ```
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -85,7 +87,8 @@ pub(super) fn start(
 }
 
 async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<Place>, permit: Option<Permit>) {
-    client.live(early).await;
+    // Whatever happens, its streams and its place are given back. A panic was logged and counted where it happened.
+    let _ = AssertUnwindSafe(client.live(early)).catch_unwind().await;
     Box::pin(client.finish(place)).await;
     drop(permit);
 }

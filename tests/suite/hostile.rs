@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, Said, Transport, Wanted};
+use crate::support::free_port;
 use crate::support::http::Http;
 use crate::support::node::Node;
+use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
 
 promises! {
@@ -116,6 +118,29 @@ async fn bytes_that_are_no_request_are_answered_or_dropped() {
         );
     }
     still_serves(&node, &mut bystander).await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_no_path_is_a_bad_request() {
+    let redis = RedisServer::start();
+    let node = Node::on(&redis, &[]);
+    // One that waits for its store answers by another way.
+    let waiting = Node::start(&[("WHIMBREL_REDIS_URL", &format!("redis://127.0.0.1:{}/", free_port()))]);
+    for node in [&node, &waiting] {
+        let host = format!("Host: {}\r\nContent-Length: 0\r\n", node.address());
+        for target in ["CONNECT evil.example:443", "CONNECT a:1", "GET evil.example", "POST a:1", "GET mailto:x@y"] {
+            let mut http = Http::connect(node.address()).await;
+            http.send(format!("{target} HTTP/1.1\r\n{host}\r\n")).await;
+            assert_eq!(http.answer("GET").await.problem(400).0, "bad-request", "{target}");
+        }
+        // As a proxy is asked, and what is asked of a server as a whole.
+        for (target, status) in [("GET http://evil.example", 200), ("GET http://a/nothing", 404), ("OPTIONS *", 404)] {
+            let mut http = Http::connect(node.address()).await;
+            http.send(format!("{target} HTTP/1.1\r\n{host}\r\n")).await;
+            assert_eq!(http.answer("GET").await.status, status, "{target}");
+        }
+        assert_eq!(node.metric("panics_total").await, 0.0);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! What WebSocket clients can ask for, and the answers.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -140,6 +142,10 @@ impl Fault {
     fn bad(detail: impl ToString) -> Self {
         Fault { code: "bad-request", detail: detail.to_string() }
     }
+
+    fn internal() -> Self {
+        Fault { code: "internal", detail: "something went wrong here; the log says what".into() }
+    }
 }
 
 /// Carries out one message of a client.
@@ -149,31 +155,30 @@ pub async fn run(connection: &Arc<Connection>, context: &Context, text: &str) {
         Err(error) => return answer(connection, None, "error", Fault::bad(format!("not an operation: {error}"))),
     };
     let reference = head.reference;
-    // Not one enum with `op` for its tag: serde buffers what is tagged so, and raw JSON can't be buffered.
-    let outcome = match head.op.as_deref() {
-        Some("ping") => return answer(connection, reference, "pong", serde_json::json!({})),
-        Some("subscribe") => match read::<Subscribe>(text) {
-            Ok(wanted) => subscribe(connection, context, reference, &wanted.stream, wanted.after.as_deref()).await,
-            Err(fault) => Err(fault),
-        },
-        Some("unsubscribe") => {
-            read::<Unsubscribe>(text).and_then(|wanted| unsubscribe(connection, context, &wanted.stream))
-        }
-        Some("ack") => match read::<Ack>(text) {
-            Ok(wanted) => acknowledge(context, &wanted).await,
-            Err(fault) => Err(fault),
-        },
-        Some("publish") => match read::<Publish<'_>>(text) {
-            Ok(wanted) => publish(connection, context, wanted).await,
-            Err(fault) => Err(fault),
-        },
-        Some(op) => Err(Fault::bad(format!("the op '{op}' is not known; known are {}", OPERATIONS.join(", ")))),
-        None => Err(Fault::bad(format!("the op is missing; known are {}", OPERATIONS.join(", ")))),
-    };
-    match outcome {
+    if head.op.as_deref() == Some("ping") {
+        return answer(connection, reference, "pong", serde_json::json!({}));
+    }
+    let carried_out = AssertUnwindSafe(carry_out(connection, context, head, text)).catch_unwind().await;
+    // A panic was logged and counted where it happened.
+    match carried_out.unwrap_or_else(|_| Err(Fault::internal())) {
         Ok(Some(content)) => answer(connection, reference, "ok", content),
         Ok(None) => {}
         Err(fault) => answer(connection, reference, "error", fault),
+    }
+}
+
+// Not one enum with `op` for its tag: serde buffers what is tagged so, and raw JSON can't be buffered.
+async fn carry_out(connection: &Arc<Connection>, context: &Context, head: Head<'_>, text: &str) -> Outcome {
+    match head.op.as_deref() {
+        Some("subscribe") => {
+            let wanted = read::<Subscribe>(text)?;
+            subscribe(connection, context, head.reference, &wanted.stream, wanted.after.as_deref()).await
+        }
+        Some("unsubscribe") => unsubscribe(connection, context, &read::<Unsubscribe>(text)?.stream),
+        Some("ack") => acknowledge(context, &read::<Ack>(text)?).await,
+        Some("publish") => publish(connection, context, read::<Publish<'_>>(text)?).await,
+        Some(op) => Err(Fault::bad(format!("the op '{op}' is not known; known are {}", OPERATIONS.join(", ")))),
+        None => Err(Fault::bad(format!("the op is missing; known are {}", OPERATIONS.join(", ")))),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin};
 use tokio::task::JoinHandle;
 
-use super::node::program;
+use super::node::{no_panic_in, program};
 use super::{Signal, eventually, in_time, send};
 
 /// What a command left behind.
@@ -89,6 +89,8 @@ impl Running {
             in_time("the end of its output", reader).await.unwrap();
         }
         let text = |kept: &Mutex<Vec<u8>>| String::from_utf8_lossy(&kept.lock()).into_owned();
-        Outcome { code: status.code(), stdout: text(&self.stdout), stderr: text(&self.stderr) }
+        let outcome = Outcome { code: status.code(), stdout: text(&self.stdout), stderr: text(&self.stderr) };
+        no_panic_in(&outcome.stderr);
+        outcome
     }
 }

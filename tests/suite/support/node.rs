@@ -213,8 +213,17 @@ impl Drop for Node {
         let _ = process.wait();
         if std::thread::panicking() {
             eprintln!("--- the log of node {} ---\n{}", self.address, self.log());
+        } else {
+            no_panic_in(&self.log());
         }
     }
+}
+
+/// Whatever a test is about: a panic of the program is a bug, even where everything else went well.
+#[track_caller]
+pub fn no_panic_in(output: &str) {
+    let panicked = output.lines().find(|line| line.contains("panicked at "));
+    assert!(panicked.is_none(), "the program panicked: {}\n{output}", panicked.unwrap_or_default());
 }
 
 /// Publishes a batch over a connection that is open, and returns the ids.
