@@ -68,7 +68,7 @@ fn main() -> io::Result<()> {
 }
 
 fn deliver(clients: &mut [Option<Client>], data: &[u8]) {
-    let block = [b"id: 1763795000000-2731\ndata: ", data, b"\n\n"].concat();
+    let block = chunk(&[b"id: 1763795000000-2731\ndata: ", data, b"\n\n"].concat());
     let head = br#"{"op":"event","stream":"topic:bench-00000000000000000000000000000000","id":"1763795000000-2731","type":"message","data":"#;
     let frame = text(&[head, data, b"}"].concat());
     for client in clients.iter_mut().flatten() {
@@ -82,11 +82,17 @@ fn deliver(clients: &mut [Option<Client>], data: &[u8]) {
 
 fn welcome(role: Role) -> Vec<u8> {
     if role == Role::Sse {
-        return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 0-1\ndata: {}\n\n".to_vec();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        return [&head[..], &chunk(b"id: 0-1\ndata: {}\n\n")].concat();
     }
     // Nobody who measures checks the handshake's key.
     let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     [&head[..], &text(br#"{"op":"ready","positions":{"topic:a":"0-1"}}"#)].concat()
+}
+
+/// A block of an event stream.
+fn chunk(block: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", block.len()).as_bytes(), block, b"\r\n"].concat()
 }
 
 /// A WebSocket text frame.

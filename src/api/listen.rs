@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hyper::{HeaderMap, Method, StatusCode, header};
+use hyper::{HeaderMap, Method, StatusCode, Version, header};
 use warp::reply::Response;
 
 use super::parameters::Parameters;
@@ -11,7 +11,7 @@ use super::{Api, Problem, Request, body, reply};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
 use crate::presence::{Eviction, Place};
-use crate::transport::{Accepted, CloseReason, Handoff, Protocol, Refused, sse, websocket};
+use crate::transport::{Accepted, CloseReason, Framing, Handoff, Protocol, Refused, sse, websocket};
 
 const PARAMETERS: [&str; 6] = ["device", "topic", "after", "types", "envelope", "heartbeat"];
 
@@ -84,8 +84,10 @@ async fn listen_sse(
     if request.method == Method::HEAD {
         return Ok(reply(StatusCode::OK, &sse::HEADERS, ""));
     }
-    let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat };
-    accept(api, request.handoff, protocol, sse::head(&request.cors.lines()), asked).await
+    // Older clients don't know chunks.
+    let framing = if request.version < Version::HTTP_11 { Framing::Plain } else { Framing::Chunked };
+    let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat, framing };
+    accept(api, request.handoff, protocol, sse::head(framing, &request.cors.lines()), asked).await
 }
 
 /// `GET /v1/ws`

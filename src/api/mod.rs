@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::service::Service;
-use hyper::{HeaderMap, Method, StatusCode, header};
+use hyper::{HeaderMap, Method, StatusCode, Version, header};
 use hyper_util::service::TowerToHyperService;
 use warp::Filter;
 use warp::filters::path::FullPath;
@@ -69,6 +69,7 @@ pub struct Api {
 
 /// A request, taken apart.
 struct Request {
+    version: Version,
     method: Method,
     path: String,
     query: String,
@@ -106,14 +107,15 @@ fn routes(
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Version>())
         .and(warp::ext::optional::<Cors>())
         .and(warp::ext::optional::<Handoff>())
         .and(body::stream())
-        .then(move |method, path: FullPath, query, headers, cors: Option<Cors>, handoff, body| {
+        .then(move |method, path: FullPath, query, headers, version: Option<_>, cors: Option<Cors>, handoff, body| {
             let api = api.clone();
             let path = path.as_str().to_owned();
-            let cors = cors.unwrap_or(Cors::NOBODY);
-            async move { answer(&api, Request { method, path, query, headers, cors, handoff, body }).await }
+            let (version, cors) = (version.unwrap_or(Version::HTTP_10), cors.unwrap_or(Cors::NOBODY));
+            async move { answer(&api, Request { version, method, path, query, headers, cors, handoff, body }).await }
         })
         // None of the filters above rejects; were one to, that would be our fault.
         .recover(|rejection| async move {

@@ -11,6 +11,7 @@
 //! - `publisher` sends events when they are due, whatever became of those before.
 //! - `usage` looks at the server's processes.
 
+mod chunks;
 mod clock;
 mod listener;
 mod listeners;

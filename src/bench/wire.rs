@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
+use super::chunks::Chunks;
 use super::{Dialect, Transport};
 
 /// A frame longer than this is none that a bench publishes.
@@ -33,6 +34,8 @@ pub struct Wire {
     transport: Transport,
     /// The answer's head is through.
     answered: bool,
+    /// The body of the answer comes in chunks.
+    chunks: Option<Chunks>,
     /// The listener is accepted: every event from now on is its.
     ready: bool,
     last_id: String,
@@ -58,7 +61,15 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| Patterns {
 
 impl Wire {
     pub fn new(dialect: Dialect, transport: Transport) -> Self {
-        Wire { dialect, transport, answered: false, ready: false, last_id: String::new(), rest: Vec::new() }
+        Wire {
+            dialect,
+            transport,
+            answered: false,
+            chunks: None,
+            ready: false,
+            last_id: String::new(),
+            rest: Vec::new(),
+        }
     }
 
     /// Whether the server has accepted the listener.
@@ -73,6 +84,40 @@ impl Wire {
 
     /// Takes bytes as they came from the socket.
     pub fn feed(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<()> {
+        if self.answered {
+            return self.body(bytes, heard);
+        }
+        self.rest.extend_from_slice(bytes);
+        let Some(end) = memchr::memmem::find(&self.rest, b"\r\n\r\n") else { return self.bounded() };
+        let head = std::mem::take(&mut self.rest);
+        let (head, body) = head.split_at(end + 4);
+        self.head(head)?;
+        self.body(body, heard)
+    }
+
+    fn head(&mut self, head: &[u8]) -> io::Result<()> {
+        if !head.starts_with(b"HTTP/1.1 200") && !head.starts_with(b"HTTP/1.1 101") {
+            let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+            return Err(io::Error::other(String::from_utf8_lossy(line).into_owned()));
+        }
+        let chunked = |line: &[u8]| line.trim_ascii_end().eq_ignore_ascii_case(b"transfer-encoding: chunked");
+        self.chunks = head.split(|byte| *byte == b'\n').any(chunked).then(Chunks::default);
+        self.answered = true;
+        // Nchan says nothing more until there is something to say.
+        self.ready = self.dialect == Dialect::Nchan;
+        Ok(())
+    }
+
+    fn body(&mut self, mut bytes: &[u8], heard: &mut Heard) -> io::Result<()> {
+        let Some(mut chunks) = self.chunks.take() else { return self.content(bytes, heard) };
+        while let Some(piece) = chunks.next(&mut bytes)? {
+            self.content(piece, heard)?;
+        }
+        self.chunks = Some(chunks);
+        Ok(())
+    }
+
+    fn content(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<()> {
         if self.rest.is_empty() {
             let used = self.frames(bytes, heard)?;
             self.rest.extend_from_slice(&bytes[used..]);
@@ -83,6 +128,10 @@ impl Wire {
             rest.drain(..used);
             self.rest = rest;
         }
+        self.bounded()
+    }
+
+    fn bounded(&self) -> io::Result<()> {
         match self.rest.len() {
             0..=MAX_FRAME => Ok(()),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -92,17 +141,6 @@ impl Wire {
     /// Takes whole frames off the front. Returns the bytes they took.
     fn frames(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<usize> {
         let mut used = 0;
-        if !self.answered {
-            let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
-            if !bytes.starts_with(b"HTTP/1.1 200") && !bytes.starts_with(b"HTTP/1.1 101") {
-                let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-                return Err(io::Error::other(String::from_utf8_lossy(line).into_owned()));
-            }
-            self.answered = true;
-            // Nchan says nothing more until there is something to say.
-            self.ready = self.dialect == Dialect::Nchan;
-            used = end + 4;
-        }
         loop {
             let taken = match self.transport {
                 Transport::Sse => self.block(&bytes[used..], heard),
@@ -236,6 +274,16 @@ mod tests {
                       id: 7-1\ndata: {\"due\":13,\"fill\":\"xx\"}\n\nid: 8";
         let (wire, heard) = hear(Dialect::Whimbrel, Transport::Sse, format!("{OK}{blocks}").as_bytes());
         assert_eq!((heard.due_times, wire.last_id(), wire.is_ready()), (vec![12, 13], "7-1", true));
+    }
+
+    #[test]
+    fn chunks_are_counted_as_what_they_hold() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let blocks =
+            ["id: 5-1\nevent: whimbrel:position\ndata: {}\n\n", ":\n", "id: 6-1\ndata: {\"due\":12}\n\n", "id: 8"];
+        let body: String = blocks.iter().map(|block| format!("{:x}\r\n{block}\r\n", block.len())).collect();
+        let (wire, heard) = hear(Dialect::Whimbrel, Transport::Sse, format!("{head}{body}").as_bytes());
+        assert_eq!((heard.due_times, wire.last_id(), wire.is_ready()), (vec![12], "6-1", true));
     }
 
     #[test]

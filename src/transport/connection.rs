@@ -17,8 +17,9 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::connections::retry_ms;
+use super::framing::chunk;
 use super::outbox::{Following, Frame, NEVER, Outbox};
-use super::{CloseReason, Socket, sse, websocket};
+use super::{CloseReason, Framing, Socket, sse, websocket};
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Encoding, Event, EventId, EventType, StreamName};
@@ -40,6 +41,8 @@ pub enum Protocol {
         encoding: Encoding,
         /// Pings are events, not comments.
         heartbeat: bool,
+        /// How the body of the answer is delimited.
+        framing: Framing,
     },
     /// WebSocket.
     WebSocket,
@@ -51,6 +54,14 @@ impl Protocol {
         match self {
             Protocol::Sse { .. } => "sse",
             Protocol::WebSocket => "websocket",
+        }
+    }
+
+    /// How its frames are delimited.
+    const fn framing(self) -> Framing {
+        match self {
+            Protocol::Sse { framing, .. } => framing,
+            Protocol::WebSocket => Framing::Plain,
         }
     }
 }
@@ -155,7 +166,7 @@ impl Connection {
             socket,
             inner: Mutex::new(Inner {
                 id,
-                outbox: Outbox::new(outbox_bytes, following),
+                outbox: Outbox::new(outbox_bytes, following, protocol.framing()),
                 next_slot,
                 phase: Phase::Open,
                 task: None,
@@ -209,12 +220,11 @@ impl Connection {
         }
     }
 
-    /// Queues the first position notice: the connection's cursor and its public id, and whether each stream has all
-    /// that was asked for.
-    pub(super) fn push_first_position(&self, complete: bool) {
+    /// Queues the first block of an event stream. `complete`: each stream has all that was asked for.
+    pub(super) fn push_welcome(&self, retry_ms: u64, complete: bool) {
         let mut inner = self.inner.lock();
-        let notice = position_notice(&inner.outbox, sse::first_position(inner.id, complete).as_bytes());
-        inner.outbox.push(notice);
+        let block = sse::welcome(retry_ms, &inner.outbox.cursor(), inner.id, complete);
+        inner.outbox.push(Frame::Bare(self.protocol.framing().block(block)));
     }
 
     /// The streams that are followed, with their slots and positions.
@@ -254,10 +264,17 @@ impl Connection {
                 return;
             }
             match self.protocol {
-                Protocol::Sse { .. } if reason.is_final() => {
-                    inner.outbox.push(Frame::Stop(sse::close(reason, retry_ms)));
+                Protocol::Sse { framing, .. } => {
+                    let notice = sse::close(reason, retry_ms);
+                    inner.outbox.push(if reason.is_final() {
+                        Frame::Stop(chunk(notice.as_bytes()))
+                    } else {
+                        Frame::Bare(framing.block(notice))
+                    });
+                    if let Some(end) = framing.end() {
+                        inner.outbox.push(Frame::Bare(end));
+                    }
                 }
-                Protocol::Sse { .. } => inner.outbox.push(Frame::Bare(sse::close(reason, retry_ms))),
                 Protocol::WebSocket => {
                     for frame in websocket::close(reason, retry_ms) {
                         inner.outbox.push(Frame::Bare(frame));
@@ -324,9 +341,9 @@ impl Connection {
             self.push_positions(&mut inner.outbox);
         }
         match self.protocol {
-            Protocol::Sse { heartbeat, .. } => {
-                let ping = if heartbeat { sse::HEARTBEAT } else { sse::PING };
-                inner.outbox.push(Frame::Bare(Bytes::from_static(ping)));
+            Protocol::Sse { heartbeat, framing, .. } => {
+                let ping = if heartbeat { &sse::HEARTBEAT } else { &sse::PING };
+                inner.outbox.push(Frame::Bare(framing.shared(ping.clone())));
             }
             Protocol::WebSocket => {
                 inner.unanswered += 1;
@@ -414,25 +431,25 @@ impl Connection {
                 expires_ms: event.expires_ms.unwrap_or(NEVER),
                 body: event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)),
             },
-            (Delivery::Event(event), Protocol::Sse { encoding, .. }) => {
+            (Delivery::Event(event), Protocol::Sse { encoding, framing, .. }) => {
                 let body = event.encoded(encoding, |event| sse::event(stream, event, encoding));
                 let (id, expires_ms) = (event.id, event.expires_ms.unwrap_or(NEVER));
                 if encoding == Encoding::SseShared {
                     Frame::WithCursor { slot, id, expires_ms, body }
                 } else {
-                    Frame::Event { slot, id, expires_ms, body }
+                    Frame::Event { slot, id, expires_ms, body: framing.shared(body) }
                 }
             }
-            (Delivery::Ephemeral(event), Protocol::Sse { encoding, .. }) => {
-                Frame::Bare(event.encoded(encoding, |event| sse::event(stream, event, encoding)))
+            (Delivery::Ephemeral(event), Protocol::Sse { encoding, framing, .. }) => {
+                Frame::Bare(framing.shared(event.encoded(encoding, |event| sse::event(stream, event, encoding))))
             }
             (Delivery::Ephemeral(event), Protocol::WebSocket) => {
                 Frame::Bare(event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)))
             }
-            (Delivery::Gap(gap), Protocol::Sse { .. }) => Frame::Bare(sse::gap(stream, gap)),
+            (Delivery::Gap(gap), Protocol::Sse { framing, .. }) => Frame::Bare(framing.block(sse::gap(stream, gap))),
             (Delivery::Gap(gap), Protocol::WebSocket) => Frame::Bare(websocket::gap(stream, gap)),
             (Delivery::Position(id), Protocol::Sse { .. }) => {
-                Frame::WithCursor { slot, id: *id, expires_ms: NEVER, body: Bytes::from_static(sse::POSITION) }
+                Frame::WithCursor { slot, id: *id, expires_ms: NEVER, body: sse::POSITION.clone() }
             }
             (Delivery::Position(id), Protocol::WebSocket) => {
                 Frame::Event { slot, id: *id, expires_ms: NEVER, body: websocket::position(stream, *id) }
@@ -452,9 +469,9 @@ impl Connection {
     fn push_positions(&self, outbox: &mut Outbox) {
         let silent = outbox.take_silent();
         match self.protocol {
-            Protocol::Sse { .. } if !silent.is_empty() => {
-                let notice = position_notice(outbox, sse::POSITION);
-                outbox.push(notice);
+            Protocol::Sse { framing, .. } if !silent.is_empty() => {
+                let notice = framing.block(sse::position(&outbox.cursor()));
+                outbox.push(Frame::Bare(notice));
             }
             Protocol::Sse { .. } => {}
             Protocol::WebSocket => {
@@ -527,13 +544,6 @@ impl Connection {
             count => Some(self.socket.try_write_vectored(&slices[..count])),
         }
     }
-}
-
-/// A position notice with the connection's cursor.
-fn position_notice(outbox: &Outbox, body: &[u8]) -> Frame {
-    let mut notice = format!("id: {}\n", outbox.cursor()).into_bytes();
-    notice.extend_from_slice(body);
-    Frame::Bare(notice.into())
 }
 
 impl Occupant for Connection {

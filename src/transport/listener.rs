@@ -97,6 +97,8 @@ async fn serve<S, B>(
     let handed = {
         let handoff = handoff.clone();
         service_fn(move |mut request: Request<Incoming>| {
+            let version = request.version();
+            request.extensions_mut().insert(version);
             request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(handoff.clone());
             service.call(request)

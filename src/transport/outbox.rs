@@ -4,11 +4,11 @@
 //! written they are staged: only then is it certain which frames precede them, so only then can the
 //! cursor of a connection with several streams be composed.
 
-use std::fmt::Write as _;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::Framing;
 use super::queue::Queue;
 use crate::dispatch::Slot;
 use crate::model::{Cursor, EventId, StreamName};
@@ -50,10 +50,10 @@ pub enum Frame {
     /// A frame that moves a stream's position and carries its own cursor, if it has one. Once the store's clock
     /// shows `expires_ms`, it moves the position alone.
     Event { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
-    /// The same, but the connection's cursor has to be put in front.
+    /// The same, but the body is a chunk, and the connection's cursor has to be put into it in front.
     WithCursor { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
-    /// The last frame of a client that is not to come back by itself: the connection's cursor with the stop mark
-    /// is put in front.
+    /// The last frame of a client that is not to come back by itself, as a chunk: the connection's cursor with
+    /// the stop mark is put into it in front.
     Stop(Bytes),
     /// Moves the position and writes nothing: an event that the client is not given.
     Silent { slot: Slot, id: EventId },
@@ -81,6 +81,7 @@ pub struct Outbox {
     /// Bytes that wait, staged ones included.
     bytes: usize,
     limit: usize,
+    framing: Framing,
     /// The largest frame that was refused since there was room.
     refused: usize,
     /// Silent frames staged since a cursor was last written.
@@ -89,7 +90,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty outbox that takes frames until `limit` bytes wait.
-    pub fn new(limit: usize, following: Vec<Following>) -> Self {
+    pub fn new(limit: usize, following: Vec<Following>, framing: Framing) -> Self {
         Outbox {
             following,
             waiting: Queue::new(),
@@ -97,6 +98,7 @@ impl Outbox {
             written: 0,
             bytes: 0,
             limit,
+            framing,
             refused: 0,
             silent: 0,
         }
@@ -221,18 +223,9 @@ impl Outbox {
                         self.following.iter_mut().for_each(|following| following.silent = false);
                         self.silent = 0;
                     }
-                    let mut line = String::with_capacity(64);
-                    let _ = writeln!(line, "id: {}", self.cursor());
-                    self.bytes += line.len();
-                    self.staged.push(line.into());
-                    self.staged.push(body);
+                    self.stage_with_line(format!("id: {}\n", self.cursor()), body);
                 }
-                Frame::Stop(body) => {
-                    let line = Bytes::from(format!("id: {}\n", self.cursor().stopped()));
-                    self.bytes += line.len();
-                    self.staged.push(line);
-                    self.staged.push(body);
-                }
+                Frame::Stop(body) => self.stage_with_line(format!("id: {}\n", self.cursor().stopped()), body),
                 Frame::Silent { slot, id } => {
                     self.moved(slot, id, true);
                     self.silent += 1;
@@ -240,6 +233,14 @@ impl Outbox {
             }
         }
         self.waiting.is_empty() && self.silent >= SILENT_RUN
+    }
+
+    fn stage_with_line(&mut self, line: String, body: Bytes) {
+        self.bytes -= body.len();
+        for piece in self.framing.with_line(line, body) {
+            self.bytes += piece.len();
+            self.staged.push(piece);
+        }
     }
 
     /// The frame, or what is left of one that waited for too long.
@@ -300,6 +301,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::framing::chunk;
 
     fn following(names: &[&str]) -> Vec<Following> {
         let stream = |name: &&str| name.parse().unwrap();
@@ -329,7 +331,7 @@ mod tests {
 
     #[test]
     fn an_empty_outbox_takes_one_frame_of_any_size_and_then_no_more() {
-        let mut outbox = Outbox::new(4, following(&["topic:a"]));
+        let mut outbox = Outbox::new(4, following(&["topic:a"]), Framing::Plain);
         assert!(outbox.offer(event(0, 2, "longer than the limit")));
         assert!(!outbox.offer(event(0, 3, "x")));
         assert!(!outbox.has_room());
@@ -340,7 +342,7 @@ mod tests {
 
     #[test]
     fn there_is_room_only_when_what_was_refused_fits() {
-        let mut outbox = Outbox::new(10, following(&["topic:a"]));
+        let mut outbox = Outbox::new(10, following(&["topic:a"]), Framing::Plain);
         assert!(outbox.offer(event(0, 2, "abc")));
         assert!(outbox.has_room());
         assert!(!outbox.offer(event(0, 3, "12345678")));
@@ -357,7 +359,7 @@ mod tests {
     #[test]
     fn partial_writes_lose_and_repeat_nothing() {
         for step in 1..12 {
-            let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+            let mut outbox = Outbox::new(1000, following(&["topic:a"]), Framing::Plain);
             for (ms, body) in [(2, "first."), (3, "second."), (4, "third.")] {
                 outbox.offer(event(0, ms, body));
             }
@@ -368,9 +370,14 @@ mod tests {
 
     #[test]
     fn a_cursor_of_several_streams_names_only_what_goes_out_before_it() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]), Framing::Plain);
         for (slot, ms) in [(0, 5), (1, 7), (0, 9)] {
-            outbox.offer(Frame::WithCursor { slot, id: EventId::new(ms, 0), expires_ms: NEVER, body: "body\n".into() });
+            outbox.offer(Frame::WithCursor {
+                slot,
+                id: EventId::new(ms, 0),
+                expires_ms: NEVER,
+                body: chunk(b"body\n"),
+            });
         }
         let written = write_all(&mut outbox, 7);
         let cursors: Vec<Cursor> =
@@ -383,15 +390,15 @@ mod tests {
 
     #[test]
     fn a_stop_mark_stands_at_what_went_out_before_it() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]), Framing::Plain);
         outbox.offer(event(0, 5, "five\n"));
-        outbox.push(Frame::Stop("event: whimbrel:close\n".into()));
+        outbox.push(Frame::Stop(chunk(b"event: whimbrel:close\n")));
         assert_eq!(write_all(&mut outbox, 7), "five\nid: 5-0.stop\nevent: whimbrel:close\n");
     }
 
     #[test]
     fn a_long_run_of_filtered_events_takes_no_room_and_moves_the_cursor() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]), Framing::Plain);
         for ms in 2..10_000 {
             assert!(outbox.offer(Frame::Silent { slot: 0, id: EventId::new(ms, 0) }));
         }
@@ -403,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_expires_while_it_waits_moves_the_position_alone() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]), Framing::Plain);
         outbox.offer(event(0, 2, "first."));
         outbox.offer(Frame::Event { slot: 0, id: EventId::new(3, 0), expires_ms: 50, body: "late.".into() });
         outbox.offer(Frame::Event { slot: 0, id: EventId::new(4, 0), expires_ms: 51, body: "in time.".into() });
@@ -418,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_frame_tells_its_own_streams_position_and_no_others() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]), Framing::Plain);
         for slot in [0, 1] {
             outbox.offer(Frame::Silent { slot, id: EventId::new(2, 0) });
         }
@@ -426,14 +433,14 @@ mod tests {
         write_all(&mut outbox, 10);
         assert_eq!(outbox.take_silent(), [("topic:b".parse().unwrap(), EventId::new(2, 0))]);
         outbox.offer(Frame::Silent { slot: 1, id: EventId::new(4, 0) });
-        outbox.offer(Frame::WithCursor { slot: 0, id: EventId::new(5, 0), expires_ms: NEVER, body: "a".into() });
+        outbox.offer(Frame::WithCursor { slot: 0, id: EventId::new(5, 0), expires_ms: NEVER, body: chunk(b"a") });
         write_all(&mut outbox, 10);
         assert_eq!(outbox.take_silent(), [], "the cursor told of both");
     }
 
     #[test]
     fn filtered_events_of_streams_in_turn_take_no_room_either() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]), Framing::Plain);
         outbox.offer(event(0, 2, "a client that takes nothing"));
         for ms in 3..10_000 {
             outbox.offer(Frame::Silent { slot: (ms % 2) as Slot, id: EventId::new(ms, 0) });
@@ -443,7 +450,7 @@ mod tests {
 
     #[test]
     fn what_waits_of_a_stream_that_was_left_is_still_written() {
-        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]));
+        let mut outbox = Outbox::new(1000, following(&["topic:a", "topic:b"]), Framing::Plain);
         outbox.offer(event(1, 2, "b"));
         assert!(outbox.unfollow(1).is_some());
         assert!(!outbox.follows(1) && outbox.follows(0));

@@ -1,4 +1,6 @@
 //! Server-Sent Events: how events and notices are written.
+//!
+//! What connections share is a chunk, see [`Framing`]; what is one connection's own is a block, or a line of one.
 
 use std::fmt::Write as _;
 
@@ -7,46 +9,50 @@ use hyper::header::{self, HeaderName};
 use uuid::Uuid;
 
 use super::CloseReason;
-use crate::model::{Encoding, Event, Gap, StreamName};
+use super::framing::{Framing, chunk};
+use crate::model::{Cursor, Encoding, Event, Gap, StreamName};
 
-/// A comment line. It has no empty line after it: some clients would make an empty event of that.
-pub const PING: &[u8] = b":\n";
+/// A comment line, as a chunk. It has no empty line after it: some clients would make an empty event of that.
+pub static PING: Bytes = Bytes::from_static(b"2\r\n:\n\r\n");
 
-/// The ping as an event, for clients that can't see comments.
-pub const HEARTBEAT: &[u8] = b"event: whimbrel:ping\ndata: {}\n\n";
+/// The ping as an event, as a chunk, for clients that can't see comments.
+pub static HEARTBEAT: Bytes = Bytes::from_static(b"1f\r\nevent: whimbrel:ping\ndata: {}\n\n\r\n");
 
-/// A position notice without its id line.
-pub const POSITION: &[u8] = b"event: whimbrel:position\ndata: {}\n\n";
+/// A position notice without its id line, as a chunk.
+pub static POSITION: Bytes = Bytes::from_static(b"23\r\nevent: whimbrel:position\ndata: {}\n\n\r\n");
 
-/// The first position notice without its id line. It names the connection, and says so if the oldest events of a
-/// stream were asked for and are gone.
-pub fn first_position(connection: Uuid, complete: bool) -> String {
+/// The first block: when and where to come back, the public id of the connection, and whether the oldest events of a
+/// stream were asked for and are gone. In one piece, as some clients make an event of a block without data.
+pub fn welcome(retry_ms: u64, cursor: &Cursor, connection: Uuid, complete: bool) -> String {
     let complete = if complete { "" } else { ",\"complete\":false" };
-    format!("event: whimbrel:position\ndata: {{\"connection\":\"{connection}\"{complete}}}\n\n")
+    let data = format!("{{\"connection\":\"{connection}\"{complete}}}");
+    format!("retry: {retry_ms}\nid: {cursor}\nevent: whimbrel:position\ndata: {data}\n\n")
 }
 
-/// The headers of every answer that is an event stream.
+/// A position notice.
+pub fn position(cursor: &Cursor) -> String {
+    format!("id: {cursor}\nevent: whimbrel:position\ndata: {{}}\n\n")
+}
+
+/// The headers of every answer that is an event stream. A proxy that compressed it would hold events back.
 pub const HEADERS: [(HeaderName, &str); 4] = [
     (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-    (header::CACHE_CONTROL, "no-store"),
+    (header::CACHE_CONTROL, "no-store, no-transform"),
     (HeaderName::from_static("x-accel-buffering"), "no"),
     (header::VARY, "Accept"),
 ];
 
-/// The answer's head. The connection speaks for itself from here on, so there is no length and no
-/// keep-alive: the stream ends with the connection.
-pub fn head(extra_headers: &str) -> String {
+/// The answer's head. The connection is a listener's from here on, so it carries no other request.
+pub fn head(framing: Framing, extra_headers: &str) -> String {
     let headers = HEADERS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
-    format!("HTTP/1.1 200 OK\r\n{headers}connection: close\r\n{extra_headers}\r\n")
+    let framing = match framing {
+        Framing::Chunked => "transfer-encoding: chunked\r\n",
+        Framing::Plain => "",
+    };
+    format!("HTTP/1.1 200 OK\r\n{headers}{framing}connection: close\r\n{extra_headers}\r\n")
 }
 
-/// The time after which a client that loses the connection comes back. No empty line follows: it belongs
-/// to the block of the first position, as some clients make an event of a block without data.
-pub fn retry(ms: u64) -> String {
-    format!("retry: {ms}\n")
-}
-
-/// An event in one of the SSE encodings.
+/// An event in one of the SSE encodings, as a chunk.
 pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
     let mut block = Vec::with_capacity(event.data.len() + 160);
     if encoding != Encoding::SseShared && !event.is_ephemeral() {
@@ -71,7 +77,7 @@ pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
         block.push(b'}');
     }
     block.extend_from_slice(b"\n\n");
-    block.into()
+    chunk(&block)
 }
 
 /// JSON may hold line ends in its white space, nowhere else. Each begins a new `data:` line; a CR counts
@@ -86,22 +92,33 @@ fn put_lines(block: &mut Vec<u8>, data: &[u8]) {
 }
 
 /// A gap notice. It has no id line: the cursor moves with what comes after it.
-pub fn gap(stream: &StreamName, gap: &Gap) -> Bytes {
-    format!("event: whimbrel:gap\ndata: {}\n\n", gap.to_json(stream, None)).into()
+pub fn gap(stream: &StreamName, gap: &Gap) -> String {
+    format!("event: whimbrel:gap\ndata: {}\n\n", gap.to_json(stream, None))
 }
 
 /// The notice that the server ends the stream, and when to come back.
-pub fn close(reason: CloseReason, retry_ms: u64) -> Bytes {
+pub fn close(reason: CloseReason, retry_ms: u64) -> String {
     let mut block = format!("retry: {retry_ms}\n");
     let _ =
         write!(block, "event: whimbrel:close\ndata: {{\"reason\":\"{}\",\"retry\":{retry_ms}}}\n\n", reason.as_str());
-    block.into()
+    block
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{EventId, EventType};
+
+    fn inside(chunk: Bytes) -> String {
+        String::from_utf8(Framing::Plain.shared(chunk).into()).unwrap()
+    }
+
+    #[test]
+    fn fixed_frames_are_whole_chunks() {
+        for fixed in [&PING, &HEARTBEAT, &POSITION] {
+            assert_eq!(*fixed, chunk(inside(fixed.clone()).as_bytes()));
+        }
+    }
 
     fn encoded(kind: &str, data: &'static str, encoding: Encoding) -> String {
         let made = Event::new(
@@ -110,7 +127,7 @@ mod tests {
             kind.parse::<EventType>().unwrap(),
             data.into(),
         );
-        String::from_utf8(event(&"topic:news".parse().unwrap(), &made, encoding).to_vec()).unwrap()
+        inside(event(&"topic:news".parse().unwrap(), &made, encoding))
     }
 
     #[test]
@@ -130,8 +147,7 @@ mod tests {
     #[test]
     fn an_event_that_is_not_stored_has_no_id_and_no_time() {
         let made = Event::ephemeral("typing".parse::<EventType>().unwrap(), "5".into());
-        let encoded =
-            |encoding| String::from_utf8(event(&"topic:a".parse().unwrap(), &made, encoding).to_vec()).unwrap();
+        let encoded = |encoding| inside(event(&"topic:a".parse().unwrap(), &made, encoding));
         assert_eq!(encoded(Encoding::Sse), "event: typing\ndata: 5\n\n");
         for encoding in [Encoding::SseEnvelope, Encoding::SseShared] {
             let expected = "event: typing\ndata: {\"stream\":\"topic:a\",\"type\":\"typing\",\"data\":5}\n\n";

@@ -20,7 +20,7 @@ use super::connections::retry_ms;
 use super::handoff::Accepted;
 use super::listener::Context;
 use super::websocket::{self, Codec, Incoming};
-use super::{CloseReason, Connection, Permit, Protocol, Socket, sse};
+use super::{CloseReason, Connection, Permit, Protocol, Socket};
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
 use crate::model::StreamName;
@@ -105,10 +105,7 @@ fn publisher(connection: &Connection) -> Option<&StreamName> {
 /// The first frames: when to come back, and the positions to come back at.
 fn greet(connection: &Connection, context: &Context, complete: bool) {
     match connection.protocol() {
-        Protocol::Sse { .. } => {
-            connection.push(sse::retry(retry_ms()));
-            connection.push_first_position(complete);
-        }
+        Protocol::Sse { .. } => connection.push_welcome(retry_ms(), complete),
         Protocol::WebSocket => connection.push(websocket::text(operations::ready(connection, &context.hub, complete))),
     }
 }

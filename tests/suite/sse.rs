@@ -1,14 +1,125 @@
 //! What is SSE's own: envelopes, signs of life, one stream's own address.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, BufReader};
+use tokio::net::TcpStream;
 
+use crate::support::chunks::Chunks;
 use crate::support::client::{Client, Event, Said, Transport, Wanted};
 use crate::support::http::{Answer, Http};
+use crate::support::in_time;
 use crate::support::node::Node;
+use crate::support::producers::python;
 use crate::support::world::World;
 
 fn wanted(streams: &[&str]) -> Wanted {
     World::embedded(Transport::Sse).wanted(streams)
+}
+
+/// The text of an event stream.
+struct Text(Chunks<BufReader<TcpStream>>);
+
+impl Text {
+    fn of(http: Http) -> Self {
+        Text(Chunks::of(http.socket))
+    }
+
+    /// Reads on until the text ends so.
+    async fn until(&mut self, end: &str) -> String {
+        let mut text = String::new();
+        while !text.ends_with(end) {
+            let line = in_time(end, self.0.line()).await.unwrap().unwrap_or_else(|| panic!("it ends after {text}"));
+            text += &String::from_utf8(line).unwrap();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Reads from a socket until the bytes end so.
+async fn bytes_until(http: &mut Http, end: &str) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end.as_bytes()) {
+        assert!(in_time(end, http.socket.read_buf(&mut bytes)).await.unwrap() > 0, "{bytes:?}");
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn each_block_is_a_chunk_of_its_own() {
+    let node = Node::start(&[]);
+    for (query, several) in [("topic=news", false), ("topic=news&envelope=1", false), ("topic=news&topic=b", true)] {
+        let mut http = Http::connect(node.address()).await;
+        http.request("GET", &format!("/v1/sse?{query}"), &[], b"").await;
+        let head = http.head().await;
+        assert_eq!(head.header("transfer-encoding"), Some("chunked"));
+        bytes_until(&mut http, "\"}\n\n\r\n").await;
+        node.publish("topic:news", "{\"a\":1}").await;
+        let chunk = bytes_until(&mut http, "\n\n\r\n").await;
+        let (size, block) = chunk.split_once("\r\n").unwrap();
+        let block = block.strip_suffix("\r\n").unwrap();
+        assert_eq!(usize::from_str_radix(size, 16), Ok(block.len()), "{chunk:?}");
+        // With its position, which is another for each connection of several streams.
+        assert!(block.starts_with(if several { "id: c1." } else { "id: " }), "{chunk:?}");
+        assert!(block.contains("\ndata: ") && block.ends_with("\n\n"), "{chunk:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_in_blocks_is_given_each_event_at_once() {
+    let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "0")]);
+    let mut client = python("tests/tools/read_in_blocks.py", &[&format!("{}/v1/sse?topic=news", node.url())]);
+    let mut printed = client.lines();
+    let mut next = async || in_time("a line of the client", printed.next_line()).await.unwrap().unwrap();
+    assert!(next().await.starts_with("{\"connection\":"));
+    for n in 0..5 {
+        node.publish("topic:news", &n.to_string()).await;
+        // Nothing follows it that could push it out.
+        assert_eq!(next().await, n.to_string());
+    }
+    node.signal(crate::support::Signal::TERM);
+    assert!(next().await.contains("\"reason\":\"drain\""));
+    assert_eq!(next().await, "the end", "to the client it is an orderly one");
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_has_no_last_chunk() {
+    let node = Node::start(&[]);
+    let mut client = wanted(&["topic:news"]).connect(&node).await;
+    node.publish("topic:news", "1").await;
+    client.event().await;
+    node.kill();
+    assert_eq!(client.next().await, Said::Broken);
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_blocks_without_chunks_until_the_connection_ends() {
+    let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "0")]);
+    let mut clients = Vec::new();
+    for query in ["topic=news", "topic=news&heartbeat=1&envelope=1", "topic=news&topic=b"] {
+        let mut http = Http::connect(node.address()).await;
+        http.send(format!("GET /v1/sse?{query} HTTP/1.0\r\nHost: {}\r\n\r\n", node.address())).await;
+        let head = http.head().await;
+        assert_eq!((head.status, head.header("transfer-encoding"), head.header("content-length")), (200, None, None));
+        let first = bytes_until(&mut http, "\"}\n\n").await;
+        assert!(first.starts_with("retry: ") && !first.contains('\r'), "{first:?}");
+        clients.push(http);
+    }
+    // One who speaks 1.1 shares the bytes.
+    let mut modern = wanted(&["topic:news"]).connect(&node).await;
+    let ids = [node.publish("topic:news", "1").await, node.publish("topic:news", "2").await];
+    assert_eq!(modern.data(2).await, ["1", "2"]);
+    let bare = bytes_until(&mut clients[0], "data: 2\n\n").await;
+    assert_eq!(bare, format!("id: {}\ndata: 1\n\nid: {}\ndata: 2\n\n", ids[0], ids[1]));
+    node.signal(crate::support::Signal::TERM);
+    for mut http in clients {
+        let rest = String::from_utf8(http.rest().await).unwrap();
+        assert!(
+            !rest.contains('\r') && rest.contains("event: whimbrel:close\n") && rest.ends_with("}\n\n"),
+            "{rest:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -32,17 +143,11 @@ async fn the_first_block_says_when_and_where_to_come_back() {
     let mut http = Http::connect(node.address()).await;
     http.request("GET", "/v1/sse?topic=news", &[], b"").await;
     assert_eq!(http.head().await.status, 200);
-    let mut lines = Vec::new();
-    while lines.last() != Some(&String::new()) {
-        let mut line = String::new();
-        crate::support::in_time("a line", tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut line))
-            .await
-            .unwrap();
-        lines.push(line.strip_suffix('\n').unwrap().to_owned());
-    }
+    let text = Text::of(http).until("\n\n").await;
+    let lines: Vec<_> = text.split('\n').collect();
     let retry: u64 = lines[0].strip_prefix("retry: ").unwrap().parse().unwrap();
     assert!((1..60_000).contains(&retry));
-    assert_eq!(lines[1..3], [format!("id: {id}"), "event: whimbrel:position".into()]);
+    assert_eq!(lines[1..3], [&format!("id: {id}"), "event: whimbrel:position"]);
     let position: serde_json::Value = serde_json::from_str(lines[3].strip_prefix("data: ").unwrap()).unwrap();
     let connection = position["connection"].as_str().unwrap();
     assert!(uuid::Uuid::parse_str(connection).is_ok(), "{position}");
@@ -62,11 +167,7 @@ async fn an_idle_connection_gets_a_sign_of_life() {
     let mut http = Http::connect(node.address()).await;
     http.request("GET", "/v1/sse?topic=news&heartbeat=1", &[], b"").await;
     http.head().await;
-    let mut text = String::new();
-    while !text.contains("\n\nevent: whimbrel:ping\ndata: {}\n\n") {
-        let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
-        crate::support::in_time("a heartbeat", read).await.unwrap();
-    }
+    let text = Text::of(http).until("\n\nevent: whimbrel:ping\ndata: {}\n\n").await;
     assert!(!text.contains("\n:"), "a heartbeat is no comment: {text:?}");
 }
 
@@ -80,11 +181,7 @@ async fn a_streams_own_address_is_a_live_stream_for_who_accepts_one() {
         http.request("GET", path, &[("Accept", accept)], b"").await;
         let head = http.head().await;
         assert!(head.header("content-type").unwrap().starts_with("text/event-stream"), "{head:?}");
-        let mut text = String::new();
-        while !text.ends_with(&format!("\nid: {id}\ndata: 1\n\n")) {
-            let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
-            crate::support::in_time("the event", read).await.unwrap();
-        }
+        Text::of(http).until(&format!("\nid: {id}\ndata: 1\n\n")).await;
     }
     let history = node.call("GET", "/v1/devices/a:b/events", &[("Accept", "*/*")], "").await;
     assert_eq!(history.header("content-type"), Some("application/json"));
@@ -94,7 +191,8 @@ async fn a_streams_own_address_is_a_live_stream_for_who_accepts_one() {
 /// The headers that keep caches and proxies from holding a stream back.
 #[track_caller]
 fn is_no_stream_to_keep(answer: &Answer) {
-    for (name, value) in [("cache-control", "no-store"), ("x-accel-buffering", "no"), ("vary", "Accept")] {
+    for (name, value) in [("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no"), ("vary", "Accept")]
+    {
         assert_eq!(answer.header(name), Some(value), "{name}: {answer:?}");
     }
 }
@@ -168,11 +266,7 @@ async fn a_request_sent_along_with_an_earlier_one_is_listened_to_as_well() {
     http.send(format!("{publish}{listen}")).await;
     let id = http.answer("POST").await.id();
     assert_eq!(http.head().await.status, 200);
-    let mut text = String::new();
-    while !text.ends_with(&format!("id: {id}\ndata: 7\n\n")) {
-        let read = tokio::io::AsyncBufReadExt::read_line(&mut http.socket, &mut text);
-        crate::support::in_time("the event", read).await.unwrap();
-    }
+    Text::of(http).until(&format!("id: {id}\ndata: 7\n\n")).await;
 }
 
 /// What a client gets that asks in a body.

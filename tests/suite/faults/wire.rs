@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use whimbrel::history::Place;
 use whimbrel::model::{EventId, GapReason, StreamName};
 
+use crate::support::chunks::Chunks;
 use crate::support::client::Transport;
 
 /// What a client is told.
@@ -29,7 +30,7 @@ pub enum Told {
 
 /// A connection.
 pub enum Wire {
-    Sse { socket: BufReader<TcpStream>, streams: Vec<StreamName> },
+    Sse { body: Chunks<BufReader<TcpStream>>, streams: Vec<StreamName> },
     WebSocket(Box<WebSocketStream<TcpStream>>),
 }
 
@@ -70,7 +71,7 @@ impl Wire {
                     return Err(broken(status));
                 }
                 while !line(&mut socket).await?.trim_end().is_empty() {}
-                Ok(Wire::Sse { socket, streams: streams.to_vec() })
+                Ok(Wire::Sse { body: Chunks::of(socket), streams: streams.to_vec() })
             }
             Transport::WebSocket => {
                 let url = format!("ws://{node}/v1/ws?{}", query.join("&"));
@@ -83,7 +84,7 @@ impl Wire {
     /// What comes next; an error is the end.
     pub async fn next(&mut self) -> io::Result<Told> {
         match self {
-            Wire::Sse { socket, streams } => sse(socket, streams).await,
+            Wire::Sse { body, streams } => sse(body, streams).await,
             Wire::WebSocket(socket) => websocket(socket).await,
         }
     }
@@ -120,11 +121,11 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> io::Result<T> {
     serde_json::from_str(text).map_err(|error| broken(format!("{error}: {text}")))
 }
 
-async fn sse(socket: &mut BufReader<TcpStream>, streams: &[StreamName]) -> io::Result<Told> {
+async fn sse(body: &mut Chunks<BufReader<TcpStream>>, streams: &[StreamName]) -> io::Result<Told> {
     let (mut id, mut kind, mut data) = (None, String::new(), Vec::new());
     loop {
-        let line = line(socket).await?;
-        let line = line.trim_end_matches('\n');
+        let line = body.line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let line = String::from_utf8(line).map_err(broken)?;
         match line.split_once(": ") {
             Some(("id", value)) => id = Some(value.to_owned()),
             Some(("event", value)) => value.clone_into(&mut kind),

@@ -238,7 +238,10 @@ impl Client {
     async fn read(&mut self) -> Said {
         let said = match &mut self.wire {
             Wire::Sse(blocks) => match blocks.next().await {
-                None => Said::Broken,
+                None => {
+                    assert!(!blocks.ended, "the server says why it ends the stream");
+                    Said::Broken
+                }
                 Some(block) => {
                     if let Some(id) = &block.id {
                         self.cursor = Some(Cursor::Opaque(id.clone()));
@@ -263,7 +266,7 @@ impl Client {
                         "whimbrel:close" => {
                             let close: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
                             self.retry_ms = Some(close["retry"].as_u64().unwrap());
-                            assert!(blocks.next().await.is_none(), "the stream ends after it was said");
+                            assert!(blocks.next().await.is_none() && blocks.ended, "the stream ends after it was said");
                             Said::Close { reason: close["reason"].as_str().unwrap().to_owned(), code: None }
                         }
                         kind if block.id.is_none() => sse_ephemeral(self.only.as_deref(), kind, &block.data.unwrap()),

@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub mod chunks;
 pub mod client;
 pub mod command;
 pub mod http;

@@ -1,14 +1,20 @@
 //! An event stream as it is on the wire, taken strictly.
 
-use tokio::io::AsyncBufReadExt as _;
+use std::io;
 
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+
+use super::chunks::Chunks;
 use super::http::{Answer, Http};
 
 /// The stream of one answer.
 pub struct Blocks {
-    http: Http,
+    body: Chunks<BufReader<TcpStream>>,
     /// The last `retry:`.
     pub retry: Option<u64>,
+    /// It ended in good order, not because the connection broke.
+    pub ended: bool,
 }
 
 /// What stands between two empty lines. A comment is a block of nothing.
@@ -36,11 +42,11 @@ impl Blocks {
             return Err(answer);
         }
         assert!(answer.header("content-type").unwrap().starts_with("text/event-stream"), "{answer:?}");
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("cache-control"), Some("no-store, no-transform"));
         assert_eq!(answer.header("x-accel-buffering"), Some("no"));
         assert!(answer.header("vary").unwrap().eq_ignore_ascii_case("accept"), "{answer:?}");
-        assert_eq!((answer.header("transfer-encoding"), answer.header("content-length")), (None, None));
-        Ok(Blocks { http, retry: None })
+        assert_eq!((answer.header("transfer-encoding"), answer.header("content-length")), (Some("chunked"), None));
+        Ok(Blocks { body: Chunks::of(http.socket), retry: None, ended: false })
     }
 
     /// The next block or comment; `None` at the end. The end may cut a block, as when a node is killed.
@@ -48,19 +54,28 @@ impl Blocks {
         let mut block = Block::default();
         let mut begun = false;
         loop {
-            let mut line = Vec::new();
-            if self.http.socket.read_until(b'\n', &mut line).await.is_err() || line.pop() != Some(b'\n') {
-                return None;
-            }
+            let line = match self.body.line().await {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    assert!(!begun, "an orderly end within a block: {block:?}");
+                    self.ended = true;
+                    return None;
+                }
+                Err(error) => {
+                    assert_ne!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+                    return None;
+                }
+            };
             let line = String::from_utf8(line).expect("an event stream is UTF-8");
             assert!(!line.contains('\r'), "lines end with a line feed alone: {line:?}");
             let (field, value) = match line.as_str() {
                 "" => {
                     assert!(block.data.is_some(), "a block without data: {block:?}");
+                    assert!(!self.body.is_within(), "more in the chunk of {block:?}");
                     return Some(block);
                 }
                 ":" => {
-                    assert!(!begun, "a comment within a block: {block:?}");
+                    assert!(!begun && !self.body.is_within(), "a comment within a block: {block:?}");
                     return Some(block);
                 }
                 line => line.split_once(": ").unwrap_or_else(|| match line {
