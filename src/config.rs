@@ -21,6 +21,7 @@ use crate::access::origins::Origins;
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
+use crate::store::redis::ServerConfig;
 use crate::transport::{Endpoint, Reach};
 use crate::webhook::{SigningKeys, Target};
 
@@ -98,12 +99,20 @@ settings! {
     /// needs WHIMBREL_INSECURE=true; who may open a Unix socket is up to its directory.
     listen: Vec<Endpoint> = "127.0.0.1:8080", "PLACES", value::endpoints;
     /// The Redis (7.0 or newer) or Valkey that all nodes share: redis://, rediss:// (TLS),
-    /// unix:// or redis+unix://. Without one this is a single node that keeps events in its
-    /// own memory.
+    /// unix:// or redis+unix://; or the master of this name that Sentinels know:
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER, or rediss+sentinel:// (TLS). Without one
+    /// this is a single node that keeps events in its own memory.
     redis_url: Option<RedisUrl> = "", "URL", value::optional(value::redis_url);
     /// A file that holds the Redis URL, so that its password stands neither in the
     /// environment nor on the command line.
     redis_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The user at Sentinels, if they have users of their own. The login in the URL is for the
+    /// servers behind them.
+    sentinel_user: Option<String> = "", "NAME", value::optional(value::from_str);
+    /// The password at Sentinels, if they ask for one.
+    sentinel_password: Option<Secret> = "", "SECRET", value::optional(value::secret(1));
+    /// A file that holds the password at Sentinels.
+    sentinel_password_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// The region that this node calls home. With several regions, one of WHIMBREL_REGIONS.
     region: String = "local", "NAME", value::region;
     /// All regions with their Redis: 'eu=redis://… us=redis://…', the same on all nodes. Each
@@ -262,11 +271,26 @@ impl Settings {
         Duration::from_secs(self.drain_seconds)
     }
 
+    /// How the Redis of a URL is reached.
+    pub fn server(&self, url: &RedisUrl) -> ServerConfig {
+        ServerConfig {
+            url: url.clone(),
+            sentinel_user: self.sentinel_user.clone(),
+            sentinel_password: self.sentinel_password.clone(),
+        }
+    }
+
     /// What can only be judged with several settings in view.
     fn settle(mut self) -> Result<Self, SettingError> {
         from_file("redis_url", &self.redis_url_file, &mut self.redis_url, value::redis_url)?;
         from_file("regions", &self.regions_file, &mut self.regions, value::regions)?;
         from_file("directory_url", &self.directory_url_file, &mut self.directory_url, value::redis_url)?;
+        let password = value::secret(1);
+        from_file("sentinel_password", &self.sentinel_password_file, &mut self.sentinel_password, password)?;
+        if self.sentinel_user.is_some() && self.sentinel_password.is_none() {
+            let reason = "needs a password: WHIMBREL_SENTINEL_PASSWORD or WHIMBREL_SENTINEL_PASSWORD_FILE";
+            return Err(SettingError::new("sentinel_user", reason.into()));
+        }
         self.settle_regions()?;
         if self.ingress == Some(true) && self.redis_url.is_none() {
             let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";

@@ -59,7 +59,7 @@ async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
     findings.extend(warnings.into_iter().map(Finding::warning));
     match &settings.redis_url {
         None => findings.push(Finding::ok("no Redis is set: a single node that keeps its events in memory")),
-        Some(url) => match redis::inspect(url.expose()).await {
+        Some(url) => match redis::inspect(&settings.server(url)).await {
             Ok(inspection) => findings.extend(judge(&inspection)),
             Err(reason) => findings.push(Finding::error(format!("{url}: {reason}"))),
         },

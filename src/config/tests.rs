@@ -191,7 +191,7 @@ fn webhooks_need_an_address_and_a_secret_and_show_neither() {
     assert!(refusal(&[], &[secret]).starts_with("WHIMBREL_WEBHOOK_SECRET (--webhook-secret): nothing is signed"));
     let settings = accepted(&[], &[url, secret]);
     let shown = format!("{settings:?}");
-    assert!(!shown.contains("T0K3N") && !shown.contains("pass") && !shown.contains("MfKQ9r8"), "{shown}");
+    assert!(!shown.contains("T0K3N") && !shown.contains("me:pass") && !shown.contains("MfKQ9r8"), "{shown}");
     assert_eq!(settings.webhook_timeout(), Duration::from_secs(20));
 
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -214,10 +214,24 @@ fn webhooks_need_an_address_and_a_secret_and_show_neither() {
 
 #[test]
 fn kinds_of_redis_that_this_version_cannot_use_are_refused_by_name() {
-    for scheme in ["redis+sentinel", "redis+cluster"] {
+    for scheme in ["redis+cluster", "rediss+cluster"] {
         let line = refusal(&["--redis-url", &format!("{scheme}://host")], &[]);
         assert!(line.contains(&format!("{scheme}:// is not supported by this version")), "{line}");
     }
+}
+
+#[test]
+fn sentinels_are_named_before_their_master_and_may_have_a_login_of_their_own() {
+    let url = "redis+sentinel://app:s3cret@s1:26379,s2,s3/main";
+    let settings = accepted(&["--redis-url", url, "--sentinel-user=reader", "--sentinel-password=hidden"], &[]);
+    let server = settings.server(settings.redis_url.as_ref().unwrap());
+    assert_eq!((server.url.expose(), server.sentinel_user.as_deref()), (url, Some("reader")));
+    assert_eq!(server.sentinel_password.unwrap().expose(), "hidden");
+    assert_eq!(server.url.to_string(), "redis+sentinel://***@s1:26379,s2,s3/main");
+    assert!(refusal(&["--redis-url", "redis+sentinel://s1,s2"], &[]).contains("names no master; a URL with Sentinels"));
+    assert!(refusal(&["--redis-url", url, "--sentinel-user=reader"], &[]).contains("needs a password"));
+    let regions = ["--region=eu", "--regions", &format!("eu={url} us=redis://us"), "--directory-url", url];
+    assert_eq!(accepted(&regions, &[]).regions.unwrap().of("eu").map(|url| url.expose()), Some(url));
 }
 
 #[test]

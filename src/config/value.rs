@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use redis::IntoConnectionInfo as _;
-
 use crate::directory::RegionRules;
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
+use crate::store::redis::check_url;
 use crate::transport::Endpoint;
 
 /// Ten years. More is a mistake, and sums with the clock could overflow.
@@ -28,6 +27,15 @@ impl RedisUrl {
     /// The whole URL, password included: for connecting, never for a log.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = String;
+
+    /// No refusal repeats it, since it may hold a password.
+    fn from_str(text: &str) -> Result<Self, String> {
+        redis_url(text)
     }
 }
 
@@ -140,17 +148,7 @@ pub fn region_rules(text: &str) -> Result<RegionRules, String> {
 
 /// Reads a Redis URL. No refusal repeats it, since it may hold a password.
 pub fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    match text.split_once("://").map(|(scheme, _)| scheme) {
-        Some("redis" | "rediss" | "unix" | "redis+unix") => {}
-        Some(scheme @ ("redis+sentinel" | "redis+cluster")) => {
-            return Err(format!("{scheme}:// is not supported by this version yet"));
-        }
-        _ => return Err("is not a URL that begins with redis://, rediss://, unix:// or redis+unix://".into()),
-    }
-    match text.into_connection_info() {
-        Ok(_) => Ok(RedisUrl(text.to_owned())),
-        Err(e) => Err(format!("is not a Redis URL such as redis://:PASSWORD@HOST:6379/0 ({})", e.category())),
-    }
+    check_url(text).map(|()| RedisUrl(text.to_owned()))
 }
 
 /// Places to listen at, at least one.

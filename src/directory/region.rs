@@ -8,10 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::config::RedisUrl;
 use crate::health::Health;
 use crate::model::{Event, Page};
-use crate::store::redis::RedisStore;
+use crate::store::redis::{RedisStore, ServerConfig};
 use crate::store::{Leases as _, NodeId, RetentionRules, StoreClock, StoreError};
 
 /// How long the first use of a region waits for its store, and the first attach for the membership there.
@@ -36,7 +35,7 @@ pub struct Opening {
 /// A region.
 pub struct Region {
     name: Arc<str>,
-    url: RedisUrl,
+    server: ServerConfig,
     opening: Opening,
     store: ArcSwapOption<RedisStore>,
     /// Why it can't be used, once an attempt to open it was made; and nothing again when it can.
@@ -71,11 +70,11 @@ pub struct RegionReport {
 }
 
 impl Region {
-    pub(super) fn new(name: &str, url: RedisUrl, node: NodeId, opening: Opening) -> Arc<Self> {
+    pub(super) fn new(name: &str, server: ServerConfig, node: NodeId, opening: Opening) -> Arc<Self> {
         Arc::new(Region {
             name: name.into(),
-            health: Arc::new(Health::new(url.to_string())),
-            url,
+            health: Arc::new(Health::new(server.to_string())),
+            server,
             opening,
             store: ArcSwapOption::empty(),
             refusal: watch::Sender::new(None),
@@ -206,14 +205,14 @@ impl Region {
 
     async fn try_open(&self) -> Result<RedisStore, String> {
         let Opening { prefix, rules, position_time, directory } = &self.opening;
-        let store = RedisStore::connect(self.url.expose(), prefix, rules.clone(), *position_time)
+        let store = RedisStore::connect(&self.server, prefix, rules.clone(), *position_time)
             .await
             .map_err(|error| error.to_string())?;
         let store = store.of_region(&self.name);
         let (name, known) = store.identify(&self.name, directory).await.map_err(|error| error.to_string())?;
         // A mix-up of addresses, or of directories, would give one stream two homes.
         if name != *self.name {
-            return Err(format!("the server at {} is region '{name}', not '{}'", self.url, self.name));
+            return Err(format!("the server at {} is region '{name}', not '{}'", self.server, self.name));
         }
         if known != *directory {
             return Err(format!(
@@ -246,7 +245,7 @@ impl Region {
         let store = self.store.load_full();
         RegionReport {
             name: self.name.clone(),
-            store: self.url.to_string(),
+            store: self.server.to_string(),
             open: store.is_some(),
             member: *self.member.borrow(),
             error: health.store_error,

@@ -13,11 +13,10 @@ use super::region::{Opening, Region};
 use super::replica::{Home, MAX_REGIONS, Replica};
 use super::rules::RegionRules;
 use crate::backoff::Backoff;
-use crate::config::RedisUrl;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::model::{Event, Page, StreamName};
-use crate::store::redis::{Assignment, ConnectError, Plan, RedisDirectory, RedisStore};
+use crate::store::redis::{Assignment, ConnectError, Plan, RedisDirectory, RedisStore, ServerConfig};
 use crate::store::{NodeId, RetentionRules, Store, StoreClock, StoreError};
 
 /// How long a call looks for the home of its stream before it gives up.
@@ -29,9 +28,9 @@ pub struct RegionsSettings {
     /// The region that this node calls home.
     pub home: String,
     /// All regions, with where their stores are.
-    pub all: Vec<(String, RedisUrl)>,
+    pub all: Vec<(String, ServerConfig)>,
     /// Where the directory is.
-    pub directory: RedisUrl,
+    pub directory: ServerConfig,
     /// Where streams begin that nobody assigned.
     pub rules: RegionRules,
     /// When devices are moved to where they connect, if ever.
@@ -119,7 +118,7 @@ impl Regions {
             tokio::time::sleep(wait).await;
         };
         let (directory, id) = loop {
-            let directory = match RedisDirectory::connect(settings.directory.expose(), &settings.prefix).await {
+            let directory = match RedisDirectory::connect(&settings.directory, &settings.prefix).await {
                 Ok(directory) => directory,
                 Err(ConnectError::Unreachable(error)) => {
                     wait(&error).await;
@@ -138,7 +137,7 @@ impl Regions {
             position_time: settings.position_time,
             directory: id,
         };
-        let open = |(name, url): (String, RedisUrl)| Region::new(&name, url, node.clone(), opening.clone());
+        let open = |(name, server): (String, ServerConfig)| Region::new(&name, server, node.clone(), opening.clone());
         let configured: Vec<_> = settings.all.into_iter().map(open).collect();
         let home = configured.iter().position(|region| **region.name() == *settings.home).unwrap_or_default();
         let regions = Regions {

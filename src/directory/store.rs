@@ -364,6 +364,10 @@ impl Channels for RegionalStore {
         self.own.beat(node).await
     }
 
+    async fn lanes_open(&self) -> Result<(), StoreError> {
+        self.own.lanes_open().await
+    }
+
     async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
         self.own.signal(node, control).await
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::scope::Scope;
 use crate::backoff::Backoff;
 use crate::dispatch::Flush;
-use crate::health::Health;
+use crate::health::{Health, StorePart};
 use crate::log_limit::LogLimit;
 use crate::presence::{ControlChannel, Presence};
 use crate::store::{ChannelMessage, Control, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
@@ -32,6 +32,10 @@ const MAX_AHEAD_MS: u64 = 86_400_000;
 
 /// Messages that name events further ahead.
 static AHEAD: LogLimit = LogLimit::new();
+
+/// When the channel is back, lanes may take so much longer, and are looked at so often.
+const LANES_WAIT: Duration = Duration::from_secs(1);
+const LANES_LOOK: Duration = Duration::from_millis(20);
 
 /// Longest wait for the routes of a node that stops; they lapse by themselves.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
@@ -121,18 +125,44 @@ impl Membership {
         self.scope.claim_all(&self.presence);
     }
 
-    /// Renews the lease and sends beats until the lease is gone.
+    /// Renews the lease and sends beats until the lease is gone. Nothing else may keep it from that.
     async fn keep_lease(self, node: NodeId) {
-        let mut renewals = tokio::time::interval(self.lease / 3);
-        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut backoff = backoff();
         loop {
-            renewals.tick().await;
-            match self.renew(&node).await {
-                Ok(true) => {}
+            let sound = match self.renew(&node).await {
+                Ok(true) => self.look_at_lanes().await,
                 Ok(false) => return,
-                Err(error) => self.health.store_is_down(&error.to_string()),
+                Err(error) => {
+                    self.health.store_is_down(&error.to_string());
+                    false
+                }
+            };
+            let wait = if sound { self.lease / 3 } else { backoff.next_wait().min(self.lease / 3) };
+            if sound {
+                backoff.reset();
             }
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Whether all streams can be worked with, which only health depends on.
+    async fn look_at_lanes(&self) -> bool {
+        let open = self.store.lanes_open().await;
+        match &open {
+            Ok(()) => self.health.is_up(StorePart::Lanes),
+            Err(error) => self.health.is_down(StorePart::Lanes, &error.to_string()),
+        }
+        open.is_ok()
+    }
+
+    /// Waits a moment for the lanes, over which streams are synced.
+    async fn wait_for_lanes(&self) {
+        let open = async {
+            while self.store.lanes_open().await.is_err() {
+                tokio::time::sleep(LANES_LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(LANES_WAIT, open).await;
     }
 
     /// False when the lease is gone.
@@ -180,6 +210,7 @@ impl Joined {
         loop {
             match self.listen(lease).await {
                 Interruption::Channel => {
+                    self.membership.health.is_down(StorePart::Channel, "the node's channel is interrupted");
                     self.membership.scope.registry().metrics().channel_interruptions.inc();
                     tracing::warn!(node = %self.node, "the channel was interrupted; subscribing again");
                 }
@@ -209,6 +240,7 @@ impl Joined {
                 Ok((_, false)) => return Some(Interruption::Lease),
                 Ok((subscription, true)) => {
                     self.subscription = subscription;
+                    self.membership.wait_for_lanes().await;
                     self.membership.assert_all();
                     return None;
                 }
@@ -238,6 +270,7 @@ impl Joined {
             };
             let Some(batch) = batch else { return Interruption::Channel };
             if self.dispatch(batch, &mut flush) {
+                self.membership.health.is_up(StorePart::Channel);
                 deaf_at = Instant::now() + deaf_after;
             }
             if lease.is_finished() {

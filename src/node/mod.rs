@@ -228,12 +228,12 @@ async fn open_store(
     };
     if let Some(urls) = &settings.regions {
         let of = |(name, given): &(String, RedisUrl)| {
-            (name.clone(), if *name == settings.region { url.clone() } else { given.clone() })
+            (name.clone(), settings.server(if *name == settings.region { url } else { given }))
         };
         let regions = RegionsSettings {
             home: settings.region.clone(),
             all: urls.iter().map(of).collect(),
-            directory: settings.directory_url.clone().unwrap_or_else(|| url.clone()),
+            directory: settings.server(settings.directory_url.as_ref().unwrap_or(url)),
             rules: settings.region_rules.clone(),
             follow: settings.region_follow,
             prefix: settings.prefix.clone(),
@@ -244,9 +244,10 @@ async fn open_store(
         let store = Arc::new(RegionalStore::open(regions.clone(), health).await);
         return Ok(Opened { store, regions: Some((regions, position)) });
     }
+    let server = settings.server(url);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        match RedisStore::connect(url.expose(), &settings.prefix, rules.clone(), position_time).await {
+        match RedisStore::connect(&server, &settings.prefix, rules.clone(), position_time).await {
             Ok(store) => {
                 let store = match links {
                     Some(linking) => store.with_direct_path(linking.links.clone()),

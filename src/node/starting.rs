@@ -37,6 +37,8 @@ pub async fn meanwhile<T>(
 ) -> Option<T> {
     let mut connections = JoinSet::new();
     let done = tokio::select! {
+        // What was done is done, though a signal came in the same moment.
+        biased;
         done = work => Some(done),
         never = answer(endpoints, health, node, metrics, gate, &mut connections) => match never {},
         _ = signals.next() => {

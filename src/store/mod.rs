@@ -237,9 +237,14 @@ pub trait Channels: Send + Sync {
     /// Tells one node over its channel an event that is stored already, if the node has a route.
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError>;
 
-    /// Sends a beat to the channel of `node`. Fails also while any other part of the store can't be used, so
-    /// that its success says that the store is back as a whole.
+    /// Sends a beat to the channel of `node`.
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError>;
+
+    /// Fails while streams can't be worked with although leases and channels can: some of the connections for them
+    /// may be missing.
+    async fn lanes_open(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Says something to a node, over its channel: it arrives at most once.
     async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError>;

@@ -14,7 +14,7 @@ use whimbrel::store::{
     Store, StoreError, Subscription,
 };
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, config};
 use crate::support::{eventually, in_time};
 
 const POSITION_TIME: Duration = Duration::from_secs(3600);
@@ -38,7 +38,7 @@ async fn redis(rules: &str) -> Rig<impl Store> {
 }
 
 pub async fn connect(server: &RedisServer, rules: RetentionRules) -> RedisStore {
-    RedisStore::connect(&server.url(), "whimbrel", rules, POSITION_TIME).await.unwrap()
+    RedisStore::connect(&config(&server.url()), "whimbrel", rules, POSITION_TIME).await.unwrap()
 }
 
 /// Every test once a store: `conformance::memory::…` and `conformance::redis::…`.

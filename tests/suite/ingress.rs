@@ -16,7 +16,7 @@ use crate::support::client::{Client, Transport, Wanted};
 use crate::support::node::Node;
 use crate::support::producers::{python, redis_cli};
 use crate::support::proxy::{Cut, Direction, Flow, Proxy};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, config};
 use crate::support::world::{World, promises};
 use crate::support::{Signal, command, eventually};
 
@@ -310,9 +310,10 @@ async fn what_a_full_store_cannot_take_waits_until_there_is_room() {
 async fn an_outage_longer_than_any_key_lives_makes_nothing_come_twice() {
     let redis = RedisServer::start();
     let rules: RetentionRules = "*=1000/1".parse().unwrap();
-    let store = whimbrel::store::redis::RedisStore::connect(&redis.url(), "whimbrel", rules, Duration::from_secs(1))
-        .await
-        .unwrap();
+    let store =
+        whimbrel::store::redis::RedisStore::connect(&config(&redis.url()), "whimbrel", rules, Duration::from_secs(1))
+            .await
+            .unwrap();
     let mut raw = redis.raw().await;
     let id: String = raw.xadd(INGRESS, "*", &[("topic", "news"), ("data", "1")]).await.unwrap();
     let draft = Draft::new(EventType::MESSAGE, "1");

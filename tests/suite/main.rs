@@ -28,6 +28,7 @@ mod hostile;
 mod idle;
 mod ingress;
 mod js_client;
+mod lanes;
 mod lifecycle;
 mod lifecycle_store;
 mod links;

@@ -10,7 +10,7 @@ use whimbrel::store::{
 };
 
 use crate::conformance::{connect, draft, ids, route, stream, sync_each};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, config};
 use crate::support::{eventually, in_time};
 
 #[tokio::test]
@@ -145,14 +145,15 @@ async fn a_replica_is_unavailable() {
 #[tokio::test]
 async fn a_server_that_evicts_is_refused_and_told_apart() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
-    let outcome = RedisStore::connect(&server.url(), "whimbrel", RetentionRules::default(), Duration::ZERO).await;
+    let outcome =
+        RedisStore::connect(&config(&server.url()), "whimbrel", RetentionRules::default(), Duration::ZERO).await;
     assert_eq!(outcome.err(), Some(ConnectError::Eviction("allkeys-lru".to_owned())));
 }
 
 #[tokio::test]
 async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fine() {
     let server = RedisServer::start();
-    let told = inspect(&server.url()).await.unwrap();
+    let told = inspect(&config(&server.url())).await.unwrap();
     assert!(told.version.as_ref().unwrap().starts_with(char::is_numeric));
     assert_eq!((told.append_only, told.snapshots.as_deref()), (Some(false), Some("")));
     assert_eq!((told.eviction.as_deref(), told.stream_node_bytes), (Some("noeviction"), Some(512)));
@@ -160,8 +161,9 @@ async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fi
     let user = ["SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config"];
     redis::cmd("ACL").arg(&user).exec_async(&mut raw).await.unwrap();
     let url = server.url().replace("redis://", "redis://app:secret@");
-    RedisStore::connect(&url, "whimbrel", RetentionRules::default(), Duration::ZERO).await.map(drop).unwrap();
-    let told = inspect(&url).await.unwrap();
+    let rules = RetentionRules::default();
+    RedisStore::connect(&config(&url), "whimbrel", rules, Duration::ZERO).await.map(drop).unwrap();
+    let told = inspect(&config(&url)).await.unwrap();
     assert_eq!((told.snapshots, told.stream_node_bytes), (None, None));
     assert_eq!(told.eviction.as_deref(), Some("noeviction"));
 }

@@ -178,10 +178,10 @@ async fn a_node_on_a_replica_says_that_it_is_not_ready_and_becomes_so_when_that_
     let node = start(&["serve", "--listen", &listen, "--redis-url", &replica.url()], &[]);
     let address = listen.parse().unwrap();
     let ask = async |path: &str| Http::connect(address).await.call("GET", path, &[], b"").await;
-    node.said("READONLY").await;
+    node.said("reached, but read-only: 127.0.0.1:").await;
     let ready = ask("/health/ready").await;
     let error = ready.json()["store"]["error"].to_string();
-    assert!(ready.status == 503 && error.contains("READONLY"), "{error}");
+    assert!(ready.status == 503 && error.contains("reached, but read-only"), "{error}");
     assert_eq!(ask("/health/live").await.status, 200);
     assert_eq!(ask("/v1/topics/news/events").await.problem(503).0, "unavailable");
     let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async(&mut replica.raw().await).await.unwrap();

@@ -5,11 +5,12 @@
 
 use redis::{FromRedisValue, Value};
 
-use super::connections::{Address, Pool};
 use super::errors::ConnectError;
 use super::inspection;
 use super::keys::Keys;
+use super::pool::Pool;
 use super::scripts::{self, Call};
+use super::server::{Server, ServerConfig};
 use crate::model::StreamName;
 use crate::store::StoreError;
 
@@ -52,22 +53,22 @@ pub struct Changes {
 /// The directory.
 pub struct RedisDirectory {
     keys: Keys,
-    address: Address,
+    server: Server,
     pool: Pool,
 }
 
 impl RedisDirectory {
     /// Connects, and checks that this Redis can be worked with.
-    pub async fn connect(url: &str, prefix: &str) -> Result<Self, ConnectError> {
-        let address = Address::parse(url)?;
-        let pool = Pool::new(&address, POOL_SIZE)?;
+    pub async fn connect(config: &ServerConfig, prefix: &str) -> Result<Self, ConnectError> {
+        let server = Server::new(config)?;
+        let pool = Pool::new(&server, POOL_SIZE)?;
         inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
-        Ok(RedisDirectory { keys: Keys::new(prefix), address, pool })
+        Ok(RedisDirectory { keys: Keys::new(prefix), server, pool })
     }
 
     /// What it is, for people.
     pub fn describe(&self) -> String {
-        format!("Redis at {}", self.address)
+        format!("Redis at {}", self.server)
     }
 
     /// A name of this directory that no other has.

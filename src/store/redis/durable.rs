@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use redis::{FromRedisValue as _, Value};
 
-use super::connections::{Pool, Session};
 use super::inspection;
+use super::pool::{Pool, Session};
 use super::scripts::Call;
 use crate::model::{Durability, Published, Reached, Receipt};
 use crate::store::{StoreError, millis};
@@ -30,7 +30,7 @@ pub(super) async fn wait_for(pool: &Pool, durability: Durability) -> Result<Opti
 /// Runs `publish` and hands its answer to `stored` at once, then runs `wait`. `touch` is a write to the same
 /// stream.
 pub(super) async fn publish(
-    session: &mut Session<'_>,
+    session: &mut Session,
     publish: Call,
     stored: impl FnOnce(Result<Value, StoreError>) -> Result<Published, StoreError>,
     touch: Call,

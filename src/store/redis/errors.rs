@@ -1,6 +1,6 @@
 //! What Redis's and the client's errors mean to the callers of a store.
 
-use redis::{RedisError, ServerError};
+use redis::{ErrorKind, RedisError, ServerError};
 
 use crate::store::StoreError;
 
@@ -34,8 +34,9 @@ pub(super) fn refused(error: &ServerError) -> StoreError {
     }
     match code {
         "OOM" => StoreError::Full(text),
-        "READONLY" | "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "BUSY" | "MISCONF" | "TRYAGAIN"
-        | "MOVED" | "ASK" | "NOAUTH" | "WRONGPASS" | "NOSCRIPT" => StoreError::Unavailable(text),
+        "READONLY" => StoreError::Unavailable(format!("reached, but read-only: {text}")),
+        "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "BUSY" | "MISCONF" | "TRYAGAIN" | "MOVED" | "ASK"
+        | "NOAUTH" | "WRONGPASS" | "NOSCRIPT" => StoreError::Unavailable(text),
         // The scripts check what can be refused before they write, see `lua/publish.lua`.
         "NOPERM" | "WRONGTYPE" => StoreError::Refused(text),
         _ if text.contains(NOT_PERMITTED) => StoreError::Refused(text),
@@ -79,6 +80,20 @@ pub(super) fn unanswered(error: &RedisError) -> StoreError {
 }
 
 /// No connection came about, so no command was sent.
-pub(super) fn unreachable(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+pub(super) fn not_reached(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("not reached: {error}"))
+}
+
+/// The same, by what the client says: the server may have refused the login.
+pub(super) fn not_connected(error: RedisError) -> StoreError {
+    let refused = error.code().is_some() || error.kind() == ErrorKind::AuthenticationFailed;
+    match refused {
+        true => StoreError::Unavailable(format!("reached, but refused: {error}")),
+        false => not_reached(error),
+    }
+}
+
+/// The server that was reached is a replica, and only a master takes writes.
+pub(super) fn replica(address: &str) -> StoreError {
+    StoreError::Unavailable(format!("reached, but read-only: {address} is a replica"))
 }

@@ -5,14 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 
 use super::RedisStore;
-use super::connections::Address;
-use super::errors::{refused, unanswered, unreachable};
+use super::errors::{refused, unanswered};
 use super::library;
 use super::scripts::{self, Call};
+use super::server::{Connection, Server};
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, PAGE_BYTES, Placed, Placement, Rejection, StoreError, millis};
 
@@ -34,21 +33,27 @@ const REJECTED_LOOKED_THROUGH: usize = 2 * PAGE_ENTRIES;
 
 /// A connection that waits: whatever is sent behind a blocking command waits too, so nothing else is.
 #[derive(Default)]
-pub(super) struct Bell(Mutex<Option<MultiplexedConnection>>);
+pub(super) struct Bell(Mutex<Option<Connection>>);
 
 impl Bell {
-    async fn wait(&self, address: &Address, key: &str, after: EventId, most: Duration) -> Result<(), StoreError> {
+    async fn wait(&self, server: &Server, key: &str, after: EventId, most: Duration) -> Result<(), StoreError> {
         let mut held = self.0.lock().await;
         // Taken out for the time: were the wait given up, its answer would be in the way of the next.
-        let mut connection = match held.take() {
+        let connection = match held.take().filter(|connection| !connection.is_broken()) {
             Some(connection) => connection,
-            None => address.open(|_| {}).await.map_err(unreachable)?,
+            None => server.open(|_| {}).await?,
         };
         let mut wait = redis::cmd("XREAD");
         // BLOCK 0 would be for ever.
         wait.arg("COUNT").arg(1).arg("BLOCK").arg(millis(most).max(1));
         wait.arg("STREAMS").arg(key).arg(after.to_string());
-        match connection.send_packed_command(&wait).await {
+        let mut io = connection.io();
+        let answer = tokio::select! {
+            answer = io.send_packed_command(&wait) => answer,
+            // A server that is no master any more would let it wait.
+            () = connection.broken() => return Err(StoreError::Unavailable("the connection broke".to_owned())),
+        };
+        match answer {
             Ok(Value::ServerError(error)) => Err(refused(&error)),
             Ok(_) => {
                 *held = Some(connection);
@@ -69,7 +74,7 @@ impl RedisStore {
             };
             self.publish_call_of(stream, draft, &entry)
         };
-        let answers = self.run_by_stream(batch, |placement| &placement.stream, call).await;
+        let answers = self.lanes.run_by_stream(batch, |placement| &placement.stream, call).await;
         answers.into_iter().map(|answer| answer.and_then(scripts::placed)).collect()
     }
 
@@ -78,7 +83,7 @@ impl RedisStore {
     pub async fn let_expire(&self, streams: &[StreamName]) {
         let expire =
             |stream: &StreamName| Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
-        self.run_by_stream(streams, |stream| stream, expire).await;
+        self.lanes.run_by_stream(streams, |stream| stream, expire).await;
     }
 }
 
@@ -94,7 +99,7 @@ impl Ingress for RedisStore {
     }
 
     async fn wait(&self, after: EventId, most: Duration) -> Result<(), StoreError> {
-        self.bell.wait(&self.address, &self.keys.ingress(), after, most).await
+        self.bell.wait(&self.server, &self.keys.ingress(), after, most).await
     }
 
     async fn place(&self, batch: &[Placement]) -> Vec<Result<Placed, StoreError>> {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Value};
 
-use super::connections::Pool;
 use super::errors::ConnectError;
+use super::pool::Pool;
 use super::scripts::Call;
 use crate::store::StoreError;
 

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use redis::{FromRedisValue as _, Value};
 
 use super::RedisStore;
-use super::errors::{refused, unanswered, unreachable};
+use super::errors::{refused, unanswered};
 use super::scripts::{self, Call, function};
 use crate::model::{LeaseTime, MAX_NESTING, Ttl};
 use crate::store::producers::MOST_LEASES;
@@ -60,7 +60,7 @@ pub(super) async fn offer(store: &RedisStore, event_bytes: usize, starting: bool
         return Ok(false);
     }
     // A connection of our own: what it watches is its own affair.
-    let mut connection = store.address.open(|_| {}).await.map_err(unreachable)?;
+    let mut connection = store.server.open(|_| {}).await?.io();
     let key = store.keys.library();
     for _ in 0..TRIES {
         // Whoever loads writes the key in the same step, so nobody replaces what they have not looked at.

@@ -1,11 +1,11 @@
 //! The Redis store: a region of any number of nodes.
 //!
 //! Every operation on a stream is one script, so that it is atomic and one round trip: [`scripts`] holds
-//! them and turns arguments and answers, `keys` names what they touch. `connections` owns the sockets:
-//! a few multiplexed ones for what must be fast and in order, a pool for the rest. `subscription` is the
-//! receiving end of a node's channel. `inspection` asks the server what it is and how it is set up.
+//! them and turns arguments and answers, `keys` names what they touch. `server` finds
+//! the master and opens connections to it: a few multiplexed ones for what must be fast and in order (`lanes`), a
+//! `pool` for the rest. `subscription` is the receiving end of a node's channel. `inspection` asks the server what
+//! it is and how it is set up.
 
-mod connections;
 mod direct;
 mod directory;
 mod durable;
@@ -14,15 +14,18 @@ mod home;
 mod ingress;
 mod inspection;
 mod keys;
+mod lanes;
 mod leader;
 mod leases;
 mod library;
 mod lifecycle;
 mod moving;
+mod pool;
 mod presence;
 mod producers;
 mod scripts;
 mod send_history;
+mod server;
 mod subscription;
 
 use std::ops::Deref;
@@ -34,17 +37,20 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::Value;
 
-use self::connections::{Address, Lanes, Pool};
 use self::direct::{DirectPublish, DirectPublishing};
 use self::ingress::Bell;
 use self::keys::Keys;
+use self::lanes::{Lanes, Open};
+use self::pool::Pool;
 use self::scripts::Call;
+use self::server::Server;
 use super::{
     Channels, Control, DirectPath, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES, PAGE_EVENTS,
     Producers, Retention, RetentionRules, Route, Store, StoreError, Subscription, millis, random_step,
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
+pub use self::server::{ServerConfig, check_url};
 pub use directory::{Assignment, Changes, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::Inspection;
@@ -68,8 +74,8 @@ const POOL_SIZE: usize = 8;
 const DURABLE_POOL_SIZE: usize = 32;
 
 /// Asks a server what it is and how it is set up, whether or not it can be worked with.
-pub async fn inspect(url: &str) -> Result<Inspection, ConnectError> {
-    let pool = Pool::new(&Address::parse(url)?, 1)?;
+pub async fn inspect(config: &ServerConfig) -> Result<Inspection, ConnectError> {
+    let pool = Pool::new(&Server::new(config)?, 1)?;
     inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)
 }
 
@@ -91,7 +97,7 @@ pub struct Shared {
     rules: RetentionRules,
     position_time: Duration,
     keys: Keys,
-    address: Address,
+    server: Server,
     /// For the operations that must be fast and, within a stream, in order.
     lanes: Lanes,
     /// For pages and what else may wait.
@@ -115,19 +121,19 @@ impl Deref for RedisStore {
 impl RedisStore {
     /// Connects, and checks that this Redis can be worked with: see [`Inspection::check`].
     pub async fn connect(
-        url: &str,
+        config: &ServerConfig,
         prefix: &str,
         rules: RetentionRules,
         position_time: Duration,
     ) -> Result<Self, ConnectError> {
-        let address = Address::parse(url)?;
-        let pool = Pool::new(&address, POOL_SIZE)?;
+        let server = Server::new(config)?;
+        let pool = Pool::new(&server, POOL_SIZE)?;
         inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
-        let membership = Pool::new(&address, MEMBERSHIP_POOL_SIZE)?;
-        let durable = Pool::new(&address, DURABLE_POOL_SIZE)?;
-        let lanes = Lanes::open(&address).await.map_err(ConnectError::Unreachable)?;
+        let membership = Pool::new(&server, MEMBERSHIP_POOL_SIZE)?;
+        let durable = Pool::new(&server, DURABLE_POOL_SIZE)?;
+        let lanes = Lanes::open(&server).await.map_err(ConnectError::Unreachable)?;
         let (keys, bell) = (Keys::new(prefix), Bell::default());
-        let shared = Shared { rules, position_time, keys, address, lanes, pool, membership, durable, bell };
+        let shared = Shared { rules, position_time, keys, server, lanes, pool, membership, durable, bell };
         Ok(RedisStore { shared: Arc::new(shared), direct: Arc::default(), region: None, home: None })
     }
 
@@ -154,7 +160,7 @@ impl RedisStore {
 
     /// This store, with events going around its channels where `path` reaches a node.
     pub fn with_direct_path(mut self, path: Arc<dyn DirectPath>) -> Self {
-        self.direct = Arc::new(DirectPublishing::through(path, self.lanes.count()));
+        self.direct = Arc::new(DirectPublishing::through(path));
         self
     }
 
@@ -206,48 +212,6 @@ impl RedisStore {
         millis(self.position_time.max(retention.time) + LIVES_AHEAD)
     }
 
-    /// Runs a call for each item on its stream's lane: a stream's calls stay in order, and lanes don't wait
-    /// for each other. The answers are in the order of the items.
-    async fn run_by_stream<'a, T>(
-        &self,
-        items: &'a [T],
-        stream: impl Fn(&'a T) -> &'a StreamName,
-        call: impl Fn(&'a T) -> Call,
-    ) -> Vec<Result<Value, StoreError>> {
-        self.settle_by_stream(items, stream, call, |_, answer| answer).await
-    }
-
-    /// The same, with each answer settled as soon as its pipeline is answered.
-    async fn settle_by_stream<'a, T, R>(
-        &self,
-        items: &'a [T],
-        stream: impl Fn(&'a T) -> &'a StreamName,
-        call: impl Fn(&'a T) -> Call,
-        settle: impl Fn(&'a T, Result<Value, StoreError>) -> R,
-    ) -> Vec<R> {
-        let mut places = vec![Vec::new(); self.lanes.count()];
-        for (place, item) in items.iter().enumerate() {
-            places[self.lanes.index_of(stream(item))].push(place);
-        }
-        let pipelines = places.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(lane, places)| {
-            let (call, settle) = (&call, &settle);
-            async move {
-                let mut settled = Vec::with_capacity(places.len());
-                let mut waiting = places.iter();
-                let calls = places.iter().map(|place| call(&items[*place]));
-                let answered = |answer| settled.extend(waiting.next().map(|at| (*at, settle(&items[*at], answer))));
-                self.lanes.at(lane).run_each(calls, answered).await;
-                settled
-            }
-        });
-        let mut outcomes: Vec<_> = items.iter().map(|_| None).collect();
-        for (place, outcome) in join_all(pipelines).await.into_iter().flatten() {
-            outcomes[place] = Some(outcome);
-        }
-        let missing = |item| settle(item, Err(StoreError::Protocol("too few answers".to_owned())));
-        outcomes.into_iter().zip(items).map(|(outcome, item)| outcome.unwrap_or_else(|| missing(item))).collect()
-    }
-
     fn sync_call(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Call {
         let keys = self.keys.of(stream);
         let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.connections];
@@ -283,10 +247,10 @@ fn excluded(draft: &Draft) -> String {
 #[async_trait]
 impl EventLog for RedisStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
-        let lane = self.lanes.index_of(stream);
-        let direct_publish = self.direct.begin(stream, draft, Some(lane));
+        let open = self.lanes.of(stream).open().await?;
+        let direct_publish = self.direct.begin(stream, draft, Some(&open.order));
         let call = self.publish_call(stream, draft, direct_publish.as_ref());
-        let answer = self.lanes.at(lane).run(call).await;
+        let answer = open.run(call).await;
         self.direct.end(direct_publish, stream, draft, answer)
     }
 
@@ -294,8 +258,8 @@ impl EventLog for RedisStore {
         // Each event leaves nodes out from when it is sent, and goes to them when it is answered. Were it at the
         // end of a large batch, the first events could have left the log by then.
         let items: Vec<_> = batch.iter().map(|(stream, draft)| (stream, draft, Mutex::default())).collect();
-        let call = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>)| {
-            let direct_publish = self.direct.begin(stream, draft, Some(self.lanes.index_of(stream)));
+        let call = |open: &Open, (stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>)| {
+            let direct_publish = self.direct.begin(stream, draft, Some(&open.order));
             let call = self.publish_call(stream, draft, direct_publish.as_ref());
             *place.lock() = direct_publish;
             call
@@ -303,7 +267,7 @@ impl EventLog for RedisStore {
         let settle = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>), answer| {
             self.direct.end(place.lock().take(), stream, draft, answer)
         };
-        self.settle_by_stream(&items, |(stream, _, _)| *stream, call, settle).await
+        self.lanes.settle_by_stream(&items, |(stream, _, _)| *stream, call, settle).await
     }
 
     async fn publish_durably(
@@ -353,10 +317,10 @@ impl EventLog for RedisStore {
     async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
         // Few are not noted: those whose last sync failed.
         let (noted, others): (Vec<_>, Vec<_>) = due.iter().enumerate().partition(|(_, (_, route, _))| route.noted);
-        let together = self.settle_by_stream(
+        let together = self.lanes.settle_by_stream(
             &noted,
             |(_, (stream, ..))| stream,
-            |(_, (stream, route, head))| self.sync_call(stream, route, Some(*head)),
+            |_, (_, (stream, route, head))| self.sync_call(stream, route, Some(*head)),
             |(place, _), answer| answered(*place, self.synced(answer)),
         );
         let alone = others.into_iter().map(async |(place, (stream, route, head))| {
@@ -486,7 +450,7 @@ impl EventLog for RedisStore {
 #[async_trait]
 impl Channels for RedisStore {
     async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        Ok(Box::new(subscription::subscribe(&self.address, &self.keys.channel(node)).await?))
+        Ok(Box::new(subscription::subscribe(&self.server, &self.keys.channel(node)).await?))
     }
 
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
@@ -501,7 +465,10 @@ impl Channels for RedisStore {
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
         let beat = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
-        self.membership.run(beat.arg(self.keys.channel(node)).arg(subscription::BEAT)).await?;
+        self.membership.run(beat.arg(self.keys.channel(node)).arg(subscription::BEAT)).await.map(drop)
+    }
+
+    async fn lanes_open(&self) -> Result<(), StoreError> {
         self.lanes.all_open().await
     }
 

@@ -43,7 +43,7 @@ impl Presence for RedisStore {
         let remove = |(device, connection): &(StreamName, Uuid)| {
             Call::command("HDEL", &self.keys.of(device).connections).arg(connection.to_string())
         };
-        let answers = self.run_by_stream(places, |(device, _)| device, remove).await;
+        let answers = self.lanes.run_by_stream(places, |(device, _)| device, remove).await;
         answers.into_iter().try_for_each(|answer| answer.map(drop))
     }
 

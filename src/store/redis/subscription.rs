@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::{PushKind, Value};
 
-use super::connections::Address;
-use super::errors::unreachable;
+use super::errors::not_connected;
+use super::server::{Connection, Server};
 use crate::log_limit::LogLimit;
 use crate::model::{Event, EventId, EventType, StreamName, json};
 use crate::store::mailbox::Mailbox;
@@ -23,33 +22,36 @@ static NONSENSE: LogLimit = LogLimit::new();
 pub(super) const BEAT: &str = "beat";
 
 /// Subscribes; confirmed when this returns.
-pub(super) async fn subscribe(address: &Address, channel: &str) -> Result<RedisSubscription, StoreError> {
+pub(super) async fn subscribe(server: &Server, channel: &str) -> Result<RedisSubscription, StoreError> {
     let mailbox = Arc::new(Mailbox::default());
     let inbox = mailbox.clone();
     // The client hands messages over as it reads them, so what waits in this process waits in the
     // mailbox alone, which is bounded.
-    let mut connection = address
-        .open(move |push| match push.kind {
-            PushKind::Message => deliver(&inbox, push.data),
-            PushKind::Disconnection => inbox.close(),
-            _ => {}
+    let connection = server
+        .open(move |push| {
+            if push.kind == PushKind::Message {
+                deliver(&inbox, push.data);
+            }
         })
-        .await
-        .map_err(unreachable)?;
-    connection.subscribe(channel).await.map_err(unreachable)?;
-    Ok(RedisSubscription { mailbox, _connection: connection })
+        .await?;
+    connection.io().subscribe(channel).await.map_err(not_connected)?;
+    Ok(RedisSubscription { mailbox, connection })
 }
 
 pub(super) struct RedisSubscription {
     mailbox: Arc<Mailbox>,
     /// Closed with the subscription.
-    _connection: MultiplexedConnection,
+    connection: Connection,
 }
 
 #[async_trait]
 impl Subscription for RedisSubscription {
     async fn next(&mut self, limit: usize) -> Option<Vec<ChannelMessage>> {
-        self.mailbox.take(limit).await
+        tokio::select! {
+            biased;
+            messages = self.mailbox.take(limit) => messages,
+            () = self.connection.broken() => None,
+        }
     }
 }
 

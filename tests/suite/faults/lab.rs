@@ -36,6 +36,8 @@ pub struct Plan {
     pub streams: Vec<&'static str>,
     /// Whether events take links between the nodes.
     pub linked: bool,
+    /// Where nodes find their store, if it is not the lab's own Redis.
+    pub store_url: Option<String>,
 }
 
 impl Default for Plan {
@@ -46,6 +48,7 @@ impl Default for Plan {
             settings: Vec::new(),
             streams: vec!["topic:news", "device:42"],
             linked: false,
+            store_url: None,
         }
     }
 }
@@ -90,6 +93,7 @@ pub struct Lab {
     hired: usize,
     pub streams: Vec<StreamName>,
     settings: Vec<(&'static str, &'static str)>,
+    store_url: Option<String>,
     /// Where the store is, when a test has put another in the place of `redis`.
     pub store: SocketAddr,
 }
@@ -116,6 +120,7 @@ impl Lab {
             hired: 0,
             streams: plan.streams.iter().map(|stream| stream.parse().unwrap()).collect(),
             settings,
+            store_url: plan.store_url,
             store,
             redis,
         };
@@ -139,7 +144,8 @@ impl Lab {
     }
 
     async fn launch(&self, number: usize) -> Node {
-        let url = format!("redis://{}/", self.links[number].address());
+        let link = || format!("redis://{}/", self.links[number].address());
+        let url = self.store_url.clone().unwrap_or_else(link);
         let mut settings = self.settings.clone();
         settings.push(("WHIMBREL_REDIS_URL", &url));
         let Some(wire) = self.wires.get(number) else {

@@ -3,7 +3,7 @@
 //!
 //! `lab` is what is broken; `producer` and `listener` use it and write into the `recorder`; the judge is
 //! the library's `history`. One module a theme: what happens to the `channel`, to the `store`, between `linked`
-//! nodes, in a `failover`, to `nodes`, to `clients`, and everything `mixed` at random.
+//! nodes, in a `failover`, behind a `sentinel`, to `nodes`, to `clients`, and everything `mixed` at random.
 
 mod by_hand;
 mod channel;
@@ -19,5 +19,6 @@ mod nodes;
 pub mod producer;
 pub mod recorder;
 mod replica;
+mod sentinel;
 mod store;
 mod wire;

@@ -12,7 +12,7 @@ use whimbrel::store::{EventLog, RetentionRules, StoreError};
 use super::lab::{Lab, Plan};
 use crate::conformance::{draft, stream};
 use crate::support::proxy::{Cut, Direction, Flow, Proxy};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, config};
 use crate::support::{eventually, in_time};
 
 /// A publish is answered within this time, whatever became of the store: its answer is waited for for 5
@@ -157,7 +157,8 @@ async fn however_many_wait_for_a_silent_store_all_are_answered_in_time() {
     let link = Proxy::to(server.address());
     let url = format!("redis://{}/", link.address());
     let rules = RetentionRules::default();
-    let store = Arc::new(RedisStore::connect(&url, "whimbrel", rules, Duration::from_secs(600)).await.unwrap());
+    let store =
+        Arc::new(RedisStore::connect(&config(&url), "whimbrel", rules, Duration::from_secs(600)).await.unwrap());
     link.set(Direction::Both, Flow::Stall);
     let begun = Instant::now();
     // More than one connection's queue holds.

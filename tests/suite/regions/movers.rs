@@ -11,7 +11,7 @@ use crate::regions::{Regions, knows, move_to, publish};
 use crate::support::client::{Transport, Wanted};
 use crate::support::node::{Node, events_path};
 use crate::support::proxy::Cut;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, config};
 use crate::support::{PATIENCE, eventually};
 
 /// All that a mover of the first move does, in this order, of a stream whose events are one page.
@@ -35,10 +35,10 @@ impl Yard {
     }
 
     async fn with_stores_at(regions: &Regions, urls: [String; 2]) -> Self {
-        let directory = RedisDirectory::connect(&regions.directory.url(), "whimbrel").await.unwrap();
+        let directory = RedisDirectory::connect(&config(&regions.directory.url()), "whimbrel").await.unwrap();
         let store = async |number: usize| {
             let (rules, lives) = (RetentionRules::default(), Duration::from_secs(3600));
-            RedisStore::connect(&urls[number], "whimbrel", rules, lives).await.unwrap()
+            RedisStore::connect(&config(&urls[number]), "whimbrel", rules, lives).await.unwrap()
         };
         Yard { directory, stores: [store(0).await, store(1).await] }
     }

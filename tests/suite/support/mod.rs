@@ -10,6 +10,7 @@ pub mod producers;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod sentinel;
 mod sse;
 mod wanted;
 mod websocket;

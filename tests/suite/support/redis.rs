@@ -1,11 +1,14 @@
 //! Private redis-servers.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use whimbrel::config::RedisUrl;
+use whimbrel::store::redis::ServerConfig;
 
 use super::{PATIENCE, Signal, send};
 
@@ -88,17 +91,33 @@ impl RedisServer {
             launch(self.port, &self.dir, &self.environment, &self.arguments).expect("the port is still free");
     }
 
+    /// The answer to a command; `None` when there is none, as Sentinels close connections to a server that they make
+    /// a replica.
+    pub async fn try_ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> Option<T> {
+        let mut raw = try_raw(&self.url()).await.ok()?;
+        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut raw).await.ok()
+    }
+
     /// A connection to do with the data what the store would not.
     pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
         raw(&self.url()).await
     }
 }
 
+/// A Redis of which no more is to be said than its URL.
+pub fn config(url: &str) -> ServerConfig {
+    ServerConfig::from(url.parse::<RedisUrl>().unwrap())
+}
+
 /// A connection of the test's own, which waits as long as tests do.
 pub async fn raw(url: &str) -> redis::aio::MultiplexedConnection {
+    try_raw(url).await.unwrap()
+}
+
+pub async fn try_raw(url: &str) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
     let config =
         redis::AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-    redis::Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&config).await.unwrap()
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
 impl Drop for RedisServer {
@@ -110,7 +129,7 @@ impl Drop for RedisServer {
 
 /// `None`: it ended before it answered, most likely for its port.
 fn launch(port: u16, dir: &TempDir, environment: &[(&str, String)], arguments: &[String]) -> Option<Child> {
-    let mut process = Command::new("redis-server")
+    let mut process = Command::new(server_program())
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(dir.path())
         .args(["--save", "", "--appendonly", "no", "--stream-node-max-bytes", "512"])
@@ -131,7 +150,12 @@ fn launch(port: u16, dir: &TempDir, environment: &[(&str, String)], arguments: &
     process.try_wait().unwrap().is_none().then_some(process)
 }
 
-fn answers(port: u16) -> bool {
+/// The server that tests run: redis-server, or the one that `WHIMBREL_TEST_REDIS` names.
+pub fn server_program() -> OsString {
+    std::env::var_os("WHIMBREL_TEST_REDIS").unwrap_or_else(|| "redis-server".into())
+}
+
+pub fn answers(port: u16) -> bool {
     let ping = || -> std::io::Result<bool> {
         let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;

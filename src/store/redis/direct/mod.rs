@@ -4,4 +4,4 @@
 mod publish;
 mod reorder;
 
-pub(super) use publish::{DirectPublish, DirectPublishing};
+pub(super) use publish::{DirectPublish, DirectPublishing, SendOrder};

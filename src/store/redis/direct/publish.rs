@@ -5,7 +5,7 @@
 //! stream. A script that is held up on its way to the store would come after that look; therefore each
 //! carries a time, on the store's clock, after which it leaves nobody out.
 //!
-//! A lane answers in order, but those who wait for its answers wake in any. So events are handed over in the
+//! A connection answers in order, but those who wait for its answers wake in any. So events are handed over in the
 //! order in which their publishes were begun: whoever follows a stream would have to wait for the earlier one.
 
 use std::sync::Arc;
@@ -19,13 +19,47 @@ use super::reorder::Reorder;
 use crate::model::{Draft, Event, Published, StreamName};
 use crate::store::{DIRECT_TIME, DirectPath, DirectRoutes, NodeId, StoreError, millis};
 
+/// Most data of a connection's events that wait for those before them.
+const MOST_WAITING: usize = 8 * 1024 * 1024;
+
 /// What publishes go through, if there is a way around the channels at all.
 #[derive(Default)]
 pub(in crate::store::redis) struct DirectPublishing {
     path: Option<Arc<dyn DirectPath>>,
     clock: Clock,
-    /// What was begun on each lane.
-    lanes: Vec<Arc<Mutex<Reorder<DirectSend>>>>,
+}
+
+/// The publishes of one connection that leave nodes out, in the order in which they began.
+#[derive(Default)]
+pub(in crate::store::redis) struct SendOrder(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    order: Reorder<DirectSend>,
+    /// Data of events that wait for those before them.
+    bytes: usize,
+}
+
+impl SendOrder {
+    fn begin(&self) -> u64 {
+        self.0.lock().order.begin()
+    }
+
+    /// Sends what is next. An event for which there is no room goes to nobody: the nodes read it.
+    fn settle(&self, number: u64, send: Option<DirectSend>) {
+        let mut waiting = self.0.lock();
+        let Waiting { order, bytes } = &mut *waiting;
+        let size = send.as_ref().map_or(0, |send| send.event.data.len());
+        let full = *bytes + size > MOST_WAITING && !order.is_next(number);
+        let (send, dropped) = if full { (None, send) } else { (send, None) };
+        *bytes += if full { 0 } else { size };
+        order.settle(number, send, |send| {
+            *bytes -= send.event.data.len();
+            send.go();
+        });
+        drop(waiting);
+        dropped.iter().for_each(|send| send.reach.request_sync(&send.stream));
+    }
 }
 
 /// An event on its way to the nodes that its publish left out.
@@ -63,17 +97,16 @@ pub(in crate::store::redis) struct DirectPublish {
     reach: Arc<dyn DirectRoutes>,
     stream: StreamName,
     until_ms: u64,
-    /// Its place among those of its lane, if it goes over one.
-    place: Option<(Arc<Mutex<Reorder<DirectSend>>>, u64)>,
+    /// Its place among those of its connection, if others use that too.
+    place: Option<(Arc<SendOrder>, u64)>,
     /// Whether it is known what became of it.
     over: bool,
 }
 
 impl DirectPublishing {
-    /// Publishes that go through `path`, over so many lanes.
-    pub(in crate::store::redis) fn through(path: Arc<dyn DirectPath>, lanes: usize) -> Self {
-        let lanes = (0..lanes).map(|_| Arc::default()).collect();
-        DirectPublishing { path: Some(path), clock: Clock::default(), lanes }
+    /// Publishes that go through `path`.
+    pub(in crate::store::redis) fn through(path: Arc<dyn DirectPath>) -> Self {
+        DirectPublishing { path: Some(path), clock: Clock::default() }
     }
 
     /// The store's clock showed this just now.
@@ -83,17 +116,17 @@ impl DirectPublishing {
         }
     }
 
-    /// Begins a publish, over a lane or a connection for itself, if anybody can be reached.
+    /// Begins a publish, in the order of a lane's connection or on one for itself, if anybody can be reached.
     pub(in crate::store::redis) fn begin(
         &self,
         stream: &StreamName,
         draft: &Draft,
-        lane: Option<usize>,
+        order: Option<&Arc<SendOrder>>,
     ) -> Option<DirectPublish> {
         let reach = self.path.as_ref()?.reach(draft.data.len())?;
         // Until the store has told its clock, nobody is left out; the first publish or sync tells it.
         let until_ms = self.clock.now_ms().map_or(0, |now_ms| now_ms + millis(DIRECT_TIME));
-        let place = lane.map(|lane| (self.lanes[lane].clone(), self.lanes[lane].lock().begin()));
+        let place = order.map(|order| (order.clone(), order.begin()));
         Some(DirectPublish { reach, stream: stream.clone(), until_ms, place, over: false })
     }
 
@@ -135,7 +168,7 @@ impl DirectPublish {
     /// Its event, if there is one, goes when it has its turn.
     fn settle(&mut self, send: Option<DirectSend>) {
         match self.place.take() {
-            Some((lane, number)) => lane.lock().settle(number, send, DirectSend::go),
+            Some((order, number)) => order.settle(number, send),
             None => send.into_iter().for_each(DirectSend::go),
         }
     }
@@ -152,5 +185,56 @@ impl Drop for DirectPublish {
         if !self.over {
             self.reach.request_sync(&self.stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::{EventId, EventType};
+
+    /// Writes down what was carried, and for which streams a sync was requested.
+    #[derive(Default)]
+    struct Recorded {
+        carried: Mutex<Vec<u64>>,
+        syncs: Mutex<usize>,
+    }
+
+    impl DirectRoutes for Recorded {
+        fn nodes(&self) -> &str {
+            ""
+        }
+
+        fn carry(&self, _: &StreamName, event: Arc<Event>, _: Option<&StreamName>, _: &[NodeId], _: &[NodeId]) {
+            self.carried.lock().push(event.id.ms);
+        }
+
+        fn request_sync(&self, _: &StreamName) {
+            *self.syncs.lock() += 1;
+        }
+    }
+
+    fn send(reach: &Arc<Recorded>, number: u64, bytes: usize) -> Option<DirectSend> {
+        let id = EventId::new(number, 1);
+        let event = Arc::new(Event::new(id, id, EventType::MESSAGE, Bytes::from(vec![b'1'; bytes])));
+        let stream = "topic:news".parse().unwrap();
+        Some(DirectSend { reach: reach.clone(), stream, event, from: None, by_caller: vec![], by_channel: vec![] })
+    }
+
+    #[test]
+    fn events_that_wait_for_an_earlier_one_are_bounded_and_what_is_left_out_is_read() {
+        let (order, reach) = (SendOrder::default(), Arc::new(Recorded::default()));
+        let first = order.begin();
+        let others: Vec<_> = (0..5).map(|_| order.begin()).collect();
+        for number in others {
+            order.settle(number, send(&reach, number, MOST_WAITING / 4));
+        }
+        assert_eq!((reach.carried.lock().len(), *reach.syncs.lock()), (0, 1), "four fit");
+        // What is next waits for nobody, so it always goes.
+        order.settle(first, send(&reach, 0, MOST_WAITING));
+        assert_eq!(*reach.carried.lock(), [0, 1, 2, 3, 4]);
+        assert_eq!(order.0.lock().bytes, 0);
     }
 }

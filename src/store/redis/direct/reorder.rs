@@ -29,6 +29,11 @@ impl<T> Reorder<T> {
         self.first + self.places.len() as u64 - 1
     }
 
+    /// Whether nothing before the place is left to be settled.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        number == self.first
+    }
+
     /// Settles a place, once, with what is to be handed on for it; hands on all whose turn has come.
     pub(super) fn settle(&mut self, number: u64, outcome: Option<T>, mut hand_on: impl FnMut(T)) {
         if let Some(place) = self.places.get_mut((number - self.first) as usize) {
