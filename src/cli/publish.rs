@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::client::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
-use crate::model::{self, EventType, LeaseTime, StreamName, Ttl};
+use crate::model::{self, Durability, EventType, LeaseTime, StreamName, Ttl};
 
 use super::{Failure, log, print, say};
 
@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Collapse key: who catches up is given only the newest event of each
     #[arg(long, value_name = "KEY")]
     collapse: Option<String>,
+    /// When the server answers: when the event is on its 'disk', or on 'replicas:N' [when the store has it]
+    #[arg(long, value_name = "WHEN", requires = "data", conflicts_with = "ephemeral")]
+    durable: Option<Durability>,
     /// Only tell whoever is connected now, and store nothing; prints how many nodes were told
     #[arg(long, requires = "data", conflicts_with_all = ["key", "ttl", "collapse"])]
     ephemeral: bool,
@@ -79,14 +82,17 @@ pub struct Arguments {
 
 impl Arguments {
     fn options(&self) -> Options {
-        Options { kind: self.kind.clone(), ttl: self.ttl, collapse: self.collapse.clone() }
+        let (kind, collapse) = (self.kind.clone(), self.collapse.clone());
+        Options { kind, ttl: self.ttl, collapse, durable: self.durable }
     }
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     log::start_quiet();
     let patience = Duration::from_secs(arguments.retry_seconds.into());
-    let publisher = Publisher::new(&arguments.url)?.patience(patience);
+    let publisher = Publisher::new(&arguments.url)?.patience(patience).on_retry(|error, patience| {
+        say(&format!("{error}; trying again for up to {} s", patience.as_secs()));
+    });
     match &arguments.data {
         Some(data) => {
             let data = if arguments.text { text(data) } else { json(data) };
@@ -326,6 +332,7 @@ mod tests {
             key: None,
             ttl: None,
             collapse: None,
+            durable: None,
             ephemeral: false,
             text: false,
             json,

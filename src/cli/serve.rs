@@ -14,9 +14,6 @@ A setting that can't work ends the start with one line that names it, and exit c
 pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     let (settings, warnings) = flags.validate(std::env::vars_os())?;
     log::start(&settings.log, settings.log_json);
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    node::serve(settings).await.map_err(Failure::usage)?;
+    node::serve(settings, &warnings).await.map_err(Failure::usage)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::backoff::Backoff;
 use crate::model::{LeaseTime, StreamName};
 
-use super::publish::{Publisher, Tries};
+use super::publish::Publisher;
 use super::{ClientError, Failure, below};
 
 /// The first wait after a renewal that did not get through.
@@ -45,7 +45,7 @@ impl Publisher {
     pub async fn take_lease(&self, stream: &StreamName, time: LeaseTime) -> Result<Lease, ClientError> {
         let url = below(&self.base, &["v1", stream.kind().plural(), stream.name(), "lease"]);
         let key = uuid::Uuid::new_v4().to_string();
-        let mut tries = Tries::new(self.patience);
+        let mut tries = self.tries();
         loop {
             let request = put(self, &url, &Asked { seconds: time, lease: None });
             match self.send(request.header("idempotency-key", &key)).await {
@@ -87,7 +87,7 @@ impl Lease {
     pub async fn end(self) -> Result<(), ClientError> {
         let mut url = self.url;
         url.query_pairs_mut().append_pair("lease", &self.id);
-        let mut tries = Tries::new(self.publisher.patience);
+        let mut tries = self.publisher.tries();
         let mut unheard = false;
         loop {
             match self.publisher.send(self.publisher.http.delete(url.clone())).await {

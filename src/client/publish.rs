@@ -1,6 +1,8 @@
 //! Publishing: one event, or batches in order.
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{RequestBuilder, StatusCode, Url};
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::backoff::Backoff;
-use crate::model::{EventType, StreamKind, StreamName, Ttl};
+use crate::model::{Durability, EventType, StreamKind, StreamName, Ttl};
 
 use super::{ClientError, Failure, address, below, body, http, place};
 
@@ -37,6 +39,8 @@ pub struct Options {
     pub ttl: Option<Ttl>,
     /// Its collapse key: whoever catches up is given only the newest event of each.
     pub collapse: Option<String>,
+    /// What is to be reached before the server answers. Events of a batch can't ask for it.
+    pub durable: Option<Durability>,
 }
 
 /// One event of a batch.
@@ -66,7 +70,7 @@ impl Entry {
             StreamKind::Device => (Some(stream.name()), None),
             StreamKind::Topic => (None, Some(stream.name())),
         };
-        let Options { kind, ttl, collapse } = options;
+        let Options { kind, ttl, collapse, durable: _ } = options;
         let (kind, ttl, collapse) = (kind.as_ref(), ttl.map(|ttl| ttl.time().as_secs()), collapse.as_deref());
         let line = serde_json::to_string(&Line { device, topic, kind, ttl, collapse, key, data });
         let mut line = line.expect("strings and raw JSON always serialize");
@@ -99,13 +103,24 @@ pub struct BatchError {
 pub struct Publisher {
     pub(super) http: reqwest::Client,
     pub(super) base: Url,
-    pub(super) patience: Duration,
+    patience: Duration,
+    on_retry: Option<OnRetry>,
+}
+
+/// Who wants to know that a request failed and is tried again, and for how long.
+#[derive(Clone)]
+struct OnRetry(Arc<dyn Fn(&ClientError, Duration) + Send + Sync>);
+
+impl fmt::Debug for OnRetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRetry")
+    }
 }
 
 impl Publisher {
     /// A publisher to the server at `url`.
     pub fn new(url: &str) -> Result<Self, ClientError> {
-        Ok(Publisher { http: http()?, base: address(url)?, patience: Duration::from_secs(60) })
+        Ok(Publisher { http: http()?, base: address(url)?, patience: Duration::from_secs(60), on_retry: None })
     }
 
     /// For how long what may pass (the server is away, overloaded or draining) is tried again before it
@@ -114,6 +129,19 @@ impl Publisher {
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// Has `notified` called when a request fails in passing, once until it succeeds, with the error and for how long
+    /// it is tried again.
+    #[must_use]
+    pub fn on_retry(mut self, notified: impl Fn(&ClientError, Duration) + Send + Sync + 'static) -> Self {
+        self.on_retry = Some(OnRetry(Arc::new(notified)));
+        self
+    }
+
+    pub(super) fn tries(&self) -> Tries {
+        let (since, backoff) = (Instant::now(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
+        Tries { patience: self.patience, since, backoff, on_retry: self.on_retry.clone() }
     }
 
     /// Publishes one event and answers its id. Without a `key` it gets a random one, so that it is
@@ -131,7 +159,7 @@ impl Publisher {
         }
         let url = self.events_url(stream, options);
         let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
-        let mut tries = Tries::new(self.patience);
+        let mut tries = self.tries();
         loop {
             let request = self.http.post(url.clone()).header("content-type", "application/json");
             let request = request.header("idempotency-key", &key).body(data.get().to_owned());
@@ -172,6 +200,9 @@ impl Publisher {
         if let Some(collapse) = &options.collapse {
             url.query_pairs_mut().append_pair("collapse", collapse);
         }
+        if let Some(durable) = options.durable {
+            url.query_pairs_mut().append_pair("durable", &durable.to_string());
+        }
         url
     }
 
@@ -180,7 +211,7 @@ impl Publisher {
     pub async fn publish_batch(&self, entries: &[Entry]) -> Result<Vec<String>, BatchError> {
         let mut ids: Vec<String> = Vec::with_capacity(entries.len());
         let mut most = entries.len();
-        let mut tries = Tries::new(self.patience);
+        let mut tries = self.tries();
         while ids.len() < entries.len() {
             let first = ids.len();
             let end = entries.len().min(first + most);
@@ -194,7 +225,7 @@ impl Publisher {
                     let failed = answers.iter().position(Result::is_err);
                     ids.extend(answers.iter().take(failed.unwrap_or(usize::MAX)).flatten().cloned());
                     if ids.len() > first {
-                        tries = Tries::new(self.patience);
+                        tries = self.tries();
                     }
                     if let Some(Err(entry)) = failed.map(|at| answers[at].clone()) {
                         let at = ids.len();
@@ -271,13 +302,11 @@ pub(super) struct Tries {
     patience: Duration,
     since: Instant,
     backoff: Backoff,
+    /// Until it was called.
+    on_retry: Option<OnRetry>,
 }
 
 impl Tries {
-    pub(super) fn new(patience: Duration) -> Self {
-        Tries { patience, since: Instant::now(), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT) }
-    }
-
     /// Waits for the next try, or says that there is none.
     pub(super) async fn wait(&mut self, failure: Failure) -> Result<(), ClientError> {
         if !failure.passing {
@@ -290,7 +319,9 @@ impl Tries {
                 last: Box::new(failure.error),
             });
         }
-        tracing::debug!("{}; next try in {wait:?}", failure.error);
+        if let Some(OnRetry(notified)) = self.on_retry.take() {
+            notified(&failure.error, self.patience);
+        }
         tokio::time::sleep(wait).await;
         Ok(())
     }

@@ -227,9 +227,16 @@ pub fn switch(text: &str) -> Result<bool, String> {
 }
 
 pub fn log_filter(text: &str) -> Result<String, String> {
+    // A word alone that is no level would be taken for the only part of a program that may log.
+    let level = |word: &str| word.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let sound = text.split(',').all(|part| part.contains('=') || (!part.trim().is_empty() && level(part)));
     match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("{} is not a log filter, such as info or info,whimbrel=debug", quoted(text))),
+        Ok(_) if sound => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{} is not a log filter: a level (off, error, warn, info, debug, trace), or levels of parts of the program, \
+             such as info,whimbrel=debug",
+            quoted(text)
+        )),
     }
 }
 

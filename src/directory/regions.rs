@@ -114,7 +114,7 @@ impl Regions {
         let mut wait = async |error: &StoreError| {
             let wait = backoff.next_wait();
             health.store_is_down(&format!("the directory: {error}"));
-            tracing::warn!(%error, ?wait, "the directory can't be used yet; trying again");
+            tracing::warn!(%error, wait_ms = wait.as_millis(), "the directory can't be used yet; trying again");
             tokio::time::sleep(wait).await;
         };
         let (directory, id) = loop {

@@ -1,5 +1,6 @@
 //! Durability: how far a publish has to get before it is answered.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -22,6 +23,15 @@ const MAX_REPLICAS: u32 = 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not replicas:N (N from 1 to {MAX_REPLICAS}) or disk")]
 pub struct DurabilityError(String);
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Replicas(count) => write!(f, "replicas:{count}"),
+            Durability::Disk => f.write_str("disk"),
+        }
+    }
+}
 
 impl FromStr for Durability {
     type Err = DurabilityError;

@@ -211,9 +211,9 @@ impl Delivering {
         self.metrics.webhook.failed(failure.kind);
         let (reason, receiver) = (&failure.reason, self.receiver.target());
         if std::mem::replace(&mut self.failing, true) {
-            tracing::debug!(%reason, ?wait, %receiver, "the webhook was not taken");
+            tracing::debug!(%reason, wait_ms = wait.as_millis(), %receiver, "the webhook was not taken");
         } else {
-            tracing::warn!(%reason, ?wait, %receiver, "the webhook was not taken; it is sent again until it is");
+            tracing::warn!(%reason, wait_ms = wait.as_millis(), %receiver, "the webhook was not taken; it is sent again until it is");
         }
     }
 

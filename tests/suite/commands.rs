@@ -44,6 +44,9 @@ async fn a_setting_that_can_not_work_ends_the_start_with_one_line() {
         ("WHIMBREL_LEASE_SECONDS", "0"),
         ("WHIMBREL_MAX_STREAMS", "65"),
         ("WHIMBREL_JWT_SECRET", "secret"),
+        ("WHIMBREL_LOG", "verbose"),
+        ("WHIMBREL_LOG", "whimbrel=loud"),
+        ("WHIMBREL_LOG", "info,"),
     ] {
         one_line_on_stderr(&run(&["serve"], &[(name, value)], b"").await, 2, &[name]);
         let flag = name["WHIMBREL_".len()..].to_lowercase().replace('_', "-");
@@ -54,7 +57,8 @@ async fn a_setting_that_can_not_work_ends_the_start_with_one_line() {
     let outcome = run(&["serve"], &[("WHIMBREL_LISTEN", &address), ("WHIMBREL_LOG", "error")], b"").await;
     one_line_on_stderr(&outcome, 2, &["WHIMBREL_LISTEN", &address]);
     let evicting = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
-    let settings = [("WHIMBREL_LISTEN", "127.0.0.1:0"), ("WHIMBREL_REDIS_URL", &evicting.url())];
+    let settings =
+        [("WHIMBREL_LISTEN", "127.0.0.1:0"), ("WHIMBREL_REDIS_URL", &evicting.url()), ("WHIMBREL_LOG", "error")];
     let outcome = run(&["serve"], &settings, b"").await;
     one_line_on_stderr(&outcome, 2, &["WHIMBREL_REDIS_URL", "allkeys-lru"]);
 }
@@ -245,4 +249,49 @@ async fn a_subscription_prints_texts_plain_and_everything_else_as_json() {
     assert_eq!(json.lines().count(), 3);
     let refused = run(&["subscribe", "topic:a", "--url", &url, "--after", "yesterday"], &[], b"").await;
     one_line_on_stderr(&refused, 1, &["yesterday", "400"]);
+}
+
+#[tokio::test]
+async fn publish_says_that_the_server_is_away_and_publishes_when_it_comes() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://{address}");
+    let publish = start(&["publish", "topic:a", "1", "--url", &url], &[]);
+    publish.said("trying again for up to 60 s").await;
+    let node = Node::start(&[("WHIMBREL_LISTEN", &address)]);
+    let outcome = publish.end().await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let said = outcome.stderr.trim_end();
+    assert!(said.starts_with(&format!("whimbrel: {url} can't be reached")) && said.lines().count() == 1, "{said}");
+    assert_eq!(node.history("topic:a").await, ["1"]);
+}
+
+#[tokio::test]
+async fn publish_waits_for_the_durability_it_is_asked_for() {
+    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let node = Node::on(&redis, &[]);
+    let publish = async |durable: &str| {
+        let url = node.url();
+        let command = ["publish", "topic:a", "1", "--url", &url, "--durable", durable, "--retry-seconds", "0"];
+        run(&command, &[], b"").await
+    };
+    let kept = publish("disk").await;
+    assert_eq!((kept.code, kept.stderr.as_str()), (Some(0), ""));
+    let short = publish("replicas:1").await;
+    assert_eq!(short.code, Some(1));
+    assert!(short.stderr.contains("not confirmed to be as durable"), "{short:?}");
+    let lines = run(&["publish", "topic:a", "--durable", "disk"], &[], b"").await;
+    assert!(lines.code == Some(2) && lines.stderr.contains("DATA"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn the_log_begins_with_what_is_started() {
+    let redis = RedisServer::start();
+    let node = Node::on(&redis, &[("WHIMBREL_PREFIX", "birds")]);
+    let log = node.log();
+    let first = log.lines().next().unwrap();
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    let store = format!("127.0.0.1:{}", redis.port());
+    for named in ["whimbrel starts", &version, &store, "birds", "access=\"open\"", &node.url()] {
+        assert!(first.contains(named), "{named}: {first}");
+    }
 }
