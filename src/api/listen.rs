@@ -10,10 +10,10 @@ use super::wish::{WISH_BYTES, Wish};
 use super::{Api, Problem, Request, body, reply};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
-use crate::presence::{Eviction, Place};
+use crate::presence::{Eviction, Membership, Place};
 use crate::transport::{Accepted, CloseReason, Framing, Handoff, Protocol, Refused, sse, websocket};
 
-const PARAMETERS: [&str; 6] = ["device", "topic", "after", "types", "envelope", "heartbeat"];
+const PARAMETERS: [&str; 7] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members"];
 
 /// Whether a client of `…/events` wants the live stream.
 pub fn wants_stream(headers: &HeaderMap) -> bool {
@@ -29,6 +29,8 @@ struct Asked {
     types: Option<Box<[EventType]>>,
     envelope: bool,
     heartbeat: bool,
+    /// It is notified of who joins and leaves its topics, and makes its device a member of them.
+    members: bool,
     /// The client was told not to come back by itself, and does so all the same.
     stopped: bool,
 }
@@ -125,7 +127,16 @@ async fn accept(
         }
         Err(reason) => (Vec::new(), Err(reason.into())),
     };
-    handoff.leave(Accepted { protocol, head, types: asked.types, streams, place, permit }).await
+    let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &streams).await)) } else { None };
+    handoff.leave(Accepted { protocol, head, types: asked.types, streams, place, members, permit }).await
+}
+
+/// Takes part in the presence of the topics that are listened to.
+async fn join(api: &Api, streams: &[Listening]) -> Membership {
+    let device = streams.iter().map(Listening::stream).find(|stream| stream.device().is_some());
+    let members = api.hub.presence().members().membership(device.cloned(), None);
+    members.join(streams.iter().map(Listening::stream)).await;
+    members
 }
 
 /// Takes a place among the connections of the device, if one is listened to.
@@ -196,6 +207,7 @@ fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<S
         types: (!types.is_empty()).then(|| types.into()),
         envelope: parameters.switch("envelope")?,
         heartbeat: parameters.switch("heartbeat")?,
+        members: parameters.switch("members")?,
         stopped,
     })
 }

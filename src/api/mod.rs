@@ -145,6 +145,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Kick(device) => devices::kick(api, &device, &request.query).await,
         Route::Topic(topic) => topics::topic(api, topic, &request.query).await,
         Route::Followers(topic) => topics::followers(api, topic, &request.query).await,
+        Route::Members(topic) => topics::members(api, &topic, &request.query).await,
         Route::Nodes => nodes::list(api, &request.query).await,
         Route::Place(stream) => regions::place(api, stream, request).await,
         Route::Lease(stream) => lease::take(api, stream, request).await,

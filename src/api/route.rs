@@ -30,6 +30,8 @@ pub enum Route {
     Topic(StreamName),
     /// `GET /v1/topics/{topic}/connections`
     Followers(StreamName),
+    /// `GET /v1/topics/{topic}/members`
+    Members(StreamName),
     /// `GET /v1/nodes`
     Nodes,
     /// `PUT …/region`
@@ -123,6 +125,7 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "devices", name, "ack"] => Known::Acknowledge(stream("devices", name)?),
         ["v1", "devices", name, "connections"] => Known::Connections(stream("devices", name)?),
         ["v1", "topics", name, "connections"] => Known::Get(Route::Followers(stream("topics", name)?)),
+        ["v1", "topics", name, "members"] => Known::Get(Route::Members(stream("topics", name)?)),
         ["v1", "nodes"] => Known::Get(Route::Nodes),
         ["v1", kind @ ("devices" | "topics"), name, "region"] => Known::Region(stream(kind, name)?),
         ["v1", "events"] => Known::Batch,
@@ -171,7 +174,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 29;
+    const ROUTES: usize = 30;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -205,6 +208,7 @@ mod tests {
             Route::EndLease(_) => 25,
             Route::SseByBody => 26,
             Route::Cursor => 27,
+            Route::Members(_) => 29,
         }
     }
 

@@ -1,16 +1,18 @@
-//! Topics: who follows them.
+//! Topics: who follows them, and who is present in them.
 
 use hyper::StatusCode;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 use warp::reply::Response;
 
 use super::parameters::Parameters;
 use super::{Api, Problem, json};
-use crate::model::StreamName;
+use crate::model::{StreamKind, StreamName, Time};
 use crate::presence::{Follower, MAX_FOLLOWERS, Reports, Wanted};
+use crate::store::members::Member;
 
-/// Followers in an answer, unless another number is asked for.
+/// Followers or members in an answer, unless another number is asked for.
 const DEFAULT_LIMIT: usize = 100;
 
 #[derive(Serialize)]
@@ -53,10 +55,7 @@ struct ShownFollower<'a> {
 /// `GET /v1/topics/{topic}/connections`
 pub async fn followers(api: &Api, topic: StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "limit"])?;
-    let limit = parameters.number("limit")?.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_FOLLOWERS).contains(&limit) {
-        return Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {MAX_FOLLOWERS}")));
-    }
+    let limit = limit(&parameters, MAX_FOLLOWERS)?;
     // One more than asked for tells whether there is more.
     let wanted = Wanted { topic, after: parameters.parsed("after")?, limit: limit + 1 };
     let known = api.hub.reports(Some(&wanted)).await?;
@@ -69,6 +68,53 @@ pub async fn followers(api: &Api, topic: StreamName, query: &str) -> Result<Resp
     connections.truncate(limit);
     let next = more.then(|| connections.last().map(|shown| shown.follower.id)).flatten();
     Ok(json(StatusCode::OK, &ShownFollowers { connections, next, silent: silent(&known) }))
+}
+
+/// Most members in one answer.
+const MAX_MEMBERS: usize = 1000;
+
+#[derive(Serialize)]
+struct ShownMembers<'a> {
+    members: Vec<ShownMember<'a>>,
+    next: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ShownMember<'a> {
+    device: &'a str,
+    info: Option<&'a RawValue>,
+    connections: u64,
+    since: String,
+}
+
+impl<'a> From<&'a Member> for ShownMember<'a> {
+    fn from(member: &'a Member) -> Self {
+        // What is no JSON was put there past the service.
+        let info = member.info.as_deref().and_then(|info| serde_json::from_str(info).ok());
+        let since = Time::from_ms(member.since_ms).to_string();
+        ShownMember { device: &member.device, info, connections: member.connections, since }
+    }
+}
+
+/// `GET /v1/topics/{topic}/members`
+pub async fn members(api: &Api, topic: &StreamName, query: &str) -> Result<Response, Problem> {
+    let parameters = Parameters::read(query, &["after", "limit"])?;
+    let limit = limit(&parameters, MAX_MEMBERS)?;
+    let named = |name: &str| StreamName::new(StreamKind::Device, name).map_err(|error| Problem::invalid_name(&error));
+    let after = parameters.one("after")?.map(named).transpose()?;
+    let page = api.hub.members(topic, after.as_ref().map(StreamName::name), limit).await?;
+    let members = page.members.iter().map(ShownMember::from).collect();
+    Ok(json(StatusCode::OK, &ShownMembers { members, next: page.next.as_deref() }))
+}
+
+/// How many are wanted in an answer.
+fn limit(parameters: &Parameters, most: usize) -> Result<usize, Problem> {
+    let limit = parameters.number("limit")?.unwrap_or(DEFAULT_LIMIT);
+    if (1..=most).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {most}")))
+    }
 }
 
 fn silent(known: &Reports) -> Vec<&str> {

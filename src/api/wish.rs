@@ -21,6 +21,7 @@ pub struct Wish {
     types: Vec<String>,
     envelope: Option<bool>,
     heartbeat: Option<bool>,
+    members: Option<bool>,
 }
 
 /// Where to begin: everywhere alike, or in each stream by itself.
@@ -57,7 +58,8 @@ impl Wish {
         };
         pairs.extend(after.into_iter().map(|position| ("after".to_owned(), position)));
         pairs.extend(self.types.into_iter().map(|kind| ("types".to_owned(), kind)));
-        for (name, switch) in [("envelope", self.envelope), ("heartbeat", self.heartbeat)] {
+        let switches = [("envelope", self.envelope), ("heartbeat", self.heartbeat), ("members", self.members)];
+        for (name, switch) in switches {
             pairs.extend(switch.map(|on| (name.to_owned(), on.to_string())));
         }
         Ok(Parameters::from(pairs))

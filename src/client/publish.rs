@@ -107,9 +107,12 @@ pub struct Publisher {
     on_retry: Option<OnRetry>,
 }
 
-/// Who wants to know that a request failed and is tried again, and for how long.
+/// Called with the error of a request that is tried again, and for how long.
+type Notified = dyn Fn(&ClientError, Duration) + Send + Sync;
+
+/// Who wants to know that a request failed and is tried again.
 #[derive(Clone)]
-struct OnRetry(Arc<dyn Fn(&ClientError, Duration) + Send + Sync>);
+struct OnRetry(Arc<Notified>);
 
 impl fmt::Debug for OnRetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -431,6 +434,7 @@ mod tests {
             kind: Some("a/b".parse().unwrap()),
             ttl: Some("60".parse().unwrap()),
             collapse: Some("a=b".into()),
+            durable: None,
         };
         let publisher = Publisher::new(&server.url()).unwrap();
         let id = publisher.publish(&"device:a|b".parse().unwrap(), &data, &options, Some("once")).await.unwrap();

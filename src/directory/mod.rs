@@ -19,6 +19,7 @@ mod follow;
 mod ingress;
 mod leader;
 mod lifecycle;
+mod members;
 mod migration;
 mod presence;
 mod producers;

@@ -4,6 +4,7 @@ use super::Hub;
 use crate::model::StreamName;
 use crate::presence::{Reports, Wanted};
 use crate::store::StoreError;
+use crate::store::members::MemberPage;
 use crate::store::presence::DeviceState;
 use crate::trouble::Work;
 
@@ -18,6 +19,16 @@ impl Hub {
     /// Who is connected as a device, on whichever nodes.
     pub async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
         self.noted(Work::Read, device, self.store.device(device).await)
+    }
+
+    /// Who is present in a topic, from right after a device's name on.
+    pub async fn members(
+        &self,
+        topic: &StreamName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<MemberPage, StoreError> {
+        self.store.members(topic, after, limit).await
     }
 
     /// What every node says of itself and, if that is wanted, of a topic's followers.

@@ -1,8 +1,8 @@
 //! Cleaning up after dead nodes: their routes would have every publish tell somebody who is not there.
 //!
 //! Routes lapse by themselves; this only makes it sooner, and ends what else a node leaves behind. A
-//! survivor claims a dead node, removes its routes, tells the lifecycle stream that its connections were lost, and
-//! forgets it last: a cleaner that dies half way is followed by the next one, which finds what is left.
+//! survivor claims a dead node, takes its devices out of topics, removes its routes, tells the lifecycle stream that
+//! its connections were lost, and forgets it last: a cleaner that dies half way is followed by the next one, which finds what is left.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::scope::Scope;
+use crate::model::{StreamKind, StreamName};
 use crate::presence::Presence;
 use crate::store::{NodeId, NodeLease, Store, StoreError};
 
@@ -75,7 +76,7 @@ async fn clean_up(
         if streams.is_empty() {
             break;
         }
-        let detached = join_all(streams.iter().map(|stream| store.detach(stream, dead, None))).await;
+        let detached = join_all(streams.iter().map(|stream| detach(store, stream, dead))).await;
         detached.into_iter().collect::<Result<(), _>>()?;
     }
     while presence.publish_lost(dead, region).await? {
@@ -85,6 +86,17 @@ async fn clean_up(
     }
     store.release(dead).await?;
     Ok(true)
+}
+
+/// Removes the route of a dead node, and before that what it had of a topic's members: they are notified over routes.
+async fn detach(store: &dyn Store, stream: &StreamName, dead: &NodeId) -> Result<(), StoreError> {
+    if stream.kind() == StreamKind::Topic {
+        let mut after = store.drop_members(stream, dead, None).await?;
+        while let Some(last) = after {
+            after = store.drop_members(stream, dead, Some(&last)).await?;
+        }
+    }
+    store.detach(stream, dead, None).await
 }
 
 /// Which nodes' deadlines stand still.

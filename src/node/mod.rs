@@ -78,14 +78,19 @@ pub enum ServeError {
     Webhook(#[from] ReceiverError),
 }
 
-/// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go.
-pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+/// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go. The log begins with what is
+/// started, and with `warnings` about the settings.
+pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen();
+    let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
+    introduce(&settings, &endpoints);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let metrics = Metrics::new();
     panics::report(metrics.panics.clone());
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
-    let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
     let node = NodeId::random();
     let gate = Arc::new(Gate { origins: settings.origins(), metrics: metrics.clone() });
     let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics, &gate, &mut signals).await?;
@@ -134,6 +139,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(presence.clone().keep_for_ever());
     tokio::spawn(presence.clone().publish_lifecycle());
+    tokio::spawn(presence.members().clone().tell_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
 
     let api = Arc::new(Api {
@@ -185,6 +191,20 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 /// What the store is, for people: `embedded`, or where its Redis is.
 fn store_name(settings: &Settings) -> String {
     settings.redis_url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string)
+}
+
+/// The first line of the log: what starts, and on what.
+fn introduce(settings: &Settings, endpoints: &Endpoints) {
+    let store = store_name(settings);
+    let address = endpoints.places().map(Endpoint::to_string).collect::<Vec<_>>().join(" ");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %store,
+        prefix = %settings.prefix,
+        access = "open",
+        %address,
+        "whimbrel starts"
+    );
 }
 
 /// The store, and the regions behind it with the position from which their directory is followed.
@@ -260,7 +280,7 @@ async fn open_store(
                 let wait = backoff.next_wait();
                 health.store_is_down(&error.to_string());
                 let places = endpoints.places().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
-                tracing::warn!(%error, ?wait, "{url} can't be used yet; trying again, and answering probes on {places}");
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "{url} can't be used yet; trying again, and answering probes on {places}");
                 tokio::time::sleep(wait).await;
             }
             Err(error) => return Err(error.into()),

@@ -18,6 +18,7 @@ mod census;
 mod control_channel;
 mod device_slots;
 mod lifecycle;
+mod members;
 mod reconcile;
 
 use std::collections::HashSet;
@@ -40,6 +41,7 @@ pub use census::{Census, ConnectionIndex, Follower, Followers, MAX_FOLLOWERS, Re
 pub use control_channel::ControlChannel;
 use device_slots::{DeviceSlots, Evicted};
 use lifecycle::Session;
+pub use members::{Members, Membership, Watcher};
 
 /// What happens within this time shares a pipeline, or a batch.
 const GATHER: Duration = Duration::from_millis(20);
@@ -79,6 +81,7 @@ pub struct Presence {
     registry: Arc<Registry>,
     limit: DeviceLimit,
     census: Arc<Census>,
+    members: Arc<Members>,
     slots: Mutex<DeviceSlots>,
     /// There are places to give back, or to claim.
     work: Notify,
@@ -112,11 +115,13 @@ impl Presence {
         index: Arc<dyn ConnectionIndex>,
     ) -> Arc<Self> {
         let census = Census::new(store.clone(), registry.clone(), info, index);
+        let members = Members::new(store.clone(), registry.clone());
         let presence = Arc::new(Presence {
             store,
             registry,
             limit,
             census,
+            members,
             slots: Mutex::default(),
             work: Notify::new(),
             lifecycle_work: Notify::new(),
@@ -225,6 +230,11 @@ impl Presence {
         }
     }
 
+    /// Who is present in topics.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
     /// What all nodes say of themselves.
     pub fn census(&self) -> &Census {
         &self.census
@@ -241,7 +251,7 @@ impl Presence {
                 }
                 None => tracing::warn!("a request on the node's channel to look makes no sense"),
             },
-            _ => return self.census.hear(control, channel),
+            _ => return self.members.receive(control) || self.census.hear(control, channel),
         }
         true
     }
@@ -263,17 +273,20 @@ impl Presence {
     }
 
     /// The store may have forgotten who is here, or the node has a new id: the places of all such devices are
-    /// claimed again.
+    /// claimed again, and so are their memberships of such topics.
     pub fn claim_where(&self, concerned: impl Fn(&StreamName) -> bool) {
+        self.members.tell_where(&concerned);
         self.slots.lock().want_where(concerned);
         self.work.notify_one();
         self.doubtful.store(true, Ordering::Relaxed);
         self.lifecycle_work.notify_one();
     }
 
-    /// The store that knew of a device's places is no longer the one that should: they are claimed in that.
-    pub fn claim_all_of(&self, device: &StreamName) {
-        if self.slots.lock().want_all_of(device) {
+    /// The store that knew of a device's places, or of a topic's members, is no longer the one that should: they are
+    /// claimed in that.
+    pub fn claim_all_of(&self, stream: &StreamName) {
+        self.members.tell_where(|topic| topic == stream);
+        if self.slots.lock().want_all_of(stream) {
             self.work.notify_one();
         }
     }

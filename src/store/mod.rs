@@ -5,6 +5,7 @@
 //! - [`Leases`]: which nodes are alive;
 //! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it;
 //! - [`Presence`]: who is connected;
+//! - [`Members`]: who is present in topics;
 //! - [`Lifecycle`]: telling who connects and disconnects;
 //! - [`Producers`]: who publishes, and means to be missed;
 //! - [`Leaders`]: what one node at a time does for all, and how far the webhook got.
@@ -20,6 +21,7 @@ mod ingress;
 mod leader;
 pub mod lifecycle;
 mod mailbox;
+pub mod members;
 pub mod memory;
 pub mod presence;
 pub mod producers;
@@ -43,6 +45,7 @@ pub use direct::{DIRECT_TIME, DirectPath, DirectRoutes};
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
 pub use leader::{Checkpoint, JobKind, Leaders};
 pub use lifecycle::Lifecycle;
+pub use members::Members;
 pub use presence::Presence;
 pub use producers::Producers;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
@@ -311,7 +314,7 @@ pub trait Leases: Send + Sync {
 }
 
 /// A region's store.
-pub trait Store: EventLog + Channels + Leases + Presence + Lifecycle + SendHistory {
+pub trait Store: EventLog + Channels + Leases + Presence + Members + Lifecycle + SendHistory {
     /// Where producers add events by themselves. The embedded store has no such place: nobody but its node
     /// reaches it.
     fn ingress(&self) -> Option<&dyn Ingress>;

@@ -22,8 +22,8 @@ use super::outbox::{Following, Frame, NEVER, Outbox};
 use super::{CloseReason, Framing, Socket, sse, websocket};
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
-use crate::model::{Encoding, Event, EventId, EventType, StreamName};
-use crate::presence::{Eviction, Occupant};
+use crate::model::{Encoding, Event, EventId, EventType, MemberNotice, StreamName};
+use crate::presence::{Eviction, Membership, Occupant, Watcher};
 use crate::store::StoreClock;
 
 /// Slices in one vectored write.
@@ -76,6 +76,8 @@ pub struct Connection {
     protocol: Protocol,
     /// The event types that the client wants; all when `None`.
     types: Option<Box<[EventType]>>,
+    /// Its part in the topics' presence, if the client asked for one.
+    members: Option<Box<Membership>>,
     socket: Socket,
     inner: Mutex<Inner>,
     /// Wakes temporary dispatchers: the outbox has room, a stream was left, or the connection is over.
@@ -102,6 +104,8 @@ struct Inner {
     stalled: u8,
     /// Pings without a pong.
     unanswered: u8,
+    /// Notices of members found no room.
+    missed_members: bool,
 }
 
 impl Inner {
@@ -148,6 +152,7 @@ impl Connection {
         id: Uuid,
         protocol: Protocol,
         types: Option<Box<[EventType]>>,
+        members: Option<Box<Membership>>,
         socket: Socket,
         outbox_bytes: usize,
         streams: Vec<(StreamName, EventId)>,
@@ -163,6 +168,7 @@ impl Connection {
             device,
             protocol,
             types,
+            members,
             socket,
             inner: Mutex::new(Inner {
                 id,
@@ -175,6 +181,7 @@ impl Connection {
                 took: true,
                 stalled: 0,
                 unanswered: 0,
+                missed_members: false,
             }),
             told: Notify::new(),
             clock: registry.clock().clone(),
@@ -195,6 +202,11 @@ impl Connection {
     /// The inbox of the device that it is connected as.
     pub fn device(&self) -> Option<&StreamName> {
         self.device.as_ref()
+    }
+
+    /// Its part in the topics' presence, if the client asked for one.
+    pub(super) fn members(&self) -> Option<&Membership> {
+        self.members.as_deref()
     }
 
     /// How the client is spoken to.
@@ -517,6 +529,35 @@ impl Connection {
         }
         if inner.outbox.take_room() {
             self.told.notify_waiters();
+            // Nothing may follow a close.
+            if inner.phase == Phase::Open && std::mem::take(&mut inner.missed_members) {
+                inner.outbox.push(self.missed_members_frame());
+                self.write_out(inner);
+            }
+        }
+    }
+
+    /// The notice that notices of members may have been missed.
+    fn missed_members_frame(&self) -> Frame {
+        Frame::Bare(match self.protocol {
+            Protocol::Sse { framing, .. } => framing.block(sse::MISSED_MEMBERS),
+            Protocol::WebSocket => websocket::missed_members(),
+        })
+    }
+
+    /// Writes a notice of members, if there is room. The client is told when there is again if there was none.
+    fn notify_of_members(&self, frame: Frame) {
+        let mut inner = self.inner.lock();
+        if inner.phase != Phase::Open {
+            return;
+        }
+        if !inner.outbox.has_room_for(&frame) {
+            self.write_out(&mut inner);
+        }
+        if inner.outbox.offer(frame) {
+            self.write_out(&mut inner);
+        } else {
+            inner.missed_members = true;
         }
     }
 
@@ -553,6 +594,23 @@ impl Occupant for Connection {
 
     fn rename(&self, id: Uuid) {
         self.inner.lock().id = id;
+    }
+}
+
+impl Watcher for Connection {
+    fn member(&self, notice: &MemberNotice) {
+        // Its own coming and going is no news to a device.
+        if self.device.as_ref().is_some_and(|device| device.name() == notice.device) {
+            return;
+        }
+        self.notify_of_members(Frame::Bare(match self.protocol {
+            Protocol::Sse { framing, .. } => framing.shared(notice.sse(sse::member)),
+            Protocol::WebSocket => notice.websocket(websocket::member),
+        }));
+    }
+
+    fn missed_members(&self) {
+        self.notify_of_members(self.missed_members_frame());
     }
 }
 

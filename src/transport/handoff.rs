@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::{CloseReason, Permit, Protocol, retry_ms};
 use crate::hub::Listening;
 use crate::model::EventType;
-use crate::presence::Place;
+use crate::presence::{Membership, Place};
 
 /// A listener's request that was accepted.
 pub struct Accepted {
@@ -26,6 +26,8 @@ pub struct Accepted {
     pub streams: Vec<Listening>,
     /// Its place among those who are connected. Or why it has none: the client is told and let go.
     pub place: Result<Place, Refused>,
+    /// Its part in the topics' presence, if it asked for one.
+    pub members: Option<Box<Membership>>,
     /// Its place among the node's connections.
     pub permit: Option<Permit>,
 }

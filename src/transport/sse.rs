@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::CloseReason;
 use super::framing::{Framing, chunk};
-use crate::model::{Cursor, Encoding, Event, Gap, StreamName};
+use crate::model::{Cursor, Encoding, Event, Gap, MemberNotice, StreamName};
 
 /// A comment line, as a chunk. It has no empty line after it: some clients would make an empty event of that.
 pub static PING: Bytes = Bytes::from_static(b"2\r\n:\n\r\n");
@@ -20,6 +20,9 @@ pub static HEARTBEAT: Bytes = Bytes::from_static(b"1f\r\nevent: whimbrel:ping\nd
 
 /// A position notice without its id line, as a chunk.
 pub static POSITION: Bytes = Bytes::from_static(b"23\r\nevent: whimbrel:position\ndata: {}\n\n\r\n");
+
+/// The notice that notices of members may have been missed.
+pub const MISSED_MEMBERS: &str = "event: whimbrel:members\ndata: {\"reason\":\"missed\"}\n\n";
 
 /// The first block: when and where to come back, the public id of the connection, and whether the oldest events of a
 /// stream were asked for and are gone. In one piece, as some clients make an event of a block without data.
@@ -94,6 +97,11 @@ fn put_lines(block: &mut Vec<u8>, data: &[u8]) {
 /// A gap notice. It has no id line: the cursor moves with what comes after it.
 pub fn gap(stream: &StreamName, gap: &Gap) -> String {
     format!("event: whimbrel:gap\ndata: {}\n\n", gap.to_json(stream, None))
+}
+
+/// A device joined a topic, or left it, as a chunk. It has no id line, as it moves no position.
+pub fn member(notice: &MemberNotice) -> Bytes {
+    chunk(format!("event: whimbrel:{}\ndata: {}\n\n", notice.kind(), notice.to_json(None)).as_bytes())
 }
 
 /// The notice that the server ends the stream, and when to come back.

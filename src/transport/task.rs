@@ -46,13 +46,14 @@ pub(super) fn start(
     accepted: Accepted,
     context: Arc<Context>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let Accepted { protocol, head, types, streams, place, permit } = accepted;
+    let Accepted { protocol, head, types, streams, place, members, permit } = accepted;
     let hub = &context.hub;
     let connection = Arc::new(Connection::new(
         context.connections.next_number(),
         place.as_ref().map_or_else(|_| Uuid::new_v4(), Place::connection),
         protocol,
         types,
+        members,
         socket,
         context.settings.outbox_bytes,
         streams.iter().map(|listening| (listening.stream().clone(), listening.position)).collect(),
@@ -67,6 +68,10 @@ pub(super) fn start(
     if let Ok(place) = &place {
         let occupant = Arc::downgrade(&connection);
         place.occupy(occupant);
+    }
+    if let Some(members) = connection.members() {
+        let watcher = Arc::downgrade(&connection);
+        members.watch(connection.number(), watcher);
     }
     for (slot, listening) in (0..).zip(streams) {
         listening.attached.follow(connection.clone(), slot, listening.position);
@@ -204,6 +209,9 @@ impl Client {
         connection.end(None);
         for following in connection.following() {
             context.hub.registry().leave(&following.stream, connection.number(), following.slot);
+        }
+        if let Some(members) = connection.members() {
+            members.leave_all();
         }
         context.connections.remove(connection.number());
         let reason = reason.map_or("client", CloseReason::as_str);

@@ -12,7 +12,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, error::CapacityError};
 
 use super::CloseReason;
-use crate::model::{Event, EventId, Gap, StreamName};
+use crate::model::{Event, EventId, Gap, MemberNotice, StreamName};
 
 /// The subprotocol that clients may ask for.
 pub const SUBPROTOCOL: &str = "whimbrel.v1";
@@ -68,6 +68,16 @@ pub fn event(stream: &StreamName, event: &Event) -> Bytes {
 /// A gap notice.
 pub fn gap(stream: &StreamName, gap: &Gap) -> Bytes {
     text(gap.to_json(stream, Some("gap")))
+}
+
+/// A device joined a topic, or left it.
+pub fn member(notice: &MemberNotice) -> Bytes {
+    text(notice.to_json(Some(notice.kind())))
+}
+
+/// Notices of members may have been missed.
+pub fn missed_members() -> Bytes {
+    text(r#"{"op":"members","reason":"missed"}"#)
 }
 
 /// The position moved without an event.

@@ -11,6 +11,7 @@ use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
 use whimbrel::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 use whimbrel::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
+use whimbrel::store::members::{LocalMember, MemberPage, Members};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use whimbrel::store::{
@@ -209,6 +210,31 @@ impl Presence for Gate {
 
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
         self.inner.device(device).await
+    }
+}
+
+#[async_trait]
+impl Members for Gate {
+    async fn set_members(
+        &self,
+        topic: &StreamName,
+        node: &NodeId,
+        members: &[LocalMember],
+    ) -> Result<bool, StoreError> {
+        self.inner.set_members(topic, node, members).await
+    }
+
+    async fn drop_members(
+        &self,
+        topic: &StreamName,
+        dead: &NodeId,
+        after: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
+        self.inner.drop_members(topic, dead, after).await
+    }
+
+    async fn members(&self, topic: &StreamName, after: Option<&str>, limit: usize) -> Result<MemberPage, StoreError> {
+        self.inner.members(topic, after, limit).await
     }
 }
 

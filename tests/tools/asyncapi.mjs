@@ -22,7 +22,9 @@ const ajv = new Ajv({ strict: false });
 formats(ajv);
 const { components } = JSON.parse(document);
 ajv.addSchema({ $id: 'doc', components });
-const described = Object.keys(components.messages).filter((message) => !message.startsWith('redis.'));
+// What is spoken to Redis, and what comes only after a fault: both are tested elsewhere.
+const elsewhere = (message) => message.startsWith('redis.') || message.endsWith('.members');
+const described = Object.keys(components.messages).filter((message) => !elsewhere(message));
 const seen = new Set();
 const missing = () => described.filter((message) => !seen.has(message));
 setTimeout(() => assert.fail(`still waiting after a minute; never came: ${missing()}`), 60_000).unref();
@@ -108,6 +110,20 @@ check('sse.ping', ping);
 const enveloped = sse(several, 'message');
 await publish('topics/sport', 1);
 check('sse.envelope', await enveloped);
+
+const room = new EventSource(`${url}/v1/sse?topic=room&members=1`);
+await sse(room, 'whimbrel:position');
+const watcher = webSocket('topic=room&members=1');
+await watcher.frame('ready');
+const [joined, gone] = [sse(room, 'whimbrel:joined'), sse(room, 'whimbrel:left')];
+const guest = new WebSocket(`${url.replace('http', 'ws')}/v1/ws?device=43&topic=room&members=1`);
+const welcome = new Promise((resolve) => { guest.on('open', resolve); });
+check('sse.joined', await joined);
+await watcher.frame('joined');
+await welcome;
+guest.close();
+check('sse.left', await gone);
+await watcher.frame('left');
 
 const lifecycle = new EventSource(`${url}/v1/sse?topic=whimbrel:lifecycle`);
 await sse(lifecycle, 'whimbrel:position');

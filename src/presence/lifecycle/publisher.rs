@@ -180,14 +180,16 @@ impl Presence {
     /// something is left for other nodes to publish.
     pub async fn end(&self, reason: &'static str) -> bool {
         self.slots.lock().abandon(reason, self.now_ms());
+        let members_told = self.members.tell_all().await;
         self.publish_until_empty().await;
         let session = self.session.lock().await;
-        match &session.node {
+        let lifecycle_told = match &session.node {
             Some(node) => {
                 matches!(self.store.end_session(node, self.own_region(), 1).await, Ok(left) if left.is_empty())
             }
             None => true,
-        }
+        };
+        members_told && lifecycle_told
     }
 
     /// Nodes of a region whose sessions have not ended.

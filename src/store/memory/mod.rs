@@ -7,6 +7,7 @@ mod device_slots;
 mod leader;
 mod lifecycle;
 mod log;
+mod members;
 mod presence;
 mod producers;
 mod sessions;
@@ -50,6 +51,8 @@ struct State {
     /// The sum of what the logs take.
     bytes: usize,
     channels: HashMap<NodeId, Vec<Arc<Mailbox>>>,
+    /// Who is present in topics.
+    members: HashMap<StreamName, members::Roster>,
     /// When each node's lease ends.
     leases: HashMap<NodeId, u64>,
     /// Of the nodes at telling who came and left.

@@ -38,6 +38,11 @@ impl Keys {
         }
     }
 
+    /// The members of a topic, and their names in order. They lie beside the topic's other keys.
+    pub(super) fn members(&self, topic: &StreamName) -> [String; 2] {
+        ["members", "roster"].map(|key| format!("{}:{{{topic}}}:{key}", self.prefix))
+    }
+
     /// What producers add by themselves.
     pub(super) fn ingress(&self) -> String {
         format!("{}:ingress", self.prefix)

@@ -19,6 +19,7 @@ mod leader;
 mod leases;
 mod library;
 mod lifecycle;
+mod members;
 mod moving;
 mod pool;
 mod presence;

@@ -227,7 +227,8 @@ impl RedisStore {
     /// Throws away what the stream left behind.
     pub async fn move_clear(&self, plan: &Plan) -> Result<(), StoreError> {
         let keys = self.keys.of(&plan.stream);
-        let touched = [&keys.meta, &keys.events, &keys.nodes, &keys.collapse, &keys.connections];
+        let [members, roster] = self.keys.members(&plan.stream);
+        let touched = [&keys.meta, &keys.events, &keys.nodes, &keys.collapse, &keys.connections, &members, &roster];
         let call = Call::script(&scripts::MOVE_CLEAR, &touched.map(String::as_str))
             .arg(plan.version)
             .arg(&plan.to)

@@ -54,6 +54,8 @@ pub(super) const STREAM_PART: &str = include_str!("../../../lua/stream.lua");
 const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
 /// And those that keep a device's connections.
 const SLOTS_PART: &str = include_str!("../../../lua/slots.lua");
+/// And those that keep a topic's members.
+const MEMBERS_PART: &str = include_str!("../../../lua/members.lua");
 /// And those that move it.
 const MOVE_PART: &str = include_str!("../../../lua/move.lua");
 
@@ -70,6 +72,7 @@ pub(super) fn function(name: &str, script: &str) -> String {
 const STREAM: &[&str] = &[STREAM_PART];
 const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
 const SLOTS: &[&str] = &[STREAM_PART, SLOTS_PART];
+const MEMBERS: &[&str] = &[STREAM_PART, SLOTS_PART, MEMBERS_PART];
 const MOVE: &[&str] = &[STREAM_PART, MOVE_PART];
 const MOVE_PAGES: &[&str] = &[STREAM_PART, PAGES_PART, MOVE_PART];
 const MOVE_SLOTS: &[&str] = &[STREAM_PART, SLOTS_PART, MOVE_PART];
@@ -102,6 +105,9 @@ scripts! {
     CLAIM_SLOT = "claim_slot.lua", SLOTS;
     KICK = "kick.lua", SLOTS;
     DEVICE = "device.lua", SLOTS;
+    MEMBERS_SET = "members_set.lua", MEMBERS;
+    MEMBERS_DROP = "members_drop.lua", MEMBERS;
+    MEMBERS_LIST = "members_list.lua", MEMBERS;
     LINK_ADDRESS = "link_address.lua", &[];
     SEND_HISTORY = "send_history.lua", STREAM;
     CONNECTED_THROUGH = "connected_through.lua", STREAM;
@@ -423,7 +429,7 @@ fn bytes(value: Value) -> Result<Bytes, StoreError> {
     }
 }
 
-fn text(value: Value) -> Result<String, StoreError> {
+pub(super) fn text(value: Value) -> Result<String, StoreError> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| nonsense("text")),
         _ => Err(nonsense("text")),

@@ -222,6 +222,9 @@ async fn subscribe(
             let detail = format!("a connection may follow {} streams", context.settings.max_streams);
             return Err(Fault { code: "too-many-streams", detail });
         };
+        if let Some(members) = connection.members() {
+            members.join(std::iter::once(&stream)).await;
+        }
         answer(connection, reference, "ok", content);
         listening.attached.follow(connection.clone(), slot, position);
     }
@@ -234,6 +237,9 @@ fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outc
     let Some(slot) = connection.unfollow(&stream) else {
         return Err(Fault::bad(format!("{stream} is not followed")));
     };
+    if let Some(members) = connection.members() {
+        members.leave(&stream);
+    }
     context.hub.registry().leave(&stream, connection.number(), slot);
     Ok(Some(serde_json::json!({"stream": stream})))
 }

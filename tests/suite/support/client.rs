@@ -52,6 +52,11 @@ pub enum Said {
         data: String,
     },
     Gap(Gap),
+    /// A device joined a topic or left it (`joined`, `left`), or notices may have been missed (`members`).
+    Member {
+        kind: String,
+        notice: Value,
+    },
     /// The cursor moved without an event.
     Position,
     /// The SSE comment or heartbeat, or a WebSocket ping (which is answered unless told otherwise).
@@ -262,6 +267,11 @@ impl Client {
                             }
                             Said::Position
                         }
+                        kind @ ("whimbrel:joined" | "whimbrel:left" | "whimbrel:members") => {
+                            assert!(block.id.is_none(), "it has no place in the stream");
+                            let kind = kind.trim_start_matches("whimbrel:").to_owned();
+                            Said::Member { kind, notice: serde_json::from_str(&block.data.unwrap()).unwrap() }
+                        }
                         "whimbrel:gap" => Said::Gap(serde_json::from_str(&block.data.unwrap()).unwrap()),
                         "whimbrel:close" => {
                             let close: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
@@ -409,6 +419,11 @@ fn websocket_said(text: &str) -> Said {
         "close" => {
             assert!(value["retry"].is_u64(), "{text}");
             Said::Close { reason: value["reason"].as_str().unwrap().to_owned(), code: None }
+        }
+        kind @ ("joined" | "left" | "members") => {
+            let mut notice = value;
+            notice.as_object_mut().unwrap().remove("op");
+            Said::Member { kind: kind.to_owned(), notice }
         }
         // A position goes this way too, until the cursor was moved.
         "ready" | "ok" | "error" | "pong" | "position" => Said::Answer(value),

@@ -1,0 +1,327 @@
+//! Presence in topics: which devices of this node are members of which topics, and who wants to be notified.
+//!
+//! A connection that asked for it counts for its device in each topic that it follows ([`Membership`]). What changes is
+//! told to the store by one task, in rounds, with the numbers of the moment: so the store may be told twice, or late,
+//! and is right in the end. What the store makes known, [`MemberNotice`]s, goes to the connections here that asked.
+//!
+//! Notices come over the node's channel, at most once. Whoever may have missed some is told so, and asks for the list
+//! of members again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::backoff::Backoff;
+use crate::dispatch::Registry;
+use crate::model::{MemberNotice, StreamName};
+use crate::store::members::{LocalMember, MEMBER, read_notices};
+use crate::store::{Control, Store, StoreError};
+
+/// Devices of one topic that are told in one call.
+const DEVICES: usize = 256;
+
+/// Topics that are told in one round.
+const TOPICS: usize = 64;
+
+/// Longest wait of a connection for the store to take it in: it is let in all the same, and becomes a member later.
+const JOIN_TIME: Duration = Duration::from_secs(1);
+
+/// A connection that wants to know who joins and who leaves.
+pub trait Watcher: Send + Sync + 'static {
+    /// A device joined a topic that it follows, or left it.
+    fn member(&self, notice: &MemberNotice);
+
+    /// Notices may have been missed.
+    fn missed_members(&self);
+}
+
+/// The devices of this node that are present in topics.
+pub struct Members {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    here: Mutex<Here>,
+    /// There is something to tell the store.
+    work: Notify,
+    /// One round at a time: the numbers of an earlier one must not come after those of a later one.
+    telling: tokio::sync::Mutex<()>,
+    /// Rounds that are over.
+    rounds: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Here {
+    topics: HashMap<StreamName, Topic>,
+    /// Devices of which the store is to be told, by topic.
+    untold: HashMap<StreamName, BTreeSet<String>>,
+    /// Rounds that were begun.
+    round: u64,
+}
+
+#[derive(Default)]
+struct Topic {
+    devices: HashMap<String, Device>,
+    /// By the number of the connection.
+    watchers: HashMap<u64, Weak<dyn Watcher>>,
+}
+
+struct Device {
+    connections: u32,
+    info: Option<Arc<str>>,
+}
+
+impl Here {
+    fn tell(&mut self, topic: &StreamName, device: &str) {
+        self.untold.entry(topic.clone()).or_default().insert(device.to_owned());
+    }
+
+    /// One more connection of a device, or one less.
+    fn count(&mut self, topic: &StreamName, device: &str, info: Option<&Arc<str>>, joins: bool) {
+        let devices = &mut self.topics.entry(topic.clone()).or_default().devices;
+        let known = devices.entry(device.to_owned()).or_insert(Device { connections: 0, info: None });
+        if joins {
+            known.connections += 1;
+            known.info = info.cloned().or(known.info.take());
+        } else {
+            known.connections = known.connections.saturating_sub(1);
+        }
+        if known.connections == 0 {
+            devices.remove(device);
+        }
+        self.forget_if_empty(topic);
+        self.tell(topic, device);
+    }
+
+    fn forget_if_empty(&mut self, topic: &StreamName) {
+        if self.topics.get(topic).is_some_and(|topic| topic.devices.is_empty() && topic.watchers.is_empty()) {
+            self.topics.remove(topic);
+        }
+    }
+
+    /// What the store is to be told next, as it is now.
+    fn take(&mut self) -> Vec<(StreamName, Vec<LocalMember>)> {
+        let topics: Vec<_> = self.untold.keys().take(TOPICS).cloned().collect();
+        let taken = topics.into_iter().map(|topic| {
+            let untold = self.untold.get_mut(&topic).expect("it was just there");
+            let devices: Vec<_> = std::iter::from_fn(|| untold.pop_first()).take(DEVICES).collect();
+            if untold.is_empty() {
+                self.untold.remove(&topic);
+            }
+            let known = self.topics.get(&topic);
+            let local = |device: String| {
+                let here = known.and_then(|topic| topic.devices.get(&device));
+                let info = here.and_then(|here| here.info.as_deref()).map(str::to_owned);
+                LocalMember { device, connections: here.map_or(0, |here| here.connections), info }
+            };
+            let devices = devices.into_iter().map(local).collect();
+            (topic, devices)
+        });
+        taken.collect()
+    }
+
+    /// All of some topics' devices are to be told again. Gives those who watch.
+    fn tell_where(&mut self, concerned: impl Fn(&StreamName) -> bool) -> Vec<Arc<dyn Watcher>> {
+        let mut watchers = Vec::new();
+        for (name, topic) in self.topics.iter().filter(|(name, _)| concerned(name)) {
+            self.untold.entry(name.clone()).or_default().extend(topic.devices.keys().cloned());
+            watchers.extend(topic.watchers.values().filter_map(Weak::upgrade));
+        }
+        self.untold.retain(|_, devices| !devices.is_empty());
+        watchers
+    }
+}
+
+impl Members {
+    pub(super) fn new(store: Arc<dyn Store>, registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new(Members {
+            store,
+            registry,
+            here: Mutex::default(),
+            work: Notify::new(),
+            telling: tokio::sync::Mutex::default(),
+            rounds: watch::Sender::new(0),
+        })
+    }
+
+    /// The part of a connection in its topics. It is a member of none so far.
+    pub fn membership(self: &Arc<Self>, device: Option<StreamName>, info: Option<Arc<str>>) -> Membership {
+        let (topics, watcher) = (Mutex::default(), OnceLock::new());
+        Membership { members: self.clone(), device, info, topics, watcher }
+    }
+
+    /// A control message came in that is about members. False when it is about something else.
+    pub(super) fn receive(&self, control: &Control) -> bool {
+        if control.word != MEMBER {
+            return false;
+        }
+        let Some(notices) = read_notices(control) else {
+            tracing::warn!("a message on the node's channel about members makes no sense");
+            return true;
+        };
+        let Some(first) = notices.first() else { return true };
+        let watchers: Vec<_> = match self.here.lock().topics.get(&first.topic) {
+            Some(topic) => topic.watchers.values().filter_map(Weak::upgrade).collect(),
+            None => return true,
+        };
+        for watcher in watchers {
+            notices.iter().for_each(|notice| watcher.member(notice));
+        }
+        true
+    }
+
+    /// The store may have forgotten who is here, the node has a new id, or its channel was cut: the members of all
+    /// such topics are told again, and those who watch are told that they may have missed something.
+    pub(super) fn tell_where(&self, concerned: impl Fn(&StreamName) -> bool) {
+        let watchers = self.here.lock().tell_where(concerned);
+        self.work.notify_one();
+        for watcher in watchers {
+            watcher.missed_members();
+        }
+    }
+
+    /// Tells the store who joined and who left; runs until it is dropped.
+    pub async fn tell_for_ever(self: Arc<Self>) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            self.work.notified().await;
+            loop {
+                match self.tell_round().await {
+                    Ok(true) => backoff.reset(),
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the store is not told who is present in topics");
+                        tokio::time::sleep(backoff.next_wait()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the store all that is left to tell; the first failure ends it. False then.
+    pub(super) async fn tell_all(&self) -> bool {
+        loop {
+            match self.tell_round().await {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// One round; false when nothing was left to tell.
+    async fn tell_round(&self) -> Result<bool, StoreError> {
+        let _turn = self.telling.lock().await;
+        let (round, taken) = {
+            let mut here = self.here.lock();
+            here.round += 1;
+            (here.round, here.take())
+        };
+        let node = self.registry.node();
+        let telling = taken.iter().map(|(topic, members)| self.store.set_members(topic, &node, members));
+        let answers = futures_util::future::join_all(telling).await;
+        let mut failure = None;
+        for (answer, (topic, members)) in answers.into_iter().zip(&taken) {
+            let why = match answer {
+                Ok(true) => continue,
+                // Who left is told all the same. The next sync of the topic asserts the route.
+                Ok(false) if members.iter().all(|member| member.connections == 0) => continue,
+                Ok(false) => StoreError::Unavailable(format!("the node has no route to {topic} yet")),
+                Err(error) => error,
+            };
+            failure = Some(why);
+            let mut here = self.here.lock();
+            members.iter().for_each(|member| here.tell(topic, &member.device));
+        }
+        self.rounds.send_replace(round);
+        match failure {
+            Some(why) => Err(why),
+            None => Ok(!taken.is_empty()),
+        }
+    }
+}
+
+/// A connection's part in the topics that it follows. It ends when this is dropped.
+pub struct Membership {
+    members: Arc<Members>,
+    /// The inbox of the device that it makes a member; without one it only watches.
+    device: Option<StreamName>,
+    info: Option<Arc<str>>,
+    /// Where it takes part.
+    topics: Mutex<Vec<StreamName>>,
+    watcher: OnceLock<(u64, Weak<dyn Watcher>)>,
+}
+
+impl Membership {
+    /// Takes part in topics. Returns once the store knows it, or could not be told.
+    pub async fn join<'a>(&self, streams: impl Iterator<Item = &'a StreamName>) {
+        let Some(round) = self.begin(streams, self.device.as_ref().map(StreamName::name)) else { return };
+        self.members.work.notify_one();
+        let mut rounds = self.members.rounds.subscribe();
+        let _ = tokio::time::timeout(JOIN_TIME, rounds.wait_for(|over| *over > round)).await;
+    }
+
+    /// Notes the topics. Gives the number of rounds begun by then if the store is to be told.
+    fn begin<'a>(&self, streams: impl Iterator<Item = &'a StreamName>, device: Option<&str>) -> Option<u64> {
+        let mut topics = self.topics.lock();
+        let mut here = self.members.here.lock();
+        let before = topics.len();
+        for topic in streams.filter(|stream| stream.device().is_none()) {
+            topics.push(topic.clone());
+            if let Some((number, watcher)) = self.watcher.get() {
+                here.topics.entry(topic.clone()).or_default().watchers.insert(*number, watcher.clone());
+            }
+            if let Some(device) = device {
+                here.count(topic, device, self.info.as_ref(), true);
+            }
+        }
+        (device.is_some() && topics.len() > before).then_some(here.round)
+    }
+
+    /// The connection is set up, and is notified from now on.
+    pub fn watch(&self, number: u64, watcher: Weak<dyn Watcher>) {
+        let topics = self.topics.lock();
+        let mut here = self.members.here.lock();
+        for topic in topics.iter() {
+            here.topics.entry(topic.clone()).or_default().watchers.insert(number, watcher.clone());
+        }
+        let _ = self.watcher.set((number, watcher));
+    }
+
+    /// Takes no part in a topic any more.
+    pub fn leave(&self, topic: &StreamName) {
+        let mut topics = self.topics.lock();
+        if let Some(at) = topics.iter().position(|known| known == topic) {
+            topics.swap_remove(at);
+            self.end(topic);
+        }
+    }
+
+    /// Takes no part in any topic any more.
+    pub fn leave_all(&self) {
+        for topic in self.topics.lock().drain(..) {
+            self.end(&topic);
+        }
+    }
+
+    fn end(&self, topic: &StreamName) {
+        let mut here = self.members.here.lock();
+        if let (Some((number, _)), Some(known)) = (self.watcher.get(), here.topics.get_mut(topic)) {
+            known.watchers.remove(number);
+        }
+        match self.device.as_ref() {
+            Some(device) => {
+                here.count(topic, device.name(), None, false);
+                self.members.work.notify_one();
+            }
+            None => here.forget_if_empty(topic),
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.leave_all();
+    }
+}
