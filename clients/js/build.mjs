@@ -46,6 +46,7 @@ if (sizes[0] > LIMIT) {
 
 if (!process.argv[2]) {
   mkdirSync(here('dist'), { recursive: true });
+  await build({ ...options, entryPoints: [here('src/react.ts')], outdir: here('dist'), external: ['react'] });
   for (const name of Object.keys(entries)) copyFileSync(join(served, `${name}.js`), here(`dist/${name}.js`));
   execFileSync(process.execPath, [here('node_modules/typescript/bin/tsc')], { cwd: here('.'), stdio: 'inherit' });
 }

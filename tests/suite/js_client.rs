@@ -60,3 +60,18 @@ async fn the_values_of_the_client_are_right() {
 async fn the_client_keeps_its_promises_in_node() {
     tests("node").await;
 }
+
+#[tokio::test]
+async fn the_client_keeps_its_promises_in_a_browser() {
+    tests("browser").await;
+}
+
+#[tokio::test]
+async fn the_hooks_work_on_a_server_and_in_a_browser() {
+    tests("react").await;
+}
+
+#[tokio::test]
+async fn the_package_installs_and_has_types() {
+    tests("package").await;
+}

@@ -47,6 +47,7 @@ mod producer_leases;
 mod progress;
 mod publish_api;
 mod publish_batch;
+mod python_client;
 mod redis_store;
 mod refusing_store;
 mod regions;

@@ -1,8 +1,8 @@
 /** Requests that are repeated until they are answered. */
 
-import { backoff } from './backoff';
-import { type Failure, failureOf, isFinal } from './failure';
-import { type Service, ask, sleep, tokenOf } from './request';
+import { backoff } from './backoff.js';
+import { type Failure, failureOf, isFinal } from './failure.js';
+import { type Service, ask, sleep, tokenOf } from './request.js';
 
 export interface Call {
   /** `POST` with a body, `GET` without one. */

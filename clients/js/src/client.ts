@@ -1,13 +1,13 @@
 /** What an application holds in its hands. */
 
-import { Connection, type Core, type Source } from './connection';
-import { type Failure, WhimbrelError } from './failure';
-import { Position, isAfter } from './position';
-import type { acknowledger, publisher } from './publish';
-import { type Service, persist } from './request';
-import { Store } from './store';
-import type { Frame } from './transport/frame';
-import type { Event, EventOf, Gap, Load, Member, Options, Published, PublishOptions, Reduce, Status, Stream } from './types';
+import { Connection, type Core, type Source } from './connection.js';
+import { type Failure, WhimbrelError } from './failure.js';
+import { Position, isAfter } from './position.js';
+import type { acknowledger, publisher } from './publish.js';
+import { type Service, persist } from './request.js';
+import { Store } from './store.js';
+import type { Frame } from './transport/frame.js';
+import type { Event, EventOf, Gap, Load, Member, Options, Published, PublishOptions, Reduce, Status, Stream } from './types.js';
 
 /** Frames that wait to be handled. More pause the connection, and half of it lets it go on. */
 const MOST = 1000;
@@ -45,10 +45,9 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
   #ack?: ReturnType<typeof acknowledger>;
 
   constructor(options: Options) {
-    const { location } = globalThis;
-    const { url = location?.origin, streams = [], after = '', onError = console.error } = options;
+    const { url = globalThis.location?.origin ?? '', streams = [], after = '', onError = console.error } = options;
     const service: Service = {
-      url: new URL(url, location?.href).href.replace(/\/$/, ''),
+      url: url.replace(/\/$/, ''),
       options,
       signal: this.#abort.signal,
       fail: onError,
@@ -161,7 +160,10 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     return store;
   }
 
-  /** Who is in a topic. The client needs `members` to be in it itself, and to get to know of others at once. */
+  /**
+   * Who is in a topic, for as long as somebody subscribes. The client needs `members` to be in it itself, and to get
+   * to know of others at once.
+   */
   presence(topic: Stream): Store<Member[]> {
     const store = new Store<Member[]>([]);
     void this.#requests().then(({ follow }) => follow(topic, store, this, this.#service, this.#watchers));

@@ -1,12 +1,12 @@
 /** Runs the machine: transports, timers, and what the platform says of sleep and networks. */
 
-import { type Failure, WhimbrelError } from './failure';
-import { type Effect, type Input, type Machine, machine, step } from './machine';
-import type { Position } from './position';
-import { type Service, persist, tokenOf } from './request';
-import type { Frame, Open, Transport } from './transport/frame';
-import { sse } from './transport/sse';
-import type { Status, Stream, TransportName } from './types';
+import { type Failure, WhimbrelError } from './failure.js';
+import { type Effect, type Input, type Machine, machine, step } from './machine.js';
+import type { Position } from './position.js';
+import { type Service, persist, tokenOf } from './request.js';
+import type { Frame, Open, Transport } from './transport/frame.js';
+import { sse } from './transport/sse.js';
+import type { Status, Stream, TransportName } from './types.js';
 
 /** Whose frames they are: one client, or all tabs. */
 export interface Core {

@@ -1,7 +1,7 @@
 /** The token: asked for once at a time, kept until it is about to expire. */
 
-import { failureOf } from './failure';
-import { type Service, ask } from './request';
+import { failureOf } from './failure.js';
+import { type Service, ask } from './request.js';
 
 /** A token is renewed so long before its end, in milliseconds. */
 const MARGIN = 30_000;

@@ -1,12 +1,12 @@
 /** The client for Whimbrel. */
 
-import { Client } from './client';
-import type { Options } from './types';
+import { Client } from './client.js';
+import type { Options } from './types.js';
 
-export { Client } from './client';
-export { WhimbrelError } from './failure';
-export type { Store } from './store';
-export type * from './types';
+export { Client } from './client.js';
+export { WhimbrelError } from './failure.js';
+export type { Store } from './store.js';
+export type * from './types.js';
 
 /** A client that listens to streams, if there are any yet, and can publish. `M` maps event types to their data. */
 export function connect<M = Record<string, any>>(options: Options = {}): Client<M> {

@@ -5,10 +5,10 @@
  *   idle -> authorizing -> connecting -> open -> waiting -> authorizing …      closed, from anywhere, for good
  */
 
-import { backoff } from './backoff';
-import { type Failure, isFinal } from './failure';
-import type { Frame } from './transport/frame';
-import type { Status, TransportName } from './types';
+import { backoff } from './backoff.js';
+import { type Failure, isFinal } from './failure.js';
+import type { Frame } from './transport/frame.js';
+import type { Status, TransportName } from './types.js';
 
 /** The service's first frame has to be there in this time. */
 const OPENING = 10_000;

@@ -1,6 +1,6 @@
 /** Where a client stands in each stream, as values of `after`: each overrides those before it. */
 
-import type { Frame } from './transport/frame';
+import type { Frame } from './transport/frame.js';
 
 const CURSOR = 'c1.';
 

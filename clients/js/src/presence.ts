@@ -1,11 +1,11 @@
 /** Who is in a topic: the list, and who joins and leaves from then on. */
 
-import { call, pathOf } from './call';
-import type { Client } from './client';
-import type { Service } from './request';
-import type { Store } from './store';
-import type { Frame } from './transport/frame';
-import type { Member } from './types';
+import { call, pathOf } from './call.js';
+import type { Client } from './client.js';
+import type { Service } from './request.js';
+import type { Store } from './store.js';
+import type { Frame } from './transport/frame.js';
+import type { Member } from './types.js';
 
 type Watchers = Set<(frame?: Frame) => void>;
 
@@ -38,7 +38,10 @@ export function follow(topic: string, store: Store<Member[]>, client: Client<any
     show();
   };
 
-  const watcher = (frame?: Frame) => {
+  let used = false;
+  const watcher = (frame?: Frame): unknown => {
+    used ||= store.size > 0;
+    if (used && !store.size) return watchers.delete(watcher);
     // `members`: the service may have missed to pass on who joined or left.
     if (frame?.stream == topic && frame.op != 'members') {
       changes.push(frame);

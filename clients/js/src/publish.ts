@@ -1,9 +1,9 @@
 /** Publishing and acknowledging: in order, repeated until it is answered, and done once all the same. */
 
-import { isAfter } from './position';
-import { call, pathOf } from './call';
-import type { Service } from './request';
-import type { PublishOptions, Published } from './types';
+import { isAfter } from './position.js';
+import { call, pathOf } from './call.js';
+import type { Service } from './request.js';
+import type { PublishOptions, Published } from './types.js';
 
 /** The service remembers idempotency keys for five minutes. A repeat has to be there before. */
 const PATIENCE = 240_000;

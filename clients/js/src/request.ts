@@ -1,9 +1,9 @@
 /** What every request has: an address, a token, and patience. */
 
-import { backoff } from './backoff';
-import type { Credentials } from './credentials';
-import type { WhimbrelError } from './failure';
-import type { Options } from './types';
+import { backoff } from './backoff.js';
+import type { Credentials } from './credentials.js';
+import type { WhimbrelError } from './failure.js';
+import type { Options } from './types.js';
 
 export interface Service {
   url: string;

@@ -1,5 +1,5 @@
 /** What a page loads when it first needs it: publishing, acknowledging, snapshots, members. */
 
-export { follow } from './presence';
-export { acknowledger, publisher } from './publish';
-export { snapshot } from './snapshot';
+export { follow } from './presence.js';
+export { acknowledger, publisher } from './publish.js';
+export { snapshot } from './snapshot.js';

@@ -10,6 +10,11 @@ export class Store<V> {
     return () => void this.#subscribers.delete(subscriber);
   };
 
+  /** How many subscribe. */
+  get size(): number {
+    return this.#subscribers.size;
+  }
+
   get = (): V => this.value;
 
   set(value: V): void {

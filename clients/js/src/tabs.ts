@@ -4,12 +4,12 @@
  * connection stands and who follows what, so any of them can go on.
  */
 
-import type { Connection, Core, Source } from './connection';
-import type { Failure } from './failure';
-import { Position } from './position';
-import type { Service } from './request';
-import type { Frame } from './transport/frame';
-import type { Status } from './types';
+import type { Connection, Core, Source } from './connection.js';
+import type { Failure } from './failure.js';
+import { Position } from './position.js';
+import type { Service } from './request.js';
+import type { Frame } from './transport/frame.js';
+import type { Status } from './types.js';
 
 /** How often a tab looks whether there is a sign of the leader, and how often in vain before it takes over. */
 const LOOK = 5_000;

@@ -177,6 +177,16 @@ describe('client', { concurrency: true }, () => {
     judge.check(other, 2);
   });
 
+  test('where there is no WebSocket, SSE is tried on', async (t) => {
+    const stream = name();
+    const way = await proxy(t, nodes[0].url);
+    way.mode = 'html';
+    const listener = client(t, { url: way.url, streams: [stream], WebSocket: undefined });
+    await eventually('attempts with both', () => way.connections > 2);
+    way.mode = 'pass';
+    await isOpen(listener);
+  });
+
   test('what was handled is not delivered again after a reload, and what was not is', async (t) => {
     const streams = [name(), name()];
     const kept = new Map();
@@ -347,6 +357,63 @@ describe('client', { concurrency: true }, () => {
   test('a publish that can not be right is refused at once, with what is wrong', async (t) => {
     const publisher = client(t, {});
     await assert.rejects(publisher.publish('topic:a b', 1), (error) => error instanceof WhimbrelError && error.status == 400);
+  });
+
+  test('a snapshot and the events after it make one value, whatever happens in between, and again after a gap', async (t) => {
+    const stream = `topic:short-${++number}`;
+    const way = await proxy(t, nodes[0].url);
+    // The application's own backend: a sum, and the cursor of the moment in which it has that value.
+    let sum = 0;
+    let cursor;
+    const add = async (numbers) => {
+      for (const number of numbers) sum += number;
+      cursor = (await publishAll(nodes[1].url, stream, numbers)).at(-1);
+    };
+    await add([1, 2, 3]);
+    let loads = 0;
+    const listener = client(t, { url: way.url, streams: [stream] });
+    const state = listener.state(
+      async () => {
+        loads++;
+        const snapshot = { cursor, value: sum };
+        // It is old by the time it arrives.
+        await add([10, 20]);
+        return snapshot;
+      },
+      (value, { data }) => value + data,
+    );
+    await eventually('the sum', () => state.value === sum);
+    await isOpen(listener);
+    await add([100]);
+    await eventually('the sum', () => state.value === sum);
+    way.mode = 'html';
+    way.cut();
+    way.target = nodes[1].url;
+    await add(numbers(300));
+    way.mode = 'pass';
+    await eventually('the snapshot is loaded again', () => loads == 2);
+    await eventually('the sum', () => state.value === sum);
+  });
+
+  test('a snapshot without a cursor of its own misses nothing that happens while it is loaded', async (t) => {
+    const stream = name();
+    const board = {};
+    const set = async (key, value) => {
+      board[key] = value;
+      await publish(nodes[1].url, stream, { key, value });
+    };
+    await set('a', 1);
+    const listener = client(t, { streams: [stream] });
+    const state = listener.state(
+      async () => {
+        const value = { ...board };
+        await set('b', 2);
+        return { value };
+      },
+      (value, { data }) => ({ ...value, [data.key]: data.value }),
+    );
+    await eventually('both', () => state.value?.b == 2);
+    assert.deepEqual(state.value, { a: 1, b: 2 });
   });
 
   test('subscriptions that change their mind in one turn cost no connection', async (t) => {

@@ -1,8 +1,8 @@
 /** What all transports have in common: what is asked for, and what comes. */
 
-import type { Failure } from '../failure';
-import type { Service } from '../request';
-import type { Stream } from '../types';
+import type { Failure } from '../failure.js';
+import type { Service } from '../request.js';
+import type { Stream } from '../types.js';
 
 /** One message of the service, in the shape that WebSocket gives it. */
 export interface Frame extends Failure {
@@ -69,4 +69,10 @@ export function pathTo(way: string, { service, streams, after }: Request, more =
 export function frameOf(type: string, data: string, cursor?: string): Frame {
   const own = /^whimbrel:(.+)/.exec(type);
   return { ...JSON.parse(data), op: own ? own[1] : 'event', cursor };
+}
+
+/** Where the platform does not have it, another transport has its turn. */
+export function unavailable(on: Handlers, what: string): Transport {
+  queueMicrotask(() => on.end({ detail: `there is no ${what} here` }));
+  return { close: () => {} };
 }

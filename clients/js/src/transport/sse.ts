@@ -1,9 +1,9 @@
 /** Server-Sent Events by `fetch`: with headers, with the status of an answer, with comments as signs of life. */
 
-import { type Failure, failureOf } from '../failure';
-import { ask } from '../request';
-import { type Handlers, type Request, type Transport, frameOf, pathTo } from './frame';
-import { parser } from './parse';
+import { type Failure, failureOf } from '../failure.js';
+import { ask } from '../request.js';
+import { type Handlers, type Request, type Transport, frameOf, pathTo } from './frame.js';
+import { parser } from './parse.js';
 
 export function sse(request: Request, on: Handlers): Transport {
   const abort = new AbortController();

@@ -1,13 +1,15 @@
 /** WebSocket. Pings of the protocol are invisible to a page, so signs of life are asked for. */
 
-import { type Handlers, type Request, type Transport, pathTo } from './frame';
-import { probe } from './sse';
+import { type Handlers, type Request, type Transport, pathTo, unavailable } from './frame.js';
+import { probe } from './sse.js';
 
 export function open(request: Request, on: Handlers): Transport {
   const { service, token } = request;
-  const { WebSocket: Socket = WebSocket } = service.options;
+  const Socket = service.options.WebSocket ?? globalThis.WebSocket;
+  if (!Socket) return unavailable(on, 'WebSocket');
   const protocols = ['whimbrel.v1', ...(token ? ['whimbrel.token.' + token] : [])];
-  const socket = new Socket(service.url.replace(/^http/, 'ws') + pathTo('ws', request), protocols);
+  const url = new URL(service.url + pathTo('ws', request), globalThis.location?.href);
+  const socket = new Socket(url.href.replace(/^http/, 'ws'), protocols);
   let opened = false;
   let closed = false;
   socket.onopen = () => {

@@ -1,0 +1,149 @@
+"""What an application holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from .errors import WhimbrelError
+from .listener import Event, Listener, OnGap
+from .service import Service, Token, path_of
+
+#: The service remembers idempotency keys for five minutes. A repeat has to be there before.
+PATIENCE = 240.0
+
+#: Events that one request of a batch carries.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of an event. One that is not stored has no id."""
+
+    stream: str
+    id: str | None = None
+    nodes: int = 0
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event of a batch."""
+
+    stream: str
+    data: Any
+    type: str | None = None
+    ttl: int | None = None
+    collapse: str | None = None
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def _entry(self) -> dict[str, Any]:
+        kind, _, name = self.stream.partition(":")
+        entry = {kind: name, "data": self.data, "type": self.type, "ttl": self.ttl, "collapse": self.collapse}
+        return {**{name: value for name, value in entry.items() if value is not None}, "data": self.data, "key": self.key}
+
+
+class Whimbrel:
+    """A client of the service at ``url``. Use it with ``async with``, or call :meth:`aclose`.
+
+    ``token`` is a device's token or a producer's key, or a function that gets one; it is asked for anew when the
+    service says that the old one expires or does not count. ``http`` may be a client of httpx with settings of its own.
+    """
+
+    def __init__(self, url: str, token: Token = None, http: httpx.AsyncClient | None = None) -> None:
+        self._own = http is None
+        self._http = http or httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+        self._service = Service(url, token, self._http)
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def __aenter__(self) -> Whimbrel:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the connections, if they are this client's own."""
+        if self._own:
+            await self._http.aclose()
+
+    async def publish(
+        self,
+        stream: str,
+        data: Any,
+        *,
+        type: str | None = None,
+        ttl: int | None = None,
+        collapse: str | None = None,
+        durable: str | None = None,
+        ephemeral: bool = False,
+        key: str | None = None,
+    ) -> Published:
+        """Publishes; repeated under its idempotency key until it is answered, and in order within a stream.
+
+        An ephemeral event has no key and is sent once.
+        """
+        given = {"type": type, "ttl": ttl, "collapse": collapse, "durable": durable, "ephemeral": "true" if ephemeral else None}
+        params = {name: str(value) for name, value in given.items() if value is not None}
+        headers = {"content-type": "application/json"}
+        if not ephemeral:
+            headers["idempotency-key"] = key or uuid.uuid4().hex
+        async with self._locks.setdefault(stream, asyncio.Lock()):
+            answer = await self._service.call(
+                "POST",
+                path_of(stream) + "/events",
+                content=json.dumps(data, ensure_ascii=False).encode(),
+                params=params,
+                headers=headers,
+                patience=0.0 if ephemeral else PATIENCE,
+            )
+        return _published(answer)
+
+    async def publish_batch(self, drafts: Sequence[Draft]) -> list[Published | WhimbrelError]:
+        """Publishes many at once; what became of each, in order. A bad one does not fail the others."""
+        outcomes: list[Published | WhimbrelError] = []
+        for first in range(0, len(drafts), BATCH):
+            entries = [draft._entry() for draft in drafts[first : first + BATCH]]
+            content = json.dumps(entries, ensure_ascii=False).encode()
+            headers = {"content-type": "application/json"}
+            answer = await self._service.call("POST", "/v1/events", content=content, headers=headers, patience=PATIENCE)
+            outcomes += [_outcome(result) for result in answer["results"]]
+        return outcomes
+
+    def listen(
+        self,
+        *streams: str,
+        after: str = "now",
+        types: Sequence[str] = (),
+        silence: float = 60.0,
+        on_gap: OnGap | None = None,
+    ) -> Listener:
+        """The events of streams, as an asynchronous iterator that resumes by itself.
+
+        ``after``: ``now``, ``earliest``, ``last:N``, ``ack``, an id, or a :attr:`Listener.cursor` that was kept.
+        ``silence``: seconds without a byte after which a connection counts as dead; more than two of the service's
+        ping intervals. ``on_gap`` is called, and awaited, before the event that follows a gap.
+        """
+        return Listener(self._service, streams, after, tuple(types), silence, on_gap)
+
+    async def ack(self, event: Event) -> None:
+        """Acknowledges an event of a device, and all before it."""
+        content = json.dumps({"id": event.id}).encode()
+        await self._service.call("POST", path_of(event.stream) + "/ack", content=content, headers={"content-type": "application/json"})
+
+
+def _published(answer: dict[str, Any]) -> Published:
+    return Published(answer["stream"], answer.get("id"), answer.get("nodes", 0), answer.get("duplicate", False))
+
+
+def _outcome(result: dict[str, Any]) -> Published | WhimbrelError:
+    if "error" in result:
+        return WhimbrelError(result["error"], result.get("detail", ""), 400)
+    return _published(result)
