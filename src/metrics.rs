@@ -63,6 +63,8 @@ pub struct Metrics {
     pub refused: Family<ByReason, Counter>,
     /// Times the channel's subscription was interrupted.
     pub channel_interruptions: Counter,
+    /// Events that came over the channel and had no room.
+    pub channel_dropped: Counter,
     /// Messages that came in over the channel.
     pub channel_messages: Counter,
     /// Times the lease was lost.
@@ -199,6 +201,11 @@ impl Metrics {
             closed,
             refused,
             channel_interruptions: counter(r, "channel_interruptions", "Times the channel was interrupted"),
+            channel_dropped: counter(
+                r,
+                "channel_dropped",
+                "Events of the channel that had no room and were read from the store",
+            ),
             channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
             leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
             nodes_cleaned: counter(r, "nodes_cleaned", "Dead nodes that this one cleaned up after"),

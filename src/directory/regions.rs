@@ -235,6 +235,17 @@ impl Regions {
         self.names.read().get(usize::from(home.region)).cloned()
     }
 
+    /// The number of a region that is set.
+    pub fn number_of(&self, region: &Region) -> usize {
+        self.configured.iter().position(|known| known.name() == region.name()).unwrap_or_default()
+    }
+
+    /// The number of the region that is the stream's home, or of this node's own while that is not known.
+    pub fn number_of_home(&self, stream: &StreamName) -> usize {
+        let home = self.replica.get(stream.fingerprint()).map_or(self.home, |home| home.region);
+        if usize::from(home) < self.configured.len() { usize::from(home) } else { usize::from(self.home) }
+    }
+
     /// Whether the stream's home is this region, as far as this node knows.
     pub fn is_home_of(&self, region: &Region, stream: &StreamName) -> bool {
         self.home_of(stream).is_some_and(|home| home == *region.name())

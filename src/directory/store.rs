@@ -16,8 +16,8 @@ use crate::health::Health;
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers, Renewal,
-    Route, SendHistory, Store, StoreError, Subscription,
+    Channels, Control, DueSync, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers,
+    Renewal, Route, SendHistory, Store, StoreError, Subscription,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -166,13 +166,7 @@ impl RegionalStore {
     }
 
     /// Syncs some of many streams in one call, as a member of their home. Gives those that have to look for it.
-    async fn sync_at(
-        &self,
-        home: Home,
-        places: Vec<usize>,
-        due: &[(StreamName, Route, EventId)],
-        answered: &OnAnswer<'_>,
-    ) -> Vec<usize> {
+    async fn sync_at(&self, home: Home, places: Vec<usize>, due: &[DueSync], answered: &OnAnswer<'_>) -> Vec<usize> {
         let Ok(region) = self.regions.region(home) else { return places };
         let Ok(store) = region.store_as_member().await else { return places };
         let node = region.node();
@@ -284,11 +278,11 @@ impl EventLog for RegionalStore {
     }
 
     /// A call for each home. What that does not do is done one by one.
-    async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
+    async fn sync_each(&self, due: &[DueSync], answered: &OnAnswer<'_>) {
         let alone = |places: Vec<usize>| {
             join_all(places.into_iter().map(async |place| {
                 let (stream, route, head) = &due[place];
-                answered(place, self.sync(stream, route, Some(*head)).await);
+                answered(place, self.sync(stream, route, *head).await);
             }))
         };
         let (mut known, mut unknown) = (Vec::new(), Vec::new());

@@ -2,14 +2,14 @@
 //! which the connection takes it, and is gone once the connection has joined the live end.
 //!
 //! It is made when a connection resumes behind the ring, and when a live connection's outbox overflows:
-//! resume and slowness are the same thing.
+//! resume and slowness are the same thing. [`CatchUp`] is a value that says what comes next; [`catch_up`] does that.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Chain, Delivery, Step};
-use super::dispatcher::{Dispatcher, Joining, Subscriber};
+use super::chain::{Chain, Delivery};
+use super::dispatcher::{Joining, Subscriber};
+use super::reader::Reader;
 use super::registry::{Attached, Registry};
 use super::sink::Offer;
 use crate::backoff::Backoff;
@@ -23,69 +23,130 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// have stopped reading, each at a place of its own, must not hold a page each.
 const KEEP_PAGE: Duration = Duration::from_secs(1);
 
-/// What a temporary dispatcher knows: its place, and what it has read but not handed over.
+/// A temporary dispatcher as a value. Whoever drives it does what [`CatchUp::next`] says, and reports what came of it.
 #[derive(Debug)]
-pub struct Reader {
-    /// The place up to which everything was handed over or is pending.
-    chain: Chain,
-    pending: VecDeque<Step>,
-    /// The last page brought nothing, so reading the same one again would not either.
-    stalled: bool,
+pub struct CatchUp {
+    reader: Reader,
+    /// The dispatcher was synced since the last page.
+    synced: bool,
+    then: Then,
 }
 
-impl Reader {
-    /// A reader at a position of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Hand over what was read, then join.
+    HandOver,
+    WaitForRoom {
+        with_page: bool,
+    },
+    Sync,
+    Pause,
+    Read,
+    Done,
+}
+
+/// What comes next.
+#[derive(Debug, PartialEq)]
+pub enum Next<'a> {
+    /// Offer this to the connection, then call [`CatchUp::offered`].
+    Offer(&'a Delivery),
+    /// Wait until the connection has room, but not longer than this, if it is given; then call [`CatchUp::has_room`] or
+    /// [`CatchUp::no_room`].
+    Room(Option<Duration>),
+    /// Try to join the live end at this position, then call [`CatchUp::joined`].
+    Join(EventId),
+    /// Have the dispatcher synced, wait for what comes of it, then call [`CatchUp::synced`].
+    Sync,
+    /// Read the page after this position, a new one if `fresh`; then call [`CatchUp::page`] or [`CatchUp::failed`].
+    Read { position: EventId, fresh: bool },
+    /// Wait, longer each time, then call [`CatchUp::paused`].
+    Pause,
+    /// It is over: the connection has joined the live end, or has ended.
+    Done,
+}
+
+impl CatchUp {
+    /// From a place in the stream on.
     pub fn new(chain: Chain) -> Self {
-        Reader { chain, pending: VecDeque::new(), stalled: false }
+        CatchUp { reader: Reader::new(chain), synced: false, then: Then::HandOver }
     }
 
-    /// The position of what was read so far.
-    pub fn position(&self) -> EventId {
-        self.chain.position()
+    /// What to do now.
+    pub fn next(&self) -> Next<'_> {
+        match self.then {
+            Then::HandOver => match self.reader.next() {
+                Some(delivery) => Next::Offer(delivery),
+                None => Next::Join(self.reader.position()),
+            },
+            Then::WaitForRoom { with_page } => Next::Room(with_page.then_some(KEEP_PAGE)),
+            Then::Sync => Next::Sync,
+            Then::Pause => Next::Pause,
+            Then::Read => Next::Read { position: self.reader.position(), fresh: self.reader.needs_fresh_page() },
+            Then::Done => Next::Done,
+        }
     }
 
-    /// Whether the next page must be newer than the last.
-    pub fn needs_fresh_page(&self) -> bool {
-        self.stalled
+    /// What became of the offer.
+    pub fn offered(&mut self, offer: Offer) {
+        match offer {
+            Offer::Taken { .. } => self.reader.taken(),
+            Offer::Full => self.then = Then::WaitForRoom { with_page: true },
+            Offer::Closed => self.then = Then::Done,
+        }
     }
 
-    /// A page that was read after [`Reader::position`].
-    pub fn page(&mut self, page: &Page) {
-        let mut steps = self.chain.read(page);
-        self.stalled = steps.is_empty();
-        for step in &mut steps {
-            if let Delivery::Event(event) = &step.delivery
-                && page.is_superseded(event)
-            {
-                step.delivery = Delivery::Passed(event.id);
+    /// The connection has room, or has ended.
+    pub fn has_room(&mut self) {
+        self.then = Then::HandOver;
+    }
+
+    /// The connection took nothing for a while: what was read for it is given up.
+    pub fn no_room(&mut self) {
+        self.reader.give_back();
+        self.then = Then::WaitForRoom { with_page: false };
+    }
+
+    /// What became of the attempt to join.
+    pub fn joined(&mut self, joining: Joining) {
+        self.then = match joining {
+            Joining::Joined | Joining::Closed => Then::Done,
+            Joining::Partly(position) => {
+                self.reader.moved_to(position);
+                Then::WaitForRoom { with_page: false }
             }
-        }
-        self.pending.extend(steps);
+            // Another node was faster, or nothing follows in the store although the live end is elsewhere:
+            // the store lost its tail, and nobody has noticed so far. After a sync it is known.
+            Joining::Ahead if !self.synced => Then::Sync,
+            Joining::Behind if !self.synced && self.reader.needs_fresh_page() => Then::Sync,
+            Joining::Ahead | Joining::Behind => {
+                let pauses = self.synced && self.reader.needs_fresh_page();
+                self.synced = false;
+                if pauses { Then::Pause } else { Then::Read }
+            }
+        };
     }
 
-    /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
-    pub fn next(&self) -> Option<&Delivery> {
-        self.pending.front().map(|step| &step.delivery)
+    /// The dispatcher was synced, or that took too long.
+    pub fn synced(&mut self) {
+        self.synced = true;
+        self.then = Then::HandOver;
     }
 
-    /// The connection took the delivery that [`Reader::next`] gave.
-    pub fn taken(&mut self) {
-        self.pending.pop_front();
+    /// The page that was asked for. True when it brought something.
+    pub fn page(&mut self, page: &Page) -> bool {
+        self.reader.page(page);
+        self.then = Then::HandOver;
+        !self.reader.needs_fresh_page()
     }
 
-    /// Gives up what was read but not handed over, to be read again when it is wanted.
-    pub fn give_back(&mut self) {
-        if let Some(step) = self.pending.front() {
-            self.chain = step.resume;
-            self.pending.clear();
-            self.stalled = false;
-        }
+    /// There was no page.
+    pub fn failed(&mut self) {
+        self.then = Then::Pause;
     }
 
-    /// The live end handed over everything up to `position`.
-    pub(super) fn moved_to(&mut self, position: EventId) {
-        self.chain = self.chain.moved_to(position);
-        self.stalled = false;
+    /// The pause is over.
+    pub fn paused(&mut self) {
+        self.then = Then::Read;
     }
 }
 
@@ -93,187 +154,65 @@ impl Reader {
 /// stream's dispatcher here for as long.
 pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: Subscriber, chain: Chain) {
     let _counted = registry.metrics().count_temporary();
-    let dispatcher = attached.dispatcher();
-    let mut reader = Reader::new(chain);
+    let (dispatcher, sink) = (attached.dispatcher(), &subscriber.sink);
+    let mut catching_up = CatchUp::new(chain);
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let mut synced = false;
-    loop {
-        if !hand_over(&mut reader, dispatcher, &subscriber).await {
-            return;
-        }
-        match dispatcher.join(&subscriber, reader.position()) {
-            Joining::Joined | Joining::Closed => {
-                subscriber.sink.flush();
-                return;
-            }
-            Joining::Partly(position) => {
-                reader.moved_to(position);
-                subscriber.sink.flush();
-                subscriber.sink.room().await;
-                continue;
-            }
-            // Another node was faster, or nothing follows in the store although the live end is elsewhere:
-            // the store lost its tail, and nobody has noticed so far. After a sync it is known.
-            joining @ (Joining::Ahead | Joining::Behind) => {
-                if !synced && (joining == Joining::Ahead || reader.needs_fresh_page()) {
-                    registry.sync_and_wait(dispatcher).await;
-                    synced = true;
-                    continue;
-                }
-                if synced && reader.needs_fresh_page() && !pause(&subscriber, &mut backoff).await {
-                    return;
-                }
-                synced = false;
-            }
-        }
-        let page = tokio::select! {
-            page = registry.pages().after(dispatcher.stream(), reader.position(), reader.needs_fresh_page()) => page,
-            () = subscriber.ended() => return,
-        };
-        match page {
-            Ok(page) => {
-                reader.page(&page);
-                if !reader.needs_fresh_page() {
-                    backoff.reset();
-                }
-                registry.hand_on(dispatcher, &page);
-            }
-            Err(error) => {
-                tracing::debug!(stream = %dispatcher.stream(), %error, "catching up waits for the store");
-                if !pause(&subscriber, &mut backoff).await {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Waits before another try, longer each time. False when the connection no longer wants what comes of it.
-async fn pause(subscriber: &Subscriber, backoff: &mut Backoff) -> bool {
-    tokio::time::timeout(backoff.next_wait(), subscriber.ended()).await.is_err()
-}
-
-/// Hands over what is pending. False when the connection no longer wants it.
-async fn hand_over(reader: &mut Reader, dispatcher: &Dispatcher, subscriber: &Subscriber) -> bool {
     let mut flush = false;
-    while let Some(delivery) = reader.next() {
-        match subscriber.sink.offer(subscriber.slot, dispatcher.stream(), delivery) {
-            Offer::Taken { flush: first } => {
-                flush |= first;
-                reader.taken();
+    loop {
+        let next = catching_up.next();
+        if flush && !matches!(next, Next::Offer(_)) {
+            sink.flush();
+            flush = false;
+        }
+        match next {
+            Next::Offer(delivery) => {
+                let offer = sink.offer(subscriber.slot, dispatcher.stream(), delivery);
+                flush |= matches!(offer, Offer::Taken { flush: true } | Offer::Full);
+                catching_up.offered(offer);
             }
-            Offer::Full => {
-                subscriber.sink.flush();
-                flush = false;
-                if tokio::time::timeout(KEEP_PAGE, subscriber.sink.room()).await.is_err() {
-                    reader.give_back();
-                    subscriber.sink.room().await;
+            Next::Room(None) => {
+                sink.room().await;
+                catching_up.has_room();
+            }
+            Next::Room(Some(limit)) => match tokio::time::timeout(limit, sink.room()).await {
+                Ok(()) => catching_up.has_room(),
+                Err(_) => catching_up.no_room(),
+            },
+            Next::Join(position) => {
+                let joining = dispatcher.join(&subscriber, position);
+                // What it took out of the ring.
+                flush |= matches!(joining, Joining::Joined | Joining::Partly(_));
+                catching_up.joined(joining);
+            }
+            Next::Sync => {
+                registry.sync_and_wait(dispatcher).await;
+                catching_up.synced();
+            }
+            Next::Read { position, fresh } => {
+                let page = tokio::select! {
+                    page = registry.pages().after(dispatcher.stream(), position, fresh) => page,
+                    () = subscriber.ended() => return,
+                };
+                match page {
+                    Ok(page) => {
+                        if catching_up.page(&page) {
+                            backoff.reset();
+                        }
+                        registry.hand_on(dispatcher, &page);
+                    }
+                    Err(error) => {
+                        tracing::debug!(stream = %dispatcher.stream(), %error, "catching up waits for the store");
+                        catching_up.failed();
+                    }
                 }
             }
-            Offer::Closed => return false,
+            Next::Pause => {
+                if tokio::time::timeout(backoff.next_wait(), subscriber.ended()).await.is_ok() {
+                    return;
+                }
+                catching_up.paused();
+            }
+            Next::Done => return,
         }
-    }
-    if flush {
-        subscriber.sink.flush();
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Event, EventType};
-
-    fn id(n: u64) -> EventId {
-        EventId::new(n, 1)
-    }
-
-    fn page(from: u64, events: std::ops::Range<u64>, last: u64, more: bool) -> Page {
-        let event = |n| Arc::new(Event::new(id(n), id(n - 1), EventType::MESSAGE, "1".into()));
-        Page {
-            from: id(from),
-            events: events.map(event).collect(),
-            superseded: Vec::new(),
-            more,
-            last: id(last),
-            first: Some(id(2)),
-            erased: None,
-            epoch: id(1),
-            fork: None,
-            marks: Default::default(),
-            now_ms: 0,
-        }
-    }
-
-    /// Takes what is pending: ids of events, 0 for anything else.
-    fn take(reader: &mut Reader) -> Vec<u64> {
-        let mut taken = Vec::new();
-        while let Some(delivery) = reader.next() {
-            taken.push(if let Delivery::Event(event) = delivery { event.id.ms } else { 0 });
-            reader.taken();
-        }
-        taken
-    }
-
-    #[test]
-    fn what_is_given_back_is_read_again_from_where_the_client_is() {
-        let mut reader = Reader::new(Chain::at(id(1)));
-        reader.page(&page(1, 2..8, 7, false));
-        for _ in 0..3 {
-            reader.taken();
-        }
-        reader.give_back();
-        assert_eq!((reader.position(), reader.next()), (id(4), None));
-        reader.page(&page(4, 5..8, 7, false));
-        assert_eq!(take(&mut reader), [5, 6, 7]);
-    }
-
-    #[test]
-    fn a_reader_goes_on_from_page_to_page() {
-        let mut reader = Reader::new(Chain::at(id(5)));
-        reader.page(&page(5, 6..8, 9, true));
-        assert_eq!((take(&mut reader), reader.position()), (vec![6, 7], id(7)));
-        reader.page(&page(7, 8..10, 9, false));
-        assert_eq!((take(&mut reader), reader.position()), (vec![8, 9], id(9)));
-    }
-
-    #[test]
-    fn what_the_connection_did_not_take_stays_pending() {
-        let mut reader = Reader::new(Chain::at(id(5)));
-        reader.page(&page(5, 6..8, 7, false));
-        for _ in 0..2 {
-            assert!(matches!(reader.next(), Some(Delivery::Event(event)) if event.id == id(6)));
-        }
-        reader.taken();
-        assert_eq!(take(&mut reader), [7]);
-    }
-
-    #[test]
-    fn a_page_that_brings_nothing_asks_for_a_fresh_one() {
-        let mut reader = Reader::new(Chain::at(id(5)));
-        reader.page(&page(5, 6..6, 5, false));
-        assert!(reader.needs_fresh_page() && reader.next().is_none());
-        reader.page(&page(5, 6..7, 6, false));
-        assert!(!reader.needs_fresh_page());
-    }
-
-    #[test]
-    fn what_the_live_end_handed_over_is_not_read_again() {
-        let mut reader = Reader::new(Chain::at(id(5)));
-        reader.page(&page(5, 6..6, 5, false));
-        reader.moved_to(id(7));
-        assert_eq!(reader.position(), id(7));
-        assert!(!reader.needs_fresh_page(), "it is another page now");
-        reader.page(&page(7, 8..9, 8, false));
-        assert_eq!(take(&mut reader), [8]);
-    }
-
-    #[test]
-    fn a_reader_that_trimming_has_overtaken_tells_the_gap_first() {
-        let mut reader = Reader::new(Chain::at(id(5)));
-        let mut overtaken = page(5, 20..21, 20, false);
-        overtaken.first = Some(id(20));
-        reader.page(&overtaken);
-        assert_eq!(take(&mut reader), [0, 20]);
     }
 }

@@ -76,6 +76,12 @@ impl Chain {
         prev == self.position || self.jumps_to(prev)
     }
 
+    /// What the next event may have for its `prev`.
+    pub fn continuations(&self) -> impl Iterator<Item = EventId> + use<> {
+        let jump = self.told.filter(|jump| jump.from == self.position);
+        [Some(self.position), jump.map(|jump| jump.to)].into_iter().flatten()
+    }
+
     /// Whether a break lies ahead that is no news to this reader, but would be to others.
     pub fn is_before_told_break(&self) -> bool {
         self.told.is_some_and(|jump| jump.from >= self.position)
@@ -111,9 +117,9 @@ impl Chain {
         }
     }
 
-    /// Whether `page`, read after this position, shows that what is missing right here was trimmed.
-    pub fn is_trimmed_in(&self, page: &Page) -> bool {
-        self.is_broken_by(page) && self.reason(page) == GapReason::Trimmed
+    /// Whether `page`, read after this position, shows that what comes next is no longer kept.
+    pub fn is_gone_in(&self, page: &Page) -> bool {
+        self.is_broken_by(page) && self.reason(page) != GapReason::Lost
     }
 
     /// Reads on through a page that was asked for after this position: what to deliver, with a gap

@@ -1,25 +1,31 @@
 //! The dispatcher: one stream's live end on this node, and who follows it.
 //!
-//! It is a lock around values; it knows neither the store nor tasks. Whatever it wants from the store it
-//! returns as an [`Ask`], which the registry carries out. No two dispatchers are ever locked at once; a
-//! sink's own lock is taken inside a dispatcher's.
+//! It is a lock around values; it knows neither the store nor tasks. What it wants is returned as a [`Need`], which
+//! goes to the repair scheduler. No two dispatchers are ever locked at once; a sink's own lock is taken inside a
+//! dispatcher's.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::chain::{self, Chain, Delivery};
+use super::early;
 use super::flush::Flush;
-use super::live::{Ask, Join, Live};
-use super::ring::RingBudget;
+use super::merge::{Join, Merge, Question, Urgency};
 use super::sink::{Offer, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, Page, StreamName};
 use crate::store::StoreError;
+
+mod state;
+
+pub(super) use state::{Need, Readiness};
+use state::{Phase, State};
 
 /// Most ring events that are handed over inside the lock when a connection joins: more than that and
 /// everyone else on the stream would wait for it.
@@ -54,80 +60,55 @@ pub enum Joining {
     Closed,
 }
 
+/// The bounds that all dispatchers of a node share.
+#[derive(Clone)]
+pub(super) struct Memory {
+    pub ring: Arc<Budget>,
+    pub early: Arc<Budget>,
+}
+
+impl Memory {
+    /// `ring` bytes for the newest events, and a constant for those that came early.
+    pub fn new(ring: usize) -> Self {
+        Memory { ring: Budget::new(ring), early: Budget::new(early::NODE_BYTES) }
+    }
+}
+
 /// One stream's live end on this node.
 pub struct Dispatcher {
     stream: StreamName,
     /// Which attach of this node this is.
     registration: u64,
-    /// Whether the store has this node's route noted, as far as is known.
-    noted: AtomicBool,
+    /// As of which [`generation`](super::repairs::Repairs::generation) the store has this node's route noted; 0 for
+    /// none.
+    noted: AtomicU32,
+    /// Its place in the rotation of the repair scheduler.
+    filed: AtomicU64,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Told whenever the phase changes and whenever an answer of the store has been dealt with.
     changed: Notify,
 }
 
-pub(super) struct State {
-    phase: Phase,
-    subscribers: Vec<Subscriber>,
-    /// Temporary dispatchers, and connections that are being set up.
-    pins: usize,
-    /// A sync was wanted while the attach was under way: what the attach says may be from before the
-    /// interruption that the sync is for.
-    sync_when_attached: bool,
-    active: Instant,
-    /// When the last one left.
-    left: Instant,
-}
-
-enum Phase {
-    /// The route is being written; what arrives meanwhile queues (the store has it all).
-    Attaching(VecDeque<Arc<Event>>),
-    Live(Box<Live>),
-    /// The route is being removed.
-    Detaching,
-    /// Not here any more. With the reason when the attach failed.
-    Gone(Option<StoreError>),
-}
-
-/// Whether a dispatcher can be followed.
-pub(super) enum Readiness {
-    /// Yes; this is its head.
-    Ready(EventId),
-    /// Not yet; look again when it has changed.
-    Pending,
-    /// It is gone: make a new one, unless the attach just failed.
-    Gone(Option<StoreError>),
-}
-
 /// A subscriber that could not keep up, and where it stopped.
 pub(super) type Overflow = (Subscriber, Chain);
 
-/// Most messages that wait for an attach. What is dropped is read from the store.
-const MAX_ATTACH_QUEUE: usize = 256;
-
 impl Dispatcher {
-    pub(super) fn attaching(stream: StreamName, registration: u64, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn attaching(stream: StreamName, registration: u64, memory: Memory, metrics: Arc<Metrics>) -> Self {
         Dispatcher {
             stream,
             registration,
-            noted: AtomicBool::new(false),
+            noted: AtomicU32::new(0),
+            filed: AtomicU64::new(0),
             metrics,
-            state: Mutex::new(State {
-                phase: Phase::Attaching(VecDeque::new()),
-                subscribers: Vec::new(),
-                pins: 0,
-                sync_when_attached: false,
-                active: Instant::now(),
-                left: Instant::now(),
-            }),
+            state: Mutex::new(State::attaching(memory)),
             changed: Notify::new(),
         }
     }
 
     /// Stands in a stream's place while a stray route is removed, so that no attach overtakes it.
-    pub(super) fn detaching(stream: StreamName, metrics: Arc<Metrics>) -> Self {
-        let dispatcher = Dispatcher::attaching(stream, 0, metrics);
+    pub(super) fn detaching(stream: StreamName, memory: Memory, metrics: Arc<Metrics>) -> Self {
+        let dispatcher = Dispatcher::attaching(stream, 0, memory, metrics);
         dispatcher.state.lock().phase = Phase::Detaching;
         dispatcher
     }
@@ -145,14 +126,23 @@ impl Dispatcher {
         self.registration
     }
 
-    /// Whether the store has this node's route noted. The caller sees to it if not.
-    pub(super) fn note(&self) -> bool {
-        self.noted.swap(true, Ordering::Relaxed)
+    /// Whether the store has this node's route noted as of `generation`. The caller sees to it if not.
+    pub(super) fn note(&self, generation: u32) -> bool {
+        self.noted.swap(generation, Ordering::Relaxed) == generation
     }
 
     /// The node's id may have changed, or the store may have lost what it had noted.
     pub(super) fn forget_note(&self) {
-        self.noted.store(false, Ordering::Relaxed);
+        self.noted.store(0, Ordering::Relaxed);
+    }
+
+    /// Its number in the rotation of the repair scheduler.
+    pub(super) fn filed(&self) -> u64 {
+        self.filed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_filed(&self, number: u64) {
+        self.filed.store(number, Ordering::Relaxed);
     }
 
     /// Keeps the dispatcher here until [`Dispatcher::unpin`], if it can be followed.
@@ -183,33 +173,6 @@ impl Dispatcher {
         state.is_idle()
     }
 
-    /// The attach was answered.
-    pub(super) fn attached(&self, answer: Result<Page, StoreError>, budget: &Arc<RingBudget>) -> Option<Ask> {
-        let mut state = self.state.lock();
-        let ask = match answer {
-            Ok(page) => {
-                let mut live = Live::attached(&page, budget.clone());
-                let early = match &mut state.phase {
-                    Phase::Attaching(early) => std::mem::take(early),
-                    _ => VecDeque::new(),
-                };
-                // Nobody follows yet, so what these bring goes to the ring alone.
-                let mut out = Vec::new();
-                let ask = early.into_iter().fold(None, |ask, event| live.message(event, &mut out).or(ask));
-                let ask = if std::mem::take(&mut state.sync_when_attached) { live.sync().or(ask) } else { ask };
-                state.phase = Phase::Live(Box::new(live));
-                ask
-            }
-            Err(error) => {
-                state.phase = Phase::Gone(Some(error));
-                None
-            }
-        };
-        drop(state);
-        self.changed.notify_waiters();
-        ask
-    }
-
     /// Begins the detach if nobody followed for `linger` and nothing is asked. `None` when someone did.
     pub(super) fn start_detach(&self, linger: Duration) -> Option<Detach> {
         let mut state = self.state.lock();
@@ -217,7 +180,7 @@ impl Dispatcher {
             return None;
         }
         match &state.phase {
-            Phase::Live(live) if live.is_asking() => Some(Detach::Later),
+            Phase::Live(merge) if merge.is_asked() => Some(Detach::Later),
             Phase::Live(_) => {
                 state.phase = Phase::Detaching;
                 Some(Detach::Now)
@@ -232,17 +195,21 @@ impl Dispatcher {
     }
 
     /// A message came in over the channel.
-    pub(super) fn message(&self, event: Arc<Event>, flush: &mut Flush) -> Step {
+    pub(super) fn message(&self, event: Arc<Event>, now: Instant, flush: &mut Flush) -> Step {
         let mut state = self.state.lock();
-        if let Phase::Attaching(early) = &mut state.phase {
-            if early.len() >= MAX_ATTACH_QUEUE {
-                // The hole that this leaves is seen, and read from the store, once the attach is through.
-                early.pop_front();
+        if let Phase::Attaching(attaching) = &mut state.phase {
+            if !attaching.early.push(event, 0) {
+                attaching.wanted = Some(Urgency::Urgent);
             }
-            early.push_back(event);
             return Step::default();
         }
-        self.step(state, flush, |live, out| live.message(event, out))
+        self.step(state, flush, now, |merge, out| {
+            let had_hole = merge.has_hole();
+            merge.message(event, now, out);
+            if merge.has_hole() && !had_hole {
+                self.metrics.holes.inc();
+            }
+        })
     }
 
     /// An event that is not stored: it goes to whoever follows the live end now, and leaves no trace.
@@ -267,53 +234,70 @@ impl Dispatcher {
         });
     }
 
-    /// A sync is due.
-    pub(super) fn sync(&self) -> Option<Ask> {
+    /// A sync is wanted.
+    pub(super) fn want_sync(&self, urgency: Urgency) -> Need {
         let mut state = self.state.lock();
-        if let Phase::Attaching(_) = state.phase {
-            state.sync_when_attached = true;
+        state.want_sync(urgency);
+        state.need()
+    }
+
+    /// What it asks the store now, after it said that it wants to.
+    pub(super) fn ask(&self) -> Option<Question> {
+        self.state.lock().ask()
+    }
+
+    /// It is its turn to be synced. While another question is out, it asks for that once more afterwards.
+    pub(super) fn take_turn(&self) -> Option<Question> {
+        let mut state = self.state.lock();
+        state.want_sync(Urgency::Routine);
+        state.ask()
+    }
+
+    /// The time has come that a [`Need`] named.
+    pub(super) fn tick(&self, now: Instant) -> Need {
+        let mut state = self.state.lock();
+        state.timer = None;
+        if let Some(merge) = state.merge() {
+            merge.tick(now);
         }
-        state.live().and_then(Live::sync)
+        state.need()
     }
 
-    /// If there is a hole behind this head still, it has been open for some milliseconds.
-    pub(super) fn hole_is_old(&self, head: EventId) -> Option<Ask> {
-        let ask = self.state.lock().live().and_then(|live| live.hole_is_old(head));
-        self.changed.notify_waiters();
-        ask
-    }
-
-    /// The store answered a sync or a recover, or failed to.
-    pub(super) fn answered(&self, answer: Result<&Page, &StoreError>, flush: &mut Flush) -> Step {
-        let step = self.step(self.state.lock(), flush, |live, out| match answer {
-            Ok(page) => live.answered(page, out),
-            Err(_) => live.failed(out),
-        });
-        self.changed.notify_waiters();
-        step
+    /// The store answered a question, or failed to.
+    pub(super) fn answered(&self, answer: Result<&Page, &StoreError>, now: Instant, flush: &mut Flush) -> Step {
+        let mut state = self.state.lock();
+        state.failures = if answer.is_ok() { 0 } else { state.failures.saturating_add(1) };
+        if let Phase::Attaching(_) = state.phase {
+            state.attached(answer, now);
+            self.changed.notify_waiters();
+        }
+        self.step(state, flush, now, |merge, out| match answer {
+            Ok(page) => merge.answered(page, now, out),
+            Err(_) => merge.failed(now),
+        })
     }
 
     /// A temporary dispatcher read a page: what is newer than the head and connects is dispatched.
-    pub(super) fn hand_on(&self, page: &Page, flush: &mut Flush) -> Step {
+    pub(super) fn hand_on(&self, page: &Page, now: Instant, flush: &mut Flush) -> Step {
         let state = self.state.lock();
-        let Phase::Live(live) = &state.phase else { return Step::default() };
-        let Some(start) = page.events.iter().position(|event| event.prev == live.head()) else {
+        let Phase::Live(merge) = &state.phase else { return Step::default() };
+        let Some(start) = page.events.iter().position(|event| event.prev == merge.head()) else {
             return Step::default();
         };
-        self.step(state, flush, |live, out| {
-            page.events[start..].iter().fold(None, |ask, event| live.message(event.clone(), out).or(ask))
+        self.step(state, flush, now, |merge, out| {
+            page.events[start..].iter().for_each(|event| merge.message(event.clone(), now, out));
         })
     }
 
     /// Whether something is awaited that a wait for [`Dispatcher::changed`] will tell.
-    pub(super) fn is_asking(&self) -> bool {
-        self.state.lock().live().is_some_and(|live| live.is_asking())
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.state.lock().merge().is_some_and(|merge| merge.is_catching_up())
     }
 
     /// Whether it follows, and nothing is awaited.
     #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
-        self.state.lock().live().is_some_and(|live| live.is_settled())
+        self.state.lock().merge().is_some_and(|merge| merge.is_settled())
     }
 
     /// Lets a connection at `position` join the live end, if it is at it or within the ring.
@@ -323,8 +307,8 @@ impl Dispatcher {
         if !subscriber.sink.wants(subscriber.slot) {
             return Joining::Closed;
         }
-        let Phase::Live(live) = &state.phase else { return Joining::Closed };
-        let deliveries = match live.join(position) {
+        let Phase::Live(merge) = &state.phase else { return Joining::Closed };
+        let deliveries = match merge.join(position) {
             Join::Deliveries(deliveries) => deliveries,
             Join::Behind => return Joining::Behind,
             Join::Ahead => return Joining::Ahead,
@@ -356,14 +340,16 @@ impl Dispatcher {
         state.is_idle()
     }
 
-    /// Gives up the ring if nothing was dispatched for `quiet`.
-    pub(super) fn forget_ring_if_quiet(&self, quiet: Duration) {
+    /// Gives up the ring if nothing was dispatched for `quiet`. True while something is in it.
+    pub(super) fn keeps_ring(&self, now: Instant, quiet: Duration) -> bool {
         let mut state = self.state.lock();
-        if state.active.elapsed() >= quiet
-            && let Some(live) = state.live()
-        {
-            live.forget_ring();
+        let is_quiet = now.saturating_duration_since(state.active) >= quiet;
+        let Some(merge) = state.merge() else { return false };
+        if is_quiet {
+            merge.forget_ring();
         }
+        state.ring_known = merge.has_ring();
+        state.ring_known
     }
 
     /// How many connections follow the live end here.
@@ -376,18 +362,25 @@ impl Dispatcher {
         &self,
         mut state: MutexGuard<'_, State>,
         flush: &mut Flush,
-        run: impl FnOnce(&mut Live, &mut Vec<chain::Step>) -> Option<Ask>,
+        now: Instant,
+        run: impl FnOnce(&mut Merge, &mut Vec<chain::Step>),
     ) -> Step {
         let mut out = Vec::new();
-        let Some(live) = state.live() else { return Step::default() };
-        let ask = run(live, &mut out);
+        let Some(merge) = state.merge() else { return Step::default() };
+        let was_catching_up = merge.is_catching_up();
+        run(merge, &mut out);
+        if was_catching_up && !merge.is_catching_up() {
+            self.changed.notify_waiters();
+        }
+        let ring_filled = merge.has_ring() && !state.ring_known;
+        state.ring_known |= ring_filled;
         if !out.is_empty() {
-            state.active = Instant::now();
+            state.active = now;
         }
         let overflowed = self.offer_all(&mut state, &out, flush);
         // They are temporary dispatchers from here on, so that the dispatcher stays for them.
         state.pins += overflowed.len();
-        Step { ask, overflowed }
+        Step { need: state.need(), overflowed, ring_filled }
     }
 
     fn offer_all(&self, state: &mut State, steps: &[chain::Step], flush: &mut Flush) -> Vec<Overflow> {
@@ -414,34 +407,15 @@ impl Dispatcher {
     }
 }
 
-impl State {
-    fn live(&mut self) -> Option<&mut Live> {
-        match &mut self.phase {
-            Phase::Live(live) => Some(live),
-            _ => None,
-        }
-    }
-
-    fn readiness(&self) -> Readiness {
-        match &self.phase {
-            Phase::Live(live) => Readiness::Ready(live.head()),
-            Phase::Attaching(_) | Phase::Detaching => Readiness::Pending,
-            Phase::Gone(error) => Readiness::Gone(error.clone()),
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.subscribers.is_empty() && self.pins == 0
-    }
-}
-
 /// What a step leaves to be done outside the lock.
 #[derive(Default)]
 pub(super) struct Step {
-    /// For the store.
-    pub ask: Option<Ask>,
+    /// For the repair scheduler.
+    pub need: Need,
     /// To be fed by temporary dispatchers; each holds a pin already.
     pub overflowed: Vec<Overflow>,
+    /// There is something in the ring, which was empty: see [`Dispatcher::keeps_ring`].
+    pub ring_filled: bool,
 }
 
 /// Whether a detach can begin.

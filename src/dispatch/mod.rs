@@ -1,21 +1,27 @@
 //! From the store to the connections of this node: who follows what, and what comes next for each.
 //!
 //! An event reaches a [`Dispatcher`] as a channel message, is judged by the chain rule ([`chain`]) in the
-//! stream's state machine ([`live`]), and is offered to the sinks of all connections that follow the
-//! stream. A connection that is behind, because it resumes or because it is slow, is fed by a temporary
-//! dispatcher ([`catch_up`]) out of shared page reads ([`pages`]) until it joins the live end.
+//! stream's state machine ([`merge`]), and is offered to the sinks of all connections that follow the
+//! stream. What is missing goes to the repair scheduler of the stream's region ([`schedule`], [`repairs`]), which says
+//! when the store is asked. A connection that is behind, because it resumes or because it is slow, is fed by a
+//! temporary dispatcher ([`catch_up`]) out of shared page reads ([`pages`]) until it joins the live end.
 //!
-//! [`chain`], [`ring`], [`live`] and [`catch_up::Reader`] are plain values: no sockets, no store, no
-//! clock. [`dispatcher`] and [`registry`] put locks, tasks and the store around them.
+//! All of these are values that are told the time and the answers: no sockets, no store, no clock. [`registry`] puts
+//! tasks and the store around them, and [`simulation`] a world in which everything goes wrong.
 
+pub mod budget;
 pub mod catch_up;
 pub mod chain;
 mod dispatcher;
+mod early;
 mod flush;
-pub mod live;
+pub mod merge;
 mod pages;
+mod reader;
 mod registry;
+mod repairs;
 pub mod ring;
+mod schedule;
 #[cfg(test)]
 mod simulation;
 mod sink;

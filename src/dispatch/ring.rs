@@ -2,48 +2,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::budget::Budget;
 use crate::model::{Event, EventId};
 
 /// What an event in a ring takes besides its data: the event, its shared encodings' bookkeeping and the
 /// ring's own pointer. Its encodings, once made, are about as large as the data again.
 const EVENT_OVERHEAD: usize = 320;
 
-/// The bytes that all rings of a node may hold together.
-#[derive(Debug)]
-pub struct RingBudget {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-impl RingBudget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(RingBudget { used: AtomicUsize::new(0), limit })
-    }
-
-    /// Bytes held by all rings.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Whether rings that nobody needs now had better make room.
-    pub fn is_tight(&self) -> bool {
-        self.used() > self.limit / 10 * 9
-    }
-}
-
 /// A run of events without a break: each one's `prev` is the one before.
 #[derive(Debug)]
 pub struct Ring {
     events: VecDeque<Arc<Event>>,
-    budget: Arc<RingBudget>,
+    budget: Arc<Budget>,
 }
 
 impl Ring {
     /// An empty ring that takes its room from `budget`.
-    pub fn new(budget: Arc<RingBudget>) -> Self {
+    pub fn new(budget: Arc<Budget>) -> Self {
         Ring { events: VecDeque::new(), budget }
     }
 
@@ -54,9 +30,9 @@ impl Ring {
         if self.events.back().is_some_and(|newest| newest.id != event.prev) {
             self.clear();
         }
-        self.budget.used.fetch_add(weight(&event), Ordering::Relaxed);
+        self.budget.take(weight(&event));
         self.events.push_back(event);
-        while self.budget.used() > self.budget.limit && !self.events.is_empty() {
+        while self.budget.is_over() && !self.events.is_empty() {
             self.drop_oldest();
         }
     }
@@ -78,13 +54,24 @@ impl Ring {
 
     fn drop_oldest(&mut self) {
         if let Some(event) = self.events.pop_front() {
-            self.budget.used.fetch_sub(weight(&event), Ordering::Relaxed);
+            self.budget.give_back(weight(&event));
         }
     }
 
     /// Whether just this event was dispatched from here.
     pub fn contains(&self, id: EventId, prev: EventId) -> bool {
         self.index_of(id).is_ok_and(|at| self.events[at].prev == prev)
+    }
+
+    /// Whether a history that has `event` differs from what was dispatched from here.
+    pub fn contradicts(&self, event: &Event) -> bool {
+        let Some((oldest, newest)) = self.events.front().zip(self.events.back()) else { return false };
+        (oldest.id..=newest.id).contains(&event.id) && !self.contains(event.id, event.prev)
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
     }
 
     /// The events after `position`, if the ring reaches back that far.
@@ -114,7 +101,7 @@ impl Drop for Ring {
     }
 }
 
-fn weight(event: &Event) -> usize {
+pub(super) fn weight(event: &Event) -> usize {
     event.data.len() * 2 + event.collapse.as_ref().map_or(0, |key| key.len()) + EVENT_OVERHEAD
 }
 
@@ -124,7 +111,7 @@ mod tests {
     use crate::model::EventType;
 
     fn ring(limit: usize, ids: std::ops::Range<u64>) -> Ring {
-        let mut ring = Ring::new(RingBudget::new(limit));
+        let mut ring = Ring::new(Budget::new(limit));
         for n in ids {
             let (id, prev) = (EventId::new(n, 0), EventId::new(n - 1, 0));
             ring.push(Arc::new(Event::new(id, prev, EventType::MESSAGE, "1".into())));
@@ -163,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_dropped_ring_gives_its_room_back() {
-        let budget = RingBudget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         let mut ring = Ring::new(budget.clone());
         ring.push(Arc::new(Event::new(EventId::new(1, 0), EventId::ZERO, EventType::MESSAGE, "1".into())));
         assert!(budget.used() > 0);

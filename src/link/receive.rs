@@ -107,7 +107,7 @@ impl Fed {
     fn sync(&self, registry: &Arc<Registry>) {
         // Where there are few, the first event of a stream may have been lost too.
         if self.all || registry.streams() <= MAX_FED {
-            registry.sync_all();
+            registry.mark_all();
         } else {
             self.streams.iter().for_each(|stream| registry.sync_followed(stream));
         }

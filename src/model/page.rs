@@ -78,6 +78,12 @@ impl Page {
         event.collapse.is_some() && self.superseded.binary_search(&event.id).is_ok()
     }
 
+    /// The page as it would be if it had been read after `position`, which is in the same history.
+    pub fn after(&self, position: EventId) -> Page {
+        let events = self.events.iter().filter(|event| event.id > position).cloned().collect();
+        Page { from: position, events, ..self.clone() }
+    }
+
     /// The events of the page that whoever reads it now is to be given, the superseded ones among them.
     pub fn unexpired(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
         self.events.iter().filter(|event| !event.is_expired(self.now_ms))

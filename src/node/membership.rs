@@ -17,7 +17,7 @@ use crate::dispatch::Flush;
 use crate::health::{Health, StorePart};
 use crate::log_limit::LogLimit;
 use crate::presence::{ControlChannel, Presence};
-use crate::store::{ChannelMessage, Control, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
+use crate::store::{ChannelMessage, Control, Missed, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
 
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
 const BATCH: usize = 256;
@@ -121,7 +121,7 @@ impl Membership {
 
     /// What was said meanwhile is lost, and the store may have forgotten: everything is asserted and read again.
     fn assert_all(&self) {
-        self.scope.sync_all();
+        self.scope.mark_all();
         self.scope.claim_all(&self.presence);
     }
 
@@ -301,12 +301,25 @@ impl Joined {
                     registry.sync_followed(&stream);
                     self.membership.presence.claim_all_of(&stream);
                 }
+                ChannelMessage::Missed(missed) => self.catch_up_on(missed),
                 ChannelMessage::Beat => beat = true,
                 ChannelMessage::Control(control) => self.hear(&control),
             }
         }
         registry.flush(flush);
         beat
+    }
+
+    /// Events were dropped: their streams are read again.
+    fn catch_up_on(&self, missed: Missed) {
+        let scope = &self.membership.scope;
+        let registry = scope.registry();
+        registry.metrics().channel_dropped.inc_by(missed.messages);
+        tracing::warn!(events = missed.messages, "the channel brought more than had room; reading it from the store");
+        match missed.streams {
+            Some(streams) => streams.iter().for_each(|stream| registry.sync_followed(stream)),
+            None => scope.mark_all(),
+        }
     }
 
     fn hear(&self, control: &Control) {

@@ -60,19 +60,14 @@ impl Scope {
         }
     }
 
-    /// So many nodes share the store. The budget for syncs is that of the node's own region.
+    /// So many nodes share the store.
     pub fn set_nodes(&self, nodes: u32) {
-        if self.is_home() {
-            self.registry.set_nodes(nodes);
-        }
+        self.registry.set_nodes(self.number(), nodes);
     }
 
-    /// Something may have been missed: syncs all its streams.
-    pub fn sync_all(&self) {
-        match &self.region {
-            None => self.registry.sync_all(),
-            Some((regions, region)) => self.registry.sync_where(|stream| regions.is_home_of(region, stream)),
-        }
+    /// Something may have been missed: all its streams are marked for a sync.
+    pub fn mark_all(&self) {
+        self.registry.mark_region(self.number());
     }
 
     /// The store may have forgotten who is connected: all its devices' places are claimed again.
@@ -94,6 +89,11 @@ impl Scope {
     /// What the region is called, where there are several; otherwise nothing.
     pub fn region_name(&self) -> &str {
         self.region.as_ref().map_or("", |(_, region)| region.name())
+    }
+
+    /// The region's number; 0 where there is one.
+    fn number(&self) -> usize {
+        self.region.as_ref().map_or(0, |(regions, region)| regions.number_of(region))
     }
 
     /// Whether it is the node's own region.

@@ -120,6 +120,9 @@ pub struct Route {
     pub noted: bool,
 }
 
+/// A stream to be synced: its route, and the head if there is one.
+pub type DueSync = (StreamName, Route, Option<EventId>);
+
 /// Called with the outcome of each of several syncs, and its index among them.
 pub type OnAnswer<'a> = dyn Fn(usize, Result<Page, StoreError>) + Send + Sync + 'a;
 
@@ -156,9 +159,9 @@ pub trait EventLog: Send + Sync {
 
     /// Syncs many streams at once, each for itself: `answered` is given the place of each among `due`, with its
     /// answer, as soon as that is there. Those of one stream that goes without an answer hold up no other's.
-    async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
-        let one = async |(place, (stream, route, head)): (usize, &(StreamName, Route, EventId))| {
-            answered(place, self.sync(stream, route, Some(*head)).await);
+    async fn sync_each(&self, due: &[DueSync], answered: &OnAnswer<'_>) {
+        let one = async |(place, (stream, route, head)): (usize, &DueSync)| {
+            answered(place, self.sync(stream, route, *head).await);
         };
         join_all(due.iter().enumerate().map(one)).await;
     }
@@ -225,10 +228,21 @@ pub enum ChannelMessage {
     Erased(StreamName),
     /// A stream is on its way to another region: whoever follows it goes there.
     Moved(StreamName),
+    /// Events were dropped, as more waited than have room.
+    Missed(Missed),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
     /// What another node has to say, or the store.
     Control(Control),
+}
+
+/// Events that a subscription had no room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// How many.
+    pub messages: u64,
+    /// Of which streams; `None` when these are too many to be named.
+    pub streams: Option<Vec<StreamName>>,
 }
 
 /// A node's own channel.

@@ -10,8 +10,8 @@ use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, 
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
 use whimbrel::store::{
-    ChannelMessage, Checkpoint, JobKind, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Route,
-    Store, StoreError, Subscription,
+    ChannelMessage, Checkpoint, DueSync, JobKind, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules,
+    Route, Store, StoreError, Subscription,
 };
 
 use crate::support::redis::{RedisServer, config};
@@ -211,7 +211,7 @@ async fn sync_with_a_head_reads_what_is_newer(store: &impl Store) {
 }
 
 /// The answers to syncs that were asked for together, in the order of what was due.
-pub async fn sync_each(store: &impl Store, due: &[(StreamName, Route, EventId)]) -> Vec<Result<Page, StoreError>> {
+pub async fn sync_each(store: &impl Store, due: &[DueSync]) -> Vec<Result<Page, StoreError>> {
     let answers: Vec<Mutex<Option<_>>> = due.iter().map(|_| Mutex::default()).collect();
     let answered = |place: usize, answer| assert!(answers[place].lock().replace(answer).is_none(), "answered twice");
     store.sync_each(due, &answered).await;
@@ -220,11 +220,15 @@ pub async fn sync_each(store: &impl Store, due: &[(StreamName, Route, EventId)])
 
 async fn streams_synced_together_are_answered_each_for_itself(store: &impl Store) {
     let node = NodeId::random();
-    let (mut due, mut newer) = (Vec::new(), Vec::new());
+    // The first is attached.
+    let first = stream("device:first");
+    publish(store, &first, 1).await;
+    let mut due: Vec<DueSync> = vec![(first, Route { noted: false, ..route(&node, 1) }, None)];
+    let mut newer = vec![Vec::new()];
     for n in 0..20 {
         let stream = stream(&format!("device:{n}"));
         let told = publish(store, &stream, n + 1).await;
-        due.push((stream, Route { noted: n % 3 > 0, ..route(&node, 1) }, told[n / 2]));
+        due.push((stream, Route { noted: n % 3 > 0, ..route(&node, 1) }, Some(told[n / 2])));
         newer.push(told[n / 2 + 1..].to_vec());
     }
     let read: Vec<_> = sync_each(store, &due).await.into_iter().map(|answer| ids(&answer.unwrap())).collect();

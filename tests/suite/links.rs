@@ -214,6 +214,29 @@ async fn strangers_are_shown_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_several_nodes_publish_at_once_is_seen_everywhere_in_the_order_in_which_it_was_stored() {
+    const EVENTS: usize = 150;
+    let redis = RedisServer::start();
+    let [first, second, third] = [(); 3].map(|()| linked(&redis, &[]));
+    let mut listener = listen(&third, "topic:news").await;
+    for from in [&first, &second] {
+        until_linked(from, "topic:news", &mut listener).await;
+    }
+    // One of them at a node that publishes: it has its own events before those of the other.
+    let mut listeners = [listener, listen(&first, "topic:news").await];
+    let publish = async |from: &Node, name: &str| {
+        for n in 0..EVENTS {
+            from.publish("topic:news", &format!("\"{name} {n}\"")).await;
+        }
+    };
+    tokio::join!(publish(&first, "first"), publish(&second, "second"));
+    let stored = third.history("topic:news").await;
+    for listener in &mut listeners {
+        assert_eq!(listener.data(2 * EVENTS).await, stored[stored.len() - 2 * EVENTS..]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_links_beside_nodes_with_links_gets_everything_over_its_channel() {
     let redis = RedisServer::start();
     let (from, plain) = (linked(&redis, &[]), Node::on(&redis, &[("WHIMBREL_SYNC_SECONDS", "600")]));

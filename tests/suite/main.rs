@@ -27,6 +27,7 @@ mod history;
 mod hostile;
 mod idle;
 mod ingress;
+mod interruption_cost;
 mod js_client;
 mod lanes;
 mod lifecycle;

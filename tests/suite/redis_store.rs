@@ -6,7 +6,8 @@ use redis::AsyncCommands;
 use whimbrel::model::{Draft, EventId, Start, StreamName};
 use whimbrel::store::redis::{ConnectError, RedisStore, inspect};
 use whimbrel::store::{
-    Channels, Checkpoint, EventLog, JobKind, Leases, NodeId, NodeInfo, RetentionRules, Route, Store, StoreError,
+    Channels, Checkpoint, DueSync, EventLog, JobKind, Leases, NodeId, NodeInfo, RetentionRules, Route, Store,
+    StoreError,
 };
 
 use crate::conformance::{connect, draft, ids, route, stream, sync_each};
@@ -290,13 +291,13 @@ async fn a_log_lives_its_time_from_its_newest_event_on_also_when_it_begins_anew_
 }
 
 /// Streams that a node follows, as they are when their next sync is due.
-async fn followed(store: &RedisStore, count: usize) -> Vec<(StreamName, Route, EventId)> {
+async fn followed(store: &RedisStore, count: usize) -> Vec<DueSync> {
     let node = NodeId::random();
     let mut due = Vec::new();
     for n in 0..count {
         let stream = stream(&format!("device:{n}"));
         let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
-        due.push((stream, Route { noted: true, ..route(&node, 1) }, attached.last));
+        due.push((stream, Route { noted: true, ..route(&node, 1) }, Some(attached.last)));
     }
     due
 }

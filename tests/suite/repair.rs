@@ -295,9 +295,9 @@ async fn a_sync_that_fails_while_another_is_wanted_is_not_the_streams_last() {
     let stream: StreamName = "topic:news".parse().unwrap();
     let attached = registry.attach(&stream).await.unwrap();
     gate.close();
-    registry.sync_all();
+    registry.mark_all();
     eventually("the first sync is out", async || (!gate.waiting.lock().is_empty()).then_some(())).await;
-    registry.sync_all();
+    registry.mark_all();
     gate.open(false).await;
     let missed = gate.publish(&stream, &draft("1")).await.unwrap().id;
     eventually("the stream is synced in the end", async || {
@@ -321,7 +321,7 @@ async fn a_stream_whose_attach_was_out_during_an_interruption_is_synced_after_it
     eventually("the attach is out", async || (!gate.waiting.lock().is_empty()).then_some(())).await;
     // Told over a channel that is interrupted just now.
     let missed = gate.publish(&stream, &draft("1")).await.unwrap().id;
-    registry.sync_all();
+    registry.mark_all();
     gate.open(true).await;
     let attached = in_time("the attach", attaching).await.unwrap();
     eventually("the stream is synced after the interruption", async || {
@@ -348,7 +348,6 @@ async fn a_stream_that_awaits_an_answer_is_not_asked_again_and_holds_up_no_other
     let [slow, quick]: [StreamName; 2] = ["topic:slow", "topic:quick"].map(|name| name.parse().unwrap());
     let _attached = (registry.attach(&slow).await.unwrap(), registry.attach(&quick).await.unwrap());
     gate.close();
-    let rounds = tokio::spawn(registry.clone().sync_for_ever());
     for n in 0..5 {
         // Nobody tells this node: only a sync finds it.
         let missed = gate.publish(&quick, &draft(n.to_string())).await.unwrap().id;
@@ -358,13 +357,12 @@ async fn a_stream_that_awaits_an_answer_is_not_asked_again_and_holds_up_no_other
     }
     let waiting: Vec<_> = gate.waiting.lock().iter().map(|(stream, _)| stream.clone()).collect();
     assert_eq!(waiting.iter().filter(|stream| **stream == slow).count(), 1);
-    rounds.abort();
 }
 
 #[tokio::test]
 async fn a_stream_whose_sync_fails_among_others_asks_again_by_itself() {
     let gate = Gate::new();
-    // The next round is far away.
+    // The next turn of the rotation is far away.
     let registry = registry_that_syncs_every(&gate, Duration::from_secs(600));
     let streams: [StreamName; 3] = ["topic:a", "topic:b", "topic:c"].map(|name| name.parse().unwrap());
     let mut attached = Vec::new();
@@ -372,7 +370,7 @@ async fn a_stream_whose_sync_fails_among_others_asks_again_by_itself() {
         attached.push(registry.attach(stream).await.unwrap());
     }
     gate.close();
-    let rounds = tokio::spawn(registry.clone().sync_for_ever());
+    registry.mark_all();
     eventually("all ask", async || (gate.waiting.lock().len() == 3).then_some(())).await;
     // Behind what the answers say that wait.
     let missed = gate.publish(&streams[0], &draft("1")).await.unwrap().id;
@@ -380,5 +378,4 @@ async fn a_stream_whose_sync_fails_among_others_asks_again_by_itself() {
     gate.answer(&streams[2]).await;
     gate.open(false).await;
     has_dispatched(&registry, &streams[0], missed).await;
-    rounds.abort();
 }

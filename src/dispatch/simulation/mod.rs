@@ -1,16 +1,22 @@
 //! The promises, held against every interleaving that proptest can think of.
 //!
-//! [`world`] runs the real state machines and the real embedded log through lost, repeated, late and
-//! reordered messages, failovers, flushes, trimming, slow and leaving clients; [`history`] knows what
-//! really happened and judges each delivery. A failing sequence of actions is shrunk to a short one: the
-//! step in it that went wrong becomes a test of the state machine that took it.
+//! [`world`] runs the real values of this folder and the real embedded log through lost, repeated, late and
+//! reordered messages, failovers, flushes, trimming, slow and leaving clients. The drivers are the real ones too:
+//! [`nodes`] does what the dispatchers' repair scheduler says, [`connections`] what temporary dispatchers say.
+//! [`history`] knows what really happened and judges each delivery. A failing sequence of actions is shrunk to a short
+//! one: the step in it that went wrong becomes a test of the value that took it.
 
+mod actions;
+mod connections;
 mod history;
+mod nodes;
+mod outbox;
 mod world;
 
 use proptest::prelude::*;
 
-use world::{Action, Fate, From, LOG_TIME, POSITION_TIME, Settings, World};
+use actions::{Action, Fate, From, Settings};
+use world::{LOG_TIME, POSITION_TIME, World};
 
 /// Cases of an ordinary test run; `PROPTEST_CASES` overrides it for a hunt.
 const CASES: u32 = 400;
@@ -39,7 +45,7 @@ fn everyday() -> impl Strategy<Value = Action> {
             .prop_map(|(node, which, again)| Action::Deliver { node, which, again }),
         3 => (node.clone(), which.clone()).prop_map(|(node, which)| Action::Drop { node, which }),
         20 => (node.clone(), which, fate()).prop_map(|(node, which, fate)| Action::Work { node, which, fate }),
-        3 => node.clone().prop_map(|node| Action::Sync { node }),
+        3 => node.clone().prop_map(|node| Action::Mark { node }),
         1 => node.clone().prop_map(|node| Action::ForgetRing { node }),
         1 => node.clone().prop_map(|node| Action::Detach { node }),
         1 => node.clone().prop_map(|node| Action::Kill { node }),

@@ -46,8 +46,8 @@ use self::pool::Pool;
 use self::scripts::Call;
 use self::server::Server;
 use super::{
-    Channels, Control, DirectPath, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES, PAGE_EVENTS,
-    Producers, Retention, RetentionRules, Route, Store, StoreError, Subscription, millis, random_step,
+    Channels, Control, DirectPath, DueSync, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES,
+    PAGE_EVENTS, Producers, Retention, RetentionRules, Route, Store, StoreError, Subscription, millis, random_step,
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
@@ -315,17 +315,17 @@ impl EventLog for RedisStore {
         self.synced(last)
     }
 
-    async fn sync_each(&self, due: &[(StreamName, Route, EventId)], answered: &OnAnswer<'_>) {
-        // Few are not noted: those whose last sync failed.
+    async fn sync_each(&self, due: &[DueSync], answered: &OnAnswer<'_>) {
+        // Those that are not noted are being attached, or their last sync failed.
         let (noted, others): (Vec<_>, Vec<_>) = due.iter().enumerate().partition(|(_, (_, route, _))| route.noted);
         let together = self.lanes.settle_by_stream(
             &noted,
             |(_, (stream, ..))| stream,
-            |_, (_, (stream, route, head))| self.sync_call(stream, route, Some(*head)),
+            |_, (_, (stream, route, head))| self.sync_call(stream, route, *head),
             |(place, _), answer| answered(*place, self.synced(answer)),
         );
         let alone = others.into_iter().map(async |(place, (stream, route, head))| {
-            answered(place, self.sync(stream, route, Some(*head)).await);
+            answered(place, self.sync(stream, route, *head).await);
         });
         tokio::join!(together, join_all(alone));
     }

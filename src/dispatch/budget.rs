@@ -1,0 +1,41 @@
+//! A bound on bytes that many holders share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The bytes that all holders of one kind may keep together.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Budget { used: AtomicUsize::new(0), limit })
+    }
+
+    /// Bytes held by all.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether more is held than allowed.
+    pub fn is_over(&self) -> bool {
+        self.used() > self.limit
+    }
+
+    /// Whether there is little room left.
+    pub fn is_tight(&self) -> bool {
+        self.used() > self.limit / 10 * 9
+    }
+
+    pub(super) fn take(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading on through a stream's pages, as a value: what was read and not handed over yet.
+
+use std::collections::VecDeque;
+
+use super::chain::{Chain, Delivery, Step};
+use crate::model::{EventId, Page};
+
+/// A place in a stream, and what was read behind it.
+#[derive(Debug)]
+pub struct Reader {
+    /// The place up to which everything was handed over or is pending.
+    chain: Chain,
+    pending: VecDeque<Step>,
+    /// The last page brought nothing, so reading the same one again would not either.
+    stalled: bool,
+}
+
+impl Reader {
+    /// A reader at a position of a stream.
+    pub fn new(chain: Chain) -> Self {
+        Reader { chain, pending: VecDeque::new(), stalled: false }
+    }
+
+    /// The position of what was read so far.
+    pub fn position(&self) -> EventId {
+        self.chain.position()
+    }
+
+    /// Whether the next page must be newer than the last.
+    pub fn needs_fresh_page(&self) -> bool {
+        self.stalled
+    }
+
+    /// A page that was read after [`Reader::position`].
+    pub fn page(&mut self, page: &Page) {
+        let mut steps = self.chain.read(page);
+        self.stalled = steps.is_empty();
+        for step in &mut steps {
+            if let Delivery::Event(event) = &step.delivery
+                && page.is_superseded(event)
+            {
+                step.delivery = Delivery::Passed(event.id);
+            }
+        }
+        self.pending.extend(steps);
+    }
+
+    /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
+    pub fn next(&self) -> Option<&Delivery> {
+        self.pending.front().map(|step| &step.delivery)
+    }
+
+    /// The connection took the delivery that [`Reader::next`] gave.
+    pub fn taken(&mut self) {
+        self.pending.pop_front();
+    }
+
+    /// Gives up what was read but not handed over, to be read again when it is wanted.
+    pub fn give_back(&mut self) {
+        if let Some(step) = self.pending.front() {
+            self.chain = step.resume;
+            self.pending.clear();
+            self.stalled = false;
+        }
+    }
+
+    /// The live end handed over everything up to `position`.
+    pub(super) fn moved_to(&mut self, position: EventId) {
+        self.chain = self.chain.moved_to(position);
+        self.stalled = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Event, EventType};
+
+    fn id(n: u64) -> EventId {
+        EventId::new(n, 1)
+    }
+
+    fn page(from: u64, events: std::ops::Range<u64>, last: u64, more: bool) -> Page {
+        let event = |n| Arc::new(Event::new(id(n), id(n - 1), EventType::MESSAGE, "1".into()));
+        Page {
+            from: id(from),
+            events: events.map(event).collect(),
+            superseded: Vec::new(),
+            more,
+            last: id(last),
+            first: Some(id(2)),
+            erased: None,
+            epoch: id(1),
+            fork: None,
+            marks: Default::default(),
+            now_ms: 0,
+        }
+    }
+
+    /// Takes what is pending: ids of events, 0 for anything else.
+    fn take(reader: &mut Reader) -> Vec<u64> {
+        let mut taken = Vec::new();
+        while let Some(delivery) = reader.next() {
+            taken.push(if let Delivery::Event(event) = delivery { event.id.ms } else { 0 });
+            reader.taken();
+        }
+        taken
+    }
+
+    #[test]
+    fn what_is_given_back_is_read_again_from_where_the_client_is() {
+        let mut reader = Reader::new(Chain::at(id(1)));
+        reader.page(&page(1, 2..8, 7, false));
+        for _ in 0..3 {
+            reader.taken();
+        }
+        reader.give_back();
+        assert_eq!((reader.position(), reader.next()), (id(4), None));
+        reader.page(&page(4, 5..8, 7, false));
+        assert_eq!(take(&mut reader), [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_reader_goes_on_from_page_to_page() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..8, 9, true));
+        assert_eq!((take(&mut reader), reader.position()), (vec![6, 7], id(7)));
+        reader.page(&page(7, 8..10, 9, false));
+        assert_eq!((take(&mut reader), reader.position()), (vec![8, 9], id(9)));
+    }
+
+    #[test]
+    fn what_the_connection_did_not_take_stays_pending() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..8, 7, false));
+        for _ in 0..2 {
+            assert!(matches!(reader.next(), Some(Delivery::Event(event)) if event.id == id(6)));
+        }
+        reader.taken();
+        assert_eq!(take(&mut reader), [7]);
+    }
+
+    #[test]
+    fn a_page_that_brings_nothing_asks_for_a_fresh_one() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..6, 5, false));
+        assert!(reader.needs_fresh_page() && reader.next().is_none());
+        reader.page(&page(5, 6..7, 6, false));
+        assert!(!reader.needs_fresh_page());
+    }
+
+    #[test]
+    fn what_the_live_end_handed_over_is_not_read_again() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        reader.page(&page(5, 6..6, 5, false));
+        reader.moved_to(id(7));
+        assert_eq!(reader.position(), id(7));
+        assert!(!reader.needs_fresh_page(), "it is another page now");
+        reader.page(&page(7, 8..9, 8, false));
+        assert_eq!(take(&mut reader), [8]);
+    }
+
+    #[test]
+    fn a_reader_that_trimming_has_overtaken_tells_the_gap_first() {
+        let mut reader = Reader::new(Chain::at(id(5)));
+        let mut overtaken = page(5, 20..21, 20, false);
+        overtaken.first = Some(id(20));
+        reader.page(&overtaken);
+        assert_eq!(take(&mut reader), [0, 20]);
+    }
+}
