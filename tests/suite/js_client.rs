@@ -72,6 +72,11 @@ async fn the_hooks_work_on_a_server_and_in_a_browser() {
 }
 
 #[tokio::test]
+async fn the_example_of_a_chat_with_presence_works() {
+    tests("chat").await;
+}
+
+#[tokio::test]
 async fn the_package_installs_and_has_types() {
     tests("package").await;
 }

@@ -73,12 +73,6 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     return () => void this.#listeners.delete(listener);
   }
 
-  /** Calls `watcher` whenever the status is another one. */
-  watch(watcher: () => void): () => void {
-    this.#watchers.add(watcher);
-    return () => void this.#watchers.delete(watcher);
-  }
-
   /** The events. One is handled, for cursor and acknowledgement, when the next is asked for. */
   async *[Symbol.asyncIterator](): AsyncGenerator<EventOf<M>, void> {
     let wake = () => {};
@@ -89,7 +83,8 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
       wake();
       return new Promise<void>((resolve) => (handled = resolve));
     });
-    const unwatch = this.watch(() => wake());
+    const watcher = () => wake();
+    this.#watchers.add(watcher);
     try {
       for (;;) {
         if (event) {
@@ -104,7 +99,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
       }
     } finally {
       off();
-      unwatch();
+      this.#watchers.delete(watcher);
       handled();
     }
   }
@@ -184,7 +179,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     this.#changing = true;
     queueMicrotask(async () => {
       const starting = !this.#source;
-      if (starting) await this.#begin();
+      if (starting) await this.#begin().catch(this.#service.fail);
       this.#changing = false;
       const now = this.#streams();
       const gone = this.#following.filter((stream) => !now.includes(stream));
@@ -211,7 +206,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     };
     const make = (core: Core) => new Connection(this.#service, core);
     const shared = tabs && globalThis.navigator?.locks && globalThis.BroadcastChannel;
-    this.#source = shared ? (await import('./tabs.js')).share(tabs, core, make, this.#service) : make(core);
+    this.#source = shared ? (await persist(this.#service, () => import('./tabs.js'))).share(tabs, core, make, this.#service) : make(core);
     const streams = this.#streams();
     this.#received.put((await storage?.getItem(this.#key)) ?? '', streams);
     if (this.#load) this.#received.put(await persist(this.#service, this.#load), streams);
@@ -253,11 +248,12 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     while (this.#queue[0] && this.#listeners.size) {
       const queue = this.#queue;
       const frame = queue[0]!;
-      await this.#handle(frame);
+      // Whatever an application's own code throws, the events go on.
+      await this.#handle(frame).catch(this.#service.fail);
       // Else there is another position meanwhile, and it comes anew.
       if (queue == this.#queue) {
         queue.shift();
-        await this.#moved(frame);
+        await this.#moved(frame).catch(this.#service.fail);
       }
       if (this.#paused && this.#queue.length < MOST / 2) {
         this.#paused = false;
@@ -269,7 +265,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     if (this.status == 'closed') this.#notify();
   }
 
-  #handle({ op, stream, id, type, time, data, after, next, reason }: Frame): unknown {
+  async #handle({ op, stream, id, type, time, data, after, next, reason }: Frame): Promise<unknown> {
     if (!this.#wanted.has(stream!)) return;
     if (op == 'gap') return this.#recover({ stream, after, next, reason } as Gap);
     if (op != 'event') return;
@@ -284,7 +280,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     const { recover, onGap = console.warn } = this.#service.options;
     let cursor;
     if (this.#load) cursor = await persist(this.#service, this.#load);
-    else if (recover) cursor = (await recover(gap))?.cursor;
+    else if (recover) cursor = (await persist(this.#service, () => recover(gap)))?.cursor;
     else onGap(gap);
     if (!cursor) return;
     // Goes on from there. What was not handled yet comes anew.

@@ -214,7 +214,10 @@ describe('client', { concurrency: true }, () => {
     const stream = `topic:short-${++number}`;
     const way = await proxy(t, nodes[0].url);
     const story = [];
+    let attempts = 0;
     const recover = async (gap) => {
+      // What fails is tried again.
+      if (!attempts++) throw new Error('the backend is away');
       story.push([gap.stream, gap.reason]);
       await sleep(50);
       story.push('recovered');
@@ -294,6 +297,20 @@ describe('client', { concurrency: true }, () => {
     for (const n of [0, 1]) await publish(nodes[1].url, stream, n);
     await eventually('both', () => seen.length == 2);
     assert.deepEqual(errors, ['0', '1']);
+  });
+
+  test('a storage that fails is reported, and the events go on', async (t) => {
+    const stream = name();
+    const errors = [];
+    const broken = () => {
+      throw new Error('the storage is full');
+    };
+    const storage = { getItem: broken, setItem: broken };
+    const listener = client(t, { streams: [stream], storage, onError: (error) => errors.push(error.message) });
+    await isOpen(listener);
+    await publishAll(nodes[1].url, stream, [1, 2]);
+    assert.deepEqual((await take(listener, 2)).map(({ data }) => data), [1, 2]);
+    assert.deepEqual(new Set(errors), new Set(['the storage is full']));
   });
 
   test('listeners of a type get that type', async (t) => {
