@@ -6,18 +6,18 @@
 //! with one line that names the setting. Nothing that was set is ever quietly ignored: what this version
 //! can't do yet is refused by name, and variables nobody knows are told as warnings.
 
+mod access;
+mod flags;
 mod value;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches};
-
 use crate::access::origins::Origins;
+use crate::access::{Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
@@ -25,6 +25,7 @@ use crate::store::redis::ServerConfig;
 use crate::transport::{Endpoint, Reach};
 use crate::webhook::{SigningKeys, Target};
 
+pub use flags::Flags;
 pub use value::{RedisUrl, RegionUrls, Secret};
 
 /// One setting, as the help and `.env.example` show it.
@@ -95,8 +96,8 @@ macro_rules! settings {
 
 settings! {
     /// Where to listen: an IP address with a port, the path of a Unix socket (unix:/PATH), or
-    /// several, space-separated. Access is open in this version, so any address but loopback
-    /// needs WHIMBREL_INSECURE=true; who may open a Unix socket is up to its directory.
+    /// several, space-separated. While access is open, any address but loopback needs
+    /// WHIMBREL_INSECURE=true; who may open a Unix socket is up to its directory.
     listen: Vec<Endpoint> = "127.0.0.1:8080", "PLACES", value::endpoints;
     /// The Redis (7.0 or newer) or Valkey that all nodes share: redis://, rediss:// (TLS),
     /// unix:// or redis+unix://; or the master of this name that Sentinels know:
@@ -172,6 +173,27 @@ settings! {
     /// Which connection of a device goes when there are more: 'newest' is refused, or
     /// 'oldest' gives way.
     device_overflow: Overflow = "newest", "WHICH", value::overflow;
+    /// The secret shared with whoever issues device tokens (HS256), at least 16 characters;
+    /// several, of which any will do, with a blank line between them. Any key or secret set
+    /// closes access. See docs/access.md.
+    jwt_secret: Option<Secrets> = "", "SECRET", value::optional(value::from_str);
+    /// A file that holds the secret of device tokens.
+    jwt_secret_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The public key of whoever issues device tokens, in PEM: RSA (RS256 to PS512), EC (ES256,
+    /// ES384) or Ed25519 (EdDSA); several, of which any will do, one after another.
+    jwt_public_key: Option<PublicKeys> = "", "PEM", value::optional(value::from_str);
+    /// A file that holds the public key of device tokens.
+    jwt_public_key_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// What device tokens must have as their audience (aud): one of these, space-separated.
+    jwt_audience: Vec<String> = "", "TEXT", value::words;
+    /// Who must have issued device tokens (iss): one of these, space-separated.
+    jwt_issuer: Vec<String> = "", "TEXT", value::words;
+    /// A file with the keys of producers, a JSON array of {"name", "key" or "sha256", "scopes",
+    /// "streams", "rate"}; it is read again on SIGHUP and when it changes.
+    api_keys_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// Streams that anyone may read without a token while access is closed, such as 'topic:news
+    /// topic:public:*'.
+    anonymous: Patterns = "", "PATTERNS", value::from_str;
     /// Allow a listener that other machines reach although access is open.
     insecure: bool = "false", "BOOL", value::switch;
     /// Web origins whose pages may use the service, space-separated: https://app.example.com,
@@ -302,11 +324,13 @@ impl Settings {
             let reason = "is for development on this machine: WHIMBREL_LISTEN may name only loopback addresses with it";
             return Err(SettingError::new("dev", reason.into()));
         }
+        self.settle_access()?;
         let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
-        if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure) {
+        if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure && !self.access().is_closed()) {
             let reason = format!(
-                "{address} can be reached from other machines while access is open to everyone; \
-                 use a loopback address, or allow it with WHIMBREL_INSECURE=true (--insecure)"
+                "{address} can be reached from other machines while access is open to everyone; set a key or secret, \
+                 such as WHIMBREL_JWT_SECRET, use a loopback address, or allow it with WHIMBREL_INSECURE=true \
+                 (--insecure)"
             );
             return Err(SettingError::new("listen", reason));
         }
@@ -406,36 +430,22 @@ impl Default for Settings {
     }
 }
 
-/// Settings of the contract that this version does not have. Nobody who sets one may believe that it
-/// works: most of them guard access.
-const NOT_YET: &[&str] = &["jwt_secret", "jwt_public_key", "jwks_url", "api_keys", "anonymous", "trusted_proxies"];
-
-/// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
-fn not_yet(field: &str) -> bool {
-    NOT_YET.contains(&field.strip_suffix("_file").unwrap_or(field))
-}
-
-fn refuse_not_yet(field: &str) -> Result<(), SettingError> {
-    Err(SettingError::new(field, "this version does not support it yet".into()))
-}
-
-/// Whether Kubernetes sets this variable in every pod beside a service named `whimbrel`. Such a variable is
-/// never a setting.
-fn from_kubernetes(variable: &str) -> bool {
-    let name = variable.strip_prefix(VARIABLE).unwrap_or_default();
-    name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
-}
-
 /// A setting that can't work, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingError {
-    field: String,
+    /// As the message begins with it.
+    name: String,
     reason: String,
 }
 
 impl SettingError {
     fn new(field: &str, reason: String) -> Self {
-        SettingError { field: field.to_owned(), reason }
+        SettingError { name: format!("{} (--{})", variable(field), flag(field)), reason }
+    }
+
+    /// Of a variable that is no setting, and so has no flag.
+    fn unknown(variable: &str, reason: String) -> Self {
+        SettingError { name: variable.to_owned(), reason }
     }
 }
 
@@ -443,99 +453,11 @@ impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One line, whatever the value held.
         let reason = self.reason.replace(['\n', '\r'], " ");
-        write!(f, "{} (--{}): {reason}", variable(&self.field), flag(&self.field))
+        write!(f, "{}: {reason}", self.name)
     }
 }
 
 impl std::error::Error for SettingError {}
-
-/// The settings of the command line: texts that nobody has judged yet. No `Debug`, because a Redis URL
-/// holds a password.
-#[derive(Clone, Default)]
-pub struct Flags(BTreeMap<String, String>);
-
-impl Flags {
-    /// Joins the flags with the environment and judges everything. The second part of the answer are
-    /// warnings for the log, one line each.
-    pub fn validate(
-        self,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<(Settings, Vec<String>), SettingError> {
-        let mut given: BTreeMap<&'static str, String> = BTreeMap::new();
-        let mut warnings = Vec::new();
-        for (name, value) in environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE) && !from_kubernetes(name)) else {
-                continue;
-            };
-            let field = name[VARIABLE.len()..].to_lowercase();
-            let known = SETTINGS.iter().find(|setting| setting.field == field);
-            if name != variable(&field) || (known.is_none() && !not_yet(&field)) {
-                warnings.push(format!("{name} is set, but there is no such setting"));
-                continue;
-            }
-            let text = value.into_string().map_err(|_| SettingError::new(&field, "is not UTF-8 text".into()))?;
-            match known {
-                Some(setting) if !text.is_empty() => _ = given.insert(setting.field, text),
-                Some(_) => {}
-                None => refuse_not_yet(&field)?,
-            }
-        }
-        for (field, text) in self.0 {
-            match SETTINGS.iter().find(|setting| setting.field == field) {
-                Some(setting) => _ = given.insert(setting.field, text),
-                None => refuse_not_yet(&field)?,
-            }
-        }
-        warnings.sort();
-        Ok((read(&given)?.settle()?, warnings))
-    }
-}
-
-impl clap::Args for Flags {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        let known = SETTINGS.iter().map(|setting| {
-            let default = if setting.default.is_empty() { "none" } else { setting.default };
-            let meaning: String = setting.help.iter().map(|line| line.trim_start()).collect::<Vec<_>>().join(" ");
-            let arg = Arg::new(setting.field)
-                .long(setting.flag())
-                .value_name(setting.value)
-                .allow_negative_numbers(true)
-                .help(format!("{meaning} [env: {}] [default: {default}]", setting.variable()));
-            if setting.value == "BOOL" {
-                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-            } else {
-                arg
-            }
-        });
-        let refused = NOT_YET.iter().flat_map(|field| [(*field).to_owned(), format!("{field}_file")]).map(|field| {
-            let long = flag(&field);
-            Arg::new(field).long(long).hide(true).num_args(0..=1).default_missing_value("true")
-        });
-        command.args(known.chain(refused))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl clap::FromArgMatches for Flags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut flags = Flags::default();
-        flags.update_from_arg_matches(matches)?;
-        Ok(flags)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for id in matches.ids() {
-            // Groups have an id too, but no text.
-            if let Ok(Some(text)) = matches.try_get_one::<String>(id.as_str()) {
-                self.0.insert(id.to_string(), text.clone());
-            }
-        }
-        Ok(())
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -34,13 +34,13 @@
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`producers`]: misses producers that are gone.
 //! - [`webhook`]: tells a backend who came and who left. `leader`: what one node does for all.
-//! - [`access`]: who may use the service, and how much of it.
+//! - [`access`]: who may use the service, for what, and how much of it.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
 //! - [`presence`]: who is connected here, that the store and others know it, and telling who comes and leaves.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
-//! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`, `panics`: what all of them need.
+//! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`, `panics`, `watch`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
 //!   generator.
 //!
@@ -74,4 +74,5 @@ pub mod producers;
 pub mod store;
 pub mod transport;
 mod trouble;
+mod watch;
 pub mod webhook;

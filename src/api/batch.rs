@@ -14,6 +14,7 @@ use super::body::{self, Kind};
 use super::events::{Told, connection};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
+use crate::access::{Grant, Need};
 use crate::hub::{PublishError, check_ephemeral};
 use crate::model::{Draft, EventId, EventType, Published, StreamKind, StreamName, Ttl};
 
@@ -80,7 +81,7 @@ struct Outcomes {
 }
 
 /// `POST /v1/events`
-pub async fn publish(api: &Api, request: Request) -> Result<Response, Problem> {
+pub async fn publish(api: &Api, request: Request, grant: &Grant) -> Result<Response, Problem> {
     Parameters::read(&request.query, &[])?;
     if request.headers.contains_key("idempotency-key") {
         let detail = "a batch has no Idempotency-Key of its own; give each entry a \"key\"";
@@ -93,6 +94,13 @@ pub async fn publish(api: &Api, request: Request) -> Result<Response, Problem> {
     for entry in entries {
         // The data of an entry is a part of the body, not a copy.
         drafts(entry, &body, &mut batch)?;
+    }
+    for read in &mut batch {
+        if let Ok(wanted) = read
+            && let Err(denied) = grant.check(Need::Publish(&wanted.stream))
+        {
+            *read = Err(("forbidden", denied.to_string()));
+        }
     }
     let outcomes = publish_sound(api, batch).await;
     Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))

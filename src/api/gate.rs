@@ -13,6 +13,7 @@ use warp::reply::Response;
 use super::Problem;
 use super::page::File;
 use super::route::{self, Route};
+use crate::access::Access;
 use crate::access::cors::Cors;
 use crate::access::host::{Host, HostError};
 use crate::access::origins::{Origins, Target};
@@ -26,6 +27,8 @@ const SHARED: &str = "/v1/";
 pub struct Gate {
     /// Pages that may use the service besides its own.
     pub origins: Origins,
+    /// Whether access is open, and then only for this machine.
+    pub access: Arc<Access>,
     /// Counts what is refused.
     pub metrics: Arc<Metrics>,
 }
@@ -46,8 +49,10 @@ impl Gate {
         let arrival = request.extensions().get().copied().unwrap_or(Arrival::STRICTEST);
         let host =
             Host::of(request.uri(), request.version(), request.headers()).map_err(|error| self.no_host(error))?;
-        // A page that had its own name point to this machine (DNS rebinding) shows in the name.
-        if arrival.reach == Reach::Loopback
+        // A page that had its own name point to this machine (DNS rebinding) shows in the name. Where access is
+        // closed it gains nothing: it has no token.
+        if self.access.is_open()
+            && arrival.reach == Reach::Loopback
             && let Some(host) = host
             && !host.is_loopback()
         {

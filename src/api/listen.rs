@@ -1,6 +1,7 @@
 //! Accepting listeners: from a request to streams with positions, and the socket's handoff.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode, Version, header};
 use warp::reply::Response;
@@ -8,6 +9,7 @@ use warp::reply::Response;
 use super::parameters::Parameters;
 use super::wish::{WISH_BYTES, Wish};
 use super::{Api, Problem, Request, body, reply};
+use crate::access::{Grant, Identity, Need};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
 use crate::presence::{Eviction, Membership, Place};
@@ -36,17 +38,18 @@ struct Asked {
 }
 
 /// `GET /v1/sse`
-pub async fn sse(api: &Api, request: Request) -> Result<Response, Problem> {
+pub async fn sse(api: &Api, request: Request, grant: Arc<Grant>) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &PARAMETERS)?;
     let streams = named_streams(&parameters)?;
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: give device=NAME or topic=NAME, or several"));
     }
-    listen_sse(api, request, &parameters, streams).await
+    may_follow(&grant, &streams)?;
+    listen_sse(api, request, grant, &parameters, streams).await
 }
 
 /// `POST /v1/sse`: the same, with what is wanted in the body.
-pub async fn sse_by_body(api: &Api, mut request: Request) -> Result<Response, Problem> {
+pub async fn sse_by_body(api: &Api, mut request: Request, grant: Arc<Grant>) -> Result<Response, Problem> {
     Parameters::read(&request.query, &[])?;
     body::kind(&request.headers)?;
     let body = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
@@ -58,18 +61,20 @@ pub async fn sse_by_body(api: &Api, mut request: Request) -> Result<Response, Pr
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: \"streams\" is empty"));
     }
-    listen_sse(api, request, &parameters, streams).await
+    may_follow(&grant, &streams)?;
+    listen_sse(api, request, grant, &parameters, streams).await
 }
 
 /// `GET …/events` for an event stream
-pub async fn sse_of(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
+pub async fn sse_of(api: &Api, stream: StreamName, request: Request, grant: Arc<Grant>) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &PARAMETERS[2..])?;
-    listen_sse(api, request, &parameters, vec![stream]).await
+    listen_sse(api, request, grant, &parameters, vec![stream]).await
 }
 
 async fn listen_sse(
     api: &Api,
     request: Request,
+    grant: Arc<Grant>,
     parameters: &Parameters,
     streams: Vec<StreamName>,
 ) -> Result<Response, Problem> {
@@ -89,20 +94,36 @@ async fn listen_sse(
     // Older clients don't know chunks.
     let framing = if request.version < Version::HTTP_11 { Framing::Plain } else { Framing::Chunked };
     let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat, framing };
-    accept(api, request.handoff, protocol, sse::head(framing, &request.cors.lines()), asked).await
+    accept(api, request.handoff, grant, protocol, sse::head(framing, &request.cors.lines()), asked).await
 }
 
 /// `GET /v1/ws`
-pub async fn websocket(api: &Api, request: Request) -> Result<Response, Problem> {
+pub async fn websocket(api: &Api, request: Request, grant: Arc<Grant>) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &PARAMETERS)?;
     if request.method == Method::HEAD {
         return Err(Problem::bad_request("a WebSocket begins with GET"));
     }
     let key = handshake_key(&request.headers)?;
     let streams = named_streams(&parameters)?;
+    may_follow(&grant, &streams)?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
     let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
-    accept(api, request.handoff, Protocol::WebSocket, head, asked).await
+    accept(api, request.handoff, grant, Protocol::WebSocket, head, asked).await
+}
+
+/// Refuses a connection as a whole for one stream that it may not follow.
+pub(super) fn may_follow(grant: &Grant, streams: &[StreamName]) -> Result<(), Problem> {
+    streams.iter().try_for_each(|stream| grant.check(Need::Subscribe(stream)).map_err(Problem::from))
+}
+
+/// The device that a connection is known as: whoever has a token is the token's device, once it follows its inbox.
+fn device_of(grant: &Grant, streams: &[Listening]) -> Option<StreamName> {
+    let mut devices = streams.iter().map(Listening::stream).filter(|stream| stream.device().is_some());
+    match grant.identity() {
+        Identity::Any => devices.next().cloned(),
+        Identity::Device(own) => devices.find(|device| *device == own).cloned(),
+        Identity::Nobody => None,
+    }
 }
 
 /// Attaches the streams and hands the socket over. What passes by itself (overload, the store away, a
@@ -110,6 +131,7 @@ pub async fn websocket(api: &Api, request: Request) -> Result<Response, Problem>
 async fn accept(
     api: &Api,
     handoff: Option<Handoff>,
+    grant: Arc<Grant>,
     protocol: Protocol,
     head: String,
     asked: Asked,
@@ -120,28 +142,33 @@ async fn accept(
         Some(_) => attach(api, asked.streams).await,
         None => Err(CloseReason::Overload),
     };
-    let (streams, place) = match attached {
+    let (streams, device, place) = match attached {
         Ok(streams) => {
-            let place = enter(api, &streams, protocol).await;
-            (streams, place)
+            let device = device_of(&grant, &streams);
+            let place = enter(api, device.as_ref(), protocol).await;
+            (streams, device, place)
         }
-        Err(reason) => (Vec::new(), Err(reason.into())),
+        Err(reason) => (Vec::new(), None, Err(reason.into())),
     };
-    let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &streams).await)) } else { None };
-    handoff.leave(Accepted { protocol, head, types: asked.types, streams, place, members, permit }).await
+    let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &grant, &streams).await)) } else { None };
+    let types = asked.types;
+    handoff.leave(Accepted { protocol, head, grant, device, types, streams, place, members, permit }).await
 }
 
 /// Takes part in the presence of the topics that are listened to.
-async fn join(api: &Api, streams: &[Listening]) -> Membership {
-    let device = streams.iter().map(Listening::stream).find(|stream| stream.device().is_some());
-    let members = api.hub.presence().members().membership(device.cloned(), None);
+async fn join(api: &Api, grant: &Grant, streams: &[Listening]) -> Membership {
+    let device = match grant.identity() {
+        Identity::Device(own) => Some(own.clone()),
+        Identity::Any | Identity::Nobody => device_of(grant, streams),
+    };
+    let info = grant.info.as_deref().map(|info| Arc::from(info.get()));
+    let members = api.hub.presence().members().membership(device, info);
     members.join(streams.iter().map(Listening::stream)).await;
     members
 }
 
-/// Takes a place among the connections of the device, if one is listened to.
-async fn enter(api: &Api, streams: &[Listening], protocol: Protocol) -> Result<Place, Refused> {
-    let device = streams.iter().map(Listening::stream).find(|stream| stream.device().is_some());
+/// Takes a place among the connections of the device, if the client is one.
+async fn enter(api: &Api, device: Option<&StreamName>, protocol: Protocol) -> Result<Place, Refused> {
     let entered = api.hub.presence().enter(device.cloned(), protocol.as_str()).await;
     match (entered, device) {
         (Ok(place), device) => {

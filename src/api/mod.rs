@@ -22,6 +22,7 @@ pub(crate) mod route;
 mod starting;
 mod status;
 mod topics;
+mod whoami;
 mod wish;
 
 use std::convert::Infallible;
@@ -37,6 +38,7 @@ use warp::reply::Response;
 
 use crate::access::cors::Cors;
 use crate::access::crowded::Crowded;
+use crate::access::{Access, Grant, Holder, Need};
 use crate::health::Health;
 use crate::hub::Hub;
 use crate::transport::{Connections, Handoff};
@@ -53,6 +55,8 @@ use route::Route;
 pub struct Api {
     /// What can be done.
     pub hub: Arc<Hub>,
+    /// Who may do what.
+    pub access: Arc<Access>,
     /// The state of the node, for probes.
     pub health: Arc<Health>,
     /// Who listens.
@@ -133,10 +137,14 @@ async fn answer(api: &Api, request: Request) -> Response {
 }
 
 async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
-    match route::find(&request.method, &request.path)? {
+    let route = route::find(&request.method, &request.path)?;
+    let grant = admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?;
+    match route {
         Route::Publish(stream) => events::publish(api, stream, request).await,
-        Route::PublishBatch => batch::publish(api, request).await,
-        Route::Stream(stream) if listen::wants_stream(&request.headers) => listen::sse_of(api, stream, request).await,
+        Route::PublishBatch => batch::publish(api, request, &grant).await,
+        Route::Stream(stream) if listen::wants_stream(&request.headers) => {
+            listen::sse_of(api, stream, request, grant).await
+        }
         Route::Stream(stream) => events::history(api, stream, &request.query).await,
         Route::Event(stream, id) => events::event(api, &stream, id, &request.query).await,
         Route::Device(stream) => inbox::device(api, &stream, &request.query).await,
@@ -150,10 +158,11 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Place(stream) => regions::place(api, stream, request).await,
         Route::Lease(stream) => lease::take(api, stream, request).await,
         Route::EndLease(stream) => lease::end(api, &stream, &request.query).await,
-        Route::Sse => listen::sse(api, request).await,
-        Route::SseByBody => listen::sse_by_body(api, request).await,
-        Route::Cursor => cursor::cursor(api, &request.query).await,
-        Route::WebSocket => listen::websocket(api, request).await,
+        Route::Sse => listen::sse(api, request, grant).await,
+        Route::SseByBody => listen::sse_by_body(api, request, grant).await,
+        Route::Cursor => cursor::cursor(api, &request.query, &grant).await,
+        Route::WebSocket => listen::websocket(api, request, grant).await,
+        Route::Whoami => whoami::whoami(&grant, &request.query),
         Route::Regions => regions::list(api, &request.query).await,
         Route::Live => Ok(status::live()),
         Route::Ready => Ok(status::ready(api)),
@@ -161,6 +170,24 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Page(file) => Ok(page::file(file, &request.headers)),
         Route::Options(allow) => Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
     }
+}
+
+/// Decides what a caller may do, and whether that is enough for what it asks. Nothing else was looked at by then
+/// but the path and the method.
+async fn admit(
+    access: &Access,
+    route: &Route,
+    headers: &HeaderMap,
+    query: &str,
+    page: &Cors,
+) -> Result<Arc<Grant>, Problem> {
+    let need = route.need();
+    if need == Need::Nothing {
+        return Ok(Arc::new(Grant::nothing(Holder::Anonymous)));
+    }
+    let grant = access.authenticate(headers, query, page.caller().may_use_cookies()).await?;
+    grant.check(need)?;
+    Ok(grant)
 }
 
 /// A response with these headers.

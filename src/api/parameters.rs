@@ -3,16 +3,15 @@
 use std::str::FromStr;
 
 use super::Problem;
+use crate::access;
 
 /// The parameters of a request.
 #[derive(Debug)]
 pub struct Parameters(Vec<(String, String)>);
 
-/// Parameters of api.md that this version does not support yet.
-const LATER: [&str; 1] = ["token"];
-
-/// Some EventSource replacements add this on their own.
-const HARMLESS: &str = "lastEventId";
+/// Known wherever there are parameters: the token, which was read before, and what some EventSource
+/// replacements add on their own.
+const EVERYWHERE: [&str; 2] = [access::PARAMETER, "lastEventId"];
 
 impl From<Vec<(String, String)>> for Parameters {
     /// Names that are known, with their values.
@@ -26,11 +25,8 @@ impl Parameters {
     pub fn read(query: &str, known: &[&str]) -> Result<Self, Problem> {
         let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         for (name, _) in &pairs {
-            if known.contains(&name.as_str()) || name == HARMLESS || name.starts_with('_') {
+            if known.iter().chain(&EVERYWHERE).any(|known| known == name) || name.starts_with('_') {
                 continue;
-            }
-            if LATER.contains(&name.as_str()) {
-                return Err(Problem::unsupported(&format!("the parameter '{name}'")));
             }
             let name: String = name.chars().take(64).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -88,15 +84,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_of_a_later_version_is_refused_by_name() {
-        let problem = Parameters::read("type=a&token=5", &["type"]).err().unwrap();
-        assert!(problem.to_string().contains("'token' is not supported"), "{problem}");
-    }
-
-    #[test]
     fn an_unknown_parameter_is_refused_with_those_that_are_known() {
         let problem = Parameters::read("typ=a", &["type"]).err().unwrap();
         assert!(problem.to_string().contains("'typ'") && problem.to_string().contains("known: type"), "{problem}");
-        assert!(Parameters::read("_=123&lastEventId=4-0", &[]).is_ok());
+        assert!(Parameters::read("_=123&lastEventId=4-0&token=x", &[]).is_ok());
     }
 }

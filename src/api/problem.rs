@@ -7,6 +7,7 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::reply;
+use crate::access::{Denied, Refusal};
 use crate::hub::{AckError, LeaseError, ListenError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::store::StoreError;
@@ -64,7 +65,12 @@ impl Problem {
         Problem::new("unsupported", "Not supported by this version", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// A page of another origin, or a request for another host.
+    /// It is not known who asks, or what they brought is not good.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Problem::new("unauthorized", "A token or key is needed", StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// A page of another origin, a request for another host, or what a caller may not do.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Problem::new("forbidden", "Not allowed", StatusCode::FORBIDDEN, detail)
     }
@@ -144,6 +150,9 @@ impl Problem {
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.push((header::RETRY_AFTER, &retry));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.push((header::WWW_AUTHENTICATE, "Bearer"));
+        }
         reply(self.status, &headers, body)
     }
 }
@@ -151,6 +160,23 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unknown(detail) => Problem::unauthorized(detail),
+            Denied::Forbidden(detail) => Problem::forbidden(detail),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(detail) => Problem::unauthorized(detail),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use super::Problem;
 use super::page::File;
+use crate::access::Need;
 use crate::model::{EventId, StreamKind, StreamName};
 
 /// What a request asks for.
@@ -50,6 +51,8 @@ pub enum Route {
     WebSocket,
     /// `GET /v1/regions`
     Regions,
+    /// `GET /v1/whoami`
+    Whoami,
     /// `GET /health/live`
     Live,
     /// `GET /health/ready`
@@ -60,6 +63,25 @@ pub enum Route {
     Page(File),
     /// `OPTIONS` of a path, with what it allows.
     Options(&'static str),
+}
+
+impl Route {
+    /// What a caller has to be allowed. Where only the rest of the request says which streams are meant, this is
+    /// the least that is needed, and each stream is checked when it is read.
+    pub fn need(&self) -> Need<'_> {
+        match self {
+            Route::Live | Route::Ready | Route::Page(_) | Route::Options(_) => Need::Nothing,
+            Route::PublishBatch | Route::Whoami => Need::Caller,
+            Route::Sse | Route::SseByBody | Route::WebSocket | Route::Cursor => Need::Listen,
+            Route::Stream(stream) | Route::Event(stream, _) | Route::Members(stream) => Need::Subscribe(stream),
+            Route::Publish(stream) | Route::Lease(stream) | Route::EndLease(stream) => Need::Publish(stream),
+            Route::Acknowledge(stream) => Need::Acknowledge(stream),
+            Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
+            Route::Nodes | Route::Regions => Need::Inspect(None),
+            Route::Erase(stream) | Route::Kick(stream) | Route::Place(stream) => Need::Manage(Some(stream)),
+            Route::Metrics => Need::Manage(None),
+        }
+    }
 }
 
 /// A path that exists: what it means by method.
@@ -133,6 +155,7 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "cursor"] => Known::Get(Route::Cursor),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
         ["v1", "regions"] => Known::Get(Route::Regions),
+        ["v1", "whoami"] => Known::Get(Route::Whoami),
         ["health", "live"] => Known::Get(Route::Live),
         ["health", "ready"] => Known::Get(Route::Ready),
         ["metrics"] => Known::Get(Route::Metrics),
@@ -174,7 +197,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 30;
+    const ROUTES: usize = 31;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -208,6 +231,7 @@ mod tests {
             Route::EndLease(_) => 25,
             Route::SseByBody => 26,
             Route::Cursor => 27,
+            Route::Whoami => 30,
             Route::Members(_) => 29,
         }
     }

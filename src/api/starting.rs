@@ -11,7 +11,9 @@ use warp::filters::path::FullPath;
 use warp::reply::Response;
 
 use super::route::{self, Route};
-use super::{Gate, Problem, answering, listen, page, reply, status};
+use super::{Gate, Problem, admit, answering, listen, page, reply, status};
+use crate::access::Access;
+use crate::access::cors::Cors;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{NodeId, StoreError};
@@ -25,23 +27,35 @@ pub fn starting(
     metrics: Arc<Metrics>,
     gate: Arc<Gate>,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Unpin {
-    let routes = warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).map(
+    let access = gate.access.clone();
+    let routes = warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).then(
         move |method: Method, path: FullPath, headers: HeaderMap| {
-            answer(&health, &node, &metrics, &method, path.as_str(), &headers).unwrap_or_else(Problem::into_response)
+            let (health, node, metrics, access) = (health.clone(), node.clone(), metrics.clone(), access.clone());
+            async move {
+                let answered = match route::find(&method, path.as_str()) {
+                    Ok(route) => answer(&health, &node, &metrics, &access, route, &headers).await,
+                    Err(problem) => Err(problem),
+                };
+                answered.unwrap_or_else(Problem::into_response)
+            }
         },
     );
     answering(routes, gate)
 }
 
-fn answer(
+async fn answer(
     health: &Health,
     node: &NodeId,
     metrics: &Metrics,
-    method: &Method,
-    path: &str,
+    access: &Access,
+    route: Route,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let listens = match route::find(method, path)? {
+    // Nothing can be done yet, whoever asks; but figures are for those who may see them.
+    if route == Route::Metrics {
+        admit(access, &route, headers, "", &Cors::NOBODY).await?;
+    }
+    let listens = match route {
         Route::Live => return Ok(status::live()),
         Route::Ready => return Ok(status::readiness(false, &health.report(), &[], node, 0, 0)),
         Route::Metrics => return Ok(status::exposition(metrics, &health.report())),

@@ -1,3 +1,5 @@
+use std::ffi::OsString;
+
 use super::*;
 
 /// Reads the command line `flags` in the environment `variables`.
@@ -236,16 +238,7 @@ fn sentinels_are_named_before_their_master_and_may_have_a_login_of_their_own() {
 
 #[test]
 fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
-    for name in [
-        "JWT_SECRET",
-        "JWT_SECRET_FILE",
-        "JWT_PUBLIC_KEY",
-        "JWT_PUBLIC_KEY_FILE",
-        "JWKS_URL",
-        "API_KEYS_FILE",
-        "ANONYMOUS",
-        "TRUSTED_PROXIES",
-    ] {
+    for name in ["JWKS_URL", "AUTHORIZE_URL", "AUTHORIZE_URL_FILE", "TRUSTED_PROXIES"] {
         let variable = format!("WHIMBREL_{name}");
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         let line = format!("{variable} ({flag}): this version does not support it yet");
@@ -283,6 +276,63 @@ fn unknown_variables_are_warnings_and_those_of_kubernetes_are_silent() {
     assert!(super::tests::settings(&["--port", "80"], &[]).is_err());
 }
 
+#[test]
+fn an_unknown_variable_that_looks_like_one_of_access_ends_the_start() {
+    for name in [
+        "WHIMBREL_JWT_SECRETS",
+        "WHIMBREL_API_KEYS",
+        "WHIMBREL_Jwt_Secret",
+        "WHIMBREL_ORIGIN",
+        "WHIMBREL_AUTHORISE_URL",
+        "WHIMBREL_TOKENS",
+    ] {
+        let line = refusal(&[], &[(name, "s3cret")]);
+        assert!(line.starts_with(&format!("{name}: there is no such setting")) && !line.contains("s3cret"), "{line}");
+    }
+    let (_, warnings) = settings(&[], &[("WHIMBREL_TOKEN", "t"), ("WHIMBREL_URL", "http://localhost:8080")]).unwrap();
+    assert!(warnings.is_empty(), "they are for the commands that are clients: {warnings:?}");
+}
+
+#[test]
+fn a_key_or_secret_closes_access_and_then_other_machines_may_come() {
+    let everywhere = ["--listen", "0.0.0.0:8080"];
+    let secret = ("WHIMBREL_JWT_SECRET", "0123456789 s3cret");
+    let pem = include_str!("../../tests/keys/es256.public.pem");
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "[]").unwrap();
+    let path = keys.path().to_str().unwrap();
+    assert!(!accepted(&[], &[]).access().is_closed());
+    for given in [secret, ("WHIMBREL_JWT_PUBLIC_KEY", pem), ("WHIMBREL_API_KEYS_FILE", path)] {
+        let settings = accepted(&everywhere, &[given]);
+        assert!(settings.access().is_closed());
+        assert!(!format!("{settings:?}").contains("s3cret"));
+        // An empty variable is no way of leaving it out: somebody meant to close access.
+        let line = refusal(&[], &[(given.0, "")]);
+        assert!(line.starts_with(given.0) && line.contains("is set but empty"), "{line}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), secret.1).unwrap();
+    let in_file = ("WHIMBREL_JWT_SECRET_FILE", file.path().to_str().unwrap());
+    assert!(accepted(&everywhere, &[in_file]).access().is_closed());
+    std::fs::write(file.path(), "\n").unwrap();
+    assert!(refusal(&[], &[in_file]).contains("in the file: holds no secret"));
+}
+
+#[test]
+fn settings_of_access_that_need_another_are_refused_without_it() {
+    for name in ["JWT_AUDIENCE", "JWT_ISSUER", "ANONYMOUS"] {
+        let variable = format!("WHIMBREL_{name}");
+        let value = if name == "ANONYMOUS" { "topic:news" } else { "push" };
+        assert!(refusal(&[], &[(&variable, value)]).starts_with(&variable));
+        accepted(&[], &[(&variable, value), ("WHIMBREL_JWT_SECRET", "0123456789abcdef")]);
+    }
+    assert!(refusal(&["--anonymous=news"], &[]).contains("'news' matches no stream"));
+    for (flag, value) in [("--jwt-secret", "sesame"), ("--jwt-public-key", "sesame"), ("--api-keys-file", "/nowhere")] {
+        let line = refusal(&[flag, value], &[]);
+        assert!(line.starts_with("WHIMBREL_") && !line.contains("sesame"), "{line}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_not_text_is_refused_by_name() {
@@ -301,7 +351,7 @@ fn the_help_names_every_setting_with_variable_and_default() {
         assert!(help.contains(&format!("[env: {}]", setting.variable())), "{help}");
         assert!(help.contains(&format!("[default: {}", setting.default)));
     }
-    assert!(!help.contains("--jwt-secret"), "settings of later versions are not offered");
+    assert!(!help.contains("--jwks-url"), "settings of later versions are not offered");
 }
 
 /// What `.env.example` has to be: every setting, commented out, with its meaning and default.

@@ -164,6 +164,11 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{} is not an IP address with a port, such as 127.0.0.1:7946", quoted(text)))
 }
 
+/// Texts without spaces, as many as there are.
+pub fn words(text: &str) -> Result<Vec<String>, String> {
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
 pub fn path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }

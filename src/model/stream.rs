@@ -55,6 +55,11 @@ impl StreamName {
         Ok(StreamName(format!("{}:{name}", kind.as_str()).into()))
     }
 
+    /// Whether a name may hold this character.
+    pub fn allows(c: char) -> bool {
+        c.is_ascii_alphanumeric() || "-._~:@|=".contains(c)
+    }
+
     /// The topic that tells which devices connect and disconnect.
     pub fn lifecycle() -> Self {
         StreamName(format!("{}:{LIFECYCLE}", StreamKind::Topic.as_str()).into())
@@ -97,7 +102,7 @@ impl StreamName {
 fn check_name(name: &str) -> Result<(), NameError> {
     let fault = if name.is_empty() {
         NameFault::Empty
-    } else if let Some(bad) = name.chars().find(|c| !is_name_char(*c)) {
+    } else if let Some(bad) = name.chars().find(|c| !StreamName::allows(*c)) {
         NameFault::Character(bad)
     } else if name.len() > MAX_NAME {
         NameFault::Long(name.len())
@@ -109,10 +114,6 @@ fn check_name(name: &str) -> Result<(), NameError> {
         return Ok(());
     };
     Err(NameError { name: name.chars().take(64).collect(), fault })
-}
-
-fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "-._~:@|=".contains(c)
 }
 
 /// Why a text can't be the name of a device or topic.

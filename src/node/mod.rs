@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::access::crowded::Crowded;
+use crate::access::{Access, ApiKeysError};
 use crate::api::{self, Api, Bodies, Gate};
 use crate::backoff::Backoff;
 use crate::config::{RedisUrl, Settings};
@@ -35,7 +36,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
-use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, listen};
+use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, Reach, listen};
 use crate::webhook::{self, Receiver, ReceiverError};
 
 use drain::StopSignals;
@@ -73,6 +74,9 @@ pub enum ServeError {
     /// The regions can't be worked with.
     #[error(transparent)]
     Regions(#[from] RegionsError),
+    /// The keys of producers can't be read any more.
+    #[error("WHIMBREL_API_KEYS_FILE (--api-keys-file): {0}")]
+    ApiKeys(#[from] ApiKeysError),
     /// Nothing can be sent to the webhook.
     #[error("WHIMBREL_WEBHOOK_URL (--webhook-url): {0}")]
     Webhook(#[from] ReceiverError),
@@ -89,10 +93,11 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     }
     let metrics = Metrics::new();
     panics::report(metrics.panics.clone());
+    let access = Access::new(settings.access())?;
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
     let node = NodeId::random();
-    let gate = Arc::new(Gate { origins: settings.origins(), metrics: metrics.clone() });
+    let gate = Arc::new(Gate { origins: settings.origins(), access: access.clone(), metrics: metrics.clone() });
     let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics, &gate, &mut signals).await?;
     let Some(opened) = opened else { return Ok(()) };
     let store = opened.store.clone();
@@ -140,9 +145,11 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     tokio::spawn(presence.clone().publish_lifecycle());
     tokio::spawn(presence.members().clone().tell_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
+    tokio::spawn(access.clone().keep_keys());
 
     let api = Arc::new(Api {
         hub: hub.clone(),
+        access: access.clone(),
         health: health.clone(),
         connections: connections.clone(),
         ready_strict: settings.ready_strict,
@@ -161,6 +168,9 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let places: Vec<_> = endpoints.places().cloned().collect();
     let accepting =
         tokio::spawn(listen(endpoints, service, listener_settings, hub.clone(), connections.clone(), stopped));
+    if access.is_open() {
+        warn_of_open_access(&places);
+    }
     for place in &places {
         tracing::info!(node = registry.node().as_str(), "listening on {place}");
     }
@@ -293,6 +303,16 @@ fn receiver(settings: &Settings) -> Result<Option<Receiver>, ReceiverError> {
     let receiver = Receiver::new(target.clone(), keys.clone(), settings.webhook_timeout())?;
     tracing::info!("connects and disconnects are told to {target}");
     Ok(Some(receiver))
+}
+
+/// Open access is for this machine; whoever wants it otherwise is reminded.
+fn warn_of_open_access(places: &[Endpoint]) {
+    for place in places.iter().filter(|place| place.reach() == Reach::Network) {
+        tracing::warn!(
+            "access is open to everyone who reaches {place}: they can read every inbox, and erase and disconnect \
+             everything; set WHIMBREL_JWT_SECRET or another key to close it"
+        );
+    }
 }
 
 /// Where other nodes and people find this one: its first address, or its Unix socket when it has nothing else.

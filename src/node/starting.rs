@@ -84,6 +84,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::access::Access;
     use crate::transport::Endpoint;
 
     async fn is_answered(mut client: TcpStream) -> bool {
@@ -97,8 +98,9 @@ mod tests {
         let endpoints = Endpoints::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let Some(Endpoint::Address(address)) = endpoints.places().next().cloned() else { panic!("no address") };
         let (health, node, metrics) = (Arc::new(Health::new("a store".into())), NodeId::random(), Metrics::new());
+        let access = Access::new(Default::default()).unwrap();
         let (taken, work) = oneshot::channel();
-        let gate = Arc::new(Gate { origins: Default::default(), metrics: metrics.clone() });
+        let gate = Arc::new(Gate { origins: Default::default(), access, metrics: metrics.clone() });
         let mut signals = StopSignals::listen();
         let clients = async {
             let early = TcpStream::connect(address).await.unwrap();

@@ -20,6 +20,7 @@ use super::connections::retry_ms;
 use super::framing::chunk;
 use super::outbox::{Following, Frame, NEVER, Outbox};
 use super::{CloseReason, Framing, Socket, sse, websocket};
+use crate::access::Grant;
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Encoding, Event, EventId, EventType, MemberNotice, StreamName};
@@ -71,7 +72,7 @@ pub struct Connection {
     number: u64,
     /// The public id that the client was given.
     known_as: Uuid,
-    /// The first device among the streams that it began with.
+    /// The device that it is connected as.
     device: Option<StreamName>,
     protocol: Protocol,
     /// The event types that the client wants; all when `None`.
@@ -89,6 +90,7 @@ pub struct Connection {
 
 struct Inner {
     id: Uuid,
+    grant: Arc<Grant>,
     outbox: Outbox,
     next_slot: Slot,
     phase: Phase,
@@ -151,6 +153,8 @@ impl Connection {
         number: u64,
         id: Uuid,
         protocol: Protocol,
+        grant: Arc<Grant>,
+        device: Option<StreamName>,
         types: Option<Box<[EventType]>>,
         members: Option<Box<Membership>>,
         socket: Socket,
@@ -161,7 +165,6 @@ impl Connection {
         let following: Vec<_> =
             (0..).zip(streams).map(|(slot, (stream, position))| Following::new(slot, stream, position)).collect();
         let next_slot = following.len() as Slot;
-        let device = following.iter().find(|f| f.stream.device().is_some()).map(|f| f.stream.clone());
         Connection {
             number,
             known_as: id,
@@ -172,6 +175,7 @@ impl Connection {
             socket,
             inner: Mutex::new(Inner {
                 id,
+                grant,
                 outbox: Outbox::new(outbox_bytes, following, protocol.framing()),
                 next_slot,
                 phase: Phase::Open,
@@ -207,6 +211,11 @@ impl Connection {
     /// Its part in the topics' presence, if the client asked for one.
     pub(super) fn members(&self) -> Option<&Membership> {
         self.members.as_deref()
+    }
+
+    /// What the client may do.
+    pub fn grant(&self) -> Arc<Grant> {
+        self.inner.lock().grant.clone()
     }
 
     /// How the client is spoken to.

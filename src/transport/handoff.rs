@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{CloseReason, Permit, Protocol, retry_ms};
+use crate::access::Grant;
 use crate::hub::Listening;
-use crate::model::EventType;
+use crate::model::{EventType, StreamName};
 use crate::presence::{Membership, Place};
 
 /// A listener's request that was accepted.
@@ -20,6 +21,10 @@ pub struct Accepted {
     pub protocol: Protocol,
     /// The whole head of the answer.
     pub head: String,
+    /// What the client may do.
+    pub grant: Arc<Grant>,
+    /// The device that it is connected as.
+    pub device: Option<StreamName>,
     /// The event types that the client wants; all when `None`.
     pub types: Option<Box<[EventType]>>,
     /// The streams, attached, with the positions to go on from.

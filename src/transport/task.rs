@@ -46,12 +46,14 @@ pub(super) fn start(
     accepted: Accepted,
     context: Arc<Context>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let Accepted { protocol, head, types, streams, place, members, permit } = accepted;
+    let Accepted { protocol, head, grant, device, types, streams, place, members, permit } = accepted;
     let hub = &context.hub;
     let connection = Arc::new(Connection::new(
         context.connections.next_number(),
         place.as_ref().map_or_else(|_| Uuid::new_v4(), Place::connection),
         protocol,
+        grant,
+        device,
         types,
         members,
         socket,

@@ -3,6 +3,7 @@
 //! A test's name is the promise that it checks. Waiting is always for a condition, never for a time.
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod access;
 mod acknowledge;
 mod asyncapi;
 mod beginnings;

@@ -176,7 +176,6 @@ async fn what_is_refused_is_refused_with_a_described_problem() {
         ("post", publish, "?ttl=0", "", "1", "bad-request"),
         ("post", publish, "?collapse=a%20b", "", "1", "invalid-collapse"),
         ("post", publish, "?ephemeral=1&ttl=5", "", "1", "invalid-ephemeral"),
-        ("post", publish, "?token=x", "", "1", "unsupported"),
         ("post", publish, "?type=a%20b", "", "1", "bad-request"),
         ("post", publish, "", "", "{", "invalid-json"),
         ("post", publish, "", "", &large, "too-large"),

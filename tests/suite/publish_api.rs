@@ -284,13 +284,6 @@ async fn names_are_held_to_their_alphabet() {
 }
 
 #[tokio::test]
-async fn what_later_versions_bring_is_refused_by_name() {
-    let node = Node::start(&[]);
-    let (slug, detail) = node.get("/v1/topics/a/events?token=x").await.problem(400);
-    assert!(slug == "unsupported" && detail.contains("'token'"), "{detail}");
-}
-
-#[tokio::test]
 async fn paths_and_methods_that_do_not_exist_are_told_as_problems() {
     let node = Node::start(&[]);
     for path in ["/nothing", "/v1", "/v1/", "/v1/topics", "/v1/topics/a/events/1-1/x", "/v2/events", "//", "/%2e%2e"] {

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::access::{Denied, Need};
 use crate::dispatch::Sink as _;
 use crate::hub::{AckError, After, Hub, ListenError, PublishError, check_ephemeral};
 use crate::model::{Draft, Durability, EventId, EventType, StreamKind, StreamName, Ttl};
@@ -138,6 +139,16 @@ impl From<AckError> for Fault {
     }
 }
 
+impl From<Denied> for Fault {
+    fn from(denied: Denied) -> Self {
+        let code = match denied {
+            Denied::Unknown(_) => "unauthorized",
+            Denied::Forbidden(_) => "forbidden",
+        };
+        Fault { code, detail: denied.to_string() }
+    }
+}
+
 impl Fault {
     fn bad(detail: impl ToString) -> Self {
         Fault { code: "bad-request", detail: detail.to_string() }
@@ -175,7 +186,7 @@ async fn carry_out(connection: &Arc<Connection>, context: &Context, head: Head<'
             subscribe(connection, context, head.reference, &wanted.stream, wanted.after.as_deref()).await
         }
         Some("unsubscribe") => unsubscribe(connection, context, &read::<Unsubscribe>(text)?.stream),
-        Some("ack") => acknowledge(context, &read::<Ack>(text)?).await,
+        Some("ack") => acknowledge(connection, context, &read::<Ack>(text)?).await,
         Some("publish") => publish(connection, context, read::<Publish<'_>>(text)?).await,
         Some(op) => Err(Fault::bad(format!("the op '{op}' is not known; known are {}", OPERATIONS.join(", ")))),
         None => Err(Fault::bad(format!("the op is missing; known are {}", OPERATIONS.join(", ")))),
@@ -203,6 +214,7 @@ async fn subscribe(
     after: Option<&str>,
 ) -> Outcome {
     let stream: StreamName = stream.parse().map_err(Fault::bad)?;
+    connection.grant().check(Need::Subscribe(&stream))?;
     let after: After = after.unwrap_or("now").parse().map_err(Fault::bad)?;
     if after == After::Ack && stream.kind() == StreamKind::Topic {
         return Err(AckError::Topic(stream).into());
@@ -244,8 +256,9 @@ fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outc
     Ok(Some(serde_json::json!({"stream": stream})))
 }
 
-async fn acknowledge(context: &Context, wanted: &Ack) -> Outcome {
+async fn acknowledge(connection: &Connection, context: &Context, wanted: &Ack) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
+    connection.grant().check(Need::Acknowledge(&stream))?;
     let id: EventId = wanted.id.parse().map_err(Fault::bad)?;
     let acked = context.hub.acknowledge(&stream, id).await?.acked;
     Ok(Some(serde_json::json!({"stream": stream, "acked": acked})))
@@ -253,6 +266,7 @@ async fn acknowledge(context: &Context, wanted: &Ack) -> Outcome {
 
 async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
+    connection.grant().check(Need::Publish(&stream))?;
     let kind: EventType = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
     let ttl = wanted.ttl.map(|ttl| ttl.get().parse()).transpose().map_err(Fault::bad)?.map(Ttl::time);
     let durability: Option<Durability> = wanted.durable.as_deref().map(str::parse).transpose().map_err(Fault::bad)?;

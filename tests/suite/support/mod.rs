@@ -12,8 +12,9 @@ pub mod receiver;
 pub mod redis;
 pub mod sentinel;
 mod sse;
+pub mod token;
 mod wanted;
-mod websocket;
+pub mod websocket;
 pub mod world;
 
 use std::path::{Path, PathBuf};

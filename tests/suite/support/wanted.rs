@@ -5,6 +5,7 @@ use super::eventually;
 use super::http::{Answer, Http};
 use super::node::Node;
 use super::sse::Blocks;
+use super::token::bearer;
 use super::websocket::Frames;
 
 /// What a client asks for.
@@ -14,13 +15,21 @@ pub struct Wanted {
     streams: Vec<String>,
     parameters: Vec<(String, String)>,
     last_event_id: Option<String>,
+    headers: Vec<(String, String)>,
     receive_bytes: Option<u32>,
 }
 
 impl Wanted {
     pub fn new(transport: Transport, streams: &[&str]) -> Self {
         let streams = streams.iter().map(ToString::to_string).collect();
-        Wanted { transport, streams, parameters: Vec::new(), last_event_id: None, receive_bytes: None }
+        Wanted {
+            transport,
+            streams,
+            parameters: Vec::new(),
+            last_event_id: None,
+            headers: Vec::new(),
+            receive_bytes: None,
+        }
     }
 
     /// Adds a parameter, such as `envelope=1`.
@@ -31,6 +40,17 @@ impl Wanted {
 
     pub fn after(self, position: &str) -> Self {
         self.with("after", position)
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Brings a token or key.
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &bearer(token))
     }
 
     /// As an EventSource does that comes back.
@@ -122,9 +142,11 @@ impl Wanted {
             Some(bytes) => Http::connect_narrow(node.address(), bytes).await,
         };
         let cursor = self.last_event_id.as_deref().map(|cursor| ("Last-Event-ID", cursor));
+        let given = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<_> = cursor.into_iter().chain(given).collect();
         match self.transport {
-            Transport::Sse => Blocks::ask(&mut http, &self.path(), cursor.as_slice()).await,
-            Transport::WebSocket => Frames::ask(&mut http, &self.path(), cursor.as_slice()).await,
+            Transport::Sse => Blocks::ask(&mut http, &self.path(), &headers).await,
+            Transport::WebSocket => Frames::ask(&mut http, &self.path(), &headers).await,
         }
         Asked { wanted: self.clone(), http }
     }

@@ -1,0 +1,14 @@
+//! What a token or key may do, told to whoever has it.
+
+use hyper::StatusCode;
+use warp::reply::Response;
+
+use super::parameters::Parameters;
+use super::{Problem, json};
+use crate::access::Grant;
+
+/// `GET /v1/whoami`
+pub fn whoami(grant: &Grant, query: &str) -> Result<Response, Problem> {
+    Parameters::read(query, &[])?;
+    Ok(json(StatusCode::OK, &grant.shown()))
+}

@@ -1,0 +1,120 @@
+//! From the command line and the environment to settings.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::{Arg, ArgMatches};
+
+use super::{SETTINGS, SettingError, Settings, VARIABLE, access, flag, read, variable};
+
+/// Settings of the contract that this version does not have. Nobody who sets one may believe that it
+/// works: most of them guard access.
+const NOT_YET: &[&str] = &["jwks_url", "authorize_url", "trusted_proxies"];
+
+/// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
+fn not_yet(field: &str) -> bool {
+    NOT_YET.contains(&field.strip_suffix("_file").unwrap_or(field))
+}
+
+fn refuse_not_yet(field: &str) -> Result<(), SettingError> {
+    Err(SettingError::new(field, "this version does not support it yet".into()))
+}
+
+/// Whether Kubernetes sets this variable in every pod beside a service named `whimbrel`. Such a variable is
+/// never a setting.
+fn from_kubernetes(variable: &str) -> bool {
+    let name = variable.strip_prefix(VARIABLE).unwrap_or_default();
+    name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
+}
+
+/// The settings of the command line: texts that nobody has judged yet. No `Debug`, because a Redis URL
+/// holds a password.
+#[derive(Clone, Default)]
+pub struct Flags(BTreeMap<String, String>);
+
+impl Flags {
+    /// Joins the flags with the environment and judges everything. The second part of the answer are
+    /// warnings for the log, one line each.
+    pub fn validate(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Settings, Vec<String>), SettingError> {
+        let mut given: BTreeMap<&'static str, String> = BTreeMap::new();
+        let mut warnings = Vec::new();
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE) && !from_kubernetes(name)) else {
+                continue;
+            };
+            let field = name[VARIABLE.len()..].to_lowercase();
+            let known = SETTINGS.iter().find(|setting| setting.field == field);
+            if name != variable(&field) || (known.is_none() && !not_yet(&field)) {
+                if access::is_of_clients(name) {
+                    continue;
+                }
+                access::refuse_misspelt(name)?;
+                warnings.push(format!("{name} is set, but there is no such setting"));
+                continue;
+            }
+            let text = value.into_string().map_err(|_| SettingError::new(&field, "is not UTF-8 text".into()))?;
+            match known {
+                Some(setting) if !text.is_empty() => _ = given.insert(setting.field, text),
+                Some(setting) => access::refuse_empty(setting.field)?,
+                None => refuse_not_yet(&field)?,
+            }
+        }
+        for (field, text) in self.0 {
+            match SETTINGS.iter().find(|setting| setting.field == field) {
+                Some(setting) => _ = given.insert(setting.field, text),
+                None => refuse_not_yet(&field)?,
+            }
+        }
+        warnings.sort();
+        Ok((read(&given)?.settle()?, warnings))
+    }
+}
+
+impl clap::Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let known = SETTINGS.iter().map(|setting| {
+            let default = if setting.default.is_empty() { "none" } else { setting.default };
+            let meaning: String = setting.help.iter().map(|line| line.trim_start()).collect::<Vec<_>>().join(" ");
+            let arg = Arg::new(setting.field)
+                .long(setting.flag())
+                .value_name(setting.value)
+                .allow_negative_numbers(true)
+                .help(format!("{meaning} [env: {}] [default: {default}]", setting.variable()));
+            if setting.value == "BOOL" {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                arg
+            }
+        });
+        let refused = NOT_YET.iter().flat_map(|field| [(*field).to_owned(), format!("{field}_file")]).map(|field| {
+            let long = flag(&field);
+            Arg::new(field).long(long).hide(true).num_args(0..=1).default_missing_value("true")
+        });
+        command.args(known.chain(refused))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Flags::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for id in matches.ids() {
+            // Groups have an id too, but no text.
+            if let Ok(Some(text)) = matches.try_get_one::<String>(id.as_str()) {
+                self.0.insert(id.to_string(), text.clone());
+            }
+        }
+        Ok(())
+    }
+}
