@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Patterns;
 use crate::model::StreamName;
 
 /// Who a grant was given to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holder {
     /// Everybody: no key or secret is set.
     Open,
@@ -32,7 +32,7 @@ pub enum Holder {
 }
 
 /// What a request or a connection may do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Grant {
     /// Who has it.
     pub holder: Holder,

@@ -22,23 +22,33 @@ pub mod origins;
 mod patterns;
 pub mod proxies;
 pub mod rates;
+mod revocations;
 mod signatures;
 mod verification_keys;
 mod verifier;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use hyper::HeaderMap;
+use parking_lot::Mutex;
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 pub use api_keys::{ApiKeys, ApiKeysError, to_hex};
+pub use claims::ID_BYTES as TOKEN_ID_BYTES;
 pub use credentials::{Credential, PARAMETER, Way};
 pub use grant::{Denied, Grant, Holder, Identity, Need, Shown};
 pub use patterns::{PatternError, Patterns};
+pub use revocations::{Revocation, RevocationSet, Subject};
 pub use signatures::install as install_signatures;
 pub use verification_keys::{PublicKeys, Secrets};
 pub use verifier::{Rules, TokenError};
 
+use crate::store::{Store, StoreError};
 use crate::watch::watch;
 use verifier::Trusted;
 
@@ -70,6 +80,9 @@ pub enum Refusal {
     /// What it brought is not good.
     #[error("{0}")]
     Invalid(String),
+    /// It can't be judged now.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 impl From<TokenError> for Refusal {
@@ -86,6 +99,12 @@ pub struct Access {
     anonymous: Arc<Grant>,
     trusted: Vec<Trusted>,
     keys: Option<ApiKeys>,
+    /// Tokens that are refused before their time.
+    revoked: ArcSwap<RevocationSet>,
+    /// Whoever changes them holds this.
+    learning: Mutex<()>,
+    /// The store was asked for them once. Until then nobody knows whether a token is revoked.
+    revocations_known: AtomicBool,
 }
 
 impl Access {
@@ -100,6 +119,9 @@ impl Access {
             anonymous: Arc::new(Grant { subscribe: anonymous, ..Grant::nothing(Holder::Anonymous) }),
             trusted: trusted.map(|key| Trusted::new(key, &rules)).collect(),
             keys: api_keys.as_deref().map(ApiKeys::open).transpose()?,
+            revoked: ArcSwap::default(),
+            learning: Mutex::default(),
+            revocations_known: AtomicBool::new(false),
         }))
     }
 
@@ -149,8 +171,97 @@ impl Access {
             return Ok(open.clone());
         }
         let header = verifier::header(token)?;
-        Ok(Arc::new(verifier::judge(token, &header, &self.trusted)?))
+        let grant = verifier::judge(token, &header, &self.trusted)?;
+        if !self.revocations_known.load(Ordering::Acquire) {
+            return Err(Refusal::Unavailable("which tokens are revoked is not known yet".into()));
+        }
+        if self.is_revoked(&grant) {
+            return Err(TokenError::Revoked.into());
+        }
+        Ok(Arc::new(grant))
     }
+
+    /// Whether a grant was revoked.
+    pub fn is_revoked(&self, grant: &Grant) -> bool {
+        self.revoked.load().names(grant)
+    }
+
+    /// All revocations that this node knows, lifted ones too.
+    pub fn revocations(&self) -> Vec<Revocation> {
+        self.revoked.load().all()
+    }
+
+    /// The revocation of this id, unless it was lifted.
+    pub fn revocation(&self, id: Uuid) -> Option<Revocation> {
+        self.revoked.load().get(id).cloned()
+    }
+
+    /// Takes in revocations, and forgets those whose time is over. False when that changes nothing.
+    pub fn learn(&self, entries: Vec<Revocation>) -> bool {
+        let _turn = self.learning.lock();
+        let mut set = (**self.revoked.load()).clone();
+        let changed = set.merge(entries, now_ms());
+        if changed {
+            self.revoked.store(Arc::new(set));
+        }
+        changed
+    }
+
+    /// Asks the store for revocations, and puts back what it lost. `version` is what was read last. False when nothing
+    /// is new.
+    pub async fn read_revocations(&self, store: &dyn Store, version: &mut Option<String>) -> Result<bool, StoreError> {
+        let listed = store.revocations().list_revocations(version.as_deref()).await?;
+        let changed = match listed {
+            None => self.learn(Vec::new()),
+            Some(list) => {
+                let changed = self.learn(list.entries.clone());
+                let missing = Revocation::missing_from(&self.revocations(), &list.entries);
+                *version = Some(list.version);
+                if !missing.is_empty() && !store.revocations().put_revocations(&missing).await? {
+                    tracing::warn!("the store has no room for more revocations");
+                }
+                changed
+            }
+        };
+        self.revocations_known.store(true, Ordering::Release);
+        Ok(changed)
+    }
+
+    /// Follows the revocations that other nodes hand in; `changed` is called when there are others. Runs until it is
+    /// dropped.
+    pub async fn follow_revocations(self: Arc<Self>, store: Arc<dyn Store>, changed: impl Fn()) {
+        let (mut version, mut rounds) = (None, 0_u32);
+        let mut ticks = tokio::time::interval(REVOCATION_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            rounds = rounds.wrapping_add(1);
+            let mut is_new = match self.read_revocations(&*store, &mut version).await {
+                Ok(is_new) => is_new,
+                Err(error) => {
+                    tracing::debug!(%error, "revocations can't be read");
+                    continue;
+                }
+            };
+            if rounds % EXCHANGE_ROUNDS == 0 {
+                is_new |= self.learn(store.revocations().exchange_revocations(&self.revocations()).await);
+            }
+            if is_new {
+                changed();
+            }
+        }
+    }
+}
+
+/// How often the store is asked for new revocations: all nodes are to know one within 2 s.
+const REVOCATION_INTERVAL: Duration = Duration::from_millis(700);
+
+/// Every so many times other regions are looked at too: one may have been away when it was to be told.
+const EXCHANGE_ROUNDS: u32 = 15;
+
+/// This node's clock, by which tokens are judged, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

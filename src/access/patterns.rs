@@ -35,6 +35,11 @@ impl Patterns {
         self.0.iter().any(|pattern| &**pattern == EVERYTHING)
     }
 
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|pattern| &**pattern)
+    }
+
     /// Whether nothing is covered.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -18,6 +18,8 @@ mod page;
 pub(crate) mod parameters;
 mod problem;
 mod regions;
+mod renew;
+mod revocations;
 pub(crate) mod route;
 mod starting;
 mod status;
@@ -162,6 +164,11 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::SseByBody => listen::sse_by_body(api, request, grant).await,
         Route::Cursor => cursor::cursor(api, &request.query, &grant).await,
         Route::WebSocket => listen::websocket(api, request, grant).await,
+        Route::Renew(connection) => renew::renew(api, connection, &grant, &request.query).await,
+        Route::Revoke => revocations::revoke(api, request).await,
+        Route::Revocations => revocations::list(api, &request.query).await,
+        Route::Revocation(id) => revocations::one(api, id, &request.query).await,
+        Route::Lift(id) => revocations::lift(api, id, &request.query).await,
         Route::Whoami => whoami::whoami(&grant, &request.query),
         Route::Regions => regions::list(api, &request.query).await,
         Route::Live => Ok(status::live()),

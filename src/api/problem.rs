@@ -4,13 +4,16 @@ use std::fmt;
 
 use hyper::{Method, StatusCode, header};
 use serde::Serialize;
+use uuid::Uuid;
 use warp::reply::Response;
 
 use super::reply;
 use crate::access::{Denied, Refusal};
 use crate::hub::{AckError, LeaseError, ListenError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
+use crate::presence::RenewError;
 use crate::store::StoreError;
+use crate::store::revocations::MOST_REVOCATIONS;
 
 /// Seconds after which a refused client had better try again.
 const RETRY_SECONDS: u32 = 1;
@@ -85,6 +88,17 @@ impl Problem {
     /// The event is not kept, or never was.
     pub fn no_such_event(detail: impl Into<String>) -> Self {
         Problem::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
+    }
+
+    /// Nothing was revoked by this name, or no longer is.
+    pub fn no_such_revocation(id: Uuid) -> Self {
+        Problem::new("not-found", "Not found", StatusCode::NOT_FOUND, format!("there is no revocation {id}"))
+    }
+
+    /// There are as many revocations as there may be.
+    pub fn too_many_revocations() -> Self {
+        let detail = format!("there are {MOST_REVOCATIONS} revocations, as many as there may be");
+        Problem::new("too-many-revocations", "Too many revocations", StatusCode::TOO_MANY_REQUESTS, detail)
     }
 
     /// The path does not take this method.
@@ -176,6 +190,19 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Invalid(detail) => Problem::unauthorized(detail),
+            Refusal::Unavailable(detail) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Problem::new("unavailable", "It can't be judged now who asks", status, detail)
+            }
+        }
+    }
+}
+
+impl From<RenewError> for Problem {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::OtherDevice => Problem::forbidden(error.to_string()),
+            RenewError::Missing => Problem::new("not-found", "Not found", StatusCode::NOT_FOUND, error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use hyper::Method;
 use percent_encoding::percent_decode_str;
+use uuid::Uuid;
 
 use super::Problem;
 use super::page::File;
@@ -53,6 +54,16 @@ pub enum Route {
     Regions,
     /// `GET /v1/whoami`
     Whoami,
+    /// `POST /v1/connections/{connection}/renew`
+    Renew(Uuid),
+    /// `POST /v1/revocations`
+    Revoke,
+    /// `GET /v1/revocations`
+    Revocations,
+    /// `GET /v1/revocations/{id}`
+    Revocation(Uuid),
+    /// `DELETE /v1/revocations/{id}`
+    Lift(Uuid),
     /// `GET /health/live`
     Live,
     /// `GET /health/ready`
@@ -71,7 +82,7 @@ impl Route {
     pub fn need(&self) -> Need<'_> {
         match self {
             Route::Live | Route::Ready | Route::Page(_) | Route::Options(_) => Need::Nothing,
-            Route::PublishBatch | Route::Whoami => Need::Caller,
+            Route::PublishBatch | Route::Whoami | Route::Renew(_) => Need::Caller,
             Route::Sse | Route::SseByBody | Route::WebSocket | Route::Cursor => Need::Listen,
             Route::Stream(stream) | Route::Event(stream, _) | Route::Members(stream) => Need::Subscribe(stream),
             Route::Publish(stream) | Route::Lease(stream) | Route::EndLease(stream) => Need::Publish(stream),
@@ -79,7 +90,9 @@ impl Route {
             Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
             Route::Nodes | Route::Regions => Need::Inspect(None),
             Route::Erase(stream) | Route::Kick(stream) | Route::Place(stream) => Need::Manage(Some(stream)),
-            Route::Metrics => Need::Manage(None),
+            Route::Metrics | Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => {
+                Need::Manage(None)
+            }
         }
     }
 }
@@ -96,6 +109,9 @@ enum Known {
     Region(StreamName),
     Lease(StreamName),
     Sse,
+    Renew(Uuid),
+    Revocations,
+    Revocation(Uuid),
     Get(Route),
 }
 
@@ -103,9 +119,9 @@ enum Known {
 pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
     let known = known(path)?;
     let allow = match known {
-        Known::Events(_) | Known::Sse => "GET, HEAD, POST, OPTIONS",
-        Known::Batch | Known::Acknowledge(_) => "POST, OPTIONS",
-        Known::Device(_) | Known::Topic(_) => "GET, HEAD, DELETE, OPTIONS",
+        Known::Events(_) | Known::Sse | Known::Revocations => "GET, HEAD, POST, OPTIONS",
+        Known::Batch | Known::Acknowledge(_) | Known::Renew(_) => "POST, OPTIONS",
+        Known::Device(_) | Known::Topic(_) | Known::Revocation(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
         Known::Region(_) => "PUT, OPTIONS",
         Known::Lease(_) => "PUT, DELETE, OPTIONS",
@@ -128,6 +144,11 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Lease(stream) if method == Method::DELETE => Ok(Route::EndLease(stream)),
         Known::Sse if reading => Ok(Route::Sse),
         Known::Sse if method == Method::POST => Ok(Route::SseByBody),
+        Known::Renew(connection) if method == Method::POST => Ok(Route::Renew(connection)),
+        Known::Revocations if reading => Ok(Route::Revocations),
+        Known::Revocations if method == Method::POST => Ok(Route::Revoke),
+        Known::Revocation(id) if reading => Ok(Route::Revocation(id)),
+        Known::Revocation(id) if method == Method::DELETE => Ok(Route::Lift(id)),
         Known::Get(route) if reading => Ok(route),
         _ => Err(Problem::method_not_allowed(method, allow)),
     }
@@ -155,6 +176,9 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "cursor"] => Known::Get(Route::Cursor),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
         ["v1", "regions"] => Known::Get(Route::Regions),
+        ["v1", "connections", connection, "renew"] => Known::Renew(uuid(connection)?),
+        ["v1", "revocations"] => Known::Revocations,
+        ["v1", "revocations", id] => Known::Revocation(uuid(id)?),
         ["v1", "whoami"] => Known::Get(Route::Whoami),
         ["health", "live"] => Known::Get(Route::Live),
         ["health", "ready"] => Known::Get(Route::Ready),
@@ -167,6 +191,13 @@ fn known(path: &str) -> Result<Known, Problem> {
 fn stream(kind: &str, name: &str) -> Result<StreamName, Problem> {
     let kind = if kind == "devices" { StreamKind::Device } else { StreamKind::Topic };
     StreamName::new(kind, &decode(name)?).map_err(|error| Problem::invalid_name(&error))
+}
+
+fn uuid(segment: &str) -> Result<Uuid, Problem> {
+    segment.parse().map_err(|_| {
+        let shown: String = segment.chars().take(64).collect();
+        Problem::bad_request(format!("'{shown}' in the path is not an id such as {}", Uuid::nil()))
+    })
 }
 
 fn decode(segment: &str) -> Result<String, Problem> {
@@ -197,7 +228,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 31;
+    const ROUTES: usize = 36;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -233,6 +264,11 @@ mod tests {
             Route::Cursor => 27,
             Route::Whoami => 30,
             Route::Members(_) => 29,
+            Route::Renew(_) => 31,
+            Route::Revoke => 32,
+            Route::Revocations => 33,
+            Route::Revocation(_) => 34,
+            Route::Lift(_) => 35,
         }
     }
 
@@ -241,7 +277,9 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
         let mut described = [false; ROUTES];
         for (path, operations) in document["paths"].as_object().unwrap() {
-            let path = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", "5-1");
+            let id = if path.starts_with("/v1/revocations") { Uuid::nil().to_string() } else { "5-1".into() };
+            let path = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", &id);
+            let path = path.replace("{connection}", &Uuid::nil().to_string());
             for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
                 let method = method.to_uppercase().parse().unwrap();
                 described[number(&find(&method, &path).unwrap())] = true;

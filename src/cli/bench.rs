@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::net::lookup_host;
 
 use crate::bench::{self, Dialect, Pattern, Plan, Progress, Rate, Server, Target, Transport};
 
+use super::server::{self, Credentials};
 use super::{Failure, print};
 
 pub const NOTES: &str = "\
@@ -42,12 +44,12 @@ const OTHER_DESCRIPTORS: u64 = 40;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A server, plain HTTP; once for each, and connections and publishers are spread over them
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    /// A server, plain HTTP; once for each, and connections and publishers are spread over them [env: WHIMBREL_URL,
+    /// space-separated] [default: http://127.0.0.1:8080]
+    #[arg(long)]
     url: Vec<String>,
-    /// A header of every request, such as 'Authorization: Bearer …'
-    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
-    header: Vec<String>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// What the server speaks, to measure another one with the same load
     #[arg(long, value_enum, default_value = "whimbrel")]
     dialect: Dialect,
@@ -122,15 +124,6 @@ fn above_nought(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("'{text}' is not a number above 0"))
 }
 
-fn header(text: &str) -> Result<String, String> {
-    match text.split_once(':') {
-        Some((name, value)) if !name.is_empty() && !text.contains(char::is_control) => {
-            Ok(format!("{}: {}\r\n", name.trim(), value.trim()))
-        }
-        _ => Err("a header is NAME: VALUE".into()),
-    }
-}
-
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     if arguments.worker {
@@ -154,9 +147,10 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 impl Arguments {
     async fn plan(self) -> Result<Plan, Failure> {
         self.refuse_what_can_not_work()?;
-        let mut servers = Vec::with_capacity(self.url.len());
-        for url in &self.url {
-            servers.push(server(url).await?);
+        let urls = server::urls(&self.url);
+        let mut servers = Vec::with_capacity(urls.len());
+        for url in &urls {
+            servers.push(server_at(url).await?);
         }
         let target = Target {
             servers,
@@ -164,7 +158,7 @@ impl Arguments {
             transport: self.transport,
             pattern: self.pattern,
             name: format!("bench-{}", uuid::Uuid::new_v4().simple()),
-            headers: self.header.concat(),
+            headers: header_lines(&self.credentials.headers()?),
             event_bytes: self.size,
         };
         Ok(Plan {
@@ -216,7 +210,15 @@ impl Arguments {
     }
 }
 
-async fn server(url: &str) -> Result<Server, Failure> {
+/// Headers as they stand in a request.
+fn header_lines(headers: &HeaderMap) -> String {
+    // Their values were given as text.
+    let line =
+        |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+    headers.iter().map(line).collect()
+}
+
+async fn server_at(url: &str) -> Result<Server, Failure> {
     let authority = url
         .strip_prefix("http://")
         .map(|rest| rest.trim_end_matches('/'))

@@ -5,10 +5,13 @@
 mod bench;
 mod check;
 mod cursor_file;
+mod key;
 mod log;
 mod publish;
 mod serve;
+mod server;
 mod subscribe;
+mod token;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -55,6 +58,12 @@ enum Command {
     /// Follow streams and print their events
     #[command(after_help = subscribe::NOTES)]
     Subscribe(subscribe::Arguments),
+    /// Make a device token from the configured secret
+    #[command(after_help = token::NOTES)]
+    Token(token::Arguments),
+    /// Make a key for a producer, and its entry for the file of keys
+    #[command(after_help = key::NOTES)]
+    Key(key::Arguments),
     /// Measure a running server: connections, deliveries, latency
     #[command(after_help = bench::NOTES)]
     Bench(bench::Arguments),
@@ -76,6 +85,8 @@ impl Cli {
             Command::Serve(flags) => serve::run(flags).await,
             Command::Publish(arguments) => publish::run(arguments).await,
             Command::Subscribe(arguments) => subscribe::run(arguments).await,
+            Command::Token(arguments) => token::run(&arguments),
+            Command::Key(arguments) => key::run(&arguments),
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Check(arguments) => check::run(arguments).await,
         }

@@ -17,6 +17,7 @@ use crate::client::{ClientError, Envelope, GapNotice, Notice, Subscriber, Subscr
 use crate::model::{EventType, StreamName};
 
 use super::cursor_file::CursorFile;
+use super::server::{self, Credentials};
 use super::{Failure, log, say};
 
 pub const NOTES: &str = "\
@@ -40,9 +41,12 @@ pub struct Arguments {
     /// What to follow: device:NAME or topic:NAME
     #[arg(required = true, value_name = "STREAM")]
     streams: Vec<StreamName>,
-    /// The server; given several times, the next one is used when one fails
-    #[arg(long = "url", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    /// The server; given several times, the next one is used when one fails [env: WHIMBREL_URL, space-separated]
+    /// [default: http://127.0.0.1:8080]
+    #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Where to begin: now, earliest, last:N, since:TIME, or a cursor ['now' when left out]
     #[arg(long, value_name = "POSITION")]
     after: Option<String>,
@@ -69,7 +73,8 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         after: arguments.after.clone(),
         cursor: cursor_file.as_ref().and_then(|kept| kept.file.saved().map(str::to_owned)),
     };
-    let subscriber = Subscriber::new(&arguments.urls, wanted)?;
+    let urls = server::urls(&arguments.urls);
+    let subscriber = Subscriber::new(&urls, wanted)?.headers(arguments.credentials.headers()?)?;
     let mut printer = Printer::new(tokio::io::stdout(), &arguments, cursor_file);
 
     let cannot = |e| Failure::failed(format!("signals can't be received: {e}"));

@@ -31,6 +31,7 @@ mod subscribe;
 use std::error::Error as _;
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
@@ -141,8 +142,11 @@ async fn body(url: &Url, mut response: Response) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
-fn http() -> Result<reqwest::Client, ClientError> {
-    builder().build().map_err(|e| ClientError::Request(format!("the HTTP client can't be set up: {}", cause(&e))))
+fn http(headers: HeaderMap) -> Result<reqwest::Client, ClientError> {
+    builder()
+        .default_headers(headers)
+        .build()
+        .map_err(|e| ClientError::Request(format!("the HTTP client can't be set up: {}", cause(&e))))
 }
 
 /// What all HTTP clients of this program have in common.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -123,7 +124,18 @@ impl fmt::Debug for OnRetry {
 impl Publisher {
     /// A publisher to the server at `url`.
     pub fn new(url: &str) -> Result<Self, ClientError> {
-        Ok(Publisher { http: http()?, base: address(url)?, patience: Duration::from_secs(60), on_retry: None })
+        Ok(Publisher {
+            http: http(HeaderMap::new())?,
+            base: address(url)?,
+            patience: Duration::from_secs(60),
+            on_retry: None,
+        })
+    }
+
+    /// Brings these headers with every request: a token or key in `Authorization`.
+    pub fn headers(mut self, headers: HeaderMap) -> Result<Self, ClientError> {
+        self.http = http(headers)?;
+        Ok(self)
     }
 
     /// For how long what may pass (the server is away, overloaded or draining) is tried again before it

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -135,7 +135,7 @@ impl Subscriber {
             check_cursor(cursor)?;
         }
         Ok(Subscriber {
-            http: http()?,
+            http: http(HeaderMap::new())?,
             urls,
             at: 0,
             after: wanted.after,
@@ -146,6 +146,12 @@ impl Subscriber {
             wait: Duration::ZERO,
             silence: SILENCE,
         })
+    }
+
+    /// Brings these headers with every request: a token or key in `Authorization`.
+    pub fn headers(mut self, headers: HeaderMap) -> Result<Self, ClientError> {
+        self.http = http(headers)?;
+        Ok(self)
     }
 
     /// The position after everything that [`Subscriber::next`] has returned: hand it to a later

@@ -26,6 +26,7 @@ mod producers;
 mod region;
 mod regions;
 pub mod replica;
+mod revocations;
 mod rules;
 mod store;
 

@@ -404,6 +404,21 @@ impl Regions {
         Ok((store, region.node()))
     }
 
+    /// The stores of all regions that can be reached, for what concerns the nodes of every one.
+    pub async fn reachable(&self) -> Vec<Arc<dyn Store>> {
+        let stores = self.configured.iter().map(|region| async move { region.store().await.ok() });
+        let stores = futures_util::future::join_all(stores).await.into_iter().flatten();
+        stores.map(|store| store as Arc<dyn Store>).collect()
+    }
+
+    /// The store of the region of this name.
+    pub async fn store_named(&self, name: &str) -> Result<Arc<dyn Store>, StoreError> {
+        match self.named(name) {
+            Some(region) => Ok(region.store().await?),
+            None => Err(StoreError::Unavailable(format!("there is no region '{name}'"))),
+        }
+    }
+
     /// The store of a home, for calls that mean its version.
     pub(super) async fn store(&self, home: Home) -> Result<RedisStore, StoreError> {
         Ok(self.region(home)?.store().await?.as_of(home.version))

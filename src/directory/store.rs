@@ -17,7 +17,7 @@ use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, 
 use crate::store::redis::RedisStore;
 use crate::store::{
     Channels, Control, DueSync, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers,
-    Renewal, Route, SendHistory, Store, StoreError, Subscription,
+    Renewal, Revocations, Route, SendHistory, Store, StoreError, Subscription,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -40,6 +40,12 @@ impl RegionalStore {
 
     pub(super) fn own(&self) -> &RedisStore {
         &self.own
+    }
+
+    /// All regions but this node's own.
+    pub(super) fn others(&self) -> impl Iterator<Item = Arc<Region>> {
+        let home = self.regions.home().name();
+        self.regions.all().iter().filter(move |region| region.name() != home).cloned()
     }
 
     /// The regions.
@@ -419,6 +425,10 @@ impl Store for RegionalStore {
     }
 
     fn leaders(&self) -> &dyn Leaders {
+        self
+    }
+
+    fn revocations(&self) -> &dyn Revocations {
         self
     }
 

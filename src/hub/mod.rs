@@ -2,6 +2,7 @@
 //!
 //! `api` and `transport` call it; neither calls the other.
 
+mod access;
 mod devices;
 mod history;
 mod inbox;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::directory::Regions;
 use crate::dispatch::Registry;
 use crate::link::Links;
@@ -44,6 +46,7 @@ pub struct Hub {
     registry: Arc<Registry>,
     presence: Arc<Presence>,
     links: Option<Arc<Links>>,
+    access: Arc<Access>,
     metrics: Arc<Metrics>,
     limits: Limits,
     draining: AtomicBool,
@@ -59,12 +62,13 @@ impl Hub {
         registry: Arc<Registry>,
         presence: Arc<Presence>,
         links: Option<Arc<Links>>,
+        access: Arc<Access>,
         limits: Limits,
     ) -> Arc<Self> {
         let metrics = registry.metrics().clone();
         let (draining, waits) = (AtomicBool::new(false), progress::waits());
         let troubles = Troubles::default();
-        Arc::new(Hub { store, registry, presence, links, metrics, limits, draining, waits, troubles })
+        Arc::new(Hub { store, registry, presence, links, access, metrics, limits, draining, waits, troubles })
     }
 
     /// The dispatchers of this node.

@@ -69,6 +69,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Access;
     use crate::dispatch::{Registry, RegistrySettings};
     use crate::hub::Limits;
     use crate::metrics::Metrics;
@@ -87,7 +88,14 @@ mod tests {
         let registry = Registry::new(store.clone(), NodeId::random(), settings, Metrics::new());
         let limit = DeviceLimit { most: 1, overflow: Overflow::Newest };
         let presence = Presence::new(store.clone(), registry.clone(), limit, NodeInfo::default(), Connections::new(1));
-        Hub::new(store, registry, presence, None, Limits { event_bytes: 1000 })
+        Hub::new(
+            store,
+            registry,
+            presence,
+            None,
+            Access::new(Default::default()).unwrap(),
+            Limits { event_bytes: 1000 },
+        )
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
-use crate::transport::{Connections, Endpoint, Endpoints, ListenerSettings, Reach, listen};
+use crate::transport::{CloseReason, Connections, Endpoint, Endpoints, ListenerSettings, Reach, listen};
 use crate::webhook::{self, Receiver, ReceiverError};
 
 use drain::StopSignals;
@@ -116,7 +116,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let presence = Presence::new(store.clone(), registry.clone(), limit, info.clone(), connections.clone());
     let links = links.map(|links| links.start(store.clone(), registry.clone()));
     let limits = Limits { event_bytes: settings.max_event_bytes };
-    let hub = Hub::new(store.clone(), registry.clone(), presence.clone(), links.clone(), limits);
+    let hub = Hub::new(store.clone(), registry.clone(), presence.clone(), links.clone(), access.clone(), limits);
     let health = match store.regions() {
         // What other regions' stores do is no part of the node's own health.
         Some(regions) => regions.home().health().clone(),
@@ -135,6 +135,9 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let joining = memberships.begin(opened, node.clone());
     if starting::meanwhile(joining, &endpoints, &health, &node, &metrics, &gate, &mut signals).await.is_none() {
         return Ok(());
+    }
+    if !access.is_open() {
+        follow_access(&access, &store, &connections, &registry).await;
     }
     let looking = producers::begin(store.clone(), hub.clone(), settings.lease());
     let draining =
@@ -303,6 +306,25 @@ fn receiver(settings: &Settings) -> Result<Option<Receiver>, ReceiverError> {
     let receiver = Receiver::new(target.clone(), keys.clone(), settings.webhook_timeout())?;
     tracing::info!("connects and disconnects are told to {target}");
     Ok(Some(receiver))
+}
+
+/// Has connections end when their grants do, or are revoked. Revocations are known before anybody comes in, if they
+/// can be.
+async fn follow_access(
+    access: &Arc<Access>,
+    store: &Arc<dyn Store>,
+    connections: &Arc<Connections>,
+    registry: &Arc<Registry>,
+) {
+    if let Err(error) = access.read_revocations(&**store, &mut None).await {
+        tracing::warn!(%error, "revocations can't be read yet; until they can, no token is accepted");
+    }
+    let revoke = {
+        let (access, connections) = (access.clone(), connections.clone());
+        move || _ = connections.close_where(CloseReason::Revoked, |grant| access.is_revoked(grant))
+    };
+    tokio::spawn(access.clone().follow_revocations(store.clone(), revoke));
+    tokio::spawn(connections.clone().expire_for_ever(registry.clone()));
 }
 
 /// Open access is for this machine; whoever wants it otherwise is reminded.

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::ControlChannel;
+use super::{ControlChannel, Renewed};
+use crate::access::Grant;
 use crate::dispatch::Registry;
 use crate::model::StreamName;
 use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
@@ -40,6 +41,9 @@ pub const MAX_FOLLOWERS: usize = 1000;
 
 /// All connections of a node, whatever they follow.
 pub trait ConnectionIndex: Send + Sync + 'static {
+    /// Gives the connection that was told this id another grant.
+    fn renew(&self, connection: Uuid, grant: Arc<Grant>, registry: &Registry) -> Renewed;
+
     /// How many there are.
     fn count(&self) -> usize;
 

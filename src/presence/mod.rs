@@ -20,6 +20,7 @@ mod device_slots;
 mod lifecycle;
 mod members;
 mod reconcile;
+mod renewal;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,7 @@ pub use control_channel::ControlChannel;
 use device_slots::{DeviceSlots, Evicted};
 use lifecycle::Session;
 pub use members::{Members, Membership, Watcher};
+pub use renewal::{RenewError, Renewals, Renewed};
 
 /// What happens within this time shares a pipeline, or a batch.
 const GATHER: Duration = Duration::from_millis(20);
@@ -82,6 +84,7 @@ pub struct Presence {
     limit: DeviceLimit,
     census: Arc<Census>,
     members: Arc<Members>,
+    renewals: Arc<Renewals>,
     slots: Mutex<DeviceSlots>,
     /// There are places to give back, or to claim.
     work: Notify,
@@ -114,6 +117,7 @@ impl Presence {
         info: NodeInfo,
         index: Arc<dyn ConnectionIndex>,
     ) -> Arc<Self> {
+        let renewals = Renewals::new(store.clone(), registry.clone(), info.region.clone(), index.clone());
         let census = Census::new(store.clone(), registry.clone(), info, index);
         let members = Members::new(store.clone(), registry.clone());
         let presence = Arc::new(Presence {
@@ -122,6 +126,7 @@ impl Presence {
             limit,
             census,
             members,
+            renewals: Arc::new(renewals),
             slots: Mutex::default(),
             work: Notify::new(),
             lifecycle_work: Notify::new(),
@@ -240,6 +245,11 @@ impl Presence {
         &self.census
     }
 
+    /// Gives connections of whichever node another grant.
+    pub fn renewals(&self) -> &Renewals {
+        &self.renewals
+    }
+
     /// A control message came in that is about somebody's presence. False when it is about something else.
     pub fn hear(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
@@ -251,7 +261,11 @@ impl Presence {
                 }
                 None => tracing::warn!("a request on the node's channel to look makes no sense"),
             },
-            _ => return self.members.receive(control) || self.census.hear(control, channel),
+            _ => {
+                return self.members.receive(control)
+                    || self.renewals.hear(control, &channel)
+                    || self.census.hear(control, channel);
+            }
         }
         true
     }

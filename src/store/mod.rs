@@ -8,6 +8,7 @@
 //! - [`Members`]: who is present in topics;
 //! - [`Lifecycle`]: telling who connects and disconnects;
 //! - [`Producers`]: who publishes, and means to be missed;
+//! - [`Revocations`]: which tokens are refused before their time;
 //! - [`Leaders`]: what one node at a time does for all, and how far the webhook got.
 //!
 //! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is
@@ -27,6 +28,7 @@ pub mod presence;
 pub mod producers;
 pub mod redis;
 mod retention;
+pub mod revocations;
 mod send_history;
 
 use std::fmt;
@@ -49,6 +51,7 @@ pub use members::Members;
 pub use presence::Presence;
 pub use producers::Producers;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
+pub use revocations::Revocations;
 pub use send_history::SendHistory;
 
 /// Most events in one page.
@@ -335,6 +338,9 @@ pub trait Store: EventLog + Channels + Leases + Presence + Members + Lifecycle +
 
     /// The leases of producers.
     fn producers(&self) -> &dyn Producers;
+
+    /// The revocations of tokens.
+    fn revocations(&self) -> &dyn Revocations;
 
     /// All regions, if there are several.
     fn regions(&self) -> Option<&Arc<Regions>> {

@@ -17,6 +17,10 @@ pub enum CloseReason {
     Replaced,
     /// Somebody ended all connections of the device.
     Kicked,
+    /// What the client may do was so until now.
+    Expired,
+    /// Somebody revoked the client's token.
+    Revoked,
     /// The client took nothing, or sent no pong, for two ping intervals.
     Slow,
     /// The client sent what it may not, or what makes no sense.
@@ -33,6 +37,8 @@ impl CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::Replaced => "replaced",
             CloseReason::Kicked => "kicked",
+            CloseReason::Expired => "expired",
+            CloseReason::Revoked => "revoked",
             CloseReason::Slow => "slow",
             CloseReason::Protocol(_) => "protocol",
         }
@@ -40,7 +46,7 @@ impl CloseReason {
 
     /// Whether the client is not to come back by itself: its last id then carries the stop mark.
     pub const fn is_final(self) -> bool {
-        matches!(self, CloseReason::Replaced | CloseReason::Kicked)
+        matches!(self, CloseReason::Replaced | CloseReason::Kicked | CloseReason::Revoked)
     }
 
     /// The WebSocket close code.
@@ -49,7 +55,9 @@ impl CloseReason {
             CloseReason::Drain => 1012,
             CloseReason::Overload | CloseReason::Unavailable => 1013,
             CloseReason::Replaced => 4001,
+            CloseReason::Expired => 4002,
             CloseReason::Kicked => 4003,
+            CloseReason::Revoked => 4005,
             CloseReason::Slow => 4004,
             CloseReason::Limit => 4006,
             CloseReason::Protocol(code) => code,

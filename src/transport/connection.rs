@@ -19,12 +19,13 @@ use uuid::Uuid;
 use super::connections::retry_ms;
 use super::framing::chunk;
 use super::outbox::{Following, Frame, NEVER, Outbox};
+use super::rights::{Due, Rights};
 use super::{CloseReason, Framing, Socket, sse, websocket};
-use crate::access::Grant;
+use crate::access::{Denied, Grant, Need};
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Encoding, Event, EventId, EventType, MemberNotice, StreamName};
-use crate::presence::{Eviction, Membership, Occupant, Watcher};
+use crate::presence::{Eviction, Membership, Occupant, RenewError, Watcher};
 use crate::store::StoreClock;
 
 /// Slices in one vectored write.
@@ -90,7 +91,7 @@ pub struct Connection {
 
 struct Inner {
     id: Uuid,
-    grant: Arc<Grant>,
+    rights: Rights,
     outbox: Outbox,
     next_slot: Slot,
     phase: Phase,
@@ -175,7 +176,7 @@ impl Connection {
             socket,
             inner: Mutex::new(Inner {
                 id,
-                grant,
+                rights: Rights::new(grant),
                 outbox: Outbox::new(outbox_bytes, following, protocol.framing()),
                 next_slot,
                 phase: Phase::Open,
@@ -215,7 +216,47 @@ impl Connection {
 
     /// What the client may do.
     pub fn grant(&self) -> Arc<Grant> {
-        self.inner.lock().grant.clone()
+        self.inner.lock().rights.grant().clone()
+    }
+
+    /// Checks what the client may do. To follow a stream there may be a grant of its own.
+    pub fn check(&self, need: Need<'_>) -> Result<(), Denied> {
+        let inner = self.inner.lock();
+        match need {
+            Need::Subscribe(stream) => inner.rights.check_subscribe(stream),
+            _ => inner.rights.grant().check(need),
+        }
+    }
+
+    /// One more stream may be followed, for as long as this grant lasts.
+    pub(super) fn allow(&self, stream: StreamName, grant: Arc<Grant>) {
+        self.inner.lock().rights.add(stream, grant);
+    }
+
+    /// The client may do something else from now on. Answers which streams it may not follow any more.
+    pub(super) fn renew(&self, grant: Arc<Grant>) -> Result<Vec<StreamName>, RenewError> {
+        let mut inner = self.inner.lock();
+        if inner.rights.grant().device != grant.device {
+            return Err(RenewError::OtherDevice);
+        }
+        inner.rights.renew(grant);
+        let followed = inner.outbox.following().iter().map(|following| &following.stream);
+        Ok(followed.filter(|stream| inner.rights.check_subscribe(stream).is_err()).cloned().collect())
+    }
+
+    /// What is due by now, as time goes by.
+    pub(super) fn due(&self, now_ms: u64) -> Option<Due> {
+        self.inner.lock().rights.due(now_ms)
+    }
+
+    /// When something is due next, in milliseconds since 1970.
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
+        self.inner.lock().rights.next_due_ms()
+    }
+
+    /// Whether one of the grants on which it rests is meant.
+    pub(super) fn rests_on(&self, is_meant: &impl Fn(&Grant) -> bool) -> bool {
+        self.inner.lock().rights.grants().any(|grant| is_meant(grant))
     }
 
     /// How the client is spoken to.
@@ -271,6 +312,7 @@ impl Connection {
             let mut inner = self.inner.lock();
             let slot = inner.outbox.following().iter().find(|f| f.stream == *stream)?.slot;
             inner.outbox.unfollow(slot);
+            inner.rights.remove(stream);
             slot
         };
         self.told.notify_waiters();

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use rand::RngExt as _;
 use uuid::Uuid;
 
+use super::expiry::Expiries;
 use super::{CloseReason, Connection};
-use crate::dispatch::Sink as _;
-use crate::presence::{ConnectionIndex, Follower, Followers, Wanted};
+use crate::access::Grant;
+use crate::dispatch::{Registry, Sink as _};
+use crate::presence::{ConnectionIndex, Follower, Followers, RenewError, Renewed, Wanted};
 
 /// Connections are spread over so many buckets, and one bucket is pinged at a time, so that pings are a
 /// steady trickle and one timer serves them all.
@@ -23,6 +25,8 @@ pub struct Connections {
     next_number: AtomicU64,
     admitted: Arc<AtomicUsize>,
     limit: usize,
+    /// When grants end.
+    pub(super) expiries: Expiries,
 }
 
 /// A connection's place among those that the node may have.
@@ -42,6 +46,7 @@ impl Connections {
             next_number: AtomicU64::new(0),
             admitted: Arc::default(),
             limit,
+            expiries: Expiries::default(),
         })
     }
 
@@ -74,6 +79,15 @@ impl Connections {
         }
     }
 
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Connection>> {
+        self.bucket(number).lock().get(&number).cloned()
+    }
+
+    /// All that are there, a bucket at a time.
+    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Connection>> {
+        self.buckets.iter().flat_map(|bucket| bucket.lock().values().cloned().collect::<Vec<_>>())
+    }
+
     fn bucket(&self, number: u64) -> &Mutex<HashMap<u64, Arc<Connection>>> {
         &self.buckets[number as usize % BUCKETS]
     }
@@ -95,8 +109,7 @@ impl Connections {
 
     /// Lets all connections go, spread over `time`, each told to come back after a moment of its own.
     pub async fn drain(&self, time: Duration) {
-        let all: Vec<_> =
-            self.buckets.iter().flat_map(|bucket| bucket.lock().values().cloned().collect::<Vec<_>>()).collect();
+        let all: Vec<_> = self.all().collect();
         let start = tokio::time::Instant::now();
         let count = all.len().max(1) as f64;
         for (done, connection) in all.into_iter().enumerate() {
@@ -117,6 +130,11 @@ impl Connections {
 }
 
 impl ConnectionIndex for Connections {
+    fn renew(&self, connection: Uuid, grant: Arc<Grant>, registry: &Registry) -> Renewed {
+        let connection = self.known_as(connection).ok_or(RenewError::Missing)?;
+        self.renew_connection(&connection, grant, registry)
+    }
+
     fn count(&self) -> usize {
         Connections::count(self)
     }

@@ -37,6 +37,9 @@ pub fn position(cursor: &Cursor) -> String {
     format!("id: {cursor}\nevent: whimbrel:position\ndata: {{}}\n\n")
 }
 
+/// The notice that the token ends.
+pub const EXPIRING: &[u8] = b"event: whimbrel:expiring\ndata: {}\n\n";
+
 /// The headers of every answer that is an event stream. A proxy that compressed it would hold events back.
 pub const HEADERS: [(HeaderName, &str); 4] = [
     (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),

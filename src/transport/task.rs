@@ -81,6 +81,7 @@ pub(super) fn start(
     // Only now may a ping write: a client that has its position is told what is published from then on, events
     // that are not stored among it.
     context.connections.insert(connection.clone());
+    context.connections.expect_end(&connection);
     if let (Some(links), Some(device)) = (hub.links(), publisher(&connection)) {
         links.device_came(device);
     }
@@ -216,6 +217,7 @@ impl Client {
             members.leave_all();
         }
         context.connections.remove(connection.number());
+        context.connections.forget_end(&connection);
         let reason = reason.map_or("client", CloseReason::as_str);
         if let Some(place) = place {
             place.leave(reason);

@@ -16,7 +16,7 @@ use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use whimbrel::store::{
     Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Presence, Producers, Renewal,
-    RetentionRules, Route, SendHistory, Store, StoreError, Subscription,
+    RetentionRules, Revocations, Route, SendHistory, Store, StoreError, Subscription,
 };
 
 use crate::conformance::draft;
@@ -276,6 +276,10 @@ impl Store for Gate {
 
     fn leaders(&self) -> &dyn Leaders {
         self.inner.leaders()
+    }
+
+    fn revocations(&self) -> &dyn Revocations {
+        self.inner.revocations()
     }
 }
 

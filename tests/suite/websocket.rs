@@ -164,7 +164,6 @@ async fn an_operation_that_makes_no_sense_is_an_error_with_its_ref_and_no_end() 
     let mut client = wanted(&["topic:a"]).connect(&node).await;
     for (operation, named) in [
         (json!({"op": "dance"}), "dance"),
-        (json!({"op": "renew", "token": "x"}), "renew"),
         (json!({}), "op"),
         (json!({"op": "subscribe"}), "stream"),
         (json!({"op": "subscribe", "stream": "news"}), "news"),

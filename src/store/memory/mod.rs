@@ -10,6 +10,7 @@ mod log;
 mod members;
 mod presence;
 mod producers;
+mod revocations;
 mod sessions;
 
 use std::collections::HashMap;
@@ -23,7 +24,8 @@ use self::producers::ProducerLeases;
 use super::mailbox::Mailbox;
 use super::{
     ChannelMessage, Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Producers,
-    Renewal, RetentionRules, Route, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
+    Renewal, RetentionRules, Revocations, Route, SendHistory, Store, StoreError, Subscription, millis, now_ms,
+    random_step,
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
@@ -58,6 +60,7 @@ struct State {
     /// Of the nodes at telling who came and left.
     sessions: Sessions,
     producers: ProducerLeases,
+    revocations: revocations::Kept,
     swept_ms: u64,
 }
 
@@ -393,6 +396,10 @@ impl Store for MemoryStore {
     }
 
     fn leaders(&self) -> &dyn Leaders {
+        self
+    }
+
+    fn revocations(&self) -> &dyn Revocations {
         self
     }
 }

@@ -73,6 +73,11 @@ impl Keys {
         format!("{}:{{producers}}:deadlines", self.prefix)
     }
 
+    /// Which tokens are refused before their time.
+    pub(super) fn revocations(&self) -> String {
+        format!("{}:revocations", self.prefix)
+    }
+
     /// Which function library was loaded last.
     pub(super) fn library(&self) -> String {
         format!("{}:library", self.prefix)

@@ -24,6 +24,7 @@ mod moving;
 mod pool;
 mod presence;
 mod producers;
+mod revocations;
 mod scripts;
 mod send_history;
 mod server;
@@ -47,7 +48,8 @@ use self::scripts::Call;
 use self::server::Server;
 use super::{
     Channels, Control, DirectPath, DueSync, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES,
-    PAGE_EVENTS, Producers, Retention, RetentionRules, Route, Store, StoreError, Subscription, millis, random_step,
+    PAGE_EVENTS, Producers, Retention, RetentionRules, Revocations, Route, Store, StoreError, Subscription, millis,
+    random_step,
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
@@ -490,6 +492,10 @@ impl Store for RedisStore {
     }
 
     fn leaders(&self) -> &dyn Leaders {
+        self
+    }
+
+    fn revocations(&self) -> &dyn Revocations {
         self
     }
 }

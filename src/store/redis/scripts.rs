@@ -94,6 +94,8 @@ scripts! {
     INGRESS_LIFT = "ingress_lift.lua", PAGES;
     REJECT = "reject.lua", &[];
     REGISTER = "register.lua", &[];
+    REVOCATIONS = "revocations.lua", &[];
+    REVOCATIONS_PUT = "revocations_put.lua", &[];
     RENEW = "renew.lua", &[];
     BEAT = "beat.lua", &[];
     ASSERT_NODE = "assert_node.lua", &[];

@@ -8,10 +8,11 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::access::{Denied, Need};
+use crate::access::{Denied, Need, Refusal};
 use crate::dispatch::Sink as _;
 use crate::hub::{AckError, After, Hub, ListenError, PublishError, check_ephemeral};
 use crate::model::{Draft, Durability, EventId, EventType, StreamKind, StreamName, Ttl};
+use crate::presence::RenewError;
 use crate::transport::listener::Context;
 use crate::transport::{Connection, websocket};
 
@@ -50,6 +51,18 @@ struct Subscribe {
     _reference: IgnoredAny,
     stream: String,
     after: Option<String>,
+    /// Allows this one stream, where the connection's own token does not.
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renew {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    #[serde(rename = "ref", default)]
+    _reference: IgnoredAny,
+    token: String,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +123,7 @@ struct Head<'a> {
 }
 
 /// The operations of api.md that this version answers.
-const OPERATIONS: [&str; 5] = ["ack", "ping", "publish", "subscribe", "unsubscribe"];
+const OPERATIONS: [&str; 6] = ["ack", "ping", "publish", "renew", "subscribe", "unsubscribe"];
 
 #[derive(Serialize)]
 struct Answer<'a, T: Serialize> {
@@ -149,6 +162,22 @@ impl From<Denied> for Fault {
     }
 }
 
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Invalid(_) => "unauthorized",
+            Refusal::Unavailable(_) => "unavailable",
+        };
+        Fault { code, detail: refusal.to_string() }
+    }
+}
+
+impl From<RenewError> for Fault {
+    fn from(error: RenewError) -> Self {
+        Fault { code: "forbidden", detail: error.to_string() }
+    }
+}
+
 impl Fault {
     fn bad(detail: impl ToString) -> Self {
         Fault { code: "bad-request", detail: detail.to_string() }
@@ -183,8 +212,9 @@ async fn carry_out(connection: &Arc<Connection>, context: &Context, head: Head<'
     match head.op.as_deref() {
         Some("subscribe") => {
             let wanted = read::<Subscribe>(text)?;
-            subscribe(connection, context, head.reference, &wanted.stream, wanted.after.as_deref()).await
+            subscribe(connection, context, head.reference, &wanted).await
         }
+        Some("renew") => renew(connection, context, &read::<Renew>(text)?.token).await,
         Some("unsubscribe") => unsubscribe(connection, context, &read::<Unsubscribe>(text)?.stream),
         Some("ack") => acknowledge(connection, context, &read::<Ack>(text)?).await,
         Some("publish") => publish(connection, context, read::<Publish<'_>>(text)?).await,
@@ -210,12 +240,11 @@ async fn subscribe(
     connection: &Arc<Connection>,
     context: &Context,
     reference: Option<&RawValue>,
-    stream: &str,
-    after: Option<&str>,
+    wanted: &Subscribe,
 ) -> Outcome {
-    let stream: StreamName = stream.parse().map_err(Fault::bad)?;
-    connection.grant().check(Need::Subscribe(&stream))?;
-    let after: After = after.unwrap_or("now").parse().map_err(Fault::bad)?;
+    let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
+    may_subscribe(connection, context, &stream, wanted.token.as_deref()).await?;
+    let after: After = wanted.after.as_deref().unwrap_or("now").parse().map_err(Fault::bad)?;
     if after == After::Ack && stream.kind() == StreamKind::Topic {
         return Err(AckError::Topic(stream).into());
     }
@@ -244,6 +273,37 @@ async fn subscribe(
     Ok(None)
 }
 
+/// Checks that a stream may be followed, by the token that was brought for it if it takes that.
+async fn may_subscribe(
+    connection: &Connection,
+    context: &Context,
+    stream: &StreamName,
+    token: Option<&str>,
+) -> Result<(), Fault> {
+    let need = Need::Subscribe(stream);
+    match (connection.check(need), token) {
+        (Ok(()), _) => Ok(()),
+        (Err(denied), None) => Err(denied.into()),
+        (Err(_), Some(token)) => {
+            let grant = context.hub.access().token(token).await?;
+            if grant.device.is_some() && grant.device != connection.grant().device {
+                return Err(RenewError::OtherDevice.into());
+            }
+            grant.check(need)?;
+            connection.allow(stream.clone(), grant);
+            context.connections.expect_end(connection);
+            Ok(())
+        }
+    }
+}
+
+/// Another token takes the place of the one with which the client came.
+async fn renew(connection: &Arc<Connection>, context: &Context, token: &str) -> Outcome {
+    let grant = context.hub.access().token(token).await?;
+    let expires_ms = context.connections.renew_connection(connection, grant, context.hub.registry())?;
+    Ok(Some(serde_json::json!({"expires": expires_ms.map(|ms| ms / 1000)})))
+}
+
 fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outcome {
     let stream: StreamName = stream.parse().map_err(Fault::bad)?;
     let Some(slot) = connection.unfollow(&stream) else {
@@ -258,7 +318,7 @@ fn unsubscribe(connection: &Connection, context: &Context, stream: &str) -> Outc
 
 async fn acknowledge(connection: &Connection, context: &Context, wanted: &Ack) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
-    connection.grant().check(Need::Acknowledge(&stream))?;
+    connection.check(Need::Acknowledge(&stream))?;
     let id: EventId = wanted.id.parse().map_err(Fault::bad)?;
     let acked = context.hub.acknowledge(&stream, id).await?.acked;
     Ok(Some(serde_json::json!({"stream": stream, "acked": acked})))
@@ -266,7 +326,7 @@ async fn acknowledge(connection: &Connection, context: &Context, wanted: &Ack) -
 
 async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
-    connection.grant().check(Need::Publish(&stream))?;
+    connection.check(Need::Publish(&stream))?;
     let kind: EventType = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
     let ttl = wanted.ttl.map(|ttl| ttl.get().parse()).transpose().map_err(Fault::bad)?.map(Ttl::time);
     let durability: Option<Durability> = wanted.durable.as_deref().map(str::parse).transpose().map_err(Fault::bad)?;

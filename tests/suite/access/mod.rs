@@ -1,5 +1,7 @@
 //! Who gets in, and what they may do there.
 
+mod commands;
+mod expiry;
 mod keys;
 mod table;
 mod tokens;

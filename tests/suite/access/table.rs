@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::support::client::{Client, Transport, Wanted};
+use crate::support::eventually;
 use crate::support::redis::RedisServer;
 use crate::support::token::{device, now, token};
 
@@ -40,6 +41,8 @@ fn call(method: &str, path: &str) -> Call {
         ("get", "/health/live" | "/health/ready") => Call::Free,
         ("get", "/metrics") => Call::Service,
         ("get", "/v1/whoami") => Call::Own,
+        ("post", "/v1/connections/{connection}/renew") => Call::Own,
+        ("get" | "post" | "delete", path) if path.starts_with("/v1/revocations") => Call::Service,
         ("post", "/v1/events") => Call::Batch,
         ("get", "/v1/sse" | "/v1/ws" | "/v1/cursor") | ("post", "/v1/sse") => Call::Subscribe("topic:news"),
         ("get", "/v1/nodes" | "/v1/regions") => Call::Inspect("service"),
@@ -92,6 +95,11 @@ fn callers() -> Vec<Caller> {
         Caller { name: "who made it up", token: Some("made-up-0123456789abc".into()), judge: nobody },
         Caller { name: "an expired token", token: old(json!({"sub": "42", "exp": now() - 60})), judge: nobody },
         Caller { name: "a token before its time", token: old(json!({"sub": "42", "nbf": now() + 60})), judge: nobody },
+        Caller {
+            name: "a revoked token",
+            token: old(json!({"sub": "revoked", "iat": now(), "whimbrel": {"subscribe": ["*"], "publish": ["*"]}})),
+            judge: nobody,
+        },
         Caller {
             name: "the device",
             token: Some(device("42", &["topic:news"], &["topic:news"])),
@@ -146,13 +154,19 @@ fn callers() -> Vec<Caller> {
     ]
 }
 
+/// An id that nothing has.
+const NOBODYS: &str = "00000000-0000-4000-8000-000000000000";
+
 /// A request of this kind, about device 42 and topic news.
 fn request(method: &str, path: &str) -> (String, &'static str) {
-    let filled = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", "5-1");
+    let id = if path.starts_with("/v1/revocations") { NOBODYS } else { "5-1" };
+    let filled = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", id);
+    let filled = filled.replace("{connection}", NOBODYS);
     let (path, body) = match (method, path) {
         ("get", "/v1/sse" | "/v1/ws" | "/v1/cursor") => (format!("{filled}?topic=news"), ""),
         ("post", "/v1/sse") => (filled, r#"{"streams":["topic:news"]}"#),
         ("post", "/v1/events") => (filled, r#"[{"topic":"elsewhere","data":1}]"#),
+        ("post", "/v1/revocations") => (filled, r#"{"device":"nobody"}"#),
         ("post", "/v1/devices/{device}/ack") => (filled, r#"{"id":"0-0"}"#),
         ("post", _) => (filled, "1"),
         ("put", path) if path.ends_with("/lease") => (filled, r#"{"seconds":1}"#),
@@ -163,8 +177,20 @@ fn request(method: &str, path: &str) -> (String, &'static str) {
     (path, body)
 }
 
+/// Revokes the tokens of one caller, and waits until all nodes know.
+async fn revoke_on(nodes: &[&Node]) {
+    let body = json!({"device": "revoked", "before": now() + 60}).to_string();
+    assert_eq!(ask_as(nodes[0], Some(ADMIN), "POST", "/v1/revocations", &body).await.status, 201);
+    let token = token(json!({"sub": "revoked", "iat": now()}));
+    for node in nodes {
+        let refused = async || (ask_as(node, Some(&token), "GET", "/v1/whoami", "").await.status == 401).then_some(());
+        eventually("the revocation", refused).await;
+    }
+}
+
 async fn judged_on(nodes: &[&Node]) {
     let document = nodes[0].get("/openapi.json").await.json();
+    revoke_on(nodes).await;
     let mut cells = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys().filter(|key| *key != "parameters") {
@@ -240,6 +266,7 @@ async fn over_a_websocket_each_operation_is_for_those_who_may() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     let id = ask_as(&node, Some(PUBLISH), "POST", "/v1/devices/42/events", "1").await.id();
+    revoke_on(&[&node]).await;
     let mut judged = 0;
     for caller in callers() {
         let connect = Wanted::new(Transport::WebSocket, &[]);
@@ -265,7 +292,7 @@ async fn over_a_websocket_each_operation_is_for_those_who_may() {
         assert_eq!(operation(&mut client, ack).await, told(Call::Acknowledge), "{}", caller.name);
         judged += 1;
     }
-    assert_eq!(judged, callers().len() - 3, "only those whose token is no good stay out");
+    assert_eq!(judged, callers().len() - 4, "only those whose token is no good stay out");
 }
 
 #[tokio::test]

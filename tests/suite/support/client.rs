@@ -59,6 +59,8 @@ pub enum Said {
     },
     /// The cursor moved without an event.
     Position,
+    /// The token ends in a minute or less.
+    Expiring,
     /// The SSE comment or heartbeat, or a WebSocket ping (which is answered unless told otherwise).
     Ping,
     /// The answer to a WebSocket operation: `ok`, `error`, `pong`, or a pong frame as `{"frame": payload}`.
@@ -272,6 +274,10 @@ impl Client {
                             let kind = kind.trim_start_matches("whimbrel:").to_owned();
                             Said::Member { kind, notice: serde_json::from_str(&block.data.unwrap()).unwrap() }
                         }
+                        "whimbrel:expiring" => {
+                            assert_eq!(block.data.as_deref(), Some("{}"));
+                            Said::Expiring
+                        }
                         "whimbrel:gap" => Said::Gap(serde_json::from_str(&block.data.unwrap()).unwrap()),
                         "whimbrel:close" => {
                             let close: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
@@ -307,6 +313,7 @@ impl Client {
         self.note(&said);
         match said {
             Said::Answer(position) if position["op"] == "position" => Said::Position,
+            Said::Answer(notice) if notice["op"] == "expiring" => Said::Expiring,
             said => said,
         }
     }

@@ -187,11 +187,17 @@ impl Node {
     /// A figure of `/metrics`, by its name with labels and without the prefix. One that is not there is 0.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await;
-        let value = text.text().lines().find_map(|line| {
-            let (given, value) = line.strip_prefix("whimbrel_")?.rsplit_once(' ')?;
-            (given == name).then(|| value.parse().unwrap())
-        });
-        value.unwrap_or(0.0)
+        figure(text.text(), name).unwrap_or(0.0)
+    }
+
+    /// The same, on a node that shows its figures to this key.
+    pub async fn metric_is_for(&self, key: &str, name: &str, wanted: f64) {
+        let header = format!("Bearer {key}");
+        eventually(&format!("{name} is {wanted}"), async || {
+            let answer = self.call("GET", "/metrics", &[("Authorization", &header)], "").await;
+            figure(answer.text(), name).is_some_and(|value| value == wanted).then_some(())
+        })
+        .await;
     }
 
     /// Waits until a figure is `wanted`.
@@ -204,6 +210,13 @@ impl Node {
     pub async fn id(&self) -> String {
         self.get("/health/ready").await.json()["node"].as_str().unwrap().to_owned()
     }
+}
+
+fn figure(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| {
+        let (given, value) = line.strip_prefix("whimbrel_")?.rsplit_once(' ')?;
+        (given == name).then(|| value.parse().unwrap())
+    })
 }
 
 impl Drop for Node {

@@ -1,0 +1,56 @@
+//! What the commands that are clients have in common: which server, and what they bring to it.
+
+use std::env;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+
+use super::Failure;
+
+/// The server, where no other is given.
+const LOCAL: &str = "http://127.0.0.1:8080";
+
+/// What every request brings.
+#[derive(Default, clap::Args)]
+pub struct Credentials {
+    /// A token or key [env: WHIMBREL_TOKEN, where other users of the machine can't see it]
+    #[arg(long, hide_default_value = true)]
+    token: Option<String>,
+    /// A header of every request, such as 'X-Tenant: 7'
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Credentials {
+    /// The headers of every request.
+    pub fn headers(&self) -> Result<HeaderMap, Failure> {
+        let mut headers: HeaderMap = self.header.iter().cloned().collect();
+        if let Some(token) = self.token.clone().or_else(|| variable("WHIMBREL_TOKEN")) {
+            let refuse = |_| Failure::usage("--token: a token or key is one line of visible ASCII characters");
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(refuse)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(headers)
+    }
+}
+
+/// The servers: those that are given, those of the environment, or the one on this machine.
+pub fn urls(given: &[String]) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let named: Vec<String> =
+        variable("WHIMBREL_URL").iter().flat_map(|urls| urls.split_whitespace()).map(str::to_owned).collect();
+    if named.is_empty() { vec![LOCAL.to_owned()] } else { named }
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is NAME: VALUE")?;
+    let name = name.trim().parse().map_err(|_| "a header's name has letters, digits and dashes")?;
+    let value = value.trim().parse().map_err(|_| "a header's value is one line of visible characters")?;
+    Ok((name, value))
+}
