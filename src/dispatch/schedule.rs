@@ -36,8 +36,8 @@ const MAX_ROUTINE: usize = 2 * GROUP;
 /// core does.
 const SYNC_BUDGET: f64 = 5_000.0;
 
-/// Syncs a second of all nodes of a region after an interruption. A quarter of what one Redis core does: publishes
-/// and attaches keep the rest, and half a million streams are through within a minute.
+/// Syncs a second of all nodes of a region after an interruption. Publishes and attaches keep the larger part of a
+/// Redis core, and half a million streams are through within a minute.
 const REPAIR_BUDGET: f64 = 10_000.0;
 
 /// What a node has of it in any case: many nodes seldom lose their channels at the same time.
