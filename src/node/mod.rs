@@ -213,7 +213,7 @@ fn introduce(settings: &Settings, endpoints: &Endpoints) {
         version = env!("CARGO_PKG_VERSION"),
         %store,
         prefix = %settings.prefix,
-        access = "open",
+        access = if settings.access().is_closed() { "closed" } else { "open" },
         %address,
         "whimbrel starts"
     );

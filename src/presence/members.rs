@@ -29,6 +29,8 @@ const TOPICS: usize = 64;
 /// Longest wait of a connection for the store to take it in: it is let in all the same, and becomes a member later.
 const JOIN_TIME: Duration = Duration::from_secs(1);
 
+const LINE_ENDS: [char; 2] = ['\n', '\r'];
+
 /// A connection that wants to know who joins and who leaves.
 pub trait Watcher: Send + Sync + 'static {
     /// A device joined a topic that it follows, or left it.
@@ -145,8 +147,10 @@ impl Members {
         })
     }
 
-    /// The part of a connection in its topics. It is a member of none so far.
+    /// The part of a connection in its topics. It is a member of none so far. `info` is JSON text.
     pub fn membership(self: &Arc<Self>, device: Option<StreamName>, info: Option<Arc<str>>) -> Membership {
+        // A line end can only be white space there, but would end a notice.
+        let info = info.map(|info| if info.contains(LINE_ENDS) { info.replace(LINE_ENDS, " ").into() } else { info });
         let (topics, watcher) = (Mutex::default(), OnceLock::new());
         Membership { members: self.clone(), device, info, topics, watcher }
     }
@@ -254,6 +258,11 @@ pub struct Membership {
 }
 
 impl Membership {
+    /// Whether it is of this device.
+    pub fn is_of(&self, device: &str) -> bool {
+        self.device.as_ref().is_some_and(|own| own.name() == device)
+    }
+
     /// Takes part in topics. Returns once the store knows it, or could not be told.
     pub async fn join<'a>(&self, streams: impl Iterator<Item = &'a StreamName>) {
         let Some(round) = self.begin(streams, self.device.as_ref().map(StreamName::name)) else { return };

@@ -651,7 +651,7 @@ impl Occupant for Connection {
 impl Watcher for Connection {
     fn member(&self, notice: &MemberNotice) {
         // Its own coming and going is no news to a device.
-        if self.device.as_ref().is_some_and(|device| device.name() == notice.device) {
+        if self.members().is_some_and(|members| members.is_of(&notice.device)) {
             return;
         }
         self.notify_of_members(Frame::Bare(match self.protocol {

@@ -284,6 +284,12 @@ async fn publish_waits_for_the_durability_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn the_log_says_that_access_is_closed() {
+    let node = Node::start(&[("WHIMBREL_JWT_SECRET", crate::support::token::SECRET)]);
+    assert!(node.log().lines().next().unwrap().contains("access=\"closed\""), "{}", node.log());
+}
+
+#[tokio::test]
 async fn the_log_begins_with_what_is_started() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[("WHIMBREL_PREFIX", "birds")]);

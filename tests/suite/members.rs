@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Said, Transport};
+use crate::support::client::{Client, Said, Transport, Wanted};
 use crate::support::node::Node;
+use crate::support::token::{self, SECRET, bearer, hs256, now, token_by};
 use crate::support::world::{World, promises};
 use crate::support::{Signal, eventually};
 
@@ -203,4 +204,24 @@ async fn a_node_that_stops_in_order_leaves_nobody_behind() {
     stopped.signal(Signal::TERM);
     assert_eq!(notice(&mut watcher).await, said("left", "ann"));
     assert_eq!(counts(&node).await, []);
+}
+
+#[tokio::test]
+async fn a_member_is_shown_with_what_its_token_says_of_it() {
+    let node = Node::start(&[("WHIMBREL_JWT_SECRET", SECRET)]);
+    let info = "{\"name\":\n\"Ann\"}";
+    let rights = format!(r#"{{"subscribe":["topic:room"],"info":{info}}}"#);
+    let claims = format!(r#"{{"sub":"ann","exp":{},"whimbrel":{rights}}}"#, now() + 60);
+    let ann = token_by(r#"{"alg":"HS256","typ":"JWT"}"#, &claims, hs256(SECRET));
+    let bob = token::device("bob", &["topic:room"], &[]);
+    let wanted = |token: &str| Wanted::new(Transport::Sse, &["topic:room"]).with("members", "1").with("token", token);
+    let mut watcher = wanted(&bob).connect(&node).await;
+    let mut own = wanted(&ann).connect(&node).await;
+    let Said::Member { kind, notice: joined } = watcher.next().await else { panic!("not a notice") };
+    assert_eq!((kind.as_str(), &joined["device"], &joined["info"]), ("joined", &json!("ann"), &json!({"name": "Ann"})));
+    let answer = node.call("GET", "/v1/topics/room/members", &[("Authorization", &bearer(&ann))], "").await.json();
+    let shown: Vec<_> = answer["members"].as_array().unwrap().iter().map(|member| &member["info"]).collect();
+    assert_eq!(shown, [&json!({"name": "Ann"}), &Value::Null]);
+    drop(watcher);
+    assert_eq!(notice(&mut own).await, said("left", "bob"), "and nothing of itself");
 }
