@@ -2,13 +2,17 @@
 // books on whether anything was missed or came twice.
 //
 // Everything shown here comes from the public API. What arrives from it is put into the page with
-// textContent only.
+// textContent only. It follows over WebSocket: a browser has only six HTTP/1.1 connections for all tabs of
+// a server, of which an EventSource takes one for as long as its tab is open.
 
 const ROWS = 500; // rows that the list keeps
 const SHOWN_CHARACTERS = 2000; // of one event's data
 const BACKLOG = 60; // publishes waiting for their turn
 const ANSWER_MS = 3000; // patience with the read that says how far a catch-up goes
 const QUIET_MS = 2500; // no frame for so long, and nothing owed: the catch-up is over
+const FIRST_WAIT_MS = 1000; // before a reconnect, unless the server said another time; doubled with each try
+const LONGEST_WAIT_MS = 30000;
+const FINAL_CODES = [4001, 4003, 4005]; // the server asks not to come back
 
 const $ = (id) => document.getElementById(id);
 const api = (path) => new URL(path, document.baseURI).href;
@@ -34,8 +38,11 @@ const later = (a, b) => (isAfter(b, a) ? b : a);
 
 let topic = "demo";
 let start = "now";
-let source = null; // the EventSource
-let state = "starting"; // starting, live, catching, cut, lost (the browser reconnects), stopped
+let socket = null; // the WebSocket
+let reconnect = 0; // the timer of the next try
+let tries = 0; // since the server last said something
+let retry = null; // what the server last said about the time of the next try
+let state = "starting"; // starting, live, catching, cut, lost (reconnects by itself), stopped
 let cursor = null; // the position after everything handled so far
 let newest = null; // id of the newest event shown
 let received = 0;
@@ -73,11 +80,14 @@ function showFacts() {
 
 // ---- The connection --------------------------------------------------------------------------------
 
-function sseUrl(after) {
-  const query = new URLSearchParams({ topic });
+function listenUrl(path, after, more = {}) {
+  const query = new URLSearchParams({ topic, ...more });
   if (after && after !== "now") query.set("after", after);
-  return api(`v1/sse?${query}`);
+  return api(`v1/${path}?${query}`);
 }
+
+const sseUrl = (after) => listenUrl("sse", after);
+const socketUrl = (after) => listenUrl("ws", after, { types: "message" }).replace(/^http/, "ws");
 
 /** Follows a topic from the beginning: forgets all about the one before. */
 function follow(nextTopic, nextStart) {
@@ -97,31 +107,53 @@ function connect(after) {
   disconnect();
   problem("link-problem", null);
   setState("starting", "Connecting");
-  // An EventSource made anew can't send Last-Event-ID: `after` says the position instead. Where the
-  // browser reconnects by itself it sends the header, which beats `after`.
-  const mine = new EventSource(sseUrl(after));
-  source = mine;
-  const on = (name, handle) =>
-    mine.addEventListener(name, (event) => {
-      if (source !== mine) return;
-      if (held) held.push(() => handle(event));
-      else handle(event);
-    });
-  mine.addEventListener("open", () => source === mine && opened(mine));
-  mine.addEventListener("error", () => source === mine && failed(mine));
-  on("message", onEvent);
-  on("whimbrel:position", onPosition);
-  on("whimbrel:gap", onGap);
-  on("whimbrel:close", onClose);
+  const mine = new WebSocket(socketUrl(after));
+  socket = mine;
+  let welcome = false;
+  mine.addEventListener("message", ({ data }) => {
+    if (socket !== mine) return;
+    welcome = true;
+    tries = 0;
+    onMessage(data);
+  });
+  mine.addEventListener("close", ({ code }) => socket === mine && failed(code, welcome));
 }
 
 /** Ends the connection. Frames that were not handled yet are not in `cursor`, and will come again. */
 function disconnect() {
-  source?.close();
-  source = held = null;
+  clearTimeout(reconnect);
+  socket?.close();
+  socket = held = retry = null;
 }
 
-async function opened(mine) {
+/** What the server says, unless it has to wait for the extent of a catch-up. */
+function onMessage(text) {
+  const said = parsed(text);
+  if (said.op === "ready") opened();
+  const handle = {
+    ready: () => onPosition(said.positions?.[`topic:${topic}`]),
+    position: () => onPosition(said.id),
+    event: () => onEvent(said.id, dataOf(text, said)),
+    gap: () => onGap(said),
+    close: () => onClose(said),
+  }[said.op];
+  if (!handle) return;
+  if (held) held.push(handle);
+  else handle();
+}
+
+/** The data as it was published: written anew, its numbers and white space could be others. */
+function dataOf(text, said) {
+  const raw = /"data":(.*)\}$/s.exec(text)?.[1];
+  try {
+    JSON.parse(raw);
+    return raw;
+  } catch {
+    return JSON.stringify(said.data);
+  }
+}
+
+async function opened() {
   if (!outage) {
     const beginning = { now: "new events", earliest: "all that are kept" }[start] ?? "the last 20";
     if (cursor === null) mark("live", `Following topic:${topic}, beginning with ${beginning}`);
@@ -159,35 +191,34 @@ async function newestId() {
   }
 }
 
-function failed(mine) {
-  // The browser counts the frames that wait as received, and will not ask for them again.
-  if (held) release(null);
+async function failed(code, welcome) {
+  const wait = retry ?? Math.min(FIRST_WAIT_MS * 2 ** tries, LONGEST_WAIT_MS) * (0.75 + Math.random() / 2);
+  tries += 1;
+  disconnect();
   beginOutage(cursor === null ? "No connection could be made" : "The connection was lost");
-  if (mine.readyState === EventSource.CONNECTING) {
-    setState("lost", "Connection lost: the browser reconnects by itself");
+  setState("lost", "Connection lost: trying again");
+  // A WebSocket does not tell why its handshake was refused.
+  const refusal = welcome ? null : await refused(sseUrl(cursor ?? start));
+  if (socket || state !== "lost") return;
+  if (FINAL_CODES.includes(code) || refusal) {
+    setState("stopped", "Stopped");
+    problem("link-problem", refusal ?? "The server asked this client to stop.");
     return;
   }
-  // The answer was neither a stream nor a reason to try again.
-  disconnect();
-  setState("stopped", "Stopped");
-  explain(sseUrl(cursor ?? start));
+  reconnect = setTimeout(resume, wait);
 }
 
-/** EventSource does not tell why it gave up: ask the same again and read the answer. */
-async function explain(url) {
-  const asked = topic;
-  let words;
+/** Why the server would refuse the same over HTTP; null if it would not, or can't be asked. */
+async function refused(url) {
   const abort = new AbortController();
   try {
     const response = await fetch(url, { headers: { Accept: "text/event-stream" }, signal: abort.signal });
-    if (response.status === 204) words = "The server asked this client to stop.";
-    else if (response.ok) words = "The server ended the stream. Resume to go on.";
-    else words = await detail(response);
+    return response.status >= 400 && response.status < 500 ? await detail(response) : null;
   } catch {
-    words = "The server can't be reached.";
+    return null;
+  } finally {
+    abort.abort();
   }
-  abort.abort();
-  if (state === "stopped" && topic === asked) problem("link-problem", words);
 }
 
 function cut() {
@@ -216,8 +247,8 @@ function beginOutage(words) {
 
 const missed = (id) => outage && outage.until !== null && isAfter(id, outage.from) && !isAfter(id, outage.until);
 
-function onEvent(event) {
-  const id = event.lastEventId;
+function onEvent(id, data) {
+  if (!id) return addRow("", "", data, "not stored");
   const twice = newest !== null && !isAfter(id, newest);
   const back = missed(id);
   if (outage && outage.until !== null && isAfter(id, outage.until)) finish();
@@ -229,27 +260,24 @@ function onEvent(event) {
     newest = cursor = id;
     if (back) outage.arrived.add(id);
   }
-  addRow(twice ? "twice" : back ? "back" : "", id, event.data, twice ? "duplicate" : back ? "caught up" : "");
+  addRow(twice ? "twice" : back ? "back" : "", id, data, twice ? "duplicate" : back ? "caught up" : "");
   settle();
 }
 
-function onPosition(event) {
-  if (event.lastEventId) cursor = later(cursor, event.lastEventId);
+function onPosition(id) {
+  if (id) cursor = later(cursor, id);
   settle();
 }
 
-function onGap(event) {
-  const notice = parsed(event.data);
+function onGap(notice) {
   gaps += 1;
   if (outage) outage.gap = true;
-  if (event.lastEventId) cursor = later(cursor, event.lastEventId);
   mark("gap", `Gap notice (${notice.reason}): events after ${notice.after} and before ${notice.next} can't be delivered`);
   settle();
 }
 
-function onClose(event) {
-  // Its id may carry a stop mark, which is for the browser's own reconnect: the cursor stays as it is.
-  const notice = parsed(event.data);
+function onClose(notice) {
+  if (Number.isFinite(notice.retry)) retry = notice.retry;
   const again = Number.isFinite(notice.retry) ? `, to be tried again after ${(notice.retry / 1000).toFixed(1)} s` : "";
   beginOutage(`Closed by the server (${notice.reason}${again})`);
   showFacts();
@@ -475,7 +503,7 @@ $("burst").addEventListener("click", () => {
   for (let n = 0; n < 20; n += 1) publish(numbered());
 });
 $("ticker").addEventListener("click", () => tick(!ticking));
-$("cut").addEventListener("click", () => (source && state !== "lost" ? cut() : resume()));
+$("cut").addEventListener("click", () => (socket ? cut() : resume()));
 $("clear").addEventListener("click", clearRows);
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copy(button));
 
