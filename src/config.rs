@@ -8,6 +8,7 @@
 
 mod access;
 mod flags;
+mod kubernetes;
 mod value;
 
 use std::collections::BTreeMap;

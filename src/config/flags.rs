@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches};
 
-use super::{SETTINGS, SettingError, Settings, VARIABLE, access, flag, read, variable};
+use super::{SETTINGS, SettingError, Settings, VARIABLE, access, flag, kubernetes, read, variable};
 
 /// Settings of the contract that this version does not have. Nobody who sets one may believe that it
 /// works: most of them guard access.
@@ -18,13 +18,6 @@ fn not_yet(field: &str) -> bool {
 
 fn refuse_not_yet(field: &str) -> Result<(), SettingError> {
     Err(SettingError::new(field, "this version does not support it yet".into()))
-}
-
-/// Whether Kubernetes sets this variable in every pod beside a service named `whimbrel`. Such a variable is
-/// never a setting.
-fn from_kubernetes(variable: &str) -> bool {
-    let name = variable.strip_prefix(VARIABLE).unwrap_or_default();
-    name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
 }
 
 /// The settings of the command line: texts that nobody has judged yet. No `Debug`, because a Redis URL
@@ -42,13 +35,12 @@ impl Flags {
         let mut given: BTreeMap<&'static str, String> = BTreeMap::new();
         let mut warnings = Vec::new();
         for (name, value) in environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE) && !from_kubernetes(name)) else {
-                continue;
-            };
-            let field = name[VARIABLE.len()..].to_lowercase();
+            let Some(name) = name.to_str() else { continue };
+            let Some(own) = name.strip_prefix(VARIABLE).filter(|own| !kubernetes::is_own(own)) else { continue };
+            let field = own.to_lowercase();
             let known = SETTINGS.iter().find(|setting| setting.field == field);
             if name != variable(&field) || (known.is_none() && !not_yet(&field)) {
-                if access::is_of_clients(name) {
+                if access::is_of_clients(name) || kubernetes::is_another(own, &value) {
                     continue;
                 }
                 access::refuse_misspelt(name)?;
