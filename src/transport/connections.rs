@@ -19,9 +19,14 @@ use crate::presence::{ConnectionIndex, Follower, Followers, RenewError, Renewed,
 /// steady trickle and one timer serves them all.
 const BUCKETS: usize = 64;
 
+/// Pings, which are writes, between which others have their turn.
+const PINGS_AT_ONCE: usize = 32;
+
+type Bucket = Mutex<HashMap<u64, Arc<Connection>>>;
+
 /// All connections of a node.
 pub struct Connections {
-    buckets: [Mutex<HashMap<u64, Arc<Connection>>>; BUCKETS],
+    buckets: [Bucket; BUCKETS],
     next_number: AtomicU64,
     admitted: Arc<AtomicUsize>,
     limit: usize,
@@ -88,7 +93,7 @@ impl Connections {
         self.buckets.iter().flat_map(|bucket| bucket.lock().values().cloned().collect::<Vec<_>>())
     }
 
-    fn bucket(&self, number: u64) -> &Mutex<HashMap<u64, Arc<Connection>>> {
+    fn bucket(&self, number: u64) -> &Bucket {
         &self.buckets[number as usize % BUCKETS]
     }
 
@@ -99,10 +104,7 @@ impl Connections {
         loop {
             for bucket in &self.buckets {
                 ticks.tick().await;
-                let connections: Vec<_> = bucket.lock().values().cloned().collect();
-                for connection in connections {
-                    connection.ping();
-                }
+                ping(bucket).await;
             }
         }
     }
@@ -163,7 +165,75 @@ impl ConnectionIndex for Connections {
     }
 }
 
+/// Pings all connections of a bucket, a few at a time.
+async fn ping(bucket: &Bucket) {
+    let connections: Vec<_> = bucket.lock().values().cloned().collect();
+    for some in connections.chunks(PINGS_AT_ONCE) {
+        some.iter().for_each(|connection| connection.ping());
+        tokio::task::yield_now().await;
+    }
+}
+
 /// When a client had better come back: soon, but not all together.
 pub fn retry_ms() -> u64 {
     rand::rng().random_range(500..2500)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::dispatch::{Registry, RegistrySettings};
+    use crate::metrics::Metrics;
+    use crate::model::Encoding;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{NodeId, RetentionRules};
+    use crate::transport::{Framing, Protocol, Socket};
+
+    /// More than are pinged without a pause.
+    const MANY: usize = 10 * PINGS_AT_ONCE;
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_many_connections_are_pinged() {
+        let store = Arc::new(MemoryStore::new(RetentionRules::default(), Duration::from_secs(60), 1 << 20));
+        let time = Duration::from_secs(60);
+        let settings = RegistrySettings { sync: time, lease: time, ring_bytes: 1 << 20 };
+        let registry = Registry::new(store, NodeId::random(), settings, Metrics::new());
+        let connections = Connections::new(MANY);
+        let mut clients = Vec::new();
+        for number in 0..MANY as u64 {
+            let (socket, client) = UnixStream::pair().unwrap();
+            let protocol = Protocol::Sse { encoding: Encoding::Sse, heartbeat: false, framing: Framing::Chunked };
+            let (id, socket) = (Uuid::new_v4(), Socket::Unix(socket));
+            // All in one bucket.
+            let number = number * BUCKETS as u64;
+            let connection = Connection::new(number, id, protocol, None, socket, 1000, Vec::new(), &registry);
+            connections.insert(Arc::new(connection));
+            clients.push(client);
+        }
+        let (done, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let other = {
+            let (done, turns) = (done.clone(), turns.clone());
+            async move {
+                while !done.load(Ordering::Relaxed) {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let pings = async {
+            ping(connections.bucket(0)).await;
+            done.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(pings, tokio::spawn(other)).1.unwrap();
+        assert!(turns.load(Ordering::Relaxed) >= MANY / PINGS_AT_ONCE, "{turns:?}");
+        for client in clients {
+            client.readable().await.unwrap();
+            let mut ping = [0; 16];
+            assert_eq!(client.try_read(&mut ping).unwrap(), 7);
+        }
+    }
 }
