@@ -165,6 +165,10 @@ settings! {
     /// Most event connections open at once; probes and metrics are not counted. When not
     /// set, 90% of the descriptor limit.
     max_connections: Option<usize> = "", "COUNT", value::optional(value::count(1, usize::MAX));
+    /// How long a client may take to begin a request, and then to send its head, in seconds.
+    header_seconds: u64 = "10", "SECONDS", value::seconds(1);
+    /// How long it may take to send a request's body, in seconds.
+    body_seconds: u64 = "30", "SECONDS", value::seconds(1);
     /// Most data of one event, in bytes.
     max_event_bytes: usize = "65536", "BYTES", value::event_bytes;
     /// Most streams that one connection may follow, at most 64.
@@ -272,6 +276,16 @@ impl Settings {
     /// The interval of signs of life on idle connections.
     pub fn ping(&self) -> Duration {
         Duration::from_secs(self.ping_seconds)
+    }
+
+    /// How long a request's head may take.
+    pub fn header(&self) -> Duration {
+        Duration::from_secs(self.header_seconds)
+    }
+
+    /// How long a request's body may take.
+    pub fn body(&self) -> Duration {
+        Duration::from_secs(self.body_seconds)
     }
 
     /// After how long a link that carries nothing is closed.

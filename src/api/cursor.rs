@@ -12,12 +12,11 @@ use crate::model::Cursor;
 /// `GET /v1/cursor`
 pub async fn cursor(api: &Api, query: &str, grant: &Grant) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["device", "topic"])?;
-    let streams = listen::named_streams(&parameters)?;
+    let streams = listen::named_streams(&parameters, api.max_streams)?;
     if streams.is_empty() {
         return Err(Problem::bad_request("a cursor of no streams: give device=NAME or topic=NAME, or several"));
     }
     listen::may_follow(grant, &streams)?;
-    listen::check_count(api, streams.len())?;
     let positions = api.hub.positions(&streams).await?;
     let cursor = Cursor::of(streams.iter().zip(positions.iter().copied()));
     let positions: Map<String, Value> =

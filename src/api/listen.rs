@@ -7,11 +7,12 @@ use hyper::{HeaderMap, Method, StatusCode, Version, header};
 use warp::reply::Response;
 
 use super::parameters::Parameters;
+use super::route::Route;
 use super::wish::{WISH_BYTES, Wish};
 use super::{Api, Problem, Request, body, reply};
 use crate::access::{Grant, Identity, Need};
 use crate::hub::{AckError, After, ListenError, Listening};
-use crate::model::{Cursor, Encoding, EventType, StreamKind, StreamName};
+use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, Place};
 use crate::transport::{Accepted, CloseReason, Framing, Handoff, Protocol, Refused, sse, websocket};
 
@@ -25,10 +26,19 @@ pub fn wants_stream(headers: &HeaderMap) -> bool {
         .any(|accept| accept.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("text/event-stream")))
 }
 
+/// Whether a request is a listener's.
+pub fn listens(route: &Route, headers: &HeaderMap) -> bool {
+    match route {
+        Route::Sse | Route::SseByBody | Route::WebSocket => true,
+        Route::Stream(_) => wants_stream(headers),
+        _ => false,
+    }
+}
+
 /// What a client asks to hear.
 struct Asked {
     streams: Vec<(StreamName, After)>,
-    types: Option<Box<[EventType]>>,
+    types: Option<TypeFilter>,
     envelope: bool,
     heartbeat: bool,
     /// It is notified of who joins and leaves its topics, and makes its device a member of them.
@@ -40,7 +50,7 @@ struct Asked {
 /// `GET /v1/sse`
 pub async fn sse(api: &Api, request: Request, grant: Arc<Grant>) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &PARAMETERS)?;
-    let streams = named_streams(&parameters)?;
+    let streams = named_streams(&parameters, api.max_streams)?;
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: give device=NAME or topic=NAME, or several"));
     }
@@ -57,7 +67,7 @@ pub async fn sse_by_body(api: &Api, mut request: Request, grant: Arc<Grant>) -> 
         let (body, _held) = api.bodies.read(&request.headers, body, WISH_BYTES).await?;
         Wish::read(&body)?.into_parameters()?
     };
-    let streams = named_streams(&parameters)?;
+    let streams = named_streams(&parameters, api.max_streams)?;
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: \"streams\" is empty"));
     }
@@ -80,6 +90,7 @@ async fn listen_sse(
 ) -> Result<Response, Problem> {
     let asked = asked(api, parameters, &request.headers, streams)?;
     if asked.stopped {
+        api.refusals.hold().await;
         // At any other answer the client would come back for ever, against what it was told.
         return Ok(reply(StatusCode::NO_CONTENT, &[(header::CACHE_CONTROL, "no-store")], ""));
     }
@@ -104,7 +115,7 @@ pub async fn websocket(api: &Api, request: Request, grant: Arc<Grant>) -> Result
         return Err(Problem::bad_request("a WebSocket begins with GET"));
     }
     let key = handshake_key(&request.headers)?;
-    let streams = named_streams(&parameters)?;
+    let streams = named_streams(&parameters, api.max_streams)?;
     may_follow(&grant, &streams)?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
     let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
@@ -137,7 +148,7 @@ async fn accept(
     asked: Asked,
 ) -> Result<Response, Problem> {
     let handoff = handoff.ok_or_else(Problem::internal)?;
-    let permit = api.connections.admit();
+    let permit = if handoff.is_reserved() { None } else { api.connections.admit() };
     let attached = match permit {
         Some(_) => attach(api, asked.streams).await,
         None => Err(CloseReason::Overload),
@@ -150,6 +161,11 @@ async fn accept(
         }
         Err(reason) => (Vec::new(), None, Err(reason.into())),
     };
+    if place.is_err() && !handoff.is_reserved() {
+        api.refusals.hold().await;
+    }
+    // Who is turned away is not counted among the listeners.
+    let permit = permit.filter(|_| place.is_ok());
     let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &grant, &streams).await)) } else { None };
     let types = asked.types;
     handoff.leave(Accepted { protocol, head, grant, device, types, streams, place, members, permit }).await
@@ -192,46 +208,46 @@ async fn attach(api: &Api, streams: Vec<(StreamName, After)>) -> Result<Vec<List
     })
 }
 
-/// The streams that `device` and `topic` name, each once.
-pub(super) fn named_streams(parameters: &Parameters) -> Result<Vec<StreamName>, Problem> {
+/// The streams that `device` and `topic` name, each once, at most `limit` of them.
+pub(super) fn named_streams(parameters: &Parameters, limit: usize) -> Result<Vec<StreamName>, Problem> {
     let mut streams = Vec::new();
     for (parameter, kind) in [("device", StreamKind::Device), ("topic", StreamKind::Topic)] {
         for name in parameters.all(parameter) {
             let stream = StreamName::new(kind, name).map_err(|error| Problem::invalid_name(&error))?;
-            if !streams.contains(&stream) {
-                streams.push(stream);
+            if streams.contains(&stream) {
+                continue;
             }
+            if streams.len() == limit {
+                let detail = format!("more than {limit} streams are asked for; a connection may follow {limit}");
+                return Err(Problem::bad_request(detail));
+            }
+            streams.push(stream);
         }
     }
     Ok(streams)
 }
 
-/// Refuses more streams than a connection may follow.
-pub(super) fn check_count(api: &Api, count: usize) -> Result<(), Problem> {
-    let limit = api.max_streams;
-    if count > limit {
-        return Err(Problem::bad_request(format!("{count} streams are asked for; a connection may follow {limit}")));
-    }
-    Ok(())
-}
-
 fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<StreamName>) -> Result<Asked, Problem> {
-    check_count(api, streams.len())?;
-    let types = parameters
-        .all("types")
-        .flat_map(|list| list.split(','))
-        .map(EventType::wanted)
-        .collect::<Result<Vec<_>, _>>()
+    let types = api
+        .filters
+        .of(parameters.all("types").flat_map(|list| list.split(',')))
         .map_err(|error| Problem::bad_request(format!("the parameter 'types': {error}")))?;
     let last = last_event_id(headers)?;
     let after: Vec<&str> = match last {
         Some(cursor) => vec![cursor],
-        None => parameters.all("after").collect(),
+        // No more than can be of use; one more is refused.
+        None => parameters.all("after").take(api.max_streams + 1).collect(),
     };
+    if after.len() > api.max_streams {
+        let limit = api.max_streams;
+        return Err(Problem::bad_request(format!(
+            "more than {limit} positions are given; a connection may have {limit}"
+        )));
+    }
     let stopped = last.and_then(|cursor| cursor.parse::<Cursor>().ok()).is_some_and(|cursor| cursor.unmarked().0);
     Ok(Asked {
         streams: positions(streams, &after)?,
-        types: (!types.is_empty()).then(|| types.into()),
+        types,
         envelope: parameters.switch("envelope")?,
         heartbeat: parameters.switch("heartbeat")?,
         members: parameters.switch("members")?,

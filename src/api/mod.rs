@@ -4,6 +4,7 @@
 //! decoded once, a wrong method is told with the right ones, and an unknown path is a JSON 404.
 
 mod batch;
+mod bodies;
 mod body;
 mod catch;
 mod cursor;
@@ -17,6 +18,7 @@ mod nodes;
 mod page;
 pub(crate) mod parameters;
 mod problem;
+mod refusals;
 mod regions;
 mod renew;
 mod revocations;
@@ -43,11 +45,13 @@ use crate::access::crowded::Crowded;
 use crate::access::{Access, Grant, Holder, Need};
 use crate::health::Health;
 use crate::hub::Hub;
+use crate::model::TypeFilters;
 use crate::transport::{Connections, Handoff};
 
-pub use body::Bodies;
+pub use bodies::Bodies;
 pub use gate::{Gate, Guarded};
 pub use problem::Problem;
+pub use refusals::Refusals;
 pub use starting::starting;
 
 use body::BodyStream;
@@ -71,6 +75,10 @@ pub struct Api {
     pub crowded: Crowded,
     /// The bodies of requests.
     pub bodies: Bodies,
+    /// What listeners want.
+    pub filters: TypeFilters,
+    /// Listeners that are turned away.
+    pub refusals: Refusals,
 }
 
 /// A request, taken apart.
@@ -84,6 +92,13 @@ struct Request {
     cors: Cors,
     handoff: Option<Handoff>,
     body: BodyStream,
+}
+
+impl Request {
+    /// Whether its connection was let in for probes and administration only.
+    fn is_reserved(&self) -> bool {
+        self.handoff.as_ref().is_some_and(Handoff::is_reserved)
+    }
 }
 
 /// Answers all requests.
@@ -140,6 +155,10 @@ async fn answer(api: &Api, request: Request) -> Response {
 
 async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     let route = route::find(&request.method, &request.path)?;
+    // Listeners are told in their own way.
+    if request.is_reserved() && !route.is_for_operators() && !listen::listens(&route, &request.headers) {
+        return Err(Problem::overload("the node answers as many requests as it can at once"));
+    }
     let grant = admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?;
     match route {
         Route::Publish(stream) => events::publish(api, stream, request).await,

@@ -95,6 +95,18 @@ impl Route {
             }
         }
     }
+
+    /// Whether those who watch and steer the service need it: it has to work when all else is at its bounds.
+    pub fn is_for_operators(&self) -> bool {
+        match self {
+            Route::Live | Route::Ready | Route::Metrics | Route::Nodes | Route::Regions => true,
+            Route::Kick(_) | Route::Erase(_) | Route::Place(_) => true,
+            Route::Publish(_) | Route::PublishBatch | Route::Stream(_) | Route::Event(..) | Route::Sse => false,
+            Route::Device(_) | Route::Topic(_) | Route::Followers(_) | Route::Acknowledge(_) => false,
+            Route::Lease(_) | Route::EndLease(_) | Route::WebSocket | Route::Page(_) | Route::Options(_) => false,
+            Route::SseByBody | Route::Cursor | Route::Members(_) | Route::Whoami => false,
+        }
+    }
 }
 
 /// A path that exists: what it means by method.

@@ -11,7 +11,7 @@ use warp::filters::path::FullPath;
 use warp::reply::Response;
 
 use super::route::{self, Route};
-use super::{Gate, Problem, admit, answering, listen, page, reply, status};
+use super::{Gate, Problem, admit, answering, listen, page, refusals, reply, status};
 use crate::access::Access;
 use crate::access::cors::Cors;
 use crate::health::Health;
@@ -55,17 +55,16 @@ async fn answer(
     if route == Route::Metrics {
         admit(access, &route, headers, "", &Cors::NOBODY).await?;
     }
-    let listens = match route {
+    match route {
         Route::Live => return Ok(status::live()),
         Route::Ready => return Ok(status::readiness(false, &health.report(), &[], node, 0, 0)),
         Route::Metrics => return Ok(status::exposition(metrics, &health.report())),
         Route::Page(file) => return Ok(page::file(file, headers)),
         Route::Options(allow) => return Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
-        Route::Sse => true,
-        Route::Stream(_) => listen::wants_stream(headers),
-        _ => false,
-    };
-    if listens {
+        _ => {}
+    }
+    if route != Route::WebSocket && listen::listens(&route, headers) {
+        refusals::pause().await;
         // An EventSource gives up for good at any other answer.
         return Ok(reply(StatusCode::OK, &sse::HEADERS, sse::close(CloseReason::Unavailable, retry_ms())));
     }

@@ -14,7 +14,7 @@ use super::{EventId, StreamName, Time};
 const MAX_TYPE: usize = 128;
 
 /// The type of an event, `message` unless the producer says otherwise. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventType(Option<Arc<str>>);
 
 impl EventType {

@@ -16,6 +16,7 @@ mod page;
 mod shown;
 mod stream;
 mod time;
+mod type_filter;
 
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
 pub use durability::{Durability, DurabilityError, Reached, Receipt};
@@ -31,3 +32,4 @@ pub use page::{Fork, Page, Start};
 pub use shown::ShownEvent;
 pub use stream::{NameError, StreamKind, StreamName};
 pub use time::{Time, TimeError};
+pub use type_filter::{MAX_TYPES, TypeFilter, TypeFilterError, TypeFilters};

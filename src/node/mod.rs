@@ -5,6 +5,7 @@
 //! (`scope`); `drain` lets its clients go when it is stopped.
 
 mod cleanup;
+mod descriptors;
 mod drain;
 mod linking;
 mod membership;
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::access::crowded::Crowded;
 use crate::access::{Access, ApiKeysError};
-use crate::api::{self, Api, Bodies, Gate};
+use crate::api::{self, Api, Bodies, Gate, Refusals};
 use crate::backoff::Backoff;
 use crate::config::{RedisUrl, Settings};
 use crate::directory::{RegionalStore, Regions, RegionsError, RegionsSettings};
@@ -29,6 +30,7 @@ use crate::health::Health;
 use crate::hub::{Hub, Limits};
 use crate::ingress;
 use crate::metrics::Metrics;
+use crate::model::TypeFilters;
 use crate::panics;
 use crate::presence::Presence;
 use crate::producers;
@@ -39,15 +41,13 @@ use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::{CloseReason, Connections, Endpoint, Endpoints, ListenerSettings, Reach, listen};
 use crate::webhook::{self, Receiver, ReceiverError};
 
+use descriptors::Descriptors;
 use drain::StopSignals;
 use linking::Linking;
 use memberships::Memberships;
 
 /// What a WebSocket client's message may have around its data, in bytes.
 const MESSAGE_OVERHEAD: usize = 4096;
-
-/// Descriptors that a node needs beside its clients' sockets, at the least.
-const OWN_DESCRIPTORS: usize = 64;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,9 @@ pub enum ServeError {
 /// started, and with `warnings` about the settings.
 pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen();
-    let endpoints = Endpoints::bind(&settings.listen).map_err(|(place, error)| ServeError::Listen { place, error })?;
+    let descriptors = Descriptors::raised(settings.max_connections);
+    let endpoints = Endpoints::bind(&settings.listen, descriptors.http(settings.header()))
+        .map_err(|(place, error)| ServeError::Listen { place, error })?;
     introduce(&settings, &endpoints);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -106,7 +108,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics.clone());
     let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
-    let connections = Connections::new(max_connections(settings.max_connections));
+    let connections = Connections::new(descriptors.streams);
     let info = NodeInfo {
         region: settings.region.clone(),
         address: address(&endpoints),
@@ -158,7 +160,9 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         ready_strict: settings.ready_strict,
         max_streams: settings.max_streams,
         crowded: Crowded::default(),
-        bodies: Bodies::default(),
+        bodies: Bodies::new(settings.body()),
+        filters: TypeFilters::default(),
+        refusals: Refusals::default(),
     });
     let service = api::service(api, gate);
     let listener_settings = ListenerSettings {
@@ -344,25 +348,4 @@ fn address(endpoints: &Endpoints) -> String {
         Endpoint::Path(_) => None,
     });
     address.or_else(|| endpoints.places().next().map(Endpoint::to_string)).unwrap_or_default()
-}
-
-/// Raises the descriptor limit as far as it goes; a tenth of it is left to requests, probes and the store.
-fn max_connections(set: Option<usize>) -> usize {
-    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the descriptor limit can't be raised");
-        1024
-    }) as usize;
-    let most = descriptors.saturating_sub(OWN_DESCRIPTORS.max(descriptors / 10));
-    match set {
-        Some(wanted) if wanted > most => {
-            tracing::warn!(
-                wanted,
-                descriptors,
-                "WHIMBREL_MAX_CONNECTIONS is more than the descriptor limit leaves room for"
-            );
-            wanted
-        }
-        Some(wanted) => wanted,
-        None => most,
-    }
 }

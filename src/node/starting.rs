@@ -3,13 +3,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
 use super::drain::StopSignals;
@@ -17,13 +16,7 @@ use crate::api::{self, Gate};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::NodeId;
-use crate::transport::Endpoints;
-
-/// Connections at a time; more are closed unanswered, as by a node that is not there.
-const CONNECTIONS: usize = 1024;
-
-/// A connection whose request did not come by then is closed.
-const HEAD_TIME: Duration = Duration::from_secs(5);
+use crate::transport::{Endpoints, HEAD_BYTES};
 
 /// Does what a start waits for, and answers whoever comes meanwhile. `None` when told to stop before it was done.
 pub async fn meanwhile<T>(
@@ -46,7 +39,7 @@ pub async fn meanwhile<T>(
             None
         }
     };
-    // Whoever was let in is still answered; that takes no longer than HEAD_TIME.
+    // Whoever was let in is still answered, or late.
     connections.detach_all();
     done
 }
@@ -58,34 +51,39 @@ async fn answer(
     node: &NodeId,
     metrics: &Arc<Metrics>,
     gate: &Arc<Gate>,
-    connections: &mut JoinSet<hyper::Result<()>>,
+    connections: &mut JoinSet<()>,
 ) -> Infallible {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).keep_alive(false);
+    http.header_read_timeout(None).max_buf_size(HEAD_BYTES).keep_alive(false);
     loop {
-        tokio::select! {
-            (socket, arrival) = endpoints.accept() => if connections.len() < CONNECTIONS {
-                let answering = api::starting(health.clone(), node.clone(), metrics.clone(), gate.clone());
-                let service = service_fn(move |mut request: Request<Incoming>| {
-                    request.extensions_mut().insert(arrival);
-                    answering.call(request)
-                });
-                connections.spawn(http.serve_connection(TokioIo::new(socket), service));
-            },
-            Some(_) = connections.join_next() => {}
-        }
+        let (socket, arrival, slot) = endpoints.accept().await;
+        let answering = api::starting(health.clone(), node.clone(), metrics.clone(), gate.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(arrival);
+            answering.call(request)
+        });
+        let served = http.serve_connection(TokioIo::new(slot.track(socket)), service);
+        while connections.try_join_next().is_some() {}
+        connections.spawn(async move {
+            tokio::select! {
+                _ = served => {}
+                () = slot.over() => {}
+            }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
     use tokio::sync::oneshot;
 
     use super::*;
     use crate::access::Access;
-    use crate::transport::Endpoint;
+    use crate::transport::{Endpoint, HttpLimits};
 
     async fn is_answered(mut client: TcpStream) -> bool {
         let mut answer = String::new();
@@ -95,7 +93,8 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_came_before_the_store_took_the_node_is_answered_after_it_too() {
-        let endpoints = Endpoints::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let http = HttpLimits { connections: 8, reserved: 1, head_time: Duration::from_secs(10) };
+        let endpoints = Endpoints::bind(&["127.0.0.1:0".parse().unwrap()], http).unwrap();
         let Some(Endpoint::Address(address)) = endpoints.places().next().cloned() else { panic!("no address") };
         let (health, node, metrics) = (Arc::new(Health::new("a store".into())), NodeId::random(), Metrics::new());
         let access = Access::new(Default::default()).unwrap();

@@ -24,7 +24,7 @@ use super::{CloseReason, Framing, Socket, sse, websocket};
 use crate::access::{Denied, Grant, Need};
 use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
 use crate::metrics::Metrics;
-use crate::model::{Encoding, Event, EventId, EventType, MemberNotice, StreamName};
+use crate::model::{Encoding, Event, EventId, MemberNotice, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, Occupant, RenewError, Watcher};
 use crate::store::StoreClock;
 
@@ -77,7 +77,7 @@ pub struct Connection {
     device: Option<StreamName>,
     protocol: Protocol,
     /// The event types that the client wants; all when `None`.
-    types: Option<Box<[EventType]>>,
+    types: Option<TypeFilter>,
     /// Its part in the topics' presence, if the client asked for one.
     members: Option<Box<Membership>>,
     socket: Socket,
@@ -156,7 +156,7 @@ impl Connection {
         protocol: Protocol,
         grant: Arc<Grant>,
         device: Option<StreamName>,
-        types: Option<Box<[EventType]>>,
+        types: Option<TypeFilter>,
         members: Option<Box<Membership>>,
         socket: Socket,
         outbox_bytes: usize,
@@ -524,7 +524,7 @@ impl Connection {
     /// exclude the connection, which others know as `own`.
     fn wants(&self, event: &Event, own: Uuid) -> bool {
         event.exclude.is_none_or(|excluded| excluded != own && excluded != self.known_as)
-            && self.types.as_ref().is_none_or(|types| types.contains(&event.kind))
+            && self.types.as_ref().is_none_or(|types| types.matches(event))
             && event.expires_ms.is_none_or(|expires_ms| expires_ms > self.clock.now_ms())
     }
 

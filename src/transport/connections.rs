@@ -186,6 +186,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::access::Grant;
     use crate::dispatch::{Registry, RegistrySettings};
     use crate::metrics::Metrics;
     use crate::model::Encoding;
@@ -210,7 +211,9 @@ mod tests {
             let (id, socket) = (Uuid::new_v4(), Socket::Unix(socket));
             // All in one bucket.
             let number = number * BUCKETS as u64;
-            let connection = Connection::new(number, id, protocol, None, socket, 1000, Vec::new(), &registry);
+            let (grant, streams) = (Grant::open(), Vec::new());
+            let connection =
+                Connection::new(number, id, protocol, grant, None, None, None, socket, 1000, streams, &registry);
             connections.insert(Arc::new(connection));
             clients.push(client);
         }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::Socket;
+use super::http_phase::{HttpLimits, HttpPhase, HttpSlot};
+use crate::log_limit::LogLimit;
 
 /// Connections that the system may have accepted before the node does: thousands of clients that come back at
 /// once must not be turned away. The system may hold it lower.
@@ -106,6 +108,9 @@ pub struct Endpoints {
     listeners: Vec<Listener>,
     /// The one that is looked at first, so that a rush at one of them does not shut out the others.
     first: AtomicUsize,
+    http: HttpPhase,
+    /// Where descriptors run out, each try fails.
+    failures: LogLimit,
 }
 
 struct Listener {
@@ -121,10 +126,11 @@ enum Bound {
 
 impl Endpoints {
     /// Listens at all of these, or at none.
-    pub fn bind(places: &[Endpoint]) -> Result<Self, (Endpoint, io::Error)> {
+    pub fn bind(places: &[Endpoint], http: HttpLimits) -> Result<Self, (Endpoint, io::Error)> {
         let bind = |place: &Endpoint| Listener::bind(place).map_err(|error| (place.clone(), error));
         let listeners = places.iter().map(bind).collect::<Result<_, _>>()?;
-        Ok(Endpoints { listeners, first: AtomicUsize::new(0) })
+        let first = AtomicUsize::new(0);
+        Ok(Endpoints { listeners, first, http: HttpPhase::new(http), failures: LogLimit::new() })
     }
 
     /// The places, with the ports that were taken.
@@ -132,14 +138,16 @@ impl Endpoints {
         self.listeners.iter().map(|listener| &listener.place)
     }
 
-    /// Waits for the next client, at whichever of them. Accepting that fails is tried again after a pause. For one
-    /// caller at a time.
-    pub async fn accept(&self) -> (Socket, Arrival) {
+    /// Waits for the next client, at whichever of them, and for a place for it. Accepting that fails is tried again
+    /// after a pause. For one caller at a time; whoever gives the waiting up may lose a client.
+    pub async fn accept(&self) -> (Socket, Arrival, HttpSlot) {
         loop {
             match self.accept_now().await {
-                Ok(accepted) => return accepted,
+                Ok((socket, arrival)) => return (socket, arrival, self.http.admit().await),
                 Err(error) => {
-                    tracing::warn!(%error, "can't accept a connection");
+                    if let Some(left_out) = self.failures.admit() {
+                        tracing::warn!(%error, left_out, "can't accept connections; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

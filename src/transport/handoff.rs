@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::{CloseReason, Permit, Protocol, retry_ms};
 use crate::access::Grant;
 use crate::hub::Listening;
-use crate::model::{EventType, StreamName};
+use crate::model::{StreamName, TypeFilter};
 use crate::presence::{Membership, Place};
 
 /// A listener's request that was accepted.
@@ -26,7 +26,7 @@ pub struct Accepted {
     /// The device that it is connected as.
     pub device: Option<StreamName>,
     /// The event types that the client wants; all when `None`.
-    pub types: Option<Box<[EventType]>>,
+    pub types: Option<TypeFilter>,
     /// The streams, attached, with the positions to go on from.
     pub streams: Vec<Listening>,
     /// Its place among those who are connected. Or why it has none: the client is told and let go.
@@ -53,16 +53,26 @@ impl From<CloseReason> for Refused {
 }
 
 /// Where a request's handler leaves what it accepted, for the owner of its connection.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Handoff(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    reserved: bool,
     accepted: Mutex<Option<Accepted>>,
     left: Notify,
 }
 
 impl Handoff {
+    /// The handoff of one connection. `reserved`: it was let in for probes and administration only.
+    pub fn new(reserved: bool) -> Self {
+        Handoff(Arc::new(Inner { reserved, accepted: Mutex::default(), left: Notify::default() }))
+    }
+
+    /// Whether the connection was let in for probes and administration only.
+    pub fn is_reserved(&self) -> bool {
+        self.0.reserved
+    }
+
     /// Leaves an accepted request, and never returns: there is no response for the HTTP server to write.
     pub async fn leave<T>(&self, accepted: Accepted) -> T {
         *self.0.accepted.lock() = Some(accepted);

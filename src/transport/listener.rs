@@ -4,18 +4,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
 
-use super::{Arrival, Connections, Endpoints, Handoff, Socket, task};
+use super::handoff::Accepted;
+use super::{Arrival, Connections, Endpoints, Handoff, HttpSlot, Socket, task};
 use crate::hub::Hub;
 
-/// A client that has not sent a request's head by then is let go. It also ends idle keep-alive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head that are always taken. hyper reads up to half as much again before it looks.
+pub const HEAD_BYTES: usize = 32 * 1024;
 
 /// When the node stops, requests that are under way have this long to be answered: as long as the store may
 /// take.
@@ -61,28 +63,43 @@ pub async fn listen<S, B>(
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
-        let (socket, arrival) = tokio::select! {
+        let (socket, arrival, slot) = tokio::select! {
             accepted = endpoints.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
         let under_way = under_way.clone();
         tokio::spawn(async move {
-            serve(socket, arrival, service, context, stop).await;
-            drop(under_way);
+            let slot = Arc::new(slot);
+            let served = serve(socket, arrival, service, &slot, &context, stop).await;
+            let Some((socket, early, accepted)) = served else { return };
+            // Who is turned away keeps its place until it is gone, and is waited for.
+            let kept = accepted.permit.is_none().then(|| (slot.request(), slot, under_way));
+            let listening = task::start(socket, early, accepted, context);
+            match kept {
+                None => _ = tokio::spawn(listening),
+                Some(kept) => {
+                    listening.await;
+                    drop(kept);
+                }
+            }
         });
     }
     drop((endpoints, under_way));
     let _ = tokio::time::timeout(ANSWER_TIME, answered.recv()).await;
 }
 
+/// Carries HTTP until a request is accepted as a listener's, or the connection ends. Returns the socket, what the
+/// client sent behind the request, and the request.
 async fn serve<S, B>(
     socket: Socket,
     arrival: Arrival,
     service: S,
-    context: Arc<Context>,
+    slot: &Arc<HttpSlot>,
+    context: &Context,
     mut stop: watch::Receiver<bool>,
-) where
+) -> Option<(Socket, Bytes, Accepted)>
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
     S::Future: Send,
     B: Body + Send + 'static,
@@ -91,25 +108,39 @@ async fn serve<S, B>(
 {
     if let Err(error) = socket.prepare(context.settings.ping * 2) {
         tracing::debug!(%error, "the client is gone");
-        return;
+        return None;
     }
-    let handoff = Handoff::default();
+    let over = slot.over();
+    tokio::pin!(over);
+    // A client that says nothing costs its socket, and no buffer.
+    tokio::select! {
+        readable = socket.readable() => readable.ok()?,
+        () = &mut over => return None,
+    }
+    let handoff = Handoff::new(slot.is_reserved());
     let handed = {
-        let handoff = handoff.clone();
+        let (handoff, slot) = (handoff.clone(), slot.clone());
         service_fn(move |mut request: Request<Incoming>| {
             let version = request.version();
             request.extensions_mut().insert(version);
             request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(handoff.clone());
-            service.call(request)
+            let (answering, answer) = (slot.request(), service.call(request));
+            async move {
+                let answer = answer.await;
+                drop(answering);
+                answer
+            }
         })
     };
-    // Boxed: the HTTP state is large, and a listener's connection must not keep room for it.
+    // Boxed: the HTTP state is large, and a listener's connection must not keep room for it. It has no timer of its
+    // own, as the slot has one.
     let mut http = Box::new(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(socket), handed),
+            .header_read_timeout(None)
+            .max_buf_size(HEAD_BYTES)
+            .keep_alive(!slot.is_reserved())
+            .serve_connection(TokioIo::new(slot.track(socket)), handed),
     );
     let mut stopping = false;
     let accepted = loop {
@@ -120,7 +151,11 @@ async fn serve<S, B>(
                 if let Err(error) = ended {
                     tracing::debug!(%error, "an HTTP connection ended");
                 }
-                return;
+                return None;
+            }
+            () = &mut over => {
+                tracing::debug!("an HTTP connection is late, or gives way to another");
+                return None;
             }
             _ = stop.wait_for(|stop| *stop), if !stopping => {
                 stopping = true;
@@ -129,5 +164,5 @@ async fn serve<S, B>(
         }
     };
     let parts = http.into_parts();
-    tokio::spawn(task::start(parts.io.into_inner(), parts.read_buf, accepted, context));
+    Some((parts.io.into_inner().into_inner(), parts.read_buf, accepted))
 }

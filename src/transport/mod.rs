@@ -1,7 +1,7 @@
 //! The socket path: SSE and WebSocket framing, outboxes, sockets and timers.
 //!
-//! A connection arrives here as a bare socket, once the HTTP request on it was accepted as a listener's
-//! ([`listener`], [`handoff`]). From then on it is a [`Connection`]: its outbox is filled by dispatchers
+//! A socket carries HTTP first, as one of a bounded number ([`http_phase`]). It arrives here bare, once a request
+//! on it was accepted as a listener's ([`listener`], [`handoff`]). From then on it is a [`Connection`]: its outbox is filled by dispatchers
 //! and written by whoever filled it last; its task only sleeps until the client says something or the
 //! socket that was full has room again.
 
@@ -12,6 +12,7 @@ mod endpoint;
 mod expiry;
 mod framing;
 mod handoff;
+mod http_phase;
 mod listener;
 mod outbox;
 mod queue;
@@ -27,5 +28,6 @@ pub use connections::{Connections, Permit, retry_ms};
 pub use endpoint::{Arrival, Endpoint, EndpointError, Endpoints, Reach};
 pub use framing::Framing;
 pub use handoff::{Accepted, Handoff, Refused};
-pub use listener::{ListenerSettings, listen};
+pub use http_phase::{HttpLimits, HttpSlot};
+pub use listener::{HEAD_BYTES, ListenerSettings, listen};
 pub use socket::Socket;

@@ -121,6 +121,51 @@ async fn bytes_that_are_no_request_are_answered_or_dropped() {
 }
 
 #[tokio::test]
+async fn a_client_that_comes_back_at_once_is_turned_away_about_once_a_second() {
+    let full = Node::start(&[("WHIMBREL_MAX_CONNECTIONS", "1")]);
+    let _one = bystander(&full).await;
+    let waiting = Node::start(&[("WHIMBREL_REDIS_URL", &format!("redis://127.0.0.1:{}/", free_port()))]);
+    for (node, reason) in [(&full, "overload"), (&waiting, "unavailable")] {
+        let since = Instant::now();
+        for _ in 0..3 {
+            let mut http = Http::connect(node.address()).await;
+            http.request("GET", "/v1/sse?topic=a", &[], b"").await;
+            let told = String::from_utf8(http.rest().await).unwrap();
+            assert!(told.starts_with("HTTP/1.1 200 ") && told.contains(reason), "{told}");
+        }
+        assert!(since.elapsed() >= Duration::from_millis(1500), "{reason}: {:?}", since.elapsed());
+        // Others are not held up by them.
+        let since = Instant::now();
+        assert_eq!(node.get("/health/live").await.status, 200);
+        assert!(since.elapsed() < Duration::from_millis(400), "{:?}", since.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn more_of_a_repeated_parameter_than_is_of_use_is_refused() {
+    let node = Node::start(&[]);
+    let list = |count: usize| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>().join(",");
+    let same = ["a"; 5000].join(",");
+    let mut wanted = Wanted::new(Transport::Sse, &["topic:a"]).with("types", &list(63)).with("types", &same);
+    let mut client = wanted.connect(&node).await;
+    node.publish_with("topic:a", "type=other", "1").await;
+    node.publish_with("topic:a", "type=t62", "2").await;
+    assert_eq!(client.data(1).await, ["2"]);
+    wanted = wanted.with("types", "one-too-many");
+    let streams = "&topic=a".repeat(3000) + &(0..64).map(|n| format!("&topic=t{n}")).collect::<String>();
+    let positions = "&after=topic:a/1-1".repeat(65);
+    for (path, detail) in [
+        (format!("/v1/sse?topic=a&types={}", list(65)), "64 types"),
+        (format!("/v1/sse?x=1{streams}").replace("x=1&", ""), "more than 64 streams"),
+        (format!("/v1/sse?topic=a{positions}"), "more than 64 positions"),
+    ] {
+        let (slug, told) = node.get(&path).await.problem(400);
+        assert!(slug == "bad-request" && told.contains(detail), "{told}");
+    }
+    assert!(wanted.refused(&node).await.problem(400).1.contains("64 types"));
+}
+
+#[tokio::test]
 async fn a_target_that_is_no_path_is_a_bad_request() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[]);
@@ -134,7 +179,13 @@ async fn a_target_that_is_no_path_is_a_bad_request() {
             assert_eq!(http.answer("GET").await.problem(400).0, "bad-request", "{target}");
         }
         // As a proxy is asked, and what is asked of a server as a whole.
-        for (target, status) in [("GET http://evil.example", 200), ("GET http://a/nothing", 404), ("OPTIONS *", 404)] {
+        let own = node.url();
+        for (target, status) in [
+            (format!("GET {own}"), 200),
+            (format!("GET {own}/nothing"), 404),
+            ("OPTIONS *".to_owned(), 404),
+            ("GET http://evil.example/".to_owned(), 400),
+        ] {
             let mut http = Http::connect(node.address()).await;
             http.send(format!("{target} HTTP/1.1\r\n{host}\r\n")).await;
             assert_eq!(http.answer("GET").await.status, status, "{target}");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::support::client::{Transport, Wanted};
 use crate::support::http::Http;
@@ -96,34 +96,4 @@ async fn a_unix_socket_that_a_killed_node_left_is_taken_over_and_one_in_use_is_n
     node.signal(Signal::TERM);
     assert!(node.ended().await.success());
     assert!(!Path::new(&path).exists(), "a node that stops takes its socket away");
-}
-
-#[tokio::test]
-async fn a_node_that_ran_out_of_descriptors_accepts_again_once_it_has_some() {
-    let node = Node::start_with_descriptors(100, &[]);
-    let mut bystander = Wanted::new(Transport::Sse, &["topic:news"]).connect(&node).await;
-    let mut held = Vec::new();
-    for _ in 0..150 {
-        // The system accepts them, whether or not the node does.
-        held.push(TcpStream::connect(node.address()).await.unwrap());
-    }
-    eventually("the limit", async || node.log().contains("can't accept a connection").then_some(())).await;
-    drop(held);
-    node.publish("topic:news", "1").await;
-    assert_eq!(bystander.event().await.data, "1");
-    Wanted::new(Transport::WebSocket, &["topic:news"]).connect(&node).await;
-}
-
-#[tokio::test]
-async fn a_client_that_never_finishes_its_request_is_let_go() {
-    let node = Node::start(&[]);
-    let mut silent = TcpStream::connect(node.address()).await.unwrap();
-    let mut slow = TcpStream::connect(node.address()).await.unwrap();
-    slow.write_all(b"GET /v1/sse?topic=a HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
-    for socket in [&mut silent, &mut slow] {
-        // After the time for it, not only once somebody is in want of room.
-        let mut told = Vec::new();
-        let end = tokio::time::timeout(std::time::Duration::from_secs(120), socket.read_to_end(&mut told)).await;
-        end.expect("the end of it").unwrap();
-    }
 }

@@ -26,6 +26,7 @@ mod forks;
 mod gaps;
 mod history;
 mod hostile;
+mod http_phase;
 mod idle;
 mod ingress;
 mod interruption_cost;

@@ -152,7 +152,8 @@ async fn a_node_may_start_before_its_store() {
     let listener = node.get("/v1/sse?topic=news").await;
     assert_eq!(listener.status, 200, "an EventSource must come back");
     assert!(listener.text().contains(r#"{"reason":"unavailable","retry":"#), "{}", listener.text());
-    for (name, value) in [("cache-control", "no-store"), ("x-accel-buffering", "no"), ("vary", "Accept")] {
+    for (name, value) in [("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no"), ("vary", "Accept")]
+    {
         assert_eq!(listener.header(name), Some(value), "{name}");
     }
     assert_eq!(node.get("/metrics").await.status, 200);

@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::lab::{Lab, Plan};
 use super::producer::Work;
-use crate::support::eventually;
+use crate::support::{eventually, resident};
 
 const READERS: usize = 2000;
 
@@ -24,13 +24,6 @@ const RING: u64 = 8 << 20;
 /// stop at different places of a long history hold up to 256 KiB each, which this does not measure.
 const OUTBOX: u64 = 16 << 10;
 const CONNECTION: u64 = 16 << 10;
-
-/// Bytes of a process in memory.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
 
 /// A reader that asks, and then never reads.
 async fn stalled_reader(node: std::net::SocketAddr) -> TcpStream {
