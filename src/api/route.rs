@@ -101,10 +101,11 @@ impl Route {
         match self {
             Route::Live | Route::Ready | Route::Metrics | Route::Nodes | Route::Regions => true,
             Route::Kick(_) | Route::Erase(_) | Route::Place(_) => true,
+            Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => true,
             Route::Publish(_) | Route::PublishBatch | Route::Stream(_) | Route::Event(..) | Route::Sse => false,
             Route::Device(_) | Route::Topic(_) | Route::Followers(_) | Route::Acknowledge(_) => false,
             Route::Lease(_) | Route::EndLease(_) | Route::WebSocket | Route::Page(_) | Route::Options(_) => false,
-            Route::SseByBody | Route::Cursor | Route::Members(_) | Route::Whoami => false,
+            Route::SseByBody | Route::Cursor | Route::Members(_) | Route::Whoami | Route::Renew(_) => false,
         }
     }
 }

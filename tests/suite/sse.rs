@@ -47,7 +47,8 @@ async fn bytes_until(http: &mut Http, end: &str) -> String {
 
 #[tokio::test]
 async fn each_block_is_a_chunk_of_its_own() {
-    let node = Node::start(&[]);
+    // No ping comes in between.
+    let node = Node::start(&[("WHIMBREL_PING_SECONDS", "600")]);
     for (query, several) in [("topic=news", false), ("topic=news&envelope=1", false), ("topic=news&topic=b", true)] {
         let mut http = Http::connect(node.address()).await;
         http.request("GET", &format!("/v1/sse?{query}"), &[], b"").await;
@@ -95,7 +96,8 @@ async fn a_stream_that_breaks_has_no_last_chunk() {
 
 #[tokio::test]
 async fn an_http_1_0_client_gets_blocks_without_chunks_until_the_connection_ends() {
-    let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "0")]);
+    let drain = [("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "0")];
+    let node = Node::start(&[drain[0], drain[1], ("WHIMBREL_PING_SECONDS", "600")]);
     let mut clients = Vec::new();
     for query in ["topic=news", "topic=news&heartbeat=1&envelope=1", "topic=news&topic=b"] {
         let mut http = Http::connect(node.address()).await;
