@@ -400,7 +400,11 @@ impl StoreError {
     /// its health.
     pub fn for_client(&self) -> String {
         let text = match self {
-            StoreError::Unavailable(_) => "the store is unavailable",
+            // What a region's errors begin with, see `Region`.
+            StoreError::Unavailable(reason) => match reason.strip_prefix("region '").and_then(|r| r.split_once('\'')) {
+                Some((region, _)) => return format!("region '{region}' is unavailable"),
+                None => "the store is unavailable",
+            },
             StoreError::Unknown(_) => "the store gave no answer",
             StoreError::Full(_) => "the store is full",
             StoreError::Refused(_) => "the store refuses it; the node's log says why",
