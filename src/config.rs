@@ -14,16 +14,18 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::access::origins::Origins;
+use crate::access::proxies::TrustedProxies;
+use crate::access::throttle::ThrottleSettings;
 use crate::access::{Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
 use crate::store::redis::ServerConfig;
-use crate::transport::{Endpoint, Reach};
+use crate::transport::{Door, Endpoint, Reach};
 use crate::webhook::{SigningKeys, Target};
 
 pub use flags::Flags;
@@ -61,6 +63,9 @@ fn variable(field: &str) -> String {
 fn flag(field: &str) -> String {
     field.replace('_', "-")
 }
+
+/// Events that a device may publish a second where access is closed.
+const RATE_DEVICE: u32 = 20;
 
 /// Shorter ones can be guessed.
 const LEAST_LINK_SECRET: usize = 16;
@@ -100,6 +105,16 @@ settings! {
     /// several, space-separated. While access is open, any address but loopback needs
     /// WHIMBREL_INSECURE=true; who may open a Unix socket is up to its directory.
     listen: Vec<Endpoint> = "127.0.0.1:8080", "PLACES", value::endpoints;
+    /// The certificate, with its chain, as PEM: then clients of every address to listen at speak
+    /// TLS 1.2 or 1.3, and HTTP/2 or HTTP/1.1 on it. It is read again on SIGHUP and when the file
+    /// changes. Unix sockets stay plain.
+    tls_cert_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The certificate's private key, as PEM; read again together with it.
+    tls_key_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// Where to listen for operators, in the form of WHIMBREL_LISTEN. The page, /metrics and what
+    /// erases, kicks or moves are then there only, and the rest of the API too. When not set, all
+    /// of that is at WHIMBREL_LISTEN.
+    admin_listen: Option<Vec<Endpoint>> = "", "PLACES", value::optional(value::endpoints);
     /// The Redis (7.0 or newer) or Valkey that all nodes share: redis://, rediss:// (TLS),
     /// unix:// or redis+unix://; or the master of this name that Sentinels know:
     /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER, or rediss+sentinel:// (TLS). Without one
@@ -175,6 +190,21 @@ settings! {
     max_streams: usize = "64", "COUNT", value::count(1, 64);
     /// Most connections of one device, on all nodes together.
     connections_per_device: usize = "16", "COUNT", value::count(1, 1000);
+    /// Events that one device may publish a second, by its token; as many at once. When not set, 20,
+    /// or any number where access is open: there it counts for the device of a WebSocket.
+    rate_device: Option<u32> = "", "COUNT", value::optional(value::rate);
+    /// New event connections of one address a second; as many at once. Not limited when not set:
+    /// behind a balancer all come from one, unless WHIMBREL_TRUSTED_PROXIES names it.
+    rate_connect: Option<u32> = "", "COUNT", value::optional(value::rate);
+    /// Messages that one WebSocket client may send a second, whatever they say; as many at once.
+    /// Who goes on beyond is let go.
+    rate_messages: u32 = "1000", "COUNT", value::rate;
+    /// Event connections of one address on this node. Not limited when not set, for the same
+    /// reason.
+    connections_per_address: Option<usize> = "", "COUNT", value::optional(value::count(1, usize::MAX));
+    /// Proxies whose X-Forwarded-For is believed: IP addresses and networks (10.0.0.0/8),
+    /// space-separated, and unix for whoever connects to a Unix socket.
+    trusted_proxies: TrustedProxies = "", "PROXIES", value::from_str;
     /// Which connection of a device goes when there are more: 'newest' is refused, or
     /// 'oldest' gives way.
     device_overflow: Overflow = "newest", "WHICH", value::overflow;
@@ -263,6 +293,27 @@ impl Settings {
         if self.dev { origins.with_loopback() } else { origins }
     }
 
+    /// What one client may take.
+    pub fn throttle(&self) -> ThrottleSettings {
+        ThrottleSettings {
+            proxies: self.trusted_proxies.clone(),
+            connects: self.rate_connect,
+            connections: self.connections_per_address,
+            publishes: self.rate_device.or(self.access().is_closed().then_some(RATE_DEVICE)),
+        }
+    }
+
+    /// All places to listen at, and which listener each belongs to.
+    pub fn places(&self) -> impl Iterator<Item = (Door, &Endpoint)> {
+        let public = self.listen.iter().map(|place| (Door::Public, place));
+        public.chain(self.admin_listen.iter().flatten().map(|place| (Door::Admin, place)))
+    }
+
+    /// The files of the certificate and its key, where clients speak TLS.
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert_file.as_deref().zip(self.tls_key_file.as_deref())
+    }
+
     /// The term of a node's lease.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
@@ -335,19 +386,30 @@ impl Settings {
         }
         self.settle_links()?;
         self.settle_webhook()?;
-        if self.dev && self.listen.iter().any(|place| place.reach() != Reach::Loopback) {
+        match (&self.tls_cert_file, &self.tls_key_file) {
+            (Some(_), None) => {
+                return Err(SettingError::new("tls_cert_file", "needs WHIMBREL_TLS_KEY_FILE".into()));
+            }
+            (None, Some(_)) => {
+                return Err(SettingError::new("tls_key_file", "needs WHIMBREL_TLS_CERT_FILE".into()));
+            }
+            _ => {}
+        }
+        if self.dev && self.places().any(|(_, place)| place.reach() != Reach::Loopback) {
             let reason = "is for development on this machine: WHIMBREL_LISTEN may name only loopback addresses with it";
             return Err(SettingError::new("dev", reason.into()));
         }
         self.settle_access()?;
-        let open = self.listen.iter().find(|place| place.reach() == Reach::Network);
-        if let Some(Endpoint::Address(address)) = open.filter(|_| !self.insecure && !self.access().is_closed()) {
+        let open = self.places().find(|(_, place)| place.reach() == Reach::Network);
+        if let Some((door, Endpoint::Address(address))) = open.filter(|_| !self.insecure && !self.access().is_closed())
+        {
             let reason = format!(
                 "{address} can be reached from other machines while access is open to everyone; set a key or secret, \
                  such as WHIMBREL_JWT_SECRET, use a loopback address, or allow it with WHIMBREL_INSECURE=true \
                  (--insecure)"
             );
-            return Err(SettingError::new("listen", reason));
+            let field = if door == Door::Admin { "admin_listen" } else { "listen" };
+            return Err(SettingError::new(field, reason));
         }
         Ok(self)
     }

@@ -1,7 +1,7 @@
 //! Who may use the service, for what, and how much of it.
 //!
 //! [`host`] and [`origins`] keep foreign web pages from using it through somebody's browser, and [`cors`] tells
-//! browsers which pages may. [`rates`] says how often somebody may do something, [`proxies`]
+//! browsers which pages may. [`throttle`] says how much one client may take, by [`rates`], [`proxies`]
 //! who that is, and [`crowded`] when a device with too many connections may come back.
 //!
 //! A request brings a token or a key ([`Credential`]), or nothing. [`Access`] makes a [`Grant`] of it, once, by
@@ -24,6 +24,7 @@ pub mod proxies;
 pub mod rates;
 mod revocations;
 mod signatures;
+pub mod throttle;
 mod verification_keys;
 mod verifier;
 

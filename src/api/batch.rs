@@ -13,7 +13,7 @@ use warp::reply::Response;
 use super::body::{self, Kind};
 use super::events::{Told, connection};
 use super::parameters::Parameters;
-use super::{Api, Problem, Request, json};
+use super::{Api, Problem, Request, json, throttle};
 use crate::access::{Grant, Need};
 use crate::hub::{PublishError, check_ephemeral};
 use crate::model::{Draft, EventId, EventType, Published, StreamKind, StreamName, Ttl};
@@ -90,6 +90,7 @@ pub async fn publish(api: &Api, request: Request, grant: &Grant) -> Result<Respo
     let kind = body::kind(&request.headers)?;
     let (body, _held) = api.bodies.read(&request.headers, request.body, BATCH_BYTES).await?;
     let entries = entries(kind, &body)?;
+    throttle(api, grant, entries.len())?;
     let mut batch = Vec::with_capacity(entries.len());
     for entry in entries {
         // The data of an entry is a part of the body, not a copy.

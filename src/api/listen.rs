@@ -9,12 +9,12 @@ use warp::reply::Response;
 use super::parameters::Parameters;
 use super::route::Route;
 use super::wish::{WISH_BYTES, Wish};
-use super::{Api, Problem, Request, body, reply};
+use super::{Api, Client, Problem, Request, body, reply};
 use crate::access::{Grant, Identity, Need};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, Place};
-use crate::transport::{Accepted, CloseReason, Framing, Handoff, Protocol, Refused, sse, websocket};
+use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, sse, websocket};
 
 const PARAMETERS: [&str; 7] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members"];
 
@@ -102,10 +102,11 @@ async fn listen_sse(
     if request.method == Method::HEAD {
         return Ok(reply(StatusCode::OK, &sse::HEADERS, ""));
     }
-    // Older clients don't know chunks.
-    let framing = if request.version < Version::HTTP_11 { Framing::Plain } else { Framing::Chunked };
+    // Older clients don't know chunks, and HTTP/2 has frames of its own.
+    let framing = if request.version == Version::HTTP_11 { Framing::Chunked } else { Framing::Plain };
     let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat, framing };
-    accept(api, request.handoff, grant, protocol, sse::head(framing, &request.cors.lines()), asked).await
+    let head = sse::head(framing, &request.cors.lines());
+    accept(api, request, grant, protocol, head, asked).await
 }
 
 /// `GET /v1/ws`
@@ -119,7 +120,7 @@ pub async fn websocket(api: &Api, request: Request, grant: Arc<Grant>) -> Result
     may_follow(&grant, &streams)?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
     let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
-    accept(api, request.handoff, grant, Protocol::WebSocket, head, asked).await
+    accept(api, request, grant, Protocol::WebSocket, head, asked).await
 }
 
 /// Refuses a connection as a whole for one stream that it may not follow.
@@ -141,14 +142,14 @@ fn device_of(grant: &Grant, streams: &[Listening]) -> Option<StreamName> {
 /// drain) is told over the accepted connection: an EventSource gives up for good at any other answer.
 async fn accept(
     api: &Api,
-    handoff: Option<Handoff>,
+    request: Request,
     grant: Arc<Grant>,
     protocol: Protocol,
     head: String,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let handoff = handoff.ok_or_else(Problem::internal)?;
-    let permit = if handoff.is_reserved() { None } else { api.connections.admit() };
+    let handoff = request.handoff.ok_or_else(Problem::internal)?;
+    let permit = if handoff.is_reserved() { None } else { admit(api, request.client) };
     let attached = match permit {
         Some(_) => attach(api, asked.streams).await,
         None => Err(CloseReason::Overload),
@@ -167,8 +168,17 @@ async fn accept(
     // Who is turned away is not counted among the listeners.
     let permit = permit.filter(|_| place.is_ok());
     let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &grant, &streams).await)) } else { None };
-    let types = asked.types;
-    handoff.leave(Accepted { protocol, head, grant, device, types, streams, place, members, permit }).await
+    let (types, headers) = (asked.types, request.cors.headers());
+    handoff.leave(Accepted { protocol, head, headers, grant, device, types, streams, place, members, permit }).await
+}
+
+/// Takes a place among the connections of the node and, where those are limited, of the client's address.
+fn admit(api: &Api, client: Client) -> Option<Permit> {
+    let Ok(address) = api.throttle.hold(client.address) else {
+        api.hub.metrics().refused("address");
+        return None;
+    };
+    api.connections.admit(address)
 }
 
 /// Takes part in the presence of the topics that are listened to.

@@ -42,14 +42,15 @@ use warp::reply::Response;
 
 use crate::access::cors::Cors;
 use crate::access::crowded::Crowded;
+use crate::access::throttle::Throttle;
 use crate::access::{Access, Grant, Holder, Need};
 use crate::health::Health;
 use crate::hub::Hub;
 use crate::model::TypeFilters;
-use crate::transport::{Connections, Handoff};
+use crate::transport::{Connections, Door, Handoff};
 
 pub use bodies::Bodies;
-pub use gate::{Gate, Guarded};
+pub use gate::{Client, Gate, Guarded};
 pub use problem::Problem;
 pub use refusals::Refusals;
 pub use starting::starting;
@@ -71,6 +72,8 @@ pub struct Api {
     pub ready_strict: bool,
     /// Streams that a connection may follow.
     pub max_streams: usize,
+    /// What one client may take.
+    pub throttle: Arc<Throttle>,
     /// Devices that have too many connections.
     pub crowded: Crowded,
     /// The bodies of requests.
@@ -90,6 +93,8 @@ struct Request {
     headers: HeaderMap,
     /// What the browser behind it is told.
     cors: Cors,
+    /// Where it came from.
+    client: Client,
     handoff: Option<Handoff>,
     body: BodyStream,
 }
@@ -130,14 +135,28 @@ fn routes(
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Version>())
         .and(warp::ext::optional::<Cors>())
+        .and(warp::ext::optional::<Client>())
         .and(warp::ext::optional::<Handoff>())
         .and(body::stream())
-        .then(move |method, path: FullPath, query, headers, version: Option<_>, cors: Option<Cors>, handoff, body| {
-            let api = api.clone();
-            let path = path.as_str().to_owned();
-            let (version, cors) = (version.unwrap_or(Version::HTTP_10), cors.unwrap_or(Cors::NOBODY));
-            async move { answer(&api, Request { version, method, path, query, headers, cors, handoff, body }).await }
-        })
+        .then(
+            move |method,
+                  path: FullPath,
+                  query,
+                  headers,
+                  version: Option<_>,
+                  cors: Option<Cors>,
+                  client: Option<Client>,
+                  handoff,
+                  body| {
+                let api = api.clone();
+                let path = path.as_str().to_owned();
+                let (version, cors) = (version.unwrap_or(Version::HTTP_10), cors.unwrap_or(Cors::NOBODY));
+                let client = client.unwrap_or_default();
+                async move {
+                    answer(&api, Request { version, method, path, query, headers, cors, client, handoff, body }).await
+                }
+            },
+        )
         // None of the filters above rejects; were one to, that would be our fault.
         .recover(|rejection| async move {
             tracing::error!(?rejection, "a request was rejected before it was routed");
@@ -159,9 +178,16 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     if request.is_reserved() && !route.is_for_operators() && !listen::listens(&route, &request.headers) {
         return Err(Problem::overload("the node answers as many requests as it can at once"));
     }
-    let grant = admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?;
+    // Whoever reads the figures at the operators' listener needs no key there.
+    let grant = match route {
+        Route::Metrics if request.client.door == Door::Admin => return Ok(status::metrics(api)),
+        _ => admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?,
+    };
     match route {
-        Route::Publish(stream) => events::publish(api, stream, request).await,
+        Route::Publish(stream) => {
+            throttle(api, &grant, 1)?;
+            events::publish(api, stream, request).await
+        }
         Route::PublishBatch => batch::publish(api, request, &grant).await,
         Route::Stream(stream) if listen::wants_stream(&request.headers) => {
             listen::sse_of(api, stream, request, grant).await
@@ -214,6 +240,14 @@ async fn admit(
     let grant = access.authenticate(headers, query, page.caller().may_use_cookies()).await?;
     grant.check(need)?;
     Ok(grant)
+}
+
+/// Refuses what the holder of a grant publishes faster than it may.
+fn throttle(api: &Api, grant: &Grant, events: usize) -> Result<(), Problem> {
+    api.throttle.publish(grant, None, events).map_err(|too_fast| {
+        api.hub.metrics().refused("rate");
+        Problem::too_fast(&too_fast)
+    })
 }
 
 /// A response with these headers.

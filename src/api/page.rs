@@ -3,7 +3,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use hyper::{HeaderMap, StatusCode, header};
+use hyper::header::{self, HeaderName};
+use hyper::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
 use super::reply;
@@ -35,6 +36,11 @@ pub enum File {
 }
 
 impl File {
+    /// Whether it is the page itself; the others describe the API.
+    pub fn is_console(self) -> bool {
+        matches!(self, File::Html | File::Script | File::Style)
+    }
+
     /// The file at this path segment.
     pub fn named(segment: &str) -> Option<Self> {
         match segment {
@@ -67,6 +73,8 @@ pub fn file(file: File, request: &HeaderMap) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     if known.flat_map(|value| value.split(',')).any(|value| value.trim().trim_start_matches("W/") == tag) {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use warp::reply::Response;
 
 use super::reply;
+use crate::access::rates::TooFast;
 use crate::access::{Denied, Refusal};
 use crate::hub::{AckError, LeaseError, ListenError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
@@ -16,7 +17,7 @@ use crate::store::StoreError;
 use crate::store::revocations::MOST_REVOCATIONS;
 
 /// Seconds after which a refused client had better try again.
-const RETRY_SECONDS: u32 = 1;
+const RETRY_SECONDS: u16 = 1;
 
 /// Titles of what happens to requests that read as well as to those that store something.
 const AWAY: &str = "The store is away; nothing was stored";
@@ -31,6 +32,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     allow: Option<&'static str>,
+    /// After how many seconds to try again, where that makes sense.
+    retry_seconds: u16,
     /// Of an event that is stored, but not as durable as asked.
     stored: Option<(EventId, Reached)>,
 }
@@ -49,7 +52,7 @@ struct Body<'a> {
 
 impl Problem {
     fn new(slug: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { slug, title, status, detail: detail.into(), allow: None, stored: None }
+        Problem { slug, title, status, detail: detail.into(), allow: None, retry_seconds: RETRY_SECONDS, stored: None }
     }
 
     /// Something in the request is not valid.
@@ -125,6 +128,13 @@ impl Problem {
         Problem::new("overload", "Too much at once; nothing was stored", StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
+    /// Somebody did it more often than they may.
+    pub fn too_fast(refusal: &TooFast) -> Self {
+        let problem =
+            Problem::new("rate", "Too many in too short a time", StatusCode::TOO_MANY_REQUESTS, refusal.to_string());
+        Problem { retry_seconds: u16::try_from(refusal.retry_seconds()).unwrap_or(u16::MAX), ..problem }
+    }
+
     /// The body is of a kind that is not taken.
     pub fn unsupported_media(detail: impl Into<String>) -> Self {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -158,7 +168,7 @@ impl Problem {
             reached: self.stored.map(|(_, reached)| reached),
         };
         let body = serde_json::to_vec(&body).expect("a problem holds only strings and numbers");
-        let retry = RETRY_SECONDS.to_string();
+        let retry = self.retry_seconds.to_string();
         let mut headers = vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
         headers.extend(self.allow.map(|allow| (header::ALLOW, allow)));
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {

@@ -108,6 +108,11 @@ impl Route {
             Route::SseByBody | Route::Cursor | Route::Members(_) | Route::Whoami | Route::Renew(_) => false,
         }
     }
+
+    /// Whether only operators do it.
+    pub fn is_admin(&self) -> bool {
+        matches!(self.need(), Need::Manage(_))
+    }
 }
 
 /// A path that exists: what it means by method.

@@ -15,6 +15,9 @@ use crate::transport::Endpoint;
 /// Ten years. More is a mistake, and sums with the clock could overflow.
 const MAX_SECONDS: u64 = 10 * 365 * 86_400;
 
+/// A million a second. What is above it limits nothing.
+const MAX_RATE: u32 = 1_000_000;
+
 /// 64 MiB: an event is held whole in memory, and sent whole through Redis, so one may not be a large
 /// part of either.
 const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
@@ -214,6 +217,11 @@ pub fn count(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String
             _ => format!("{} is not a whole number from {least} to {most}", quoted(text)),
         })
     }
+}
+
+/// How often something may be done in a second.
+pub fn rate(text: &str) -> Result<u32, String> {
+    whole(text, 1, MAX_RATE).ok_or_else(|| format!("{} is not a whole number from 1 to {MAX_RATE}", quoted(text)))
 }
 
 pub fn overflow(text: &str) -> Result<Overflow, String> {

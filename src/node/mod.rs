@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::access::crowded::Crowded;
+use crate::access::throttle::Throttle;
 use crate::access::{Access, ApiKeysError};
 use crate::api::{self, Api, Bodies, Gate, Refusals};
 use crate::backoff::Backoff;
@@ -38,7 +39,9 @@ use crate::store::memory::MemoryStore;
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, Store};
-use crate::transport::{CloseReason, Connections, Endpoint, Endpoints, ListenerSettings, Reach, listen};
+use crate::transport::{
+    CloseReason, Connections, Door, Endpoint, Endpoints, ListenerSettings, Reach, Tls, TlsError, listen,
+};
 use crate::webhook::{self, Receiver, ReceiverError};
 
 use descriptors::Descriptors;
@@ -68,6 +71,9 @@ pub enum ServeError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The certificate can't be used.
+    #[error("WHIMBREL_TLS_CERT_FILE (--tls-cert-file), WHIMBREL_TLS_KEY_FILE (--tls-key-file): {0}")]
+    Tls(#[from] TlsError),
     /// This Redis can't be worked with.
     #[error("WHIMBREL_REDIS_URL (--redis-url): {0}")]
     Store(#[from] ConnectError),
@@ -86,8 +92,9 @@ pub enum ServeError {
 /// started, and with `warnings` about the settings.
 pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen();
+    let tls = settings.tls_files().map(|(certificate, key)| Tls::load(certificate, key)).transpose()?;
     let descriptors = Descriptors::raised(settings.max_connections);
-    let endpoints = Endpoints::bind(&settings.listen, descriptors.http(settings.header()))
+    let endpoints = Endpoints::bind(settings.places(), tls.clone(), descriptors.http(settings.header()))
         .map_err(|(place, error)| ServeError::Listen { place, error })?;
     introduce(&settings, &endpoints);
     for warning in warnings {
@@ -98,8 +105,18 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let access = Access::new(settings.access())?;
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
+    if let Some(tls) = tls {
+        tokio::spawn(tls.keep_fresh());
+    }
+    let throttle = Arc::new(Throttle::new(settings.throttle()));
     let node = NodeId::random();
-    let gate = Arc::new(Gate { origins: settings.origins(), access: access.clone(), metrics: metrics.clone() });
+    let gate = Arc::new(Gate {
+        origins: settings.origins(),
+        access: access.clone(),
+        has_admin_door: settings.admin_listen.is_some(),
+        throttle: throttle.clone(),
+        metrics: metrics.clone(),
+    });
     let opened = wait_for_store(&settings, &endpoints, &node, links.as_ref(), &metrics, &gate, &mut signals).await?;
     let Some(opened) = opened else { return Ok(()) };
     let store = opened.store.clone();
@@ -159,6 +176,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         connections: connections.clone(),
         ready_strict: settings.ready_strict,
         max_streams: settings.max_streams,
+        throttle: throttle.clone(),
         crowded: Crowded::default(),
         bodies: Bodies::new(settings.body()),
         filters: TypeFilters::default(),
@@ -170,16 +188,25 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         outbox_bytes: settings.outbox_bytes,
         max_message_bytes: settings.max_event_bytes + MESSAGE_OVERHEAD,
         max_streams: settings.max_streams,
+        messages: settings.rate_messages,
     };
     let (stop, stopped) = watch::channel(false);
-    let places: Vec<_> = endpoints.places().cloned().collect();
-    let accepting =
-        tokio::spawn(listen(endpoints, service, listener_settings, hub.clone(), connections.clone(), stopped));
     if access.is_open() {
-        warn_of_open_access(&places);
+        warn_of_open_access(&endpoints);
     }
-    for place in &places {
-        tracing::info!(node = registry.node().as_str(), "listening on {place}");
+    let places: Vec<_> = endpoints.shown().collect();
+    let accepting = tokio::spawn(listen(
+        endpoints,
+        service,
+        listener_settings,
+        hub.clone(),
+        connections.clone(),
+        throttle,
+        stopped,
+    ));
+    for (door, place) in &places {
+        let whom = if *door == Door::Admin { " for operators" } else { "" };
+        tracing::info!(node = registry.node().as_str(), "listening{whom} on {place}");
     }
 
     let stopped_by = signals.next().await;
@@ -212,7 +239,7 @@ fn store_name(settings: &Settings) -> String {
 /// The first line of the log: what starts, and on what.
 fn introduce(settings: &Settings, endpoints: &Endpoints) {
     let store = store_name(settings);
-    let address = endpoints.places().map(Endpoint::to_string).collect::<Vec<_>>().join(" ");
+    let address = endpoints.shown().map(|(_, place)| place).collect::<Vec<_>>().join(" ");
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %store,
@@ -295,7 +322,7 @@ async fn open_store(
             Err(ConnectError::Unreachable(error)) => {
                 let wait = backoff.next_wait();
                 health.store_is_down(&error.to_string());
-                let places = endpoints.places().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
+                let places = endpoints.shown().map(|(_, place)| place).collect::<Vec<_>>().join(" and ");
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "{url} can't be used yet; trying again, and answering probes on {places}");
                 tokio::time::sleep(wait).await;
             }
@@ -332,8 +359,9 @@ async fn follow_access(
 }
 
 /// Open access is for this machine; whoever wants it otherwise is reminded.
-fn warn_of_open_access(places: &[Endpoint]) {
-    for place in places.iter().filter(|place| place.reach() == Reach::Network) {
+fn warn_of_open_access(endpoints: &Endpoints) {
+    let places = [Door::Public, Door::Admin].into_iter().flat_map(|door| endpoints.places(door));
+    for place in places.filter(|place| place.reach() == Reach::Network) {
         tracing::warn!(
             "access is open to everyone who reaches {place}: they can read every inbox, and erase and disconnect \
              everything; set WHIMBREL_JWT_SECRET or another key to close it"
@@ -343,9 +371,9 @@ fn warn_of_open_access(places: &[Endpoint]) {
 
 /// Where other nodes and people find this one: its first address, or its Unix socket when it has nothing else.
 fn address(endpoints: &Endpoints) -> String {
-    let address = endpoints.places().find_map(|place| match place {
+    let address = endpoints.places(Door::Public).find_map(|place| match place {
         Endpoint::Address(address) => Some(address.to_string()),
         Endpoint::Path(_) => None,
     });
-    address.or_else(|| endpoints.places().next().map(Endpoint::to_string)).unwrap_or_default()
+    address.or_else(|| endpoints.places(Door::Public).next().map(Endpoint::to_string)).unwrap_or_default()
 }

@@ -16,7 +16,7 @@ use crate::api::{self, Gate};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::NodeId;
-use crate::transport::{Endpoints, HEAD_BYTES};
+use crate::transport::{Endpoints, HEAD_BYTES, Socket};
 
 /// Does what a start waits for, and answers whoever comes meanwhile. `None` when told to stop before it was done.
 pub async fn meanwhile<T>(
@@ -56,17 +56,27 @@ async fn answer(
     let mut http = http1::Builder::new();
     http.header_read_timeout(None).max_buf_size(HEAD_BYTES).keep_alive(false);
     loop {
-        let (socket, arrival, slot) = endpoints.accept().await;
+        let (raw, arrival, slot) = endpoints.accept().await;
         let answering = api::starting(health.clone(), node.clone(), metrics.clone(), gate.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(arrival);
             answering.call(request)
         });
-        let served = http.serve_connection(TokioIo::new(slot.track(socket)), service);
+        let tls = endpoints.tls().filter(|_| arrival.secure).cloned();
+        let http = http.clone();
         while connections.try_join_next().is_some() {}
         connections.spawn(async move {
+            let served = async {
+                let socket = match tls {
+                    Some(tls) => tls.accept_http1(raw).await,
+                    None => Ok(Socket::Plain(raw)),
+                };
+                if let Ok(socket) = socket {
+                    let _ = http.serve_connection(TokioIo::new(slot.track(socket)), service).await;
+                }
+            };
             tokio::select! {
-                _ = served => {}
+                () = served => {}
                 () = slot.over() => {}
             }
         });
@@ -83,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::access::Access;
-    use crate::transport::{Endpoint, HttpLimits};
+    use crate::transport::{Door, Endpoint, HttpLimits};
 
     async fn is_answered(mut client: TcpStream) -> bool {
         let mut answer = String::new();
@@ -94,12 +104,20 @@ mod tests {
     #[tokio::test]
     async fn whoever_came_before_the_store_took_the_node_is_answered_after_it_too() {
         let http = HttpLimits { connections: 8, reserved: 1, head_time: Duration::from_secs(10) };
-        let endpoints = Endpoints::bind(&["127.0.0.1:0".parse().unwrap()], http).unwrap();
-        let Some(Endpoint::Address(address)) = endpoints.places().next().cloned() else { panic!("no address") };
+        let endpoints = Endpoints::bind([(Door::Public, &"127.0.0.1:0".parse().unwrap())], None, http).unwrap();
+        let Some(Endpoint::Address(address)) = endpoints.places(Door::Public).next().cloned() else {
+            panic!("no address")
+        };
         let (health, node, metrics) = (Arc::new(Health::new("a store".into())), NodeId::random(), Metrics::new());
         let access = Access::new(Default::default()).unwrap();
         let (taken, work) = oneshot::channel();
-        let gate = Arc::new(Gate { origins: Default::default(), access, metrics: metrics.clone() });
+        let gate = Arc::new(Gate {
+            origins: Default::default(),
+            access,
+            has_admin_door: false,
+            throttle: Default::default(),
+            metrics: metrics.clone(),
+        });
         let mut signals = StopSignals::listen();
         let clients = async {
             let early = TcpStream::connect(address).await.unwrap();

@@ -478,7 +478,7 @@ impl Connection {
         Stand {
             phase: inner.phase,
             blocked: inner.blocked,
-            empty: inner.outbox.is_empty(),
+            empty: inner.outbox.is_empty() && !inner.blocked,
             full: inner.outbox.is_full(),
         }
     }
@@ -555,7 +555,13 @@ impl Connection {
                 self.push_positions(&mut inner.outbox);
                 continue;
             }
-            let Some(outcome) = self.write_staged(&inner.outbox) else { break };
+            let outcome = match self.write_staged(&inner.outbox) {
+                Some(outcome) => outcome,
+                None => match self.socket.try_flush() {
+                    Ok(()) => break,
+                    Err(error) => Err(error),
+                },
+            };
             match outcome {
                 Ok(written) => {
                     inner.took = true;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::expiry::Expiries;
 use super::{CloseReason, Connection};
 use crate::access::Grant;
+use crate::access::throttle::AddressPermit;
 use crate::dispatch::{Registry, Sink as _};
 use crate::presence::{ConnectionIndex, Follower, Followers, RenewError, Renewed, Wanted};
 
@@ -35,11 +36,15 @@ pub struct Connections {
 }
 
 /// A connection's place among those that the node may have.
-pub struct Permit(Arc<AtomicUsize>);
+pub struct Permit {
+    admitted: Arc<AtomicUsize>,
+    /// Its place among those of its address, where these are limited.
+    _address: Option<AddressPermit>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.admitted.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -56,11 +61,11 @@ impl Connections {
     }
 
     /// A place for one more, if there is one.
-    pub fn admit(&self) -> Option<Permit> {
+    pub fn admit(&self, address: Option<AddressPermit>) -> Option<Permit> {
         self.admitted
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < self.limit).then_some(count + 1))
             .ok()
-            .map(|_| Permit(self.admitted.clone()))
+            .map(|_| Permit { admitted: self.admitted.clone(), _address: address })
     }
 
     /// Connections that are open or being set up.

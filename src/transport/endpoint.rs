@@ -9,14 +9,16 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-use super::Socket;
+use super::Tls;
 use super::http_phase::{HttpLimits, HttpPhase, HttpSlot};
+use super::socket::Raw;
 use crate::log_limit::LogLimit;
 
 /// Connections that the system may have accepted before the node does: thousands of clients that come back at
@@ -87,9 +89,21 @@ pub enum Reach {
     Socket,
 }
 
+/// Which of a node's listeners a client came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Door {
+    /// The one for everybody.
+    #[default]
+    Public,
+    /// The one for operators, where a node has one.
+    Admin,
+}
+
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
+    /// The listener.
+    pub door: Door,
     /// Who can have sent it.
     pub reach: Reach,
     /// The other end's address; `None` of a Unix socket.
@@ -100,12 +114,14 @@ pub struct Arrival {
 
 impl Arrival {
     /// What is trusted least.
-    pub const STRICTEST: Arrival = Arrival { reach: Reach::Loopback, peer: None, secure: true };
+    pub const STRICTEST: Arrival = Arrival { door: Door::Public, reach: Reach::Loopback, peer: None, secure: true };
 }
 
 /// All places at which a node listens.
 pub struct Endpoints {
     listeners: Vec<Listener>,
+    /// What addresses speak; Unix sockets are plain.
+    tls: Option<Arc<Tls>>,
     /// The one that is looked at first, so that a rush at one of them does not shut out the others.
     first: AtomicUsize,
     http: HttpPhase,
@@ -116,6 +132,7 @@ pub struct Endpoints {
 struct Listener {
     /// With the port that was taken.
     place: Endpoint,
+    door: Door,
     bound: Bound,
 }
 
@@ -126,21 +143,40 @@ enum Bound {
 
 impl Endpoints {
     /// Listens at all of these, or at none.
-    pub fn bind(places: &[Endpoint], http: HttpLimits) -> Result<Self, (Endpoint, io::Error)> {
-        let bind = |place: &Endpoint| Listener::bind(place).map_err(|error| (place.clone(), error));
-        let listeners = places.iter().map(bind).collect::<Result<_, _>>()?;
+    pub fn bind<'a>(
+        places: impl IntoIterator<Item = (Door, &'a Endpoint)>,
+        tls: Option<Arc<Tls>>,
+        http: HttpLimits,
+    ) -> Result<Self, (Endpoint, io::Error)> {
+        let bind =
+            |(door, place): (Door, &Endpoint)| Listener::bind(door, place).map_err(|error| (place.clone(), error));
+        let listeners = places.into_iter().map(bind).collect::<Result<_, _>>()?;
         let first = AtomicUsize::new(0);
-        Ok(Endpoints { listeners, first, http: HttpPhase::new(http), failures: LogLimit::new() })
+        Ok(Endpoints { listeners, tls, first, http: HttpPhase::new(http), failures: LogLimit::new() })
     }
 
-    /// The places, with the ports that were taken.
-    pub fn places(&self) -> impl Iterator<Item = &Endpoint> {
-        self.listeners.iter().map(|listener| &listener.place)
+    /// The places of a door, with the ports that were taken.
+    pub fn places(&self, door: Door) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.iter().filter(move |listener| listener.door == door).map(|listener| &listener.place)
+    }
+
+    /// All places, as people write them.
+    pub fn shown(&self) -> impl Iterator<Item = (Door, String)> {
+        let secure = self.tls.is_some();
+        self.listeners.iter().map(move |listener| match &listener.place {
+            Endpoint::Address(address) if secure => (listener.door, format!("https://{address}")),
+            place => (listener.door, place.to_string()),
+        })
+    }
+
+    /// What clients of a place that speaks TLS shake hands with.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Waits for the next client, at whichever of them, and for a place for it. Accepting that fails is tried again
     /// after a pause. For one caller at a time; whoever gives the waiting up may lose a client.
-    pub async fn accept(&self) -> (Socket, Arrival, HttpSlot) {
+    pub async fn accept(&self) -> (Raw, Arrival, HttpSlot) {
         loop {
             match self.accept_now().await {
                 Ok((socket, arrival)) => return (socket, arrival, self.http.admit().await),
@@ -154,7 +190,7 @@ impl Endpoints {
         }
     }
 
-    async fn accept_now(&self) -> io::Result<(Socket, Arrival)> {
+    async fn accept_now(&self) -> io::Result<(Raw, Arrival)> {
         poll_fn(|cx| {
             let count = self.listeners.len();
             let first = self.first.fetch_add(1, Ordering::Relaxed);
@@ -162,7 +198,8 @@ impl Endpoints {
                 let listener = &self.listeners[first.wrapping_add(at) % count];
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                     return Poll::Ready(accepted.map(|(socket, peer)| {
-                        (socket, Arrival { reach: listener.place.reach(), peer, secure: false })
+                        let secure = self.tls.is_some() && matches!(listener.place, Endpoint::Address(_));
+                        (socket, Arrival { door: listener.door, reach: listener.place.reach(), peer, secure })
                     }));
                 }
             }
@@ -173,7 +210,7 @@ impl Endpoints {
 }
 
 impl Listener {
-    fn bind(place: &Endpoint) -> io::Result<Self> {
+    fn bind(door: Door, place: &Endpoint) -> io::Result<Self> {
         match place {
             Endpoint::Address(address) => {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -181,22 +218,22 @@ impl Listener {
                 socket.set_reuseaddr(true)?;
                 socket.bind(*address)?;
                 let listener = socket.listen(BACKLOG)?;
-                Ok(Listener { place: Endpoint::Address(listener.local_addr()?), bound: Bound::Tcp(listener) })
+                Ok(Listener { place: Endpoint::Address(listener.local_addr()?), door, bound: Bound::Tcp(listener) })
             }
             Endpoint::Path(path) => {
                 remove_stale(path)?;
-                Ok(Listener { place: place.clone(), bound: Bound::Unix(UnixListener::bind(path)?) })
+                Ok(Listener { place: place.clone(), door, bound: Bound::Unix(UnixListener::bind(path)?) })
             }
         }
     }
 
     /// The next client's socket, and its address if it has one.
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Option<IpAddr>)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Raw, Option<IpAddr>)>> {
         match &self.bound {
             Bound::Tcp(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, peer)| (Socket::Tcp(stream), Some(peer.ip())))
+                listener.poll_accept(cx).map_ok(|(stream, peer)| (Raw::Tcp(stream), Some(peer.ip())))
             }
-            Bound::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| (Socket::Unix(stream), None)),
+            Bound::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| (Raw::Unix(stream), None)),
         }
     }
 }

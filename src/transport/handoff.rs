@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use hyper::header::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -19,12 +20,14 @@ use crate::presence::{Membership, Place};
 pub struct Accepted {
     /// How the client is spoken to.
     pub protocol: Protocol,
-    /// The whole head of the answer.
+    /// The whole head of the answer, where it is HTTP/1.1.
     pub head: String,
     /// What the client may do.
     pub grant: Arc<Grant>,
     /// The device that it is connected as.
     pub device: Option<StreamName>,
+    /// What the head holds besides what every answer of its kind does.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The event types that the client wants; all when `None`.
     pub types: Option<TypeFilter>,
     /// The streams, attached, with the positions to go on from.

@@ -1,5 +1,7 @@
 //! The accept loop: sockets in, HTTP until a request is accepted as a listener's, then a connection.
 
+mod http2;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
 
 use super::handoff::Accepted;
-use super::{Arrival, Connections, Endpoints, Handoff, HttpSlot, Socket, task};
+use super::socket::{Raw, Socket};
+use super::tls::HttpVersion;
+use super::{Arrival, Connections, Endpoints, Handoff, HttpSlot, Tls, task};
+use crate::access::throttle::Throttle;
 use crate::hub::Hub;
 
 /// Bytes of a request's head that are always taken. hyper reads up to half as much again before it looks.
@@ -34,6 +39,8 @@ pub struct ListenerSettings {
     pub max_message_bytes: usize,
     /// Streams that a connection may follow.
     pub max_streams: usize,
+    /// Messages that a WebSocket client may send a second.
+    pub messages: u32,
 }
 
 /// What connections need.
@@ -41,6 +48,7 @@ pub struct Context {
     pub settings: ListenerSettings,
     pub hub: Arc<Hub>,
     pub connections: Arc<Connections>,
+    pub throttle: Arc<Throttle>,
 }
 
 /// Accepts connections until `stop` turns true, and then no more. Returns once the requests that are under
@@ -51,27 +59,33 @@ pub async fn listen<S, B>(
     settings: ListenerSettings,
     hub: Arc<Hub>,
     connections: Arc<Connections>,
+    throttle: Arc<Throttle>,
     mut stop: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Unpin + 'static,
     S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let context = Arc::new(Context { settings, hub, connections });
+    let context = Arc::new(Context { settings, hub, connections, throttle });
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
-        let (socket, arrival, slot) = tokio::select! {
+        let (raw, arrival, slot) = tokio::select! {
             accepted = endpoints.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
-        let under_way = under_way.clone();
+        let (tls, under_way) = (endpoints.tls().filter(|_| arrival.secure).cloned(), under_way.clone());
         tokio::spawn(async move {
             let slot = Arc::new(slot);
-            let served = serve(socket, arrival, service, &slot, &context, stop).await;
+            let Some((socket, version)) = begin(raw, tls, &slot, &context).await else { return };
+            if version == HttpVersion::Two {
+                // Boxed, as the most clients come without it.
+                Box::pin(http2::serve(socket, arrival, service, slot, context, stop)).await;
+                return;
+            }
+            let served = serve(socket, arrival, service, &slot, stop).await;
             let Some((socket, early, accepted)) = served else { return };
             // Who is turned away keeps its place until it is gone, and is waited for.
             let kept = accepted.permit.is_none().then(|| (slot.request(), slot, under_way));
@@ -89,6 +103,24 @@ pub async fn listen<S, B>(
     let _ = tokio::time::timeout(ANSWER_TIME, answered.recv()).await;
 }
 
+/// Waits for the client's first byte, and shakes hands where it speaks TLS.
+async fn begin(raw: Raw, tls: Option<Arc<Tls>>, slot: &HttpSlot, context: &Context) -> Option<(Socket, HttpVersion)> {
+    let beginning = async {
+        raw.prepare(context.settings.ping * 2)?;
+        // A client that says nothing costs its socket, and no buffer.
+        std::future::poll_fn(|cx| raw.poll_read_ready(cx)).await?;
+        match tls {
+            Some(tls) => tls.accept(raw).await,
+            None => Ok((Socket::Plain(raw), HttpVersion::One)),
+        }
+    };
+    let begun = tokio::select! {
+        begun = beginning => begun,
+        () = slot.over() => return None,
+    };
+    begun.inspect_err(|error| tracing::debug!(%error, "the client is gone")).ok()
+}
+
 /// Carries HTTP until a request is accepted as a listener's, or the connection ends. Returns the socket, what the
 /// client sent behind the request, and the request.
 async fn serve<S, B>(
@@ -96,7 +128,6 @@ async fn serve<S, B>(
     arrival: Arrival,
     service: S,
     slot: &Arc<HttpSlot>,
-    context: &Context,
     mut stop: watch::Receiver<bool>,
 ) -> Option<(Socket, Bytes, Accepted)>
 where
@@ -106,17 +137,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Err(error) = socket.prepare(context.settings.ping * 2) {
-        tracing::debug!(%error, "the client is gone");
-        return None;
-    }
     let over = slot.over();
     tokio::pin!(over);
-    // A client that says nothing costs its socket, and no buffer.
-    tokio::select! {
-        readable = socket.readable() => readable.ok()?,
-        () = &mut over => return None,
-    }
     let handoff = Handoff::new(slot.is_reserved());
     let handed = {
         let (handoff, slot) = (handoff.clone(), slot.clone());

@@ -8,7 +8,7 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -21,6 +21,7 @@ use super::handoff::Accepted;
 use super::listener::Context;
 use super::websocket::{self, Codec, Incoming};
 use super::{CloseReason, Connection, Permit, Protocol, Socket};
+use crate::access::rates::Bucket;
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
 use crate::model::StreamName;
@@ -35,6 +36,9 @@ const REST_TIME: Duration = Duration::from_secs(5);
 /// and take away what the client has not read yet.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// The close code of a client that goes on doing what it may not.
+const POLICY: u16 = 1008;
+
 /// Bytes read from a socket at a time, on the stack.
 const READ_BYTES: usize = 4096;
 
@@ -46,7 +50,7 @@ pub(super) fn start(
     accepted: Accepted,
     context: Arc<Context>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let Accepted { protocol, head, grant, device, types, streams, place, members, permit } = accepted;
+    let Accepted { protocol, head, headers: _, grant, device, types, streams, place, members, permit } = accepted;
     let hub = &context.hub;
     let connection = Arc::new(Connection::new(
         context.connections.next_number(),
@@ -61,7 +65,9 @@ pub(super) fn start(
         streams.iter().map(|listening| (listening.stream().clone(), listening.position)).collect(),
         hub.registry(),
     ));
-    connection.push(head);
+    if !matches!(connection.socket(), Socket::Streamed(_)) {
+        connection.push(head);
+    }
     match &place {
         Ok(_) => greet(&connection, &context, streams.iter().all(|listening| listening.complete)),
         Err(refused) => connection.close(refused.reason, refused.retry_ms),
@@ -91,7 +97,7 @@ pub(super) fn start(
     // An empty one would still hold the HTTP server's whole buffer.
     let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
     let codec = (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes));
-    run(Client { codec, connection, context }, early, place.ok(), permit)
+    run(Client { codec, pace: Pace::default(), connection, context }, early, place.ok(), permit)
 }
 
 async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<Place>, permit: Option<Permit>) {
@@ -122,6 +128,8 @@ struct Client {
     connection: Arc<Connection>,
     /// Of a WebSocket client.
     codec: Option<Codec>,
+    /// How fast it sends.
+    pace: Pace,
     context: Arc<Context>,
 }
 
@@ -186,7 +194,17 @@ impl Client {
             Ok(messages) => {
                 self.connection.is_alive();
                 for message in messages {
+                    let allowed = self.pace.message(self.context.settings.messages);
+                    if allowed == Err(Flood::Lasting) {
+                        self.context.hub.metrics().refused("messages");
+                        self.connection.close(CloseReason::Protocol(POLICY), retry_ms());
+                        return true;
+                    }
                     match message {
+                        Incoming::Text(text) if allowed.is_err() => {
+                            self.context.hub.metrics().refused("messages");
+                            operations::refuse(&self.connection, &text, self.context.settings.messages);
+                        }
                         // Boxed: an operation's state is large, and most clients never send one.
                         Incoming::Text(text) => {
                             let operation = Box::pin(operations::run(&self.connection, &self.context, &text));
@@ -230,6 +248,37 @@ impl Client {
         metrics.closed.get_or_create(&ByClose { reason }).inc();
         tracing::debug!(connection = %connection.id(), reason, "disconnected");
         let _ = timeout(LINGER_TIME, linger(connection.socket())).await;
+    }
+}
+
+/// How fast a client sends: within what it may, too fast, or so for so long that it is let go.
+#[derive(Default)]
+struct Pace {
+    bucket: Bucket,
+    /// Messages refused since one was not.
+    refused: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Flood {
+    Passing,
+    Lasting,
+}
+
+impl Pace {
+    /// One message more came, where `rate` may come in a second. As many as that refused in a row are enough.
+    fn message(&mut self, rate: u32) -> Result<(), Flood> {
+        match self.bucket.take(1, rate, Instant::now()) {
+            Ok(()) => {
+                self.refused = 0;
+                Ok(())
+            }
+            Err(_) if self.refused >= rate => Err(Flood::Lasting),
+            Err(_) => {
+                self.refused += 1;
+                Err(Flood::Passing)
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod acknowledge;
+mod admin_listener;
 mod asyncapi;
 mod beginnings;
 mod bench;
@@ -51,6 +52,7 @@ mod progress;
 mod publish_api;
 mod publish_batch;
 mod python_client;
+mod rates;
 mod redis_store;
 mod refusing_store;
 mod regions;
@@ -63,6 +65,7 @@ mod store_loss;
 mod stores_agree;
 mod strict_json;
 mod support;
+mod tls;
 mod token_stream;
 mod tour;
 mod webhooks;

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::access::rates::TooFast;
 use crate::access::{Denied, Need, Refusal};
 use crate::dispatch::Sink as _;
 use crate::hub::{AckError, After, Hub, ListenError, PublishError, check_ephemeral};
@@ -178,6 +179,12 @@ impl From<RenewError> for Fault {
     }
 }
 
+impl From<TooFast> for Fault {
+    fn from(error: TooFast) -> Self {
+        Fault { code: "rate", detail: error.to_string() }
+    }
+}
+
 impl Fault {
     fn bad(detail: impl ToString) -> Self {
         Fault { code: "bad-request", detail: detail.to_string() }
@@ -186,6 +193,13 @@ impl Fault {
     fn internal() -> Self {
         Fault { code: "internal", detail: "something went wrong here; the log says what".into() }
     }
+}
+
+/// Answers a message that came too soon after others.
+pub fn refuse(connection: &Connection, text: &str, rate: u32) {
+    let reference = serde_json::from_str::<Head<'_>>(text).ok().and_then(|head| head.reference);
+    let detail = format!("more than {rate} messages a second; a client that goes on is let go");
+    answer(connection, reference, "error", Fault { code: "rate", detail });
 }
 
 /// Carries out one message of a client.
@@ -332,6 +346,8 @@ async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>
     let durability: Option<Durability> = wanted.durable.as_deref().map(str::parse).transpose().map_err(Fault::bad)?;
     let exclude = (!wanted.echo).then(|| connection.known_as());
     let draft = Draft { exclude, ..Draft::new(kind, wanted.data.get().to_owned()) };
+    let allowed = context.throttle.publish(&connection.grant(), connection.device(), 1);
+    allowed.inspect_err(|_| context.hub.metrics().refused("rate"))?;
     if wanted.ephemeral {
         check_ephemeral([
             ("a ttl", ttl.is_some()),

@@ -12,6 +12,7 @@ pub mod receiver;
 pub mod redis;
 pub mod sentinel;
 mod sse;
+pub mod tls;
 pub mod token;
 mod wanted;
 pub mod websocket;

@@ -91,7 +91,7 @@ impl Node {
         let mut lines = self.log.lines.lock();
         loop {
             let address = lines.iter().find_map(|line| {
-                let (_, rest) = line.split_once(" on http://")?;
+                let (_, rest) = line.split_once(" on http://").or_else(|| line.split_once(" on https://"))?;
                 rest.split_whitespace().next()?.parse().ok()
             });
             if let Some(address) = address {
@@ -104,6 +104,13 @@ impl Node {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for operators.
+    pub fn admin_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) = log.split_once("listening for operators on http://").expect("it listens for operators");
+        rest.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Where it listens for links.
