@@ -244,7 +244,7 @@ impl Access {
                     continue;
                 }
             };
-            if rounds % EXCHANGE_ROUNDS == 0 {
+            if rounds.is_multiple_of(EXCHANGE_ROUNDS) {
                 is_new |= self.learn(store.revocations().exchange_revocations(&self.revocations()).await);
             }
             if is_new {

@@ -129,8 +129,9 @@ mod tests {
         assert!(set.merge([Revocation { lifted: true, ..entry.clone() }], 1));
         assert!(!set.names(&token("42", None, None)) && set.get(entry.id).is_none());
         assert!(!set.merge([entry.clone()], 1), "an old copy");
-        assert_eq!(Revocation::missing_from(&set.all(), &[entry.clone()]).len(), 1, "they are told that it is lifted");
-        assert!(Revocation::missing_from(&[entry.clone()], &set.all()).is_empty());
+        let copy = [entry];
+        assert_eq!(Revocation::missing_from(&set.all(), &copy).len(), 1, "others learn that it is lifted");
+        assert!(Revocation::missing_from(&copy, &set.all()).is_empty());
         assert!(set.merge([], 1000) && set.all().is_empty());
     }
 }

@@ -23,9 +23,9 @@ struct Asked {
     lease: Option<String>,
 }
 
-/// A text that is there: serde takes a `null` for one that is not.
-fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    Deserialize::deserialize(value).map(Some)
+/// A value that is there: serde takes a `null` for one that is not.
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// The time, which JSON may also write as `5.0`.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use warp::reply::Response;
 
 use super::body::{self, Kind};
+use super::lease::given;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
 use crate::access::{Revocation, Subject, TOKEN_ID_BYTES, now_ms};
@@ -27,10 +28,14 @@ const MOST_SECONDS: u64 = 10 * 365 * 86_400;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    #[serde(default, deserialize_with = "given")]
     device: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     token: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     before: Option<f64>,
-    seconds: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
+    seconds: Option<Number>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +65,13 @@ impl<'a> From<&'a Revocation> for Shown<'a> {
 
 /// Seconds, with a fraction where there is one.
 fn seconds(ms: u64) -> Option<Number> {
-    if ms % 1000 == 0 { Some((ms / 1000).into()) } else { Number::from_f64(ms as f64 / 1000.0) }
+    if ms.is_multiple_of(1000) { Some((ms / 1000).into()) } else { Number::from_f64(ms as f64 / 1000.0) }
+}
+
+/// A whole number, which JSON may also write as `5.0`.
+fn whole(number: &Number) -> Option<u64> {
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float));
+    number.as_u64().or_else(|| float().map(|float| float as u64))
 }
 
 #[derive(Serialize)]
@@ -93,10 +104,15 @@ pub async fn revoke(api: &Api, request: Request) -> Result<Response, Problem> {
 
 fn revocation(asked: Asked, now_ms: u64) -> Result<Revocation, Problem> {
     let bad = |detail: String| Err(Problem::bad_request(detail));
-    let seconds = asked.seconds.unwrap_or(DEFAULT_SECONDS);
-    if !(1..=MOST_SECONDS).contains(&seconds) {
-        return bad(format!("\"seconds\" is {seconds}; allowed are 1 to {MOST_SECONDS}"));
-    }
+    let seconds = match &asked.seconds {
+        None => DEFAULT_SECONDS,
+        Some(seconds) => match whole(seconds).filter(|seconds| (1..=MOST_SECONDS).contains(seconds)) {
+            Some(seconds) => seconds,
+            None => {
+                return bad(format!("\"seconds\" is {seconds}; allowed are whole numbers from 1 to {MOST_SECONDS}"));
+            }
+        },
+    };
     let (subject, before_ms) = match (asked.device, asked.token, asked.before) {
         (Some(device), None, before) => {
             StreamName::new(StreamKind::Device, &device).map_err(|error| Problem::invalid_name(&error))?;
@@ -170,7 +186,7 @@ mod tests {
     fn a_revocation_is_of_a_device_or_of_a_token_and_of_nothing_else() {
         let device = read(r#"{"device":"42"}"#).unwrap();
         assert_eq!((device.before_ms, device.expires_ms), (5_500, 5_500 + 86_400_000));
-        assert_eq!(read(r#"{"device":"42","before":3,"seconds":10}"#).unwrap().before_ms, 3_000);
+        assert_eq!(read(r#"{"device":"42","before":3,"seconds":10.0}"#).unwrap().before_ms, 3_000);
         assert_eq!(read(r#"{"token":"t"}"#).unwrap().subject, Subject::Token("t".into()));
         for text in [
             "{}",
@@ -182,6 +198,8 @@ mod tests {
             r#"{"device":"42","before":1e300}"#,
             r#"{"device":"42","seconds":0}"#,
             r#"{"device":"42","second":1}"#,
+            r#"{"device":"42","seconds":null}"#,
+            r#"{"device":"42","seconds":1.5}"#,
         ] {
             assert!(read(text).is_err(), "{text}");
         }

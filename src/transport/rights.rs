@@ -14,10 +14,13 @@ const NOTICE_MS: u64 = 60_000;
 pub struct Rights {
     grant: Arc<Grant>,
     /// Grants that were brought for one stream each. Most connections have none.
-    extra: Option<Box<Vec<(StreamName, Arc<Grant>)>>>,
+    extra: Option<Box<Extra>>,
     /// The client was told that the grant ends.
     noticed: bool,
 }
+
+/// Grants for one stream each.
+type Extra = Vec<(StreamName, Arc<Grant>)>;
 
 /// What time brings.
 #[derive(Debug, PartialEq, Eq)]

@@ -70,7 +70,7 @@ mod tests {
         assert!(!kept.put(&[of(30)], 5, 2), "there is no room");
         assert!(kept.put(&[Revocation { lifted: true, ..first.clone() }], 5, 2), "what is there can be lifted");
         assert!(kept.entries[&first.id].lifted);
-        assert!(kept.put(&[first.clone()], 5, 2) && kept.entries[&first.id].lifted, "and stays so");
+        assert!(kept.put(std::slice::from_ref(&first), 5, 2) && kept.entries[&first.id].lifted, "and stays so");
         assert!(kept.put(&[of(30)], 10, 2));
         assert_eq!(kept.entries.len(), 2);
     }

@@ -35,7 +35,7 @@ async fn a_connection_ends_with_its_token_and_is_told_before_once() {
         assert_eq!(client.next().await, Said::Expiring);
         assert_eq!(client.next().await, closed_for("expired", transport, 4002));
     }
-    node.metric_is_for(ADMIN, "closed_total{reason=\"expired\"}", 2.0).await;
+    node.metric_is_for(ADMIN, "connections_closed_total{reason=\"expired\"}", 2.0).await;
 }
 
 #[tokio::test]
@@ -73,8 +73,8 @@ async fn any_node_renews_an_sse_connection_wherever_it_is() {
     let (redis, keys) = (RedisServer::start(), keys_file());
     let settings = closed(&keys);
     let nodes = [Node::on(&redis, &borrowed(&settings)), Node::on(&redis, &borrowed(&settings))];
-    let first = ending_in(5, &["topic:news"]);
     for asked in [&nodes[0], &nodes[1]] {
+        let first = ending_in(5, &["topic:news"]);
         // One that follows no inbox, and so is in no list of its device.
         let mut client = Wanted::new(Transport::Sse, &["topic:news"]).bearer(&first).connect(&nodes[0]).await;
         let path = format!("/v1/connections/{}/renew", client.connection());

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::support::client::{Client, Transport, Wanted};
+use crate::support::client::{Client, Said, Transport, Wanted};
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 use crate::support::token::{device, now, token};
@@ -257,7 +257,13 @@ async fn every_call_is_for_those_who_may_and_for_nobody_else_on_two_nodes_with_r
 
 /// What an operation over WebSocket is answered: `ok`, or the code of the error.
 async fn operation(client: &mut Client, operation: Value) -> String {
-    let answer = client.ask(operation).await;
+    client.say(&operation).await;
+    let answer = loop {
+        // What was published a moment ago may come first.
+        if let Said::Answer(answer) = client.next().await {
+            break answer;
+        }
+    };
     answer["code"].as_str().unwrap_or_else(|| answer["op"].as_str().unwrap()).to_owned()
 }
 

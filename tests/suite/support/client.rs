@@ -433,7 +433,7 @@ fn websocket_said(text: &str) -> Said {
             Said::Member { kind: kind.to_owned(), notice }
         }
         // A position goes this way too, until the cursor was moved.
-        "ready" | "ok" | "error" | "pong" | "position" => Said::Answer(value),
+        "ready" | "ok" | "error" | "pong" | "position" | "expiring" | "unsubscribed" => Said::Answer(value),
         other => panic!("an operation that is not in the contract: {other}"),
     }
 }
