@@ -197,6 +197,7 @@ mod tests {
     use crate::model::Encoding;
     use crate::store::memory::MemoryStore;
     use crate::store::{NodeId, RetentionRules};
+    use crate::transport::socket::Raw;
     use crate::transport::{Framing, Protocol, Socket};
 
     /// More than are pinged without a pause.
@@ -213,7 +214,7 @@ mod tests {
         for number in 0..MANY as u64 {
             let (socket, client) = UnixStream::pair().unwrap();
             let protocol = Protocol::Sse { encoding: Encoding::Sse, heartbeat: false, framing: Framing::Chunked };
-            let (id, socket) = (Uuid::new_v4(), Socket::Unix(socket));
+            let (id, socket) = (Uuid::new_v4(), Socket::Plain(Raw::Unix(socket)));
             // All in one bucket.
             let number = number * BUCKETS as u64;
             let (grant, streams) = (Grant::open(), Vec::new());
