@@ -127,8 +127,8 @@ impl Chain {
     ///
     /// When the page is the log's end, the position afterwards is the stream's `last`.
     pub fn read(&mut self, page: &Page) -> Vec<Step> {
-        if self.position == EventId::ZERO {
-            // A reader that was given nothing yet stands where the history began.
+        if self.position == EventId::ZERO && page.is_complete() {
+            // A reader from before the first event stands where the history began, unless some of it is gone.
             self.position = page.epoch;
         }
         let mut steps = Vec::with_capacity(page.events.len() + 2);

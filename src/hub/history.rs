@@ -116,9 +116,7 @@ impl Hub {
 
 /// What is missing right after `id`, or further on in the page.
 fn gap_after(id: EventId, page: &Page) -> Option<Gap> {
-    // Before the first event of all there is nothing to miss.
-    let from = if id == EventId::ZERO && page.is_complete() { page.epoch } else { id };
-    Chain::at(from).read(page).into_iter().find_map(|step| match step.delivery {
+    Chain::at(id).read(page).into_iter().find_map(|step| match step.delivery {
         Delivery::Gap(gap) => Some(gap),
         _ => None,
     })

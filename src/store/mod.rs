@@ -273,8 +273,8 @@ pub trait Channels: Send + Sync {
 /// The receiving end of a node's channel.
 #[async_trait]
 pub trait Subscription: Send {
-    /// Waits for messages and takes what has arrived, at most `limit`, in order. `None`: the subscription
-    /// ended, or overflowed and lost messages; subscribe again, then sync. Cancel safe.
+    /// Waits for messages and takes what has arrived, at most `limit`, in order; behind them, [`Missed`] names the
+    /// streams of events that found no room. `None`: the subscription ended; subscribe again, then sync. Cancel safe.
     async fn next(&mut self, limit: usize) -> Option<Vec<ChannelMessage>>;
 }
 

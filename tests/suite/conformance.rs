@@ -88,7 +88,7 @@ for_each_store! {
     what_a_dead_node_left_is_found_and_taken_away("*=1000/3600");
     a_lease_is_renewed_only_while_it_exists("*=1000/3600");
     a_beat_comes_back("*=1000/3600");
-    a_subscription_that_nobody_reads_ends("*=1000/3600");
+    a_subscription_that_nobody_reads_names_the_streams_of_which_it_dropped_events("*=1000/3600");
 }
 
 pub fn stream(name: &str) -> StreamName {
@@ -719,7 +719,7 @@ async fn a_beat_comes_back(store: &impl Store) {
     assert_eq!(messages, Some(vec![ChannelMessage::Beat]));
 }
 
-async fn a_subscription_that_nobody_reads_ends(store: &impl Store) {
+async fn a_subscription_that_nobody_reads_names_the_streams_of_which_it_dropped_events(store: &impl Store) {
     let (stream, node) = (stream("topic:news"), NodeId::random());
     let mut subscription = store.subscribe(&node).await.unwrap();
     store.sync(&stream, &route(&node, 1), None).await.unwrap();
@@ -728,17 +728,25 @@ async fn a_subscription_that_nobody_reads_ends(store: &impl Store) {
     for _ in 0..300 {
         store.publish(&stream, &draft(data.clone())).await.unwrap();
     }
-    in_time("the end of the subscription", async {
-        // What is still delivered is whole: the chain has no hole before the end.
-        while let Some(messages) = subscription.next(7).await {
-            assert!((1..=7).contains(&messages.len()));
+    let missed = in_time("what was dropped", async {
+        loop {
+            // What was dropped is named behind the messages that were taken.
+            let messages = subscription.next(7).await.expect("the subscription goes on");
+            assert!((1..=8).contains(&messages.len()));
             for message in messages {
-                let ChannelMessage::Event(_, event) = message else { panic!("nobody sent a beat") };
-                assert!(position.is_none_or(|position| position == event.prev));
-                position = Some(event.id);
+                match message {
+                    ChannelMessage::Event(_, event) => {
+                        assert!(position.is_none_or(|position| position < event.id), "messages keep their order");
+                        position = Some(event.id);
+                    }
+                    ChannelMessage::Missed(missed) => return missed,
+                    other => panic!("nobody sent {other:?}"),
+                }
             }
         }
     })
     .await;
+    assert!(missed.messages > 0);
+    assert_eq!(missed.streams, Some(vec![stream.clone()]));
     assert!(store.publish(&stream, &draft("1")).await.is_ok());
 }
