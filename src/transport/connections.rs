@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::RngExt as _;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::expiry::Expiries;
@@ -104,7 +105,9 @@ impl Connections {
 
     /// Pings every connection once an interval; runs until it is dropped.
     pub async fn ping_for_ever(self: Arc<Self>, interval: Duration) {
-        let mut ticks = tokio::time::interval(interval / BUCKETS as u32);
+        let step = interval / BUCKETS as u32;
+        // Not at once: the first to connect would have its ping as soon as it is there.
+        let mut ticks = tokio::time::interval_at(Instant::now() + step, step);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             for bucket in &self.buckets {
@@ -117,11 +120,11 @@ impl Connections {
     /// Lets all connections go, spread over `time`, each told to come back after a moment of its own.
     pub async fn drain(&self, time: Duration) {
         let all: Vec<_> = self.all().collect();
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         let count = all.len().max(1) as f64;
         for (done, connection) in all.into_iter().enumerate() {
             let due = start + time.mul_f64(done as f64 / count);
-            if due > tokio::time::Instant::now() {
+            if due > Instant::now() {
                 tokio::time::sleep_until(due).await;
             }
             connection.close(CloseReason::Drain, retry_ms());
