@@ -403,6 +403,7 @@ impl StoreError {
             // What a region's errors begin with, see `Region`.
             StoreError::Unavailable(reason) => match reason.strip_prefix("region '").and_then(|r| r.split_once('\'')) {
                 Some((region, _)) => return format!("region '{region}' is unavailable"),
+                None if reason.starts_with("the directory") => "the directory of regions is unavailable",
                 None => "the store is unavailable",
             },
             StoreError::Unknown(_) => "the store gave no answer",

@@ -211,7 +211,7 @@ async fn a_member_is_shown_with_what_its_token_says_of_it() {
     let node = Node::start(&[("WHIMBREL_JWT_SECRET", SECRET)]);
     let info = "{\"name\":\n\"Ann\"}";
     let rights = format!(r#"{{"subscribe":["topic:room"],"info":{info}}}"#);
-    let claims = format!(r#"{{"sub":"ann","exp":{},"whimbrel":{rights}}}"#, now() + 60);
+    let claims = format!(r#"{{"sub":"ann","exp":{},"whimbrel":{rights}}}"#, now() + 3600);
     let ann = token_by(r#"{"alg":"HS256","typ":"JWT"}"#, &claims, hs256(SECRET));
     let bob = token::device("bob", &["topic:room"], &[]);
     let wanted = |token: &str| Wanted::new(Transport::Sse, &["topic:room"]).with("members", "1").with("token", token);
