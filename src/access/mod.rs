@@ -106,6 +106,9 @@ pub struct Access {
     learning: Mutex<()>,
     /// The store was asked for them once. Until then nobody knows whether a token is revoked.
     revocations_known: AtomicBool,
+    /// Something was learned since the store's whole list was read: the store may have lost it without its version
+    /// showing that.
+    revocations_unconfirmed: AtomicBool,
 }
 
 impl Access {
@@ -123,6 +126,7 @@ impl Access {
             revoked: ArcSwap::default(),
             learning: Mutex::default(),
             revocations_known: AtomicBool::new(false),
+            revocations_unconfirmed: AtomicBool::new(false),
         }))
     }
 
@@ -204,6 +208,7 @@ impl Access {
         let changed = set.merge(entries, now_ms());
         if changed {
             self.revoked.store(Arc::new(set));
+            self.revocations_unconfirmed.store(true, Ordering::Release);
         }
         changed
     }
@@ -211,6 +216,9 @@ impl Access {
     /// Asks the store for revocations, and puts back what it lost. `version` is what was read last. False when nothing
     /// is new.
     pub async fn read_revocations(&self, store: &dyn Store, version: &mut Option<String>) -> Result<bool, StoreError> {
+        if self.revocations_unconfirmed.swap(false, Ordering::AcqRel) {
+            *version = None;
+        }
         let listed = store.revocations().list_revocations(version.as_deref()).await?;
         let changed = match listed {
             None => self.learn(Vec::new()),
