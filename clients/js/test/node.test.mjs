@@ -138,8 +138,9 @@ for (const transport of ['sse', 'websocket', 'eventsource']) {
         const way = await proxy(t, nodes[0].url);
         const listener = client(t, { url: way.url, streams: [stream], transport });
         await isOpen(listener);
-        // Two pings show how often they come.
-        await sleep(2_500);
+        // Pings show how often they come.
+        const opened = way.pieces;
+        await eventually('some pings', () => way.pieces >= opened + 4);
         way.mode = 'hang';
         const { connections } = way;
         const id = await publish(nodes[1].url, stream, 'missed');

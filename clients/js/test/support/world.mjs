@@ -147,7 +147,7 @@ const HTML =
  * `html` (a 502 in HTML); what begins with the path `refuse` gets the last always. `target` may change.
  */
 export async function proxy(t, target) {
-  const made = { mode: 'pass', connections: 0, target };
+  const made = { mode: 'pass', connections: 0, pieces: 0, target };
   const open = new Set();
   const server = createServer((client) => {
     open.add(client);
@@ -162,7 +162,10 @@ export async function proxy(t, target) {
       if (made.refuse && bytes.includes(` ${made.refuse}`)) client.end(HTML);
       else if (made.mode != 'hang') upstream.write(bytes);
     });
-    upstream.on('data', (bytes) => ['hang', 'deaf'].includes(made.mode) || client.write(bytes));
+    upstream.on('data', (bytes) => {
+      made.pieces++;
+      if (!['hang', 'deaf'].includes(made.mode)) client.write(bytes);
+    });
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
