@@ -22,14 +22,19 @@ async fn everyone_but_the_excluded_connection_is_given_an_event(world: World) {
     let mut far = world.wanted(&["topic:a", "device:1"]).connect(&other).await;
     let exclude = format!("exclude={}", own.connection());
     other.publish_with("topic:a", &exclude, "1").await;
+    for client in [&mut friend, &mut far] {
+        assert_eq!(client.data(1).await, ["1"]);
+    }
+    // Ephemeral events have no place in the order, so each is awaited before the next is published.
     let ephemeral = format!("{}?ephemeral=true&{exclude}", events_path("topic:a"));
     assert_eq!(other.call("POST", &ephemeral, &[], "2").await.status, 202);
+    for client in [&mut friend, &mut far] {
+        assert!(matches!(client.next().await, Said::Ephemeral { data, .. } if data == "2"));
+    }
     let entry = json!([{"topic": "a", "data": 3, "exclude": own.connection()}]);
     assert_eq!(other.call("POST", "/v1/events", &[], entry.to_string()).await.status, 200);
     node.publish("topic:a", "4").await;
     for client in [&mut friend, &mut far] {
-        assert_eq!(client.data(1).await, ["1"]);
-        assert!(matches!(client.next().await, Said::Ephemeral { data, .. } if data == "2"));
         assert_eq!(client.data(2).await, ["3", "4"]);
     }
     assert_eq!(own.data(1).await, ["4"]);

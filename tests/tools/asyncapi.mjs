@@ -129,7 +129,9 @@ const lifecycle = new EventSource(`${url}/v1/sse?topic=whimbrel:lifecycle`);
 await sse(lifecycle, 'whimbrel:position');
 const [came, left] = [sse(lifecycle, 'connected'), sse(lifecycle, 'disconnected')];
 const visitor = new WebSocket(`${url.replace('http', 'ws')}/v1/ws?device=41`);
+const entered = new Promise((resolve) => { visitor.on('open', resolve); });
 check('lifecycle.connected', await came);
+await entered;
 visitor.close();
 check('lifecycle.disconnected', await left);
 
