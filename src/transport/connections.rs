@@ -106,11 +106,11 @@ impl Connections {
     /// Pings every connection once an interval; runs until it is dropped.
     pub async fn ping_for_ever(self: Arc<Self>, interval: Duration) {
         let step = interval / BUCKETS as u32;
-        // Not at once: the first to connect would have its ping as soon as it is there.
         let mut ticks = tokio::time::interval_at(Instant::now() + step, step);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            for bucket in &self.buckets {
+            // Backwards, as numbers count up: who connects right after the start is pinged about an interval later.
+            for bucket in self.buckets.iter().rev() {
                 ticks.tick().await;
                 ping(bucket).await;
             }

@@ -121,9 +121,10 @@ async fn a_type_filter_moves_the_position_over_what_it_leaves_out(world: World) 
     let last = publish("noise", "6").await;
     let mut resumed = wanted.clone().after("earliest").connect(&node).await;
     assert_eq!(resumed.data(2).await, ["2", "4"]);
-    // The position is told once the stream is quiet.
-    assert_eq!(client.next().await, Said::Position);
-    assert_eq!(client.cursor().id(), last);
+    // The position follows with the next ping; one may have come between two of the events.
+    while client.cursor().id() != last {
+        assert_eq!(client.next().await, Said::Position);
+    }
     publish("trade", "7").await;
     assert_eq!(client.data(1).await, ["7"]);
     assert_eq!(resumed.data(1).await, ["7"]);
