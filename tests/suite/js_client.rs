@@ -62,6 +62,11 @@ async fn the_client_keeps_its_promises_in_node() {
 }
 
 #[tokio::test]
+async fn the_client_renews_its_tokens_and_reports_what_is_refused() {
+    tests("tokens").await;
+}
+
+#[tokio::test]
 async fn the_client_keeps_its_promises_in_a_browser() {
     tests("browser").await;
 }

@@ -83,12 +83,15 @@ export class Connection implements Source {
   #input(input: Input): void {
     const before = this.#machine.phase;
     for (const effect of step(this.#machine, input, Date.now())) this.#run(effect);
-    const { phase, deadline } = this.#machine;
+    const { phase } = this.#machine;
     if (phase != before) this.core.status(phase, this.#failure);
-    // One timer, which is let fire too early rather than set anew with each frame.
-    if (deadline >= this.#due) return;
+    const { deadline } = this.#machine;
+    // One timer, which is let fire too early rather than set anew with each frame. Without a deadline there is none,
+    // or it would keep a program from ending.
+    if (deadline < Infinity && deadline >= this.#due) return;
     clearTimeout(this.#timer);
     this.#due = deadline;
+    if (deadline == Infinity) return;
     this.#timer = setTimeout(() => {
       this.#due = Infinity;
       this.#input({ on: 'tick' });

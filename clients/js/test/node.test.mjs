@@ -1,5 +1,7 @@
 // The client in Node, against real nodes.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
@@ -337,6 +339,22 @@ describe('client', { concurrency: true }, () => {
     assert.deepEqual((await take(listener, 2)).map((event) => event.data), [2, 3]);
     const acked = async () => (await (await fetch(`${nodes[1].url}/v1/devices/${stream.slice(7)}`)).json()).acked;
     await eventually('all is acknowledged', async () => (await acked()) == ids[3]);
+  });
+
+  test('a program whose client is closed comes to its end', async () => {
+    const program = `
+      import { connect } from ${JSON.stringify(new URL('../../../src/api/page/client/client.js', import.meta.url).href)};
+      const client = connect({ url: '${nodes[0].url}', streams: ['${name()}'], onStatus: (status) => status == 'open' && client.close() });
+      const waits = () => process.getActiveResourcesInfo().some((resource) => resource == 'Timeout');
+      setImmediate(async function look() {
+        if (client.status != 'closed') setTimeout(look);
+        else setImmediate(() => console.log(waits() ? 'waits for timers' : 'ends'));
+      });
+    `;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const [said] = await once(child.stdout, 'data');
+    child.kill();
+    assert.equal(`${said}`, 'ends\n');
   });
 
   test('what is published while no node answers is stored once, and in order', async (t) => {
