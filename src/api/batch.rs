@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use warp::reply::Response;
 
 use super::body::{self, Kind};
-use super::events::{Told, connection};
+use super::events::{Sent, connection};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, throttle};
 use crate::access::{Grant, Need};
@@ -25,7 +25,7 @@ const BATCH_BYTES: usize = 16 * 1024 * 1024;
 const BATCH_EVENTS: usize = 10_000;
 
 /// Ephemeral events of a batch that are on their way at once.
-const TOLD_AT_ONCE: usize = 64;
+const EPHEMERAL_AT_ONCE: usize = 64;
 
 /// Characters of a fault that quotes what the parser met, which may be as long as the body.
 const FAULT_CHARS: usize = 200;
@@ -70,7 +70,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D
 #[serde(untagged)]
 enum Outcome {
     Stored { id: EventId, stream: StreamName, nodes: u32, duplicate: bool },
-    Told(Told),
+    Ephemeral(Sent),
     Refused { error: &'static str, detail: String },
 }
 
@@ -170,7 +170,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
     }
 }
 
-/// What the parser says, cut short.
+/// The parser's message, cut short.
 fn fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.char_indices().nth(FAULT_CHARS) {
@@ -179,14 +179,14 @@ fn fault(error: &serde_json::Error) -> String {
     }
 }
 
-/// What an entry of a batch wants for one stream.
+/// An entry of a batch, for one of its streams.
 struct Wanted {
     stream: StreamName,
     draft: Draft,
     ephemeral: bool,
 }
 
-/// What an entry of a batch wants, or what is wrong with it.
+/// An entry of a batch, or what is wrong with it.
 type Read = Result<Wanted, (&'static str, String)>;
 
 impl From<PublishError> for Outcome {
@@ -198,7 +198,7 @@ impl From<PublishError> for Outcome {
 async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
     let mut sound = Vec::with_capacity(batch.len());
     let mut ephemeral = Vec::new();
-    // `None` where the store has the word.
+    // `None` where the store decides.
     let mut outcomes = Vec::with_capacity(batch.len());
     for (place, entry) in batch.into_iter().enumerate() {
         let refused = match entry {
@@ -214,16 +214,16 @@ async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
         };
         outcomes.push(refused);
     }
-    let mut telling = futures_util::stream::iter(ephemeral.into_iter().map(|(place, wanted)| async move {
+    let mut sending = futures_util::stream::iter(ephemeral.into_iter().map(|(place, wanted)| async move {
         let Wanted { stream, draft, .. } = wanted;
-        let told = api.hub.publish_ephemeral(&stream, &draft).await;
-        (place, told.map_or_else(Outcome::from, |nodes| Outcome::Told(Told { stream, nodes, note: None })))
+        let nodes = api.hub.publish_ephemeral(&stream, &draft).await;
+        (place, nodes.map_or_else(Outcome::from, |nodes| Outcome::Ephemeral(Sent { stream, nodes, note: None })))
     }))
-    .buffered(TOLD_AT_ONCE);
-    while let Some((place, outcome)) = telling.next().await {
+    .buffered(EPHEMERAL_AT_ONCE);
+    while let Some((place, outcome)) = sending.next().await {
         outcomes[place] = Some(outcome);
     }
-    drop(telling);
+    drop(sending);
     let mut published = api.hub.publish_all(sound).await.into_iter();
     let stored = |answer: Result<Published, PublishError>| match answer {
         Ok(Published { id, stream, nodes, duplicate }) => Outcome::Stored { id, stream, nodes, duplicate },

@@ -2,7 +2,7 @@
 //!
 //! Room is taken by what has come, never by what was announced, and a part of it is for small bodies. When there
 //! is none left, the body gives way that has stalled for longest, so that clients which begin large bodies and
-//! don't finish them keep the room from nobody who does.
+//! don't finish them can't keep others out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -204,7 +204,7 @@ impl Bodies {
 }
 
 /// Takes what a client is still sending, within limits: one that is cut off in the middle of it is likely to
-/// see a broken connection rather than the answer that says why.
+/// see a broken connection rather than the answer.
 async fn discard(mut body: BodyStream) {
     let taken = async {
         let mut room = DISCARDED_BYTES;

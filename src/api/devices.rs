@@ -1,4 +1,4 @@
-//! Devices: who is connected as them.
+//! Devices: their connections and inboxes.
 
 use hyper::StatusCode;
 use serde::Serialize;

@@ -52,7 +52,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
     let draft = Draft { key, ttl, collapse, exclude, ..Draft::new(event_type, body::data(kind, body)?) };
     if ephemeral {
         let nodes = api.hub.publish_ephemeral(&stream, &draft).await?;
-        return Ok(json(StatusCode::ACCEPTED, &Told { stream, nodes, note }));
+        return Ok(json(StatusCode::ACCEPTED, &Sent { stream, nodes, note }));
     }
     let (published, durable) = match durability {
         None => (api.hub.publish(&stream, &draft).await?, None),
@@ -72,7 +72,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
 
 /// What became of an event that is not stored.
 #[derive(Serialize)]
-pub(super) struct Told {
+pub(super) struct Sent {
     pub(super) stream: StreamName,
     pub(super) nodes: u32,
     #[serde(skip_serializing_if = "Option::is_none")]

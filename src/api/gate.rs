@@ -49,12 +49,12 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Lets through to `service` what passes, and tells browsers who may read the answers.
+    /// Passes requests that are allowed on to `service`, and adds the CORS headers to answers.
     pub fn guard<S>(self: Arc<Self>, service: S) -> Guarded<S> {
         Guarded { gate: self, service }
     }
 
-    /// What the browser behind the request is to be told, or why the request is refused.
+    /// The CORS headers of the answer, or why the request is refused.
     fn admit<B>(&self, request: &Request<B>, arrival: Arrival) -> Result<Cors, Problem> {
         // `CONNECT host:443`, or `GET host`: there is nothing to find a route by, and warp would panic.
         if request.uri().path_and_query().is_none() {

@@ -11,7 +11,7 @@ use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
 use crate::model::{LeaseId, LeaseTime, StreamName};
 
-/// Most bytes of what is said of a lease.
+/// Most bytes of the body of a request for a lease.
 const LEASE_BYTES: usize = 1024;
 
 #[derive(Deserialize)]

@@ -35,15 +35,15 @@ pub fn listens(route: &Route, headers: &HeaderMap) -> bool {
     }
 }
 
-/// What a client asks to hear.
+/// What a client asks for.
 struct Asked {
     streams: Vec<(StreamName, After)>,
     types: Option<TypeFilter>,
     envelope: bool,
     heartbeat: bool,
-    /// It is notified of who joins and leaves its topics, and makes its device a member of them.
+    /// It is notified of devices that join and leave its topics, and makes its device a member of them.
     members: bool,
-    /// The client was told not to come back by itself, and does so all the same.
+    /// The client was told not to reconnect, and does so all the same.
     stopped: bool,
 }
 
@@ -91,7 +91,7 @@ async fn listen_sse(
     let asked = asked(api, parameters, &request.headers, streams)?;
     if asked.stopped {
         api.refusals.hold().await;
-        // At any other answer the client would come back for ever, against what it was told.
+        // After any other answer the client would reconnect for ever.
         return Ok(reply(StatusCode::NO_CONTENT, &[(header::CACHE_CONTROL, "no-store")], ""));
     }
     let encoding = match (asked.streams.len(), asked.envelope) {
@@ -128,7 +128,7 @@ pub(super) fn may_follow(grant: &Grant, streams: &[StreamName]) -> Result<(), Pr
     streams.iter().try_for_each(|stream| grant.check(Need::Subscribe(stream)).map_err(Problem::from))
 }
 
-/// The device that a connection is known as: whoever has a token is the token's device, once it follows its inbox.
+/// The device of a connection. With a token it is the token's device, once the connection follows its inbox.
 fn device_of(grant: &Grant, streams: &[Listening]) -> Option<StreamName> {
     let mut devices = streams.iter().map(Listening::stream).filter(|stream| stream.device().is_some());
     match grant.identity() {
@@ -139,7 +139,7 @@ fn device_of(grant: &Grant, streams: &[Listening]) -> Option<StreamName> {
 }
 
 /// Attaches the streams and hands the socket over. What passes by itself (overload, the store away, a
-/// drain) is told over the accepted connection: an EventSource gives up for good at any other answer.
+/// drain) is reported over the accepted connection: an EventSource gives up for good at any other answer.
 async fn accept(
     api: &Api,
     request: Request,
@@ -165,7 +165,7 @@ async fn accept(
     if place.is_err() && !handoff.is_reserved() {
         api.refusals.hold().await;
     }
-    // Who is turned away is not counted among the listeners.
+    // A client that is turned away is not counted among the listeners.
     let permit = permit.filter(|_| place.is_ok());
     let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &grant, &streams).await)) } else { None };
     let (types, headers) = (asked.types, request.cors.headers());
@@ -310,7 +310,7 @@ fn positions(streams: Vec<StreamName>, after: &[&str]) -> Result<Vec<(StreamName
     }
 }
 
-/// Cursors and `STREAM/ID` pairs together: each overrides those before it for the streams that it knows.
+/// Cursors and `STREAM/ID` pairs together: each overrides those before it for the streams that it names.
 fn combined(streams: Vec<StreamName>, values: &[&str]) -> Result<Vec<(StreamName, After)>, Problem> {
     let bad = |error: &dyn std::fmt::Display| Problem::bad_request(format!("the position: {error}"));
     let mut known: HashMap<StreamName, After> = HashMap::new();

@@ -1,7 +1,7 @@
 //! The HTTP side: from requests to what the hub can do, and back to answers.
 //!
 //! warp carries requests in and replies out. Which request means what is one table ([`route`]): names are
-//! decoded once, a wrong method is told with the right ones, and an unknown path is a JSON 404.
+//! decoded once, a wrong method gets a 405 with the right ones, and an unknown path a JSON 404.
 
 mod batch;
 mod bodies;
@@ -66,7 +66,7 @@ pub struct Api {
     pub access: Arc<Access>,
     /// The state of the node, for probes.
     pub health: Arc<Health>,
-    /// Who listens.
+    /// The listeners' connections.
     pub connections: Arc<Connections>,
     /// The node reports unready while its store is away.
     pub ready_strict: bool,
@@ -91,7 +91,7 @@ struct Request {
     path: String,
     query: String,
     headers: HeaderMap,
-    /// What the browser behind it is told.
+    /// The CORS headers of its answer.
     cors: Cors,
     /// Where it came from.
     client: Client,
@@ -174,11 +174,11 @@ async fn answer(api: &Api, request: Request) -> Response {
 
 async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     let route = route::find(&request.method, &request.path)?;
-    // Listeners are told in their own way.
+    // Listeners are refused in their own way.
     if request.is_reserved() && !route.is_for_operators() && !listen::listens(&route, &request.headers) {
         return Err(Problem::overload("the node answers as many requests as it can at once"));
     }
-    // Whoever reads the figures at the operators' listener needs no key there.
+    // The operators' listener serves metrics without a key.
     let grant = match route {
         Route::Metrics if request.client.door == Door::Admin => return Ok(status::metrics(api)),
         _ => admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?,
@@ -224,7 +224,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     }
 }
 
-/// Decides what a caller may do, and whether that is enough for what it asks. Nothing else was looked at by then
+/// Decides what a caller may do, and whether that is enough for its request. Nothing else was looked at by then
 /// but the path and the method.
 async fn admit(
     access: &Access,

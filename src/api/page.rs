@@ -67,7 +67,7 @@ pub fn file(file: File, request: &HeaderMap) -> Response {
     let tag = tag(text);
     let headers = [
         (header::CONTENT_TYPE, kind),
-        // Modules of two versions must not meet: a browser asks whether what it has is still right.
+        // Modules of two versions must not meet: a browser asks whether its copy is current.
         (header::CACHE_CONTROL, "no-cache"),
         (header::ETAG, &tag),
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -71,7 +71,7 @@ impl Problem {
         Problem::new("unsupported", "Not supported by this version", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// It is not known who asks, or what they brought is not good.
+    /// The request has no credentials, or ones that are not valid.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Problem::new("unauthorized", "A token or key is needed", StatusCode::UNAUTHORIZED, detail)
     }
@@ -114,7 +114,7 @@ impl Problem {
 
     /// No region is called so.
     pub fn unknown_region(name: &str) -> Self {
-        let detail = format!("'{name}' is no region that this node knows");
+        let detail = format!("this node knows no region '{name}'");
         Problem::new("unknown-region", "There is no such region", StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
@@ -143,7 +143,7 @@ impl Problem {
 
     /// Our own fault.
     pub fn internal() -> Self {
-        let detail = "something went wrong here; the log says what";
+        let detail = "something went wrong on the server; its log has the details";
         Problem::new("internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
@@ -202,7 +202,7 @@ impl From<Refusal> for Problem {
             Refusal::Invalid(detail) => Problem::unauthorized(detail),
             Refusal::Unavailable(detail) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                Problem::new("unavailable", "It can't be judged now who asks", status, detail)
+                Problem::new("unavailable", "Access can't be checked now", status, detail)
             }
         }
     }

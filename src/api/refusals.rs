@@ -1,4 +1,4 @@
-//! Answers that send a listener away for a while. Not all clients wait for as long as they are told, and some come
+//! Answers that send a listener away for a while. Not all clients wait for as long as `retry` demands, and some come
 //! back at once, for ever: so the answer itself takes a moment.
 
 use std::time::Duration;

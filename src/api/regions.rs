@@ -64,7 +64,7 @@ pub async fn list(api: &Api, query: &str) -> Result<Response, Problem> {
             "name": &*report.name,
             "home": region.name() == regions.home().name(),
             "store": report.store,
-            // A region that was not needed so far is neither; one without a membership tells when it is asked.
+            // A region that was not needed so far is neither; one without a membership is judged by its answer.
             "up": match (report.open, report.error.is_some()) {
                 (false, false) => None,
                 (true, false) => Some(report.member || nodes.is_some()),

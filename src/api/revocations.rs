@@ -133,7 +133,7 @@ fn revocation(asked: Asked, now_ms: u64) -> Result<Revocation, Problem> {
     Ok(Revocation { id, subject, before_ms, created_ms: now_ms, expires_ms, lifted: false })
 }
 
-/// Has the store keep it, and does at once what it says here; other nodes see it in the store.
+/// Has the store keep it, and applies it here at once; other nodes see it in the store.
 async fn put(api: &Api, revocation: &Revocation) -> Result<(), Problem> {
     if !api.hub.store_revocation(revocation).await? {
         return Err(Problem::too_many_revocations());

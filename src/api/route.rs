@@ -77,7 +77,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// What a caller has to be allowed. Where only the rest of the request says which streams are meant, this is
+    /// The right that a caller needs. Where only the rest of the request names the streams, this is
     /// the least that is needed, and each stream is checked when it is read.
     pub fn need(&self) -> Need<'_> {
         match self {
@@ -96,7 +96,7 @@ impl Route {
         }
     }
 
-    /// Whether those who watch and steer the service need it: it has to work when all else is at its bounds.
+    /// Whether operators need it: it has to work when all else is at its bounds.
     pub fn is_for_operators(&self) -> bool {
         match self {
             Route::Live | Route::Ready | Route::Metrics | Route::Nodes | Route::Regions => true,

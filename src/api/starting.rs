@@ -51,7 +51,7 @@ async fn answer(
     route: Route,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    // Nothing can be done yet, whoever asks; but figures are for those who may see them.
+    // Nothing can be done yet for anybody; metrics need their right all the same.
     if route == Route::Metrics {
         admit(access, &route, headers, "", &Cors::NOBODY).await?;
     }

@@ -23,7 +23,7 @@ pub fn ready(api: &Api) -> Response {
     readiness(ready, &health, &refused, &registry.node(), api.connections.count(), registry.streams())
 }
 
-/// What a probe for readiness is told.
+/// The answer to a probe for readiness.
 pub fn readiness(
     ready: bool,
     health: &Report,

@@ -1,4 +1,4 @@
-//! Topics: who follows them, and who is present in them.
+//! Topics: their followers and members.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -56,7 +56,7 @@ struct ShownFollower<'a> {
 pub async fn followers(api: &Api, topic: StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "limit"])?;
     let limit = limit(&parameters, MAX_FOLLOWERS)?;
-    // One more than asked for tells whether there is more.
+    // One more than asked for shows whether there is more.
     let wanted = Wanted { topic, after: parameters.parsed("after")?, limit: limit + 1 };
     let known = api.hub.reports(Some(&wanted)).await?;
     let of_node = known.reports.iter().filter_map(|report| Some((&report.node, report.followers.as_ref()?)));

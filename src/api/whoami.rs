@@ -1,4 +1,4 @@
-//! What a token or key may do, told to whoever has it.
+//! What the caller's token or key may do.
 
 use hyper::StatusCode;
 use warp::reply::Response;

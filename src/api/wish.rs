@@ -1,4 +1,4 @@
-//! The body of `POST /v1/sse`: what a client wants to follow, in JSON. It says the same as the parameters of `GET`.
+//! The body of `POST /v1/sse`: what a client wants to follow, in JSON. The same as the parameters of `GET`.
 
 use std::collections::BTreeMap;
 
@@ -35,14 +35,14 @@ enum After {
 impl Wish {
     /// Reads a body.
     pub fn read(body: &[u8]) -> Result<Self, Problem> {
-        let said = |error: serde_json::Error| {
+        let refused = |error: serde_json::Error| {
             let expected = r#"expected an object such as {"streams":["topic:news"],"after":"now"}"#;
             Problem::bad_request(format!("the body: {error}; {expected}"))
         };
-        serde_json::from_slice(body).map_err(said)
+        serde_json::from_slice(body).map_err(refused)
     }
 
-    /// The parameters that say the same.
+    /// The same as parameters.
     pub fn into_parameters(self) -> Result<Parameters, Problem> {
         let mut pairs = Vec::new();
         for stream in &self.streams {

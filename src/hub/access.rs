@@ -1,4 +1,4 @@
-//! Who may do what, as far as the store has a part in it.
+//! Access, as far as the store has a part in it.
 
 use super::Hub;
 use crate::access::{Access, Revocation};

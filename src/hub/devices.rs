@@ -1,4 +1,4 @@
-//! Who is connected: as a device, to a topic, to which nodes.
+//! Presence: connections of a device, members of a topic, what each node reports.
 
 use super::Hub;
 use crate::model::StreamName;
@@ -16,12 +16,12 @@ impl Hub {
         Ok(kicked)
     }
 
-    /// Who is connected as a device, on whichever nodes.
+    /// The connections of a device on all nodes, and its inbox.
     pub async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
         self.noted(Work::Read, device, self.store.device(device).await)
     }
 
-    /// Who is present in a topic, from right after a device's name on.
+    /// A page of a topic's members, beginning right after a device's name.
     pub async fn members(
         &self,
         topic: &StreamName,
@@ -31,7 +31,7 @@ impl Hub {
         self.store.members(topic, after, limit).await
     }
 
-    /// What every node says of itself and, if that is wanted, of a topic's followers.
+    /// What every node reports about itself and, if that is wanted, about a topic's followers.
     pub async fn reports(&self, wanted: Option<&Wanted>) -> Result<Reports, StoreError> {
         self.presence.census().ask(wanted).await
     }

@@ -78,7 +78,7 @@ impl Hub {
         let before = before.map(Before::id);
         if let (None, Some(before)) = (after, before) {
             let mut page = self.store.read_before(stream, before, limit).await?;
-            // What has expired is passed over: an answer without events says that there are no more.
+            // What has expired is passed over: an answer without events means that there are no more.
             while let Some(passed) = page.events.first().map(|event| event.id).filter(|_| page.more)
                 && page.unexpired().next().is_none()
             {

@@ -125,7 +125,7 @@ impl Hub {
             }
             After::Last(count) => self.store.read(&stream, Start::Last(count), 1).await?.before_first(),
             After::Since(ms) => since(ms, &self.store.read(&stream, Start::Since(ms), 1).await?),
-            // Right after the birth when nothing was acknowledged: what is no longer kept is told.
+            // Right after the epoch when nothing was acknowledged, so that what is no longer kept becomes a gap.
             After::Ack => self.store.acknowledge(&stream, None).await?.position(),
             After::Id(id) => id,
         };
@@ -134,7 +134,7 @@ impl Hub {
 }
 
 /// The position right before the events since a time, of which `page` holds the first. Where some of them are
-/// not kept any more, it is one from which the chain breaks, so that this is told.
+/// not kept any more, it is one from which the chain breaks, so that they become a gap.
 fn since(ms: u64, page: &Page) -> EventId {
     let before = page.before_first();
     let oldest_kept = page.events.first().map(|event| event.id) == page.first;

@@ -76,7 +76,7 @@ impl Hub {
         &self.registry
     }
 
-    /// Who is connected to this node.
+    /// The connections of this node.
     pub fn presence(&self) -> &Arc<Presence> {
         &self.presence
     }
@@ -106,7 +106,7 @@ impl Hub {
         &self.limits
     }
 
-    /// No more listeners are accepted: they are told to go elsewhere.
+    /// No more listeners are accepted: they are sent elsewhere.
     pub fn stop_listening(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

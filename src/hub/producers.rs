@@ -24,8 +24,8 @@ pub enum LeaseError {
     },
     /// It is no longer, or never was.
     #[error(
-        "{stream} has no such lease: it lapsed, which its readers are told, or was ended; take a new one to begin \
-         anew"
+        "{stream} has no such lease: it lapsed, and its readers were notified, or it was ended; take a new one to \
+         begin anew"
     )]
     Lost {
         /// The stream.
@@ -91,7 +91,7 @@ impl Hub {
         if in_force { Ok(()) } else { Err(LeaseError::Lost { stream: stream.clone() }) }
     }
 
-    /// Ends a lease: its producer is done, and nobody is told.
+    /// Ends a lease: its producer is done, and nothing is published.
     pub async fn end_lease(&self, stream: &StreamName, id: LeaseId) -> Result<(), LeaseError> {
         let in_force = self.store.producers().end_lease(stream, id).await?;
         if in_force { Ok(()) } else { Err(LeaseError::Lost { stream: stream.clone() }) }

@@ -10,14 +10,14 @@ use crate::backoff::Backoff;
 use crate::model::{Event, EventId, Progress, StreamKind, StreamName};
 use crate::store::StoreError;
 
-/// Most requests that wait for an acknowledgement at once. Each asks the store about twice a second.
+/// Most requests that wait for an acknowledgement at once. Each reads the store about twice a second.
 pub(super) const MAX_WAITS: usize = 1024;
 
 /// How long a waiting request lets the store rest, at first and at the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// Why it is not said how far an event got.
+/// Why the progress of an event can't be shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
     /// As many wait already as may.
@@ -35,7 +35,7 @@ pub(super) fn waits() -> Semaphore {
 
 impl Hub {
     /// One event, if it is kept, and how far it got. With patience, and for a device's event, this waits until the
-    /// device has acknowledged it; an event that the log loses meanwhile is still told about.
+    /// device has acknowledged it; an event that the log loses meanwhile is still answered.
     pub async fn event(
         &self,
         stream: &StreamName,

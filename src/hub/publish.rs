@@ -147,16 +147,16 @@ impl Hub {
             .collect()
     }
 
-    /// Tells an event to whoever is connected now, at most once, and stores nothing. Gives the number of nodes
-    /// that were told.
+    /// Sends an event to the connections of this moment, at most once, and stores nothing. Returns the number of
+    /// nodes that it was sent to.
     pub async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, PublishError> {
         self.check_data(stream, &draft.data)?;
-        let told = self.noted(Work::Publish, stream, self.store.publish_ephemeral(stream, draft).await)?;
+        let nodes = self.noted(Work::Publish, stream, self.store.publish_ephemeral(stream, draft).await)?;
         self.metrics.ephemeral.inc();
-        Ok(told)
+        Ok(nodes)
     }
 
-    /// Whether an event may be published: for whoever publishes past the hub.
+    /// Whether an event may be published: for callers that publish past the hub.
     pub fn check(&self, stream: &StreamName, draft: &Draft) -> Result<(), PublishError> {
         self.check_data(stream, &draft.data)?;
         if draft.key.as_ref().is_some_and(|key| !is_key(key)) {

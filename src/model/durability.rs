@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Published;
 
-/// What a producer wants to have happened before its publish is answered.
+/// What has to be reached before a publish is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// So many replicas have it.

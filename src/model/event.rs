@@ -26,7 +26,7 @@ impl EventType {
         self.0.as_deref().unwrap_or("message")
     }
 
-    /// What the service itself says in a stream whose producer is gone.
+    /// Published by the service itself in a stream whose producer is gone.
     pub const ABANDONED: &str = "whimbrel:abandoned";
 
     /// The type of such an event. Producers can't use it.
@@ -40,7 +40,7 @@ impl EventType {
         if text == EventType::ABANDONED { EventType::abandoned() } else { text.parse().unwrap_or_default() }
     }
 
-    /// A type that somebody wants to be told of: any that an event may have.
+    /// A type to filter by: any that an event may have.
     pub fn wanted(text: &str) -> Result<Self, EventTypeError> {
         if text == EventType::ABANDONED { Ok(EventType::abandoned()) } else { text.parse() }
     }
@@ -155,12 +155,12 @@ impl Event {
         Event { id, prev, kind, data, expires_ms: None, collapse: None, exclude: None, encoded: Default::default() }
     }
 
-    /// An event that is told to whoever is connected now and not stored: it has no place in the stream.
+    /// An event for the connections of this moment. It is not stored and has no place in the stream.
     pub fn ephemeral(kind: EventType, data: Bytes) -> Self {
         Event::new(EventId::ZERO, EventId::ZERO, kind, data)
     }
 
-    /// Whether it is told and not stored.
+    /// Whether it is sent without being stored.
     pub fn is_ephemeral(&self) -> bool {
         self.id == EventId::ZERO
     }
@@ -186,7 +186,7 @@ impl Event {
 pub struct Ttl(u32);
 
 impl Ttl {
-    /// A year. Whoever wants an event to be delivered for longer can leave the time out: what is kept is
+    /// A year. To have an event delivered for longer, leave the time out: what is kept is
     /// decided by retention.
     pub const LONGEST: Ttl = Ttl(31_536_000);
 
@@ -263,7 +263,7 @@ pub struct Published {
     pub id: EventId,
     /// Where it was published.
     pub stream: StreamName,
-    /// Nodes told.
+    /// Nodes that it was sent to.
     pub nodes: u32,
     /// Whether an earlier publish with the same idempotency key had stored it.
     pub duplicate: bool,

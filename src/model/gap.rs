@@ -1,4 +1,4 @@
-//! Gap notices: what a connection is told where "every event, once, in order" can't be kept.
+//! Gap notices: what a connection receives where "every event, once, in order" can't be kept.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ impl GapReason {
     }
 }
 
-/// A hole in one stream, told before the next event of that stream.
+/// A hole in one stream, reported before the next event of that stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
     /// The last position before the hole.

@@ -9,7 +9,7 @@ pub struct Standing {
     pub last: EventId,
     /// The id with which the stream began.
     pub epoch: EventId,
-    /// Up to where nodes were told that have, or had, somebody who follows the stream; `None` when none ever had.
+    /// Up to where events were sent to nodes with subscribers; `None` when no node ever had one.
     pub told: Option<EventId>,
     /// Up to where everything was acknowledged; `None` when nothing was.
     pub acked: Option<EventId>,
@@ -37,9 +37,9 @@ impl Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
-    /// The store has it; nobody who follows the stream was there so far.
+    /// The store has it; no node has had a subscriber since.
     Stored,
-    /// A node was told on which somebody followed the stream then, or came to follow it since.
+    /// It was sent to a node with subscribers, then or since.
     Told,
     /// The device has acknowledged it.
     Acknowledged,

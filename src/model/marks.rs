@@ -1,11 +1,11 @@
-//! Marks: up to which of a device's connections all were told to go.
+//! Marks: up to which stamp the connections of a device were told to close.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Every connection of a device gets a stamp when it claims its slot, above all stamps before it. What is told to
-/// go is then a number: whoever has a stamp up to the mark goes, however late its node hears of it, and
-/// whoever came after stays.
+/// Every connection of a device gets a stamp when it claims its slot, above all stamps before it. To close
+/// them is then a number: a connection with a stamp up to the mark closes, however late its node learns of it,
+/// and one that came later stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks {
     /// Connections up to here were kicked.

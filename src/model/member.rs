@@ -17,7 +17,7 @@ pub struct MemberNotice {
     pub device: String,
     /// Whether it joined.
     pub joined: bool,
-    /// What its token says of it, in JSON.
+    /// The `info` of its token, in JSON.
     pub info: Option<Box<RawValue>>,
     /// When, on the store's clock.
     pub time: Time,

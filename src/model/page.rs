@@ -19,7 +19,7 @@ pub enum Start {
 
 /// A failover lost the end of a stream after it had been shown: the log goes on from `ancestor`,
 /// while readers exist that had seen up to `head`. Kept with the stream, so that every reader on every
-/// node can tell on which side of the split its own position lies.
+/// node can see on which side of the split its own position lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
     /// The newest event that both histories share or, where that is not known for sure, one after it:
@@ -30,7 +30,7 @@ pub struct Fork {
     /// Where the stream stood when the split was found.
     pub before: EventId,
     /// The id that the stream was raised to from there. No event has it, so the first event after it breaks
-    /// the chain for everyone who was not told. The same as `before` when nothing was raised.
+    /// the chain for every reader that has not been given the gap. The same as `before` when nothing was raised.
     pub mark: EventId,
 }
 
@@ -56,7 +56,7 @@ pub struct Page {
     pub epoch: EventId,
     /// The last fork, if there was one.
     pub fork: Option<Fork>,
-    /// Up to which of a device's connections all were told to go.
+    /// Up to which stamp connections of the device were told to close.
     pub marks: Marks,
     /// The store's clock, milliseconds since 1970.
     pub now_ms: u64,

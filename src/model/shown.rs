@@ -15,7 +15,7 @@ pub struct ShownEvent<'a> {
 }
 
 impl<'a> ShownEvent<'a> {
-    /// The event as it is shown. Fails when its data is not JSON, which only somebody who writes into the store
+    /// The event as it is shown. Fails when its data is not JSON, which only a direct write into the store
     /// past the service can bring about.
     pub fn of(event: &'a Event) -> Result<Self, serde_json::Error> {
         Ok(ShownEvent::with_data(event, serde_json::from_slice(&event.data)?))

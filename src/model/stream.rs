@@ -60,7 +60,7 @@ impl StreamName {
         c.is_ascii_alphanumeric() || "-._~:@|=".contains(c)
     }
 
-    /// The topic that tells which devices connect and disconnect.
+    /// The topic of connects and disconnects of devices.
     pub fn lifecycle() -> Self {
         StreamName(format!("{}:{LIFECYCLE}", StreamKind::Topic.as_str()).into())
     }

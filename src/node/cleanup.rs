@@ -1,8 +1,9 @@
-//! Cleaning up after dead nodes: their routes would have every publish tell somebody who is not there.
+//! Cleaning up after dead nodes: with their routes, every publish would be sent to a node that is gone.
 //!
 //! Routes lapse by themselves; this only makes it sooner, and ends what else a node leaves behind. A
-//! survivor claims a dead node, takes its devices out of topics, removes its routes, tells the lifecycle stream that
-//! its connections were lost, and forgets it last: a cleaner that dies half way is followed by the next one, which finds what is left.
+//! survivor claims a dead node, takes its devices out of topics, removes its routes, publishes on the
+//! lifecycle topic that its connections were lost, and forgets it last: if a cleaner dies half way, the
+//! next one finds what is left.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ async fn detach(store: &dyn Store, stream: &StreamName, dead: &NodeId) -> Result
 ///
 /// A lapsed deadline alone proves nothing: after an outage, or a failover to a store whose clock is ahead,
 /// all leases look lapsed at once. A node is dead when its deadline is past and was seen to stand still
-/// for a whole lease time, by somebody who was not cut off meanwhile.
+/// for a whole lease time, by a node that was not cut off meanwhile.
 struct Watch {
     lease: Duration,
     seen: HashMap<NodeId, (u64, Instant)>,
@@ -115,7 +116,7 @@ impl Watch {
         Watch { lease, seen: HashMap::new(), looked: None }
     }
 
-    /// The store could not be asked: whatever stood still meanwhile may have been cut off too.
+    /// The store gave no answer: whatever stood still meanwhile may have been cut off too.
     fn interrupted(&mut self) {
         self.seen.clear();
     }

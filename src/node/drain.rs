@@ -9,10 +9,10 @@ use crate::health::Health;
 use crate::hub::Hub;
 use crate::transport::Connections;
 
-/// After the last client was told to go, this long for the last bytes.
+/// How long the last bytes may take after the last client was told to leave.
 const LAST_BYTES: Duration = Duration::from_secs(3);
 
-/// Who told the node to stop.
+/// The signal that stopped the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// SIGTERM: a supervisor, whose load balancer may still send clients and producers here.
@@ -21,8 +21,8 @@ pub enum Stop {
     Interrupted,
 }
 
-/// SIGTERM and SIGINT, heard from [`listen`](Self::listen) on: one that comes while nobody waits is told to whoever
-/// waits next. From then on neither ends the process by itself.
+/// SIGTERM and SIGINT, caught from [`listen`](Self::listen) on: one that comes while nobody waits is kept for the
+/// next to wait. From then on neither ends the process by itself.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -30,7 +30,7 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Begins to hear them.
+    /// Begins to catch them.
     pub fn listen() -> Self {
         let of = |kind| unix_signal(kind).expect("the runtime has signals");
         StopSignals { terminate: of(SignalKind::terminate()), interrupt: of(SignalKind::interrupt()) }
@@ -48,13 +48,13 @@ impl StopSignals {
     pub fn exit_at_next(mut self) {
         tokio::spawn(async move {
             self.next().await;
-            tracing::warn!("told to stop again: stopping at once");
+            tracing::warn!("a second signal to stop: stopping at once");
             std::process::exit(1);
         });
     }
 }
 
-/// Turns unready, waits for load balancers to notice, then lets all clients go.
+/// Turns unready, waits for load balancers to notice, then closes all connections.
 pub async fn let_go(stop: Stop, settings: &Settings, health: &Health, hub: &Hub, connections: &Connections) {
     health.drain();
     let clients = connections.count();

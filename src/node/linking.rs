@@ -48,7 +48,7 @@ async fn listen(settings: &Settings) -> Result<Option<Listening>, ServeError> {
     let bound = listener.local_addr().map_err(failed)?;
     let key = Key::new(secret.expose());
     let address = settings.link_advertise.clone().unwrap_or_else(|| bound.to_string());
-    tracing::info!("links are on: listening on {bound}, told to others as {address}");
+    tracing::info!("links are on: listening on {bound}, announced to other nodes as {address}");
     Ok(Some(Listening { address, listener, key }))
 }
 

@@ -1,7 +1,7 @@
 //! Membership: the node's id, its lease and its channel.
 //!
 //! A term is the time under one id. It begins with a confirmed subscription to the id's channel, then the
-//! lease, then the routes; nothing is told to an id before somebody listens. It ends when the lease turns
+//! lease, then the routes; nothing is sent to an id before the node listens. It ends when the lease turns
 //! out to be gone (the node slept, or the store forgot): whatever was written under the old id is then
 //! others' to clean up, and the node begins a new term under a new id.
 
@@ -22,7 +22,7 @@ use crate::store::{ChannelMessage, Control, Missed, NodeId, NodeInfo, Renewal, S
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
 const BATCH: usize = 256;
 
-/// Beats are sent with each renewal, three a lease time. When none was heard for this share of the lease
+/// Beats are sent with each renewal, three a lease time. When none has arrived for this share of the lease
 /// time, two are missing: the subscription is deaf, even if its socket shows no error.
 const DEAF_AFTER: f64 = 0.9;
 
@@ -51,7 +51,7 @@ pub struct Membership {
     lease: Duration,
 }
 
-/// A node that has joined: its subscription, and the way to hear that it leaves.
+/// A node that has joined: its subscription, and the signal to leave.
 pub struct Joined {
     membership: Membership,
     node: NodeId,
@@ -90,10 +90,10 @@ impl Membership {
     /// Begins the first term. Waits until the store can be used.
     pub async fn join(self, node: NodeId) -> (Joined, Leaving) {
         let subscription = self.begin_term(&node).await;
-        let (leaving, told) = watch::channel(false);
+        let (leaving, left) = watch::channel(false);
         let gone = Arc::new(Notify::new());
         let leave = Leaving { store: self.store.clone(), scope: self.scope.clone(), leaving, gone: gone.clone() };
-        (Joined { membership: self, node, subscription, leaving: told, gone }, leave)
+        (Joined { membership: self, node, subscription, leaving: left, gone }, leave)
     }
 
     /// Subscribes and takes the lease, however long it takes.
@@ -119,7 +119,7 @@ impl Membership {
         Ok(subscription)
     }
 
-    /// What was said meanwhile is lost, and the store may have forgotten: everything is asserted and read again.
+    /// Messages of the meantime are lost, and so may be the store's keys: everything is asserted and read again.
     fn assert_all(&self) {
         self.scope.mark_all();
         self.scope.claim_all(&self.presence);
@@ -261,7 +261,7 @@ impl Joined {
             let batch = tokio::select! {
                 batch = self.subscription.next(BATCH) => batch,
                 () = tokio::time::sleep_until(deaf_at) => {
-                    tracing::warn!(node = %self.node, "no beat was heard: the channel is deaf");
+                    tracing::warn!(node = %self.node, "no beat arrived: the channel is deaf");
                     return if lease.is_finished() { Interruption::Lease } else { Interruption::Channel };
                 }
                 // Without a lease nobody sends beats any more: to wait for one would cost most of a lease time.
@@ -303,7 +303,7 @@ impl Joined {
                 }
                 ChannelMessage::Missed(missed) => self.catch_up_on(missed),
                 ChannelMessage::Beat => beat = true,
-                ChannelMessage::Control(control) => self.hear(&control),
+                ChannelMessage::Control(control) => self.on_control(&control),
             }
         }
         registry.flush(flush);
@@ -322,10 +322,10 @@ impl Joined {
         }
     }
 
-    fn hear(&self, control: &Control) {
+    fn on_control(&self, control: &Control) {
         let channel = ControlChannel { store: self.membership.store.clone(), node: self.membership.scope.node() };
-        if !self.membership.presence.hear(control, channel) {
-            // A node of a newer version says more than this one understands.
+        if !self.membership.presence.on_control(control, channel) {
+            // A node of a newer version sends more than this one understands.
             tracing::debug!(?control, "a message that is not understood");
         }
     }

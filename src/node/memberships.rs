@@ -16,8 +16,8 @@ use crate::presence::Presence;
 use crate::store::{NodeId, NodeInfo, Store};
 use crate::transport::CloseReason;
 
-/// Longest wait, when the node stops, for the lifecycle topic to hear that its connections left.
-const TELL_TIME: Duration = Duration::from_secs(2);
+/// Longest wait, when the node stops, until the lifecycle topic has the disconnects of its connections.
+const PUBLISH_TIME: Duration = Duration::from_secs(2);
 
 /// What memberships are begun with, and ended by.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub struct Memberships {
     pub presence: Arc<Presence>,
     /// Where there is one region, that of its store.
     pub health: Arc<Health>,
-    /// What the node tells of itself.
+    /// What the node registers about itself.
     pub info: NodeInfo,
     pub lease: Duration,
     pub leavings: Arc<Mutex<Vec<Leaving>>>,
@@ -76,12 +76,12 @@ impl Memberships {
         tokio::spawn(clean_up_for_ever(store, scope, self.presence.clone(), self.lease));
     }
 
-    /// Ends them all, once it is told that all connections left, or that has taken too long.
+    /// Ends them all, once the disconnects of all connections are published, or that has taken too long.
     pub async fn leave(&self) {
-        let told = tokio::time::timeout(TELL_TIME, self.presence.end(CloseReason::Drain.as_str())).await;
-        // Otherwise whoever cleans up after this node tells the rest.
-        let all_told = told.unwrap_or(false);
+        let published = tokio::time::timeout(PUBLISH_TIME, self.presence.end(CloseReason::Drain.as_str())).await;
+        // Otherwise the node that cleans up after this one publishes the rest.
+        let all_published = published.unwrap_or(false);
         let leavings = std::mem::take(&mut *self.leavings.lock());
-        futures_util::future::join_all(leavings.into_iter().map(|leaving| leaving.leave(all_told))).await;
+        futures_util::future::join_all(leavings.into_iter().map(|leaving| leaving.leave(all_published))).await;
     }
 }

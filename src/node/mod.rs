@@ -1,8 +1,8 @@
 //! A node's life: start, membership in its region, orderly stop.
 //!
 //! [`serve`] puts the rooms together: store, dispatchers, hub, HTTP side, transport. `membership` keeps
-//! the node known and its channel heard, in each region (`memberships`) for the streams of that region
-//! (`scope`); `drain` lets its clients go when it is stopped.
+//! the node registered and subscribed, in each region (`memberships`) for the streams of that region
+//! (`scope`); `drain` closes connections when it is stopped.
 
 mod cleanup;
 mod descriptors;
@@ -60,7 +60,7 @@ pub enum ServeError {
     Listen {
         /// The place.
         place: Endpoint,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// The address for links can't be listened on.
@@ -68,7 +68,7 @@ pub enum ServeError {
     LinkListen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// The certificate can't be used.
@@ -88,7 +88,7 @@ pub enum ServeError {
     Webhook(#[from] ReceiverError),
 }
 
-/// Runs a node until it is told to stop (SIGTERM or SIGINT), and its clients are let go. The log begins with what is
+/// Runs a node until SIGTERM or SIGINT, and closes its connections. The log begins with what is
 /// started, and with `warnings` about the settings.
 pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen();
@@ -205,8 +205,8 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         stopped,
     ));
     for (door, place) in &places {
-        let whom = if *door == Door::Admin { " for operators" } else { "" };
-        tracing::info!(node = registry.node().as_str(), "listening{whom} on {place}");
+        let audience = if *door == Door::Admin { " for operators" } else { "" };
+        tracing::info!(node = registry.node().as_str(), "listening{audience} on {place}");
     }
 
     let stopped_by = signals.next().await;
@@ -223,7 +223,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         links.end().await;
     }
     memberships.leave().await;
-    // Last, so that the receiver is told of the last clients as well.
+    // Last, so that the receiver gets the last disconnects as well.
     if let Some(delivering) = delivering {
         delivering.end().await;
     }
@@ -256,7 +256,7 @@ struct Opened {
     regions: Option<(Arc<Regions>, String)>,
 }
 
-/// Opens the store, and answers whoever comes meanwhile. `None` when told to stop before that.
+/// Opens the store, and answers requests meanwhile. `None` after a signal to stop.
 async fn wait_for_store(
     settings: &Settings,
     endpoints: &Endpoints,
@@ -318,7 +318,7 @@ async fn open_store(
                 };
                 return Ok(Opened { store: Arc::new(store), regions: None });
             }
-            // Whoever starts a node and its Redis together must not have to order them.
+            // A node and its Redis may be started together, in any order.
             Err(ConnectError::Unreachable(error)) => {
                 let wait = backoff.next_wait();
                 health.store_is_down(&error.to_string());
@@ -331,11 +331,11 @@ async fn open_store(
     }
 }
 
-/// Who is told of connects and disconnects, if somebody is.
+/// The receiver of webhooks, if one is set.
 fn receiver(settings: &Settings) -> Result<Option<Receiver>, ReceiverError> {
     let (Some(target), Some(keys)) = (&settings.webhook_url, &settings.webhook_secret) else { return Ok(None) };
     let receiver = Receiver::new(target.clone(), keys.clone(), settings.webhook_timeout())?;
-    tracing::info!("connects and disconnects are told to {target}");
+    tracing::info!("connects and disconnects are sent to {target}");
     Ok(Some(receiver))
 }
 
@@ -358,7 +358,7 @@ async fn follow_access(
     tokio::spawn(connections.clone().expire_for_ever(registry.clone()));
 }
 
-/// Open access is for this machine; whoever wants it otherwise is reminded.
+/// Open access is for this machine; a wider address is warned of.
 fn warn_of_open_access(endpoints: &Endpoints) {
     let places = [Door::Public, Door::Admin].into_iter().flat_map(|door| endpoints.places(door));
     for place in places.filter(|place| place.reach() == Reach::Network) {

@@ -70,7 +70,7 @@ impl Scope {
         self.registry.mark_region(self.number());
     }
 
-    /// The store may have forgotten who is connected: all its devices' places are claimed again.
+    /// The store may have lost its connections: all its devices' places are claimed again.
     pub fn claim_all(&self, presence: &Presence) {
         match &self.region {
             None => presence.claim_where(|_| true),

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::store::NodeId;
 use crate::transport::{Endpoints, HEAD_BYTES, Socket};
 
-/// Does what a start waits for, and answers whoever comes meanwhile. `None` when told to stop before it was done.
+/// Does what a start waits for, and answers requests meanwhile. `None` after a signal to stop before it was done.
 pub async fn meanwhile<T>(
     work: impl Future<Output = T>,
     endpoints: &Endpoints,
@@ -39,12 +39,12 @@ pub async fn meanwhile<T>(
             None
         }
     };
-    // Whoever was let in is still answered, or late.
+    // Requests that were accepted are still answered, or time out.
     connections.detach_all();
     done
 }
 
-/// Answers whoever comes, one request a connection, until it is dropped.
+/// Answers requests, one a connection, until it is dropped.
 async fn answer(
     endpoints: &Endpoints,
     health: &Arc<Health>,

@@ -251,7 +251,7 @@ impl Presence {
     }
 
     /// A control message came in that is about somebody's presence. False when it is about something else.
-    pub fn hear(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
+    pub fn on_control(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
             KICK => self.hear_kick(control),
             LOOK => match control.text().and_then(|text| text.parse::<StreamName>().ok()) {

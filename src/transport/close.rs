@@ -1,4 +1,4 @@
-//! Why the server ends a connection, in every form in which that is told.
+//! Why the server ends a connection, and every form in which the client learns it.
 
 use crate::presence::Eviction;
 

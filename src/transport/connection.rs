@@ -83,7 +83,7 @@ pub struct Connection {
     socket: Socket,
     inner: Mutex<Inner>,
     /// Wakes temporary dispatchers: the outbox has room, a stream was left, or the connection is over.
-    told: Notify,
+    changed: Notify,
     /// For events that expire while they wait.
     clock: Arc<StoreClock>,
     metrics: Arc<Metrics>,
@@ -188,7 +188,7 @@ impl Connection {
                 unanswered: 0,
                 missed_members: false,
             }),
-            told: Notify::new(),
+            changed: Notify::new(),
             clock: registry.clock().clone(),
             metrics: registry.metrics().clone(),
         }
@@ -315,7 +315,7 @@ impl Connection {
             inner.rights.remove(stream);
             slot
         };
-        self.told.notify_waiters();
+        self.changed.notify_waiters();
         Some(slot)
     }
 
@@ -348,7 +348,7 @@ impl Connection {
             self.write_out(&mut inner);
             inner.wake();
         }
-        self.told.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Ends the connection without a word: the socket is of no use any more.
@@ -364,7 +364,7 @@ impl Connection {
             });
             inner.wake();
         }
-        self.told.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Why it ended; `None` while it has not, or when the client left.
@@ -442,7 +442,7 @@ impl Connection {
         .await;
     }
 
-    /// Waits until there is something to do for the connection's task. `closing` says whether the task knows
+    /// Waits until there is something to do for the connection's task. `closing`: whether the task knows
     /// already that the connection is.
     pub(super) async fn step(&self, closing: bool) -> Step {
         poll_fn(|cx| {
@@ -528,7 +528,7 @@ impl Connection {
             && event.expires_ms.is_none_or(|expires_ms| expires_ms > self.clock.now_ms())
     }
 
-    /// Queues what tells the client where it stands, after much that it was not given.
+    /// Queues the client's positions, after many events that it was not given.
     fn push_positions(&self, outbox: &mut Outbox) {
         let silent = outbox.take_silent();
         match self.protocol {
@@ -579,13 +579,13 @@ impl Connection {
                     tracing::debug!(connection = %inner.id, %error, "the client is gone");
                     inner.phase = Phase::Ended(None);
                     inner.wake();
-                    self.told.notify_waiters();
+                    self.changed.notify_waiters();
                     return;
                 }
             }
         }
         if inner.outbox.take_room() {
-            self.told.notify_waiters();
+            self.changed.notify_waiters();
             // Nothing may follow a close.
             if inner.phase == Phase::Open && std::mem::take(&mut inner.missed_members) {
                 inner.outbox.push(self.missed_members_frame());
@@ -602,7 +602,7 @@ impl Connection {
         })
     }
 
-    /// Writes a notice of members, if there is room. The client is told when there is again if there was none.
+    /// Writes a notice of members, if there is room. If there was none, the client is notified once there is.
     fn notify_of_members(&self, frame: Frame) {
         let mut inner = self.inner.lock();
         if inner.phase != Phase::Open {
@@ -618,16 +618,16 @@ impl Connection {
         }
     }
 
-    /// Waits for something of which temporary dispatchers are told.
+    /// Waits until the connection has changed so that `reached` holds.
     async fn until(&self, reached: impl Fn(&Inner) -> bool) {
         loop {
-            let told = self.told.notified();
-            tokio::pin!(told);
-            told.as_mut().enable();
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
             if reached(&self.inner.lock()) {
                 return;
             }
-            told.await;
+            changed.await;
         }
     }
 

@@ -109,7 +109,7 @@ impl Connections {
         let mut ticks = tokio::time::interval_at(Instant::now() + step, step);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // Backwards, as numbers count up: who connects right after the start is pinged about an interval later.
+            // Backwards, as numbers count up: a connection of the first moment is pinged about an interval later.
             for bucket in self.buckets.iter().rev() {
                 ticks.tick().await;
                 ping(bucket).await;
@@ -117,7 +117,7 @@ impl Connections {
         }
     }
 
-    /// Lets all connections go, spread over `time`, each told to come back after a moment of its own.
+    /// Closes all connections, spread over `time`, each with a delay of its own before it reconnects.
     pub async fn drain(&self, time: Duration) {
         let all: Vec<_> = self.all().collect();
         let start = Instant::now();

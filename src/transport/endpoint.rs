@@ -1,4 +1,4 @@
-//! Where a node listens: addresses and Unix sockets, as many as it is told.
+//! Where a node listens: any number of addresses and Unix sockets.
 
 use std::fmt;
 use std::fs;
@@ -67,7 +67,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Who can come in here.
+    /// Who can connect here.
     pub fn reach(&self) -> Reach {
         match self {
             // An IPv4 address may come as IPv6: ::ffff:127.0.0.1 is loopback as well.

@@ -30,7 +30,7 @@ pub struct Expiries {
 struct Inner {
     /// When something is due, and the number of the connection.
     due: BTreeSet<(u64, u64)>,
-    /// By the id that the client was told when it connected: with that it renews.
+    /// By the public id of the connection: with that the client renews.
     numbers: HashMap<Uuid, (u64, u64)>,
 }
 
@@ -74,7 +74,7 @@ impl Connections {
         self.expiries.set(connection.known_as(), connection.number(), None);
     }
 
-    /// Ends what grants end, and says so before; runs until it is dropped.
+    /// Ends connections whose grants end, and notifies clients before; runs until it is dropped.
     pub async fn expire_for_ever(self: Arc<Self>, registry: Arc<Registry>) {
         loop {
             let (numbers, next_ms) = self.expiries.take_due(now_ms());
@@ -108,7 +108,7 @@ impl Connections {
         self.expect_end(connection);
     }
 
-    /// Finds the connection that was told this id when it connected, if its grant ends.
+    /// Finds the connection with this public id, if its grant ends.
     pub(super) fn known_as(&self, id: Uuid) -> Option<Arc<Connection>> {
         self.get(self.expiries.number_of(id)?)
     }

@@ -1,7 +1,7 @@
 //! Where a block of an event stream ends for HTTP: chunks for HTTP/1.1, nothing for HTTP/1.0.
 //!
 //! Many HTTP clients read a body without chunks in buffers of a fixed size, and hold back an event until later
-//! ones have filled the buffer. Chunks also tell an orderly end from a broken connection.
+//! ones have filled the buffer. Chunks also show whether the end was orderly or the connection broke.
 //!
 //! Whatever connections share is kept as a whole chunk, so that one buffer serves all of them: an HTTP/1.0
 //! client is given the inside of it, and a connection that puts a line of its own in front replaces the line

@@ -32,7 +32,7 @@ pub struct Accepted {
     pub types: Option<TypeFilter>,
     /// The streams, attached, with the positions to go on from.
     pub streams: Vec<Listening>,
-    /// Its place among those who are connected. Or why it has none: the client is told and let go.
+    /// Its place among those who are connected. Or why it has none: the client is notified and the connection closed.
     pub place: Result<Place, Refused>,
     /// Its part in the topics' presence, if it asked for one.
     pub members: Option<Box<Membership>>,
@@ -40,10 +40,10 @@ pub struct Accepted {
     pub permit: Option<Permit>,
 }
 
-/// Why a listener is let go as soon as it has come.
+/// Why a listener is closed as soon as it is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// What it is told.
+    /// The reason that the client receives.
     pub reason: CloseReason,
     /// After how many milliseconds it may come back.
     pub retry_ms: u64,

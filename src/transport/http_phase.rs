@@ -1,7 +1,7 @@
 //! Connections that carry HTTP: from accept until a request on them is accepted as a listener's, or their end.
 //!
-//! Their number is bounded, and so are the bytes of heads that are not whole. At the bound the connection goes
-//! that has been idle for longest, as nobody can tell a client that will ask later from one that never will. If
+//! Their number is bounded, and so are the bytes of heads that are not whole. At the bound, the connection closes
+//! that has been idle for longest, as a client that will send a request later looks like one that never will. If
 //! all are at work, new ones wait, and when nothing has moved for a while a few more are let in, for probes and
 //! administration alone.
 //!
@@ -73,7 +73,7 @@ impl Peer {
     }
 }
 
-/// Who is connected, and who has to go.
+/// The connections, and which of them have to close.
 struct State {
     limits: HttpLimits,
     peers: HashMap<u64, Peer>,
@@ -81,7 +81,7 @@ struct State {
     ordinary: usize,
     reserved: usize,
     head_bytes: usize,
-    /// Connections that were told to go and have not gone.
+    /// Connections that were evicted and have not closed yet.
     leaving: usize,
     /// When a connection last came or went.
     moved: Instant,
@@ -179,7 +179,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         self.head_bytes -= std::mem::take(&mut peer.head_bytes);
         (peer.stage, peer.since) = (Stage::Busy, now);
-        // Too late to give way: what it asks for may have been done.
+        // Too late to give way: its request may have been served.
         self.leaving -= usize::from(std::mem::take(&mut peer.evicted));
     }
 
@@ -445,7 +445,7 @@ mod tests {
         state.received(seats[2], 1, now);
         assert_eq!(evicted(&state), [seats[0]]);
         state.request_begins(seats[1], now);
-        assert_eq!(state.head_bytes, 11, "whole heads, and those of who has to go, don't count");
+        assert_eq!(state.head_bytes, 11, "whole heads, and those of evicted connections, don't count");
         seats.iter().for_each(|seat| state.leave(*seat, now));
         assert_eq!((state.head_bytes, state.leaving, state.ordinary), (0, 0, 0));
     }

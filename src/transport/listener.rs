@@ -87,7 +87,7 @@ pub async fn listen<S, B>(
             }
             let served = serve(socket, arrival, service, &slot, stop).await;
             let Some((socket, early, accepted)) = served else { return };
-            // Who is turned away keeps its place until it is gone, and is waited for.
+            // A client that is turned away keeps its place until it is gone, and is waited for.
             let kept = accepted.permit.is_none().then(|| (slot.request(), slot, under_way));
             let listening = task::start(socket, early, accepted, context);
             match kept {
@@ -107,7 +107,7 @@ pub async fn listen<S, B>(
 async fn begin(raw: Raw, tls: Option<Arc<Tls>>, slot: &HttpSlot, context: &Context) -> Option<(Socket, HttpVersion)> {
     let beginning = async {
         raw.prepare(context.settings.ping * 2)?;
-        // A client that says nothing costs its socket, and no buffer.
+        // A silent client costs its socket, and no buffer.
         std::future::poll_fn(|cx| raw.poll_read_ready(cx)).await?;
         match tls {
             Some(tls) => tls.accept(raw).await,

@@ -1,8 +1,8 @@
 //! The socket path: SSE and WebSocket framing, outboxes, sockets and timers.
 //!
 //! A socket carries HTTP first, as one of a bounded number ([`http_phase`]). It arrives here bare, once a request
-//! on it was accepted as a listener's ([`listener`], [`handoff`]). From then on it is a [`Connection`]: its outbox is filled by dispatchers
-//! and written by whoever filled it last; its task only sleeps until the client says something or the
+//! on it was accepted as a listener's ([`listener`], [`handoff`]). From then on it is a [`Connection`]. Dispatchers
+//! fill its outbox, and the last to fill it writes it; its task sleeps until the client sends something or the
 //! socket that was full has room again.
 
 mod close;

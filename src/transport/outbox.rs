@@ -17,7 +17,7 @@ use crate::model::{Cursor, EventId, StreamName};
 /// some dozens is nothing against the size of the socket's buffer.
 const STAGED: usize = 64;
 
-/// After so many events that the client's filter left out, the cursor is told, so that a resume need not
+/// After so many events that the client's filter left out, it is sent the cursor, so that a resume need not
 /// read over them again.
 const SILENT_RUN: u32 = 500;
 
@@ -28,7 +28,7 @@ pub struct Following {
     pub stream: StreamName,
     /// The id of the newest frame that was staged.
     pub position: EventId,
-    /// The position moved without a frame since the client was last told of it.
+    /// The position moved without a frame since the client last received it.
     silent: bool,
 }
 
@@ -149,7 +149,7 @@ impl Outbox {
         self.bytes == 0 || (self.bytes <= self.limit / 2 && self.bytes + self.refused <= self.limit)
     }
 
-    /// The same, for who tells them: what is refused from now on counts anew.
+    /// The same, for the caller that notifies them: what is refused from now on counts anew.
     pub fn take_room(&mut self) -> bool {
         let room = self.has_room();
         if room {
@@ -185,15 +185,15 @@ impl Outbox {
     }
 
     /// The streams whose positions the client does not know, because it was not given the events that moved
-    /// them. Whoever takes them tells it.
+    /// them. The caller sends them.
     pub fn take_silent(&mut self) -> Vec<(StreamName, EventId)> {
         if std::mem::take(&mut self.silent) == 0 {
             return Vec::new();
         }
-        let told = |following: &mut Following| {
+        let silent = |following: &mut Following| {
             std::mem::take(&mut following.silent).then(|| (following.stream.clone(), following.position))
         };
-        self.following.iter_mut().filter_map(told).collect()
+        self.following.iter_mut().filter_map(silent).collect()
     }
 
     /// The connection's cursor: positions of what was staged.
@@ -202,7 +202,7 @@ impl Outbox {
     }
 
     /// Stages what fits into one write, apart from what has expired by `now_ms`. Returns true when the client's
-    /// positions had better be told.
+    /// positions had better be sent.
     pub fn stage(&mut self, now_ms: impl Fn() -> u64) -> bool {
         while self.staged.len() < STAGED
             && let Some(frame) = self.waiting.pop()
@@ -219,7 +219,7 @@ impl Outbox {
                 Frame::WithCursor { slot, id, body, .. } => {
                     self.moved(slot, id, false);
                     if self.silent > 0 {
-                        // The cursor tells of all streams.
+                        // The cursor has the positions of all streams.
                         self.following.iter_mut().for_each(|following| following.silent = false);
                         self.silent = 0;
                     }
@@ -403,7 +403,7 @@ mod tests {
             assert!(outbox.offer(Frame::Silent { slot: 0, id: EventId::new(ms, 0) }));
         }
         assert!(outbox.waiting.len() <= 1);
-        assert!(outbox.stage(|| 0), "the cursor is to be told");
+        assert!(outbox.stage(|| 0), "the cursor is to be sent");
         assert_eq!(outbox.cursor(), Cursor::Single(EventId::new(9_999, 0)));
         assert!(outbox.is_empty());
     }
@@ -435,7 +435,7 @@ mod tests {
         outbox.offer(Frame::Silent { slot: 1, id: EventId::new(4, 0) });
         outbox.offer(Frame::WithCursor { slot: 0, id: EventId::new(5, 0), expires_ms: NEVER, body: chunk(b"a") });
         write_all(&mut outbox, 10);
-        assert_eq!(outbox.take_silent(), [], "the cursor told of both");
+        assert_eq!(outbox.take_silent(), [], "the cursor had both");
     }
 
     #[test]

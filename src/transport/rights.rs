@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::access::{Denied, Grant, Need};
 use crate::model::StreamName;
 
-/// So long before the end a client is told of it.
+/// How long before its grant ends a client is notified.
 const NOTICE_MS: u64 = 60_000;
 
 /// What a connection may do.
@@ -15,19 +15,19 @@ pub struct Rights {
     grant: Arc<Grant>,
     /// Grants that were brought for one stream each. Most connections have none.
     extra: Option<Box<Extra>>,
-    /// The client was told that the grant ends.
+    /// The client was notified that the grant ends.
     noticed: bool,
 }
 
 /// Grants for one stream each.
 type Extra = Vec<(StreamName, Arc<Grant>)>;
 
-/// What time brings.
+/// What happens because of the time.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
     /// The grant is over, and with it the connection.
     Expired,
-    /// The client is to be told that the end comes.
+    /// The client is to be notified that the grant ends.
     Expiring,
     /// Streams whose own grants are over.
     Ended(Vec<StreamName>),
@@ -103,10 +103,10 @@ impl Rights {
             ended.iter().for_each(|stream| self.remove(stream));
             return Some(Due::Ended(ended));
         }
-        let comes = self.grant.expires_ms.is_some_and(|end| end.saturating_sub(NOTICE_MS) <= now_ms);
-        let tell = comes && !self.noticed;
-        self.noticed |= tell;
-        tell.then_some(Due::Expiring)
+        let is_near = self.grant.expires_ms.is_some_and(|end| end.saturating_sub(NOTICE_MS) <= now_ms);
+        let notify = is_near && !self.noticed;
+        self.noticed |= notify;
+        notify.then_some(Due::Expiring)
     }
 }
 

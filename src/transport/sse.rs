@@ -24,7 +24,7 @@ pub static POSITION: Bytes = Bytes::from_static(b"23\r\nevent: whimbrel:position
 /// The notice that notices of members may have been missed.
 pub const MISSED_MEMBERS: &str = "event: whimbrel:members\ndata: {\"reason\":\"missed\"}\n\n";
 
-/// The first block: when and where to come back, the public id of the connection, and whether the oldest events of a
+/// The first block: when and where to resume, the public id of the connection, and whether the oldest events of a
 /// stream were asked for and are gone. In one piece, as some clients make an event of a block without data.
 pub fn welcome(retry_ms: u64, cursor: &Cursor, connection: Uuid, complete: bool) -> String {
     let complete = if complete { "" } else { ",\"complete\":false" };

@@ -33,9 +33,9 @@ struct State {
     gone: bool,
     /// HTTP/2, while there is nothing to read.
     reader: Option<Waker>,
-    /// Who waits for room.
+    /// The task that waits for room.
     writer: Option<Waker>,
-    /// Who waits for the client to leave.
+    /// The task that waits for the client to leave.
     watcher: Option<Waker>,
 }
 
@@ -61,7 +61,7 @@ impl Streamed {
         Ok(count)
     }
 
-    /// Ends at once when the client has left; it says nothing on this way.
+    /// Reads the end when the client has left; a client sends nothing on this connection.
     pub fn try_read(&self) -> io::Result<usize> {
         if self.0.lock().gone { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }

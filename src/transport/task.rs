@@ -1,4 +1,4 @@
-//! A connection's task: it reads what the client says, and waits for a socket that was full.
+//! A connection's task: it reads what the client sends, and waits for a socket that was full.
 //!
 //! ```text
 //!   wait for: bytes to read | room in a full socket | being woken (full, closing, over)
@@ -84,7 +84,7 @@ pub(super) fn start(
     for (slot, listening) in (0..).zip(streams) {
         listening.attached.follow(connection.clone(), slot, listening.position);
     }
-    // Only now may a ping write: a client that has its position is told what is published from then on, events
+    // Only now may a ping write: a client that has its position receives what is published from then on, events
     // that are not stored among it.
     context.connections.insert(connection.clone());
     context.connections.expect_end(&connection);
@@ -171,7 +171,7 @@ impl Client {
         let mut buffer = [0; READ_BYTES];
         match self.connection.socket().try_read(&mut buffer) {
             Ok(0) => Read::Left,
-            // What an SSE client says after its request means nothing.
+            // What an SSE client sends after its request means nothing.
             Ok(_) if self.codec.is_none() => Read::Nothing,
             Ok(count) => Read::Bytes(buffer[..count].into()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

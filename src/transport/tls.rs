@@ -106,19 +106,19 @@ impl Tls {
         };
         let mut looks = tokio::time::interval(LOOK);
         loop {
-            let asked = tokio::select! {
+            let forced = tokio::select! {
                 _ = hang_ups.recv() => true,
                 _ = looks.tick() => false,
             };
             let tls = self.clone();
             // Files may be on a disk that takes its time.
-            let _ = tokio::task::spawn_blocking(move || tls.look(asked)).await;
+            let _ = tokio::task::spawn_blocking(move || tls.look(forced)).await;
         }
     }
 
-    /// Takes what the files hold, if that is new or somebody asked for it.
-    fn look(&self, asked: bool) {
-        match self.reload(asked) {
+    /// Takes what the files hold, if that is new or the reload is forced.
+    fn look(&self, forced: bool) {
+        match self.reload(forced) {
             Ok(true) => tracing::info!("the TLS certificate was read again"),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the TLS certificate stays as it was: the new one can't be used"),
@@ -126,15 +126,15 @@ impl Tls {
     }
 
     /// Whether there was something to take.
-    fn reload(&self, asked: bool) -> Result<bool, TlsError> {
+    fn reload(&self, forced: bool) -> Result<bool, TlsError> {
         let files = match Files::read(&self.certificate, &self.key) {
             Ok(files) => files,
             // It may be about to be replaced.
-            Err(_) if !asked => return Ok(false),
+            Err(_) if !forced => return Ok(false),
             Err(error) => return Err(error),
         };
         let mut tried = self.tried.lock();
-        if *tried == files && !asked {
+        if *tried == files && !forced {
             return Ok(false);
         }
         let configs = files.configs(&self.certificate, &self.key);
@@ -143,7 +143,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// Shakes hands with a client, and says what it wants to speak.
+    /// Shakes hands with a client. Returns the socket and the HTTP version that both agreed on.
     pub async fn accept(&self, raw: Raw) -> io::Result<(Socket, HttpVersion)> {
         let config = self.configs.load().both.clone();
         shake_hands(raw, config).await

@@ -17,7 +17,7 @@ use crate::presence::RenewError;
 use crate::transport::listener::Context;
 use crate::transport::{Connection, websocket};
 
-/// The first message: who is connected to whom, and where.
+/// The first message: the connection, its node, its device and its positions.
 pub fn ready(connection: &Connection, hub: &Hub, complete: bool) -> String {
     let following = connection.following();
     let positions: serde_json::Map<_, _> =
@@ -33,7 +33,7 @@ pub fn ready(connection: &Connection, hub: &Hub, complete: bool) -> String {
     ready.to_string()
 }
 
-/// Says so where the oldest events were asked for, and older ones than those that are kept had existed.
+/// Adds `"complete":false` where the client asked for the oldest events and older ones than those kept had existed.
 fn note_missing(answer: &mut serde_json::Value, complete: bool) {
     if !complete {
         answer["complete"] = false.into();
@@ -191,7 +191,7 @@ impl Fault {
     }
 
     fn internal() -> Self {
-        Fault { code: "internal", detail: "something went wrong here; the log says what".into() }
+        Fault { code: "internal", detail: "something went wrong on the server; its log has the details".into() }
     }
 }
 
