@@ -15,7 +15,7 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const served = process.argv[2] ?? here('../../src/api/page/client');
 
 /** What a page loads only when it needs it. */
-const LAZY = ['tabs', 'credentials', 'requests', 'transport/websocket', 'transport/eventsource'];
+const LAZY = ['tabs', 'credentials', 'requests', 'transport/websocket', 'transport/eventsource', 'transport/post'];
 
 const nameOf = (path) => `client-${path.replace(/.*\//, '').replace(/\.js$/, '')}`;
 
@@ -29,7 +29,10 @@ const lazy = {
   },
 };
 
-const options = { bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning' };
+/** Fields of the machine, which nobody else sees, get short names. */
+const mangleProps = /^(attempts|deadline|failures|fresh|heard|interval|offline|phase|pinged|refused|transports)$/;
+
+const options = { bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning', mangleProps };
 const entries = { client: here('src/index.ts'), ...Object.fromEntries(LAZY.map((path) => [nameOf(path), here(`src/${path}.ts`)])) };
 await build({ ...options, entryPoints: entries, outdir: served, plugins: [lazy] });
 

@@ -14,10 +14,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The modules of `clients/js`, as its build leaves them here.
-const MODULES: [(&str, &str); 6] = [
+const MODULES: [(&str, &str); 7] = [
     ("client.js", include_str!("page/client/client.js")),
     ("client-credentials.js", include_str!("page/client/client-credentials.js")),
     ("client-eventsource.js", include_str!("page/client/client-eventsource.js")),
+    ("client-post.js", include_str!("page/client/client-post.js")),
     ("client-requests.js", include_str!("page/client/client-requests.js")),
     ("client-tabs.js", include_str!("page/client/client-tabs.js")),
     ("client-websocket.js", include_str!("page/client/client-websocket.js")),

@@ -24,11 +24,12 @@ pub struct Wish {
     members: Option<bool>,
 }
 
-/// Where to begin: everywhere alike, or in each stream by itself.
+/// Where to begin: everywhere alike, by several values as in an address, or in each stream by itself.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "\"after\" is a string, or an object of streams and positions")]
+#[serde(untagged, expecting = "\"after\" is a string, a list of strings, or an object of streams and positions")]
 enum After {
     All(String),
+    Several(Vec<String>),
     Each(BTreeMap<String, String>),
 }
 
@@ -52,6 +53,7 @@ impl Wish {
         let after = match self.after {
             None => Vec::new(),
             Some(After::All(position)) => vec![position],
+            Some(After::Several(positions)) => positions,
             Some(After::Each(positions)) => {
                 positions.into_iter().map(|(stream, position)| format!("{stream}/{position}")).collect()
             }
@@ -90,6 +92,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_positions_says_what_repeated_parameters_say() {
+        let parameters = read(r#"{"streams":["topic:a","topic:b"],"after":["topic:a/5-1","topic:b/now"]}"#).unwrap();
+        assert_eq!(parameters.all("after").collect::<Vec<_>>(), ["topic:a/5-1", "topic:b/now"]);
+    }
+
+    #[test]
     fn what_is_wrong_in_a_body_is_named() {
         for (body, named) in [
             ("", "expected an object"),
@@ -98,6 +106,7 @@ mod tests {
             (r#"{"streams":"topic:news"}"#, "expected a sequence"),
             (r#"{"streams":["topic:a"],"stream":1}"#, "`stream`"),
             (r#"{"streams":["topic:a"],"after":5}"#, "\"after\" is a string"),
+            (r#"{"streams":["topic:a"],"after":["now",5]}"#, "a list of strings"),
             (r#"{"streams":["queue:a"]}"#, "queue:a"),
         ] {
             let problem = read(body).err().unwrap();

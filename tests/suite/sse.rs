@@ -292,6 +292,9 @@ async fn a_client_may_say_what_it_wants_in_a_body() {
     data.sort();
     assert_eq!(data, ["3", "4"]);
     let at = node.get_json("/v1/cursor?topic=news&device=42").await;
+    let after = json!([at["cursor"], format!("topic:news/{}", ids[1])]);
+    let mut client = asked_by_body(&node, json!({"streams": streams, "after": after})).await;
+    assert_eq!(client.data(1).await, ["3"], "of several, each overrides those before it");
     let mut client = asked_by_body(&node, json!({"streams": streams, "after": at["cursor"]})).await;
     node.publish("topic:news", "5").await;
     assert_eq!(client.data(1).await, ["5"]);

@@ -76,7 +76,7 @@ export class Connection implements Source {
   }
 
   #fresh(): Machine {
-    const { transport = ['sse', 'websocket'] } = this.service.options;
+    const { transport = ['sse', 'websocket', 'post'] } = this.service.options;
     return machine([transport].flat());
   }
 
@@ -127,8 +127,9 @@ export class Connection implements Source {
   #connect(): void {
     const generation = ++this.#generation;
     const { service, core } = this;
+    const { transports, at } = this.#machine;
     const streams = core.streams();
-    const request = { service, streams, after: core.position.list(), token: this.#token };
+    const request = { service, streams, after: core.position.list(), token: this.#token, transport: transports[at]! };
     // Only what is open is worth keeping.
     if (this.#previous || this.#machine.phase != 'open') this.#current?.close();
     else this.#previous = this.#current;

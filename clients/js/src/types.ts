@@ -34,8 +34,8 @@ export interface Member {
 /** `idle` without streams, `waiting` between two attempts, `closed` for good. */
 export type Status = 'idle' | 'authorizing' | 'connecting' | 'open' | 'waiting' | 'closed';
 
-/** How events come. `sse` is Server-Sent Events by `fetch`. */
-export type TransportName = 'sse' | 'eventsource' | 'websocket';
+/** How events come. `sse` is Server-Sent Events by `fetch`, and `post` the same with `POST` in place of `GET`. */
+export type TransportName = 'sse' | 'post' | 'eventsource' | 'websocket';
 
 /** Keeps the cursor: `localStorage`, `sessionStorage`, or anything of their shape, also with promises. */
 export interface CursorStorage {
@@ -55,7 +55,7 @@ export interface Options {
   storage?: CursorStorage;
   /** The storage's key; made of the streams if missing. */
   storageKey?: string;
-  /** One transport, or several to fall over between. Default: `sse`, then `websocket`. */
+  /** One transport, or several to fall over between. Default: `sse`, `websocket`, `post`. */
   transport?: TransportName | TransportName[];
   /** Only events of these types. */
   types?: string[];

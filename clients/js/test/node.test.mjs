@@ -180,6 +180,47 @@ describe('client', { concurrency: true }, () => {
     judge.check(other, 2);
   });
 
+  test('where answers to GET are held back, the client asks by POST, and goes on where it was', async (t) => {
+    const [stream, other] = [name(), name()];
+    const way = await proxy(t, nodes[0].url);
+    const listener = client(t, { url: way.url, streams: [stream, other], types: ['number'], transport: ['sse', 'post'] });
+    const judge = new Judge();
+    listener.on('*', (event) => judge.take(event));
+    await isOpen(listener);
+    await publish(nodes[1].url, stream, 0, '?type=number');
+    await eventually('the first', () => judge.received.length == 1);
+    way.hold = '/v1/sse?';
+    way.cut();
+    for (const type of ['other', 'number']) await publish(nodes[1].url, stream, 1, `?type=${type}`);
+    await publish(nodes[1].url, other, 0, '?type=number');
+    await eventually('all', () => judge.received.length == 3);
+    judge.check(stream, 2);
+    judge.check(other, 1);
+  });
+
+  test('more streams than fit into an address are followed, and resumed on another node', async (t) => {
+    const streams = numbers(60).map(() => `${name()}:${'long'.repeat(40)}`);
+    const front = await nginx(t, nodes);
+    const way = await proxy(t, front.url);
+    const listener = client(t, { url: way.url, streams, transport: 'sse' });
+    const judge = new Judge();
+    listener.on('*', (event) => judge.take(event));
+    await isOpen(listener);
+    const round = (n) => Promise.all(streams.map((stream) => publish(nodes[1].url, stream, n)));
+    await round(0);
+    await eventually('the first of each', () => judge.received.length == streams.length);
+    way.target = nodes[1].url;
+    way.cut();
+    await round(1);
+    await eventually('all', () => judge.received.length == 2 * streams.length);
+    for (const stream of streams) judge.check(stream, 2);
+    // Short ones have a position each.
+    const others = numbers(3).map(() => name());
+    for (const stream of others) await publish(nodes[1].url, stream, 'before');
+    for (const stream of others) listener.subscribe(stream, 'last:1');
+    await eventually('what was before', () => others.every((stream) => judge.of(stream)[0] == 'before'));
+  });
+
   test('where there is no WebSocket, SSE is tried on', async (t) => {
     const stream = name();
     const way = await proxy(t, nodes[0].url);

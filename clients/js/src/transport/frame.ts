@@ -2,7 +2,7 @@
 
 import type { Failure } from '../failure.js';
 import type { Service } from '../request.js';
-import type { Stream } from '../types.js';
+import type { Stream, TransportName } from '../types.js';
 
 /** One message of the service, in the shape that WebSocket gives it. */
 export interface Frame extends Failure {
@@ -30,6 +30,7 @@ export interface Request {
   streams: string[];
   after: string[];
   token?: string;
+  transport: TransportName;
 }
 
 export interface Handlers {

@@ -5,6 +5,9 @@ import { ask } from '../request.js';
 import { type Handlers, type Request, type Transport, frameOf, pathTo } from './frame.js';
 import { parser } from './parse.js';
 
+/** A longer address goes into a body, as some proxies refuse it: the usual ones at 8 KiB with all headers. */
+const LONGEST = 4000;
+
 export function sse(request: Request, on: Handlers): Transport {
   const abort = new AbortController();
   const { signal } = abort;
@@ -47,9 +50,12 @@ export async function probe(request: Request): Promise<Failure> {
   }
 }
 
-function open(request: Request, signal: AbortSignal): Promise<Response> {
+async function open(request: Request, signal: AbortSignal): Promise<Response> {
+  const { service, transport, token } = request;
   const path = pathTo('sse', request, { envelope: 1 });
-  return ask(request.service, path, { headers: { accept: 'text/event-stream' }, signal }, request.token);
+  const headers = { accept: 'text/event-stream' };
+  if (transport != 'post' && path.length < LONGEST) return ask(service, path, { headers, signal }, token);
+  return (await import('./post.js')).post(request, { headers, signal });
 }
 
 function isStream({ status, headers }: Response): boolean {

@@ -144,7 +144,8 @@ const HTML =
 
 /**
  * A proxy that can be told to misbehave: `pass`, `hang` (sockets stay, bytes don't), `deaf` (answers don't come back),
- * `html` (a 502 in HTML); what begins with the path `refuse` gets the last always. `target` may change.
+ * `html` (a 502 in HTML); what begins with the path `refuse` gets the last always, and with `hold` no answer, nor an
+ * end. `target` may change.
  */
 export async function proxy(t, target) {
   const made = { mode: 'pass', connections: 0, pieces: 0, target };
@@ -158,13 +159,15 @@ export async function proxy(t, target) {
     const upstream = connect({ host: hostname, port });
     upstream.on('error', () => client.destroy()).on('close', () => client.destroy());
     client.on('close', () => upstream.destroy());
+    let held = false;
     client.on('data', (bytes) => {
+      held ||= made.hold && bytes.includes(` ${made.hold}`);
       if (made.refuse && bytes.includes(` ${made.refuse}`)) client.end(HTML);
       else if (made.mode != 'hang') upstream.write(bytes);
     });
     upstream.on('data', (bytes) => {
       made.pieces++;
-      if (!['hang', 'deaf'].includes(made.mode)) client.write(bytes);
+      if (!held && !['hang', 'deaf'].includes(made.mode)) client.write(bytes);
     });
   });
   server.listen(0, '127.0.0.1');
