@@ -1,8 +1,24 @@
-"""The client for Whimbrel: publish, listen with resume, acknowledge."""
+"""The client for Whimbrel: publish, listen with resume, acknowledge, presence, and state."""
 
 from .client import Draft, Published, Whimbrel
+from .credentials import Token
 from .errors import WhimbrelError
 from .listener import Event, Gap, Listener
-from .service import Token
+from .presence import Change, Member, Presence
+from .state import Snapshot, State
 
-__all__ = ["Draft", "Event", "Gap", "Listener", "Published", "Token", "Whimbrel", "WhimbrelError"]
+__all__ = [
+    "Change",
+    "Draft",
+    "Event",
+    "Gap",
+    "Listener",
+    "Member",
+    "Presence",
+    "Published",
+    "Snapshot",
+    "State",
+    "Token",
+    "Whimbrel",
+    "WhimbrelError",
+]

@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import httpx
 
+from .connection import Wish
+from .credentials import Token
 from .errors import WhimbrelError
-from .listener import Event, Listener, OnGap
-from .service import Service, Token, path_of
+from .listener import Event, Listener, OnChange, OnGap
+from .presence import Member, Presence, members_of
+from .service import Service, path_of
+from .state import Snapshot, State, V
 
 #: The service remembers idempotency keys for five minutes. A repeat has to be there before.
 PATIENCE = 240.0
 
 #: Events that one request of a batch carries.
 BATCH = 500
+
+#: Seconds without a byte after which a connection counts as dead: more than two of the service's ping intervals.
+SILENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,15 @@ class Whimbrel:
         durable: str | None = None,
         ephemeral: bool = False,
         key: str | None = None,
+        exclude: str | None = None,
     ) -> Published:
         """Publishes; repeated under its idempotency key until it is answered, and in order within a stream.
 
-        An ephemeral event has no key and is sent once.
+        An ephemeral event has no key and is sent once. ``exclude`` is a :attr:`Listener.connection` that does not get it.
         """
-        given = {"type": type, "ttl": ttl, "collapse": collapse, "durable": durable, "ephemeral": "true" if ephemeral else None}
-        params = {name: str(value) for name, value in given.items() if value is not None}
+        given = {"type": type, "ttl": ttl, "collapse": collapse, "durable": durable, "exclude": exclude}
+        params = [(name, str(value)) for name, value in given.items() if value is not None]
+        params += [("ephemeral", "true")] if ephemeral else []
         headers = {"content-type": "application/json"}
         if not ephemeral:
             headers["idempotency-key"] = key or uuid.uuid4().hex
@@ -122,16 +131,47 @@ class Whimbrel:
         *streams: str,
         after: str = "now",
         types: Sequence[str] = (),
-        silence: float = 60.0,
+        members: bool = False,
+        silence: float = SILENCE,
         on_gap: OnGap | None = None,
+        on_change: OnChange | None = None,
     ) -> Listener:
         """The events of streams, as an asynchronous iterator that resumes by itself.
 
         ``after``: ``now``, ``earliest``, ``last:N``, ``ack``, an id, or a :attr:`Listener.cursor` that was kept.
+        ``members``: the device is a member of the topics, and ``on_change`` is called when others join and leave.
         ``silence``: seconds without a byte after which a connection counts as dead; more than two of the service's
-        ping intervals. ``on_gap`` is called, and awaited, before the event that follows a gap.
+        ping intervals. ``on_gap`` is called, and awaited, before the event that follows a gap; if it gives a cursor,
+        events go on from there.
         """
-        return Listener(self._service, streams, after, tuple(types), silence, on_gap)
+        wish = Wish(streams, tuple(types), members, silence)
+        return Listener(self._service, wish, after, on_gap, on_change)
+
+    def state(
+        self,
+        *streams: str,
+        load: Callable[[str], Awaitable[Snapshot[V]]],
+        reduce: Callable[[V, Event], V],
+        types: Sequence[str] = (),
+        silence: float = SILENCE,
+    ) -> State[V]:
+        """A value made of a snapshot and the events after it, as an asynchronous iterator of all its states.
+
+        ``load`` is given the cursor of a moment before it was called; if what it loads has a cursor of its own, that is
+        where the events begin. It is tried again where it fails, and called anew after a gap.
+        """
+        return State(self._service, Wish(streams, tuple(types), silence=silence), load, reduce)
+
+    def presence(self, topic: str, *, device: str | None = None, silence: float = SILENCE) -> Presence:
+        """The members of a topic, at first and after each change, as an asynchronous iterator of lists.
+
+        A device, by its token or as ``device``, is a member itself meanwhile.
+        """
+        return Presence(self._service, topic, device, silence)
+
+    async def members(self, topic: str) -> list[Member]:
+        """The members of a topic now."""
+        return await members_of(self._service, topic)
 
     async def ack(self, event: Event) -> None:
         """Acknowledges an event of a device, and all before it."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from .backoff import backoff
+from .credentials import Credentials, Token
 from .errors import WhimbrelError, error_of
 
-#: A token or key, or where to get one.
-Token = str | Callable[[], "str | Awaitable[str]"] | None
+
+def parameters_of(streams: Sequence[str]) -> list[tuple[str, Any]]:
+    """``device=`` and ``topic=`` for each stream."""
+    return [(kind, name) for kind, _, name in (stream.partition(":") for stream in streams)]
 
 
 def path_of(stream: str) -> str:
@@ -24,32 +26,18 @@ def path_of(stream: str) -> str:
     return f"/v1/{kind}s/{quote(name, safe='')}"
 
 
-async def _ask(source: Callable[[], str | Awaitable[str]]) -> str:
-    try:
-        given = source()
-        return await given if inspect.isawaitable(given) else given
-    except Exception as cause:
-        # It is tried again, as if the service had not been reached.
-        raise WhimbrelError("unreachable", f"no token: {cause}") from cause
-
-
 class Service:
     """Requests that are repeated until they are answered."""
 
     def __init__(self, url: str, token: Token, http: httpx.AsyncClient) -> None:
         self.url = url.rstrip("/")
         self.http = http
-        self._source = token
-        self._token: str | None = None
+        self._credentials = Credentials(token)
 
     async def headers(self, fresh: bool = False) -> dict[str, str]:
         """With the token; a new one if need be."""
-        source = self._source
-        if callable(source):
-            if fresh or self._token is None:
-                self._token = await _ask(source)
-            source = self._token
-        return {"authorization": f"Bearer {source}"} if source else {}
+        token = await self._credentials.get(fresh)
+        return {"authorization": f"Bearer {token}"} if token else {}
 
     async def call(
         self,
@@ -57,7 +45,7 @@ class Service:
         path: str,
         *,
         content: bytes | None = None,
-        params: dict[str, str] | None = None,
+        params: list[tuple[str, Any]] | None = None,
         headers: dict[str, str] | None = None,
         patience: float = 60.0,
     ) -> Any:

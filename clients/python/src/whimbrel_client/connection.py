@@ -1,0 +1,161 @@
+"""Frames of the service, over one connection after the other: each goes on where the one before ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from .backoff import backoff
+from .errors import WhimbrelError, error_of
+from .service import Service, parameters_of
+from .sse import Block, blocks
+
+#: After these, coming back would be against what was decided.
+FINAL = ("kicked", "replaced", "revoked")
+
+#: A longer query goes into a body, as some proxies refuse it: the usual ones at 8 KiB with all headers.
+LONGEST = 4000
+
+log = logging.getLogger("whimbrel_client")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be followed."""
+
+    streams: tuple[str, ...]
+    types: tuple[str, ...] = ()
+    members: bool = False
+    #: Seconds without a byte after which a connection counts as dead.
+    silence: float = 60.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An ``event``, or a notice by its name."""
+
+    op: str
+    content: dict[str, Any]
+
+
+class Connection:
+    def __init__(self, service: Service, wish: Wish, after: str) -> None:
+        #: Where it goes on.
+        self.position = after
+        #: The service's name for it.
+        self.id: str | None = None
+        self._service = service
+        self._wish = wish
+        self._moved = False
+
+    def move(self, position: str) -> None:
+        """Goes on from another position, once the frame under way is handled."""
+        self.position = position
+        self._moved = True
+
+    async def frames(self) -> AsyncGenerator[Frame, None]:
+        """Ends only with a :class:`WhimbrelError`."""
+        failures = 0
+        refused = fresh = False
+        while True:
+            hint: float | None = None
+            self._moved = False
+            try:
+                async with self._open(fresh) as response:
+                    fresh = False
+                    if response.status_code != 200 or not _is_stream(response):
+                        raise await error_of(response)
+                    async for block in blocks(response.aiter_text()):
+                        if block.retry is not None:
+                            hint = block.retry / 1000
+                            continue
+                        frame = _frame(block)
+                        if frame.op == "close":
+                            hint, fresh = _closed(frame)
+                            break
+                        failures, refused = 0, False
+                        await self._take(frame, block)
+                        yield frame
+                        if self._moved:
+                            break
+            except httpx.TransportError:
+                pass
+            except WhimbrelError as error:
+                if error.status == 401 and not refused:
+                    refused = fresh = True
+                    continue
+                if error.status == 401 or error.is_final:
+                    raise
+                hint = error.retry
+            if not self._moved:
+                await asyncio.sleep(backoff(failures, hint))
+                failures += 1
+
+    async def _take(self, frame: Frame, block: Block) -> None:
+        if block.id:
+            self.position = block.id.removesuffix(".stop")
+        if frame.op == "position":
+            self.id = frame.content.get("connection", self.id)
+        if frame.op == "expiring":
+            await self._renew()
+
+    @asynccontextmanager
+    async def _open(self, fresh: bool) -> AsyncIterator[httpx.Response]:
+        service, wish = self._service, self._wish
+        headers = {"accept": "text/event-stream", **await service.headers(fresh)}
+        # The service pings, so silence means that the connection died.
+        timeout = httpx.Timeout(10.0, read=wish.silence)
+        url = httpx.URL(service.url + "/v1/sse", params=self._parameters())
+        method, content = "GET", None
+        if len(url.query) > LONGEST:
+            url, method, content = url.copy_with(query=None), "POST", json.dumps(self._body()).encode()
+            headers["content-type"] = "application/json"
+        async with service.http.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
+            yield response
+
+    def _parameters(self) -> list[tuple[str, Any]]:
+        wish = self._wish
+        parameters = [*parameters_of(wish.streams), ("after", self.position), ("envelope", "1")]
+        if wish.types:
+            parameters.append(("types", ",".join(wish.types)))
+        if wish.members:
+            parameters.append(("members", "1"))
+        return parameters
+
+    def _body(self) -> dict[str, Any]:
+        wish = self._wish
+        given = {"streams": wish.streams, "after": self.position, "types": wish.types, "members": wish.members}
+        return {**given, "envelope": True}
+
+    async def _renew(self) -> None:
+        """In place; where that fails, the connection ends in time, and the next one has a new token."""
+        try:
+            await self._service.headers(fresh=True)
+            await self._service.call("POST", f"/v1/connections/{self.id}/renew", patience=0)
+        except WhimbrelError as error:
+            log.warning("the token was not renewed: %s", error)
+
+
+def _frame(block: Block) -> Frame:
+    is_notice = block.type.startswith("whimbrel:") and block.type != "whimbrel:abandoned"
+    op = block.type.removeprefix("whimbrel:") if is_notice else "event"
+    return Frame(op, json.loads("\n".join(block.data)))
+
+
+def _closed(frame: Frame) -> tuple[float, bool]:
+    reason = frame.content["reason"]
+    if reason in FINAL:
+        raise WhimbrelError(reason)
+    return frame.content["retry"] / 1000, reason == "expired"
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.startswith("text/event-stream")
