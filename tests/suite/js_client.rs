@@ -72,6 +72,11 @@ async fn the_client_keeps_its_promises_in_a_browser() {
 }
 
 #[tokio::test]
+async fn many_clients_lose_nothing_while_nodes_are_restarted_one_after_the_other() {
+    tests("restarts").await;
+}
+
+#[tokio::test]
 async fn the_hooks_work_on_a_server_and_in_a_browser() {
     tests("react").await;
 }

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 /** Longer than anything should take on a busy machine. */
 const PATIENCE = 20_000;
 
-const PROGRAM = process.env.WHIMBREL_PROGRAM ?? fileURLToPath(new URL('../../../../target/debug/whimbrel', import.meta.url));
+export const PROGRAM = process.env.WHIMBREL_PROGRAM ?? fileURLToPath(new URL('../../../../target/debug/whimbrel', import.meta.url));
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
