@@ -93,7 +93,9 @@ local function collect(stream, command, start, stop, limit, max_bytes, now)
   -- What the store said of collapse keys, to be asked once for each.
   stream.newest = {}
   while true do
-    local wanted = math.min(CHUNK, limit - #entries + 1)
+    -- As many as there is room for, going by those so far.
+    local likely = #entries == 0 and 4 or math.floor((max_bytes - bytes) * #entries / math.max(bytes, 1)) + 1
+    local wanted = math.max(1, math.min(CHUNK, likely, limit - #entries + 1))
     local chunk = redis.call(command, stream.key, start, stop, 'COUNT', wanted)
     for _, entry in ipairs(chunk) do
       if #entries >= limit or bytes >= max_bytes then

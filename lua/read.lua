@@ -2,7 +2,7 @@
 -- Reads a page of a stream's log.
 --
 -- KEYS  1 events, 2 meta, 3 collapse
--- ARGV  1 'after', 'earliest', 'since' or 'last', 2 the id, the time or the count, 3 events in a page,
+-- ARGV  1 'after', 'earliest', 'since', 'from' (an entry, itself included) or 'last' (nothing), 2 the id or the time, 3 events in a page,
 --       4 bytes in a page, 5 home version or ''
 local now = clock()
 local stream = look(KEYS[1], KEYS[2], now, ARGV[5])
@@ -16,22 +16,10 @@ end
 local start = '-'
 if ARGV[1] == 'since' then
   start = ARGV[2]
+elseif ARGV[1] == 'from' then
+  start = ARGV[2]
 elseif ARGV[1] == 'last' then
-  local count = tonumber(ARGV[2])
-  if count == 0 then
-    return answer(stream, stream.last, {}, false, now)
-  end
-  if count < redis.call('XLEN', stream.key) then
-    -- A Redis stream can't be entered at the n-th entry from its end: walk there.
-    local bound = newest_possible(now)
-    while count > 0 do
-      local chunk = redis.call('XREVRANGE', stream.key, bound, '-', 'COUNT', math.min(count, 64))
-      if #chunk == 0 then break end
-      count = count - #chunk
-      start = chunk[#chunk][1]
-      bound = '(' .. start
-    end
-  end
+  return answer(stream, stream.last, {}, false, now)
 end
 
 local entries, more = collect(stream, 'XRANGE', start, newest_possible(now), limit, max_bytes, now)

@@ -11,9 +11,7 @@ use super::body;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
 use crate::hub::{History, PublishError, check_ephemeral};
-use crate::model::{
-    Draft, Durability, Event, EventId, EventType, Gap, Progress, Published, Reached, ShownEvent, StreamName, Ttl,
-};
+use crate::model::{Draft, Durability, EventId, EventType, Gap, Published, Reached, ShownEvent, StreamName, Ttl};
 
 /// Longest that a request may wait for an acknowledgement, in seconds.
 const MAX_WAIT: usize = 60;
@@ -119,14 +117,15 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
 
 #[derive(Serialize)]
 struct ShownHistory<'a> {
-    events: Vec<ShownEvent<'a>>,
+    events: Vec<ShownEvent>,
     gap: Option<&'a Gap>,
     last: EventId,
 }
 
-fn shown(event: &Event) -> Result<ShownEvent<'_>, Problem> {
-    ShownEvent::of(event).map_err(|error| {
-        tracing::error!(id = %event.id, %error, "an event in the store is not JSON");
+/// Entries of the store that are no events do not get this far: this would be our own fault.
+fn shown(shown: Result<ShownEvent, serde_json::Error>) -> Result<ShownEvent, Problem> {
+    shown.map_err(|error| {
+        tracing::error!(%error, "an event is not JSON");
         Problem::internal()
     })
 }
@@ -143,15 +142,8 @@ pub async fn history(api: &Api, stream: StreamName, query: &str) -> Result<Respo
     };
     let (after, before) = (parameters.parsed("after")?, parameters.parsed("before")?);
     let History { events, gap, last } = api.hub.history(&stream, after, before, limit).await?;
-    let events = events.iter().map(|event| shown(event)).collect::<Result<_, _>>()?;
+    let events = events.iter().map(|event| shown(ShownEvent::of(event))).collect::<Result<_, _>>()?;
     Ok(json(StatusCode::OK, &ShownHistory { events, gap: gap.as_ref(), last }))
-}
-
-#[derive(Serialize)]
-struct ShownProgress<'a> {
-    #[serde(flatten)]
-    event: ShownEvent<'a>,
-    status: Progress,
 }
 
 /// `GET …/events/{id}`
@@ -165,7 +157,7 @@ pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> 
         }
     };
     match api.hub.event(stream, id, patience).await? {
-        Some((event, status)) => Ok(json(StatusCode::OK, &ShownProgress { event: shown(&event)?, status })),
+        Some((event, status)) => Ok(json(StatusCode::OK, &shown(ShownEvent::with_status(&event, &status))?)),
         None => Err(Problem::no_such_event(format!("{stream} has no event {id}, or keeps it no longer"))),
     }
 }

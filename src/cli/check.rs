@@ -60,7 +60,13 @@ async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
     match &settings.redis_url {
         None => findings.push(Finding::ok("no Redis is set: a single node that keeps its events in memory")),
         Some(url) => match redis::inspect(&settings.server(url)).await {
-            Ok(inspection) => findings.extend(judge(&inspection)),
+            Ok(inspection) => {
+                findings.extend(judge(&inspection));
+                findings.push(match redis::probe(&settings.server(url), &settings.prefix).await {
+                    Ok(()) => Finding::ok("a subscription, a script, a write and a message work under the prefix"),
+                    Err(reason) => Finding::error(format!("{url}: {reason}")),
+                });
+            }
             Err(reason) => findings.push(Finding::error(format!("{url}: {reason}"))),
         },
     }
@@ -115,6 +121,7 @@ fn judge(inspection: &Inspection) -> Vec<Finding> {
         version(inspection),
         eviction(inspection.eviction.as_deref()),
         persistence(inspection.append_only, inspection.snapshots.as_deref()),
+        durability(inspection),
         node_size(inspection.stream_node_bytes),
         Finding::ok(format!("round trip {:.1} ms", inspection.round_trip.as_secs_f64() * 1000.0)),
     ]
@@ -146,6 +153,16 @@ fn persistence(append_only: Option<bool>, snapshots: Option<&str>) -> Finding {
             Finding::warning("persistence is off: a restart of Redis loses all events; set appendonly yes")
         }
         _ => Finding::warning("persistence can't be read (CONFIG is blocked): without it a restart loses all events"),
+    }
+}
+
+/// What a publish may ask for: an answer 400 would be late to find out.
+fn durability(inspection: &Inspection) -> Finding {
+    match inspection.disk() {
+        Ok(_) => Finding::ok("publishes can ask for durable=disk"),
+        Err(reason) => {
+            Finding::ok(format!("publishes can't ask for durable=disk: {}", reason.trim_start_matches("durable=disk ")))
+        }
     }
 }
 
@@ -189,6 +206,7 @@ mod tests {
             "ok       Redis 7.2.5, or a Valkey that is compatible with it\n\
              ok       maxmemory-policy is noeviction\n\
              ok       persistence: append-only file\n\
+             ok       publishes can ask for durable=disk\n\
              ok       stream-node-max-bytes is 512\n\
              ok       round trip 0.4 ms\n"
         );

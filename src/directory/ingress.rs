@@ -81,7 +81,7 @@ impl Ingress for RegionalStore {
         self.own().reject(rejections).await
     }
 
-    async fn lift(&self, mark: EventId, done: &[EventId]) -> Result<bool, StoreError> {
+    async fn lift(&self, mark: Option<EventId>, done: &[EventId]) -> Result<bool, StoreError> {
         self.own().lift(mark, done).await
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::chain::Chain;
-use super::ring::weight;
 use crate::model::{Event, EventId, Page};
 
 /// Most bytes of one stream. Some 3,000 small events: more than a network reorders, and a burst longer than that
@@ -46,7 +45,7 @@ impl Early {
     /// Puts an event in. False when one had to be dropped for it: the store has to be asked for that.
     pub fn push(&mut self, event: Arc<Event>, questions: u32) -> bool {
         let place = (event.prev, event.id);
-        let bytes = weight(&event);
+        let bytes = event.bytes();
         if self.events.contains_key(&place) {
             return true;
         }
@@ -111,7 +110,7 @@ impl Early {
         let mut bytes = 0;
         self.events.retain(|_, arrival| {
             let kept = keep(arrival);
-            bytes += if kept { 0 } else { weight(&arrival.event) };
+            bytes += if kept { 0 } else { arrival.event.bytes() };
             kept
         });
         self.bytes -= bytes;
@@ -119,7 +118,7 @@ impl Early {
     }
 
     fn gone(&mut self, arrival: &Arrival) {
-        let bytes = weight(&arrival.event);
+        let bytes = arrival.event.bytes();
         self.bytes -= bytes;
         self.budget.give_back(bytes);
     }
@@ -167,7 +166,7 @@ mod tests {
     #[test]
     fn a_full_queue_keeps_what_is_nearest_to_the_head() {
         let mut early = Early::new(Budget::new(NODE_BYTES));
-        let big = STREAM_BYTES / 8;
+        let big = STREAM_BYTES / 4;
         let complete: Vec<_> = (7..12).map(|at| early.push(event(at, big), 0)).collect();
         assert_eq!(complete, [true, true, true, false, false]);
         assert_eq!(take_all(&mut early, 6), [7, 8, 9]);
@@ -178,11 +177,11 @@ mod tests {
     fn all_queues_of_a_node_share_one_bound_and_give_their_room_back() {
         let budget = Budget::new(10_000);
         let (mut first, mut second) = (Early::new(budget.clone()), Early::new(budget.clone()));
-        assert!(first.push(event(7, 4_000), 0));
-        assert!(!second.push(event(7, 4_000), 0));
+        assert!(first.push(event(7, 8_000), 0));
+        assert!(!second.push(event(7, 8_000), 0));
         assert!(second.is_empty());
         drop(first);
-        assert!(second.push(event(7, 4_000), 0));
+        assert!(second.push(event(7, 8_000), 0));
         drop(second);
         assert_eq!(budget.used(), 0);
     }

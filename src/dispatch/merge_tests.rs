@@ -284,7 +284,7 @@ fn what_has_no_room_in_the_queue_is_read_and_the_rest_is_kept() {
     let mut stream = Stream::at(6);
     stream.merge.early = Early::new(Budget::new(1 << 23));
     let big = |at: u64| {
-        let data = "1".repeat(1 << 18);
+        let data = "1".repeat(1 << 19);
         Arc::new(Event::new(id(at), id(at - 1), EventType::MESSAGE, data.into()))
     };
     for at in [8, 9, 10] {

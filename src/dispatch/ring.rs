@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::budget::Budget;
 use crate::model::{Event, EventId};
 
-/// What an event in a ring takes besides its data: the event, its shared encodings' bookkeeping and the
-/// ring's own pointer. Its encodings, once made, are about as large as the data again.
-const EVENT_OVERHEAD: usize = 320;
+/// What an event takes in a ring besides itself: its pointer, and as much for the ring's room to grow.
+const PLACE: usize = 2 * size_of::<Arc<Event>>();
 
 /// A run of events without a break: each one's `prev` is the one before.
 #[derive(Debug)]
@@ -30,7 +29,9 @@ impl Ring {
         if self.events.back().is_some_and(|newest| newest.id != event.prev) {
             self.clear();
         }
-        self.budget.take(weight(&event));
+        // The forms in which it goes out are counted as they are made.
+        event.charge_to(self.budget.counter());
+        self.budget.take(PLACE);
         self.events.push_back(event);
         while self.budget.is_over() && !self.events.is_empty() {
             self.drop_oldest();
@@ -54,7 +55,8 @@ impl Ring {
 
     fn drop_oldest(&mut self) {
         if let Some(event) = self.events.pop_front() {
-            self.budget.give_back(weight(&event));
+            event.release_from(self.budget.counter());
+            self.budget.give_back(PLACE);
         }
     }
 
@@ -101,14 +103,10 @@ impl Drop for Ring {
     }
 }
 
-pub(super) fn weight(event: &Event) -> usize {
-    event.data.len() * 2 + event.collapse.as_ref().map_or(0, |key| key.len()) + EVENT_OVERHEAD
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EventType;
+    use crate::model::{Encoding, EventType};
 
     fn ring(limit: usize, ids: std::ops::Range<u64>) -> Ring {
         let mut ring = Ring::new(Budget::new(limit));
@@ -135,9 +133,25 @@ mod tests {
 
     #[test]
     fn a_ring_over_its_budget_keeps_the_newest() {
-        let ring = ring(3 * (EVENT_OVERHEAD + 2), 1..100);
+        let one = ring(1 << 20, 1..2).budget.used();
+        let ring = ring(3 * one, 1..100);
         assert_eq!(after(&ring, 96), Some(vec![97, 98, 99]));
         assert_eq!(after(&ring, 95), None);
+    }
+
+    #[test]
+    fn the_forms_in_which_events_go_out_count_when_they_are_made() {
+        let ring = ring(1 << 20, 1..3);
+        let before = ring.budget.used();
+        for event in ring.after(EventId::new(0, 0)).unwrap() {
+            for encoding in [Encoding::Sse, Encoding::WebSocket, Encoding::Sse] {
+                event.encoded(encoding, |_| vec![b'x'; 1000].into());
+            }
+        }
+        assert!((4000..5000).contains(&(ring.budget.used() - before)));
+        let budget = ring.budget.clone();
+        drop(ring);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::entry;
 use crate::hub::Hub;
 use crate::leader::{End, Leadership};
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, Placement, Rejection, StoreError};
+use crate::store::{Ingress, IngressPage, MAX_AHEAD_MS, Placement, Rejection, StoreError};
 use crate::trouble::Work;
 
 /// Longest wait for a new entry at a stretch. Then the stream is looked at: whether its ids went back, and how
@@ -138,7 +138,7 @@ impl<'a> Drain<'a> {
         // or a flush.
         let foreign = taken_before.iter().map(|(_, _, mark)| *mark).max().filter(|mark| *mark > self.given);
         if let Some(mark) = foreign
-            && self.lift(mark).await?
+            && self.lift(Some(mark)).await?
         {
             return Ok(true);
         }
@@ -163,12 +163,18 @@ impl<'a> Drain<'a> {
         self.hub.troubles().note(Work::Ingress, None, Ok(&page));
         self.show_lag(&page);
         self.given = page.last;
-        if page.last < self.memory.highest && self.lift(self.memory.highest).await? {
+        let behind = (page.last < self.memory.highest).then_some(self.memory.highest);
+        if (page.lifting || behind.is_some()) && self.lift(behind).await? {
             return Ok(());
         }
         self.at_end = page.entries.is_empty();
         let mut rejections = Vec::new();
         for entry in page.entries {
+            if entry.id.ms > page.now_ms.saturating_add(MAX_AHEAD_MS) {
+                // Were it taken, its stream would refuse all that come after it. Nothing is read after it either.
+                rejections.push(entry::rejection(&entry, "its id is ahead of the store's clock".to_owned()));
+                continue;
+            }
             self.after = entry.id;
             let event = entry::read(&entry).and_then(|(stream, draft)| match self.hub.check(&stream, &draft) {
                 Ok(()) => Ok((stream, draft)),
@@ -193,10 +199,10 @@ impl<'a> Drain<'a> {
     }
 
     /// Lifts the stream above an id; if it was below, everything begins anew.
-    async fn lift(&mut self, mark: EventId) -> Result<bool, StoreError> {
+    async fn lift(&mut self, mark: Option<EventId>) -> Result<bool, StoreError> {
         let lifted = self.ingress.lift(mark, self.memory.done.make_contiguous()).await?;
         if lifted {
-            tracing::warn!(%mark, "ids of the ingress stream went back, after a flush or a failover: raised them");
+            tracing::warn!(?mark, "ids of the ingress stream went back, after a flush or a failover: raised them");
             self.backlog = Backlog::default();
             (self.after, self.at_end) = (EventId::ZERO, false);
         }

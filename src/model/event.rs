@@ -9,9 +9,13 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
+use super::weight::{self, Charge, Counter};
 use super::{EventId, StreamName, Time};
 
 const MAX_TYPE: usize = 128;
+
+/// What a channel's message has in front of an event's data, about.
+const MESSAGE_HEADER: usize = 96;
 
 /// The type of an event, `message` unless the producer says otherwise. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +123,7 @@ pub struct Event {
     /// The one connection that is not given it.
     pub exclude: Option<Uuid>,
     encoded: [OnceLock<Bytes>; Encoding::COUNT],
+    charge: Charge,
 }
 
 /// The forms in which events go out. Each is made at most once an event and node, and then shared by all
@@ -152,7 +157,17 @@ impl Eq for Event {}
 impl Event {
     /// An event as the store has it, that neither expires nor has a collapse key.
     pub fn new(id: EventId, prev: EventId, kind: EventType, data: Bytes) -> Self {
-        Event { id, prev, kind, data, expires_ms: None, collapse: None, exclude: None, encoded: Default::default() }
+        Event {
+            id,
+            prev,
+            kind,
+            data,
+            expires_ms: None,
+            collapse: None,
+            exclude: None,
+            encoded: Default::default(),
+            charge: Charge::default(),
+        }
     }
 
     /// An event for the connections of this moment. It is not stored and has no place in the stream.
@@ -170,9 +185,35 @@ impl Event {
         self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
     }
 
+    /// Counts what it takes, and what forms of it will take, in a counter, unless another counts it already.
+    pub fn charge_to(&self, counter: &Counter) {
+        let encoded = self.encoded.iter().filter_map(OnceLock::get).map(|bytes| weight::shared(bytes.len()));
+        self.charge.to(counter, self.bytes() + encoded.sum::<usize>());
+    }
+
+    /// Ends that.
+    pub fn release_from(&self, counter: &Counter) {
+        self.charge.release(counter);
+    }
+
+    /// What it takes in memory, but for the forms of it that were made.
+    pub fn bytes(&self) -> usize {
+        let text = |text: &str| weight::shared(text.len());
+        let kind = if self.kind.is_message() { 0 } else { text(self.kind.as_str()) };
+        // Its data is a part of the message that brought it.
+        let data = weight::shared(self.data.len() + MESSAGE_HEADER);
+        let own = weight::heap(size_of::<Event>() + 2 * size_of::<usize>());
+        own + data + kind + self.collapse.as_deref().map_or(0, text)
+    }
+
     /// This event in the form of `encoding`, made by `encode` unless it was made before.
     pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(&Event) -> Bytes) -> Bytes {
-        self.encoded[encoding as usize].get_or_init(|| encode(self)).clone()
+        let made = || {
+            let bytes = encode(self);
+            self.charge.add(weight::shared(bytes.len()));
+            bytes
+        };
+        self.encoded[encoding as usize].get_or_init(made).clone()
     }
 
     /// When the store took it, as RFC 3339 text in UTC.

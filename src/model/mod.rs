@@ -17,6 +17,7 @@ mod shown;
 mod stream;
 mod time;
 mod type_filter;
+pub mod weight;
 
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
 pub use durability::{Durability, DurabilityError, Reached, Receipt};

@@ -17,7 +17,9 @@ use crate::dispatch::Flush;
 use crate::health::{Health, StorePart};
 use crate::log_limit::LogLimit;
 use crate::presence::{ControlChannel, Presence};
-use crate::store::{ChannelMessage, Control, Missed, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription};
+use crate::store::{
+    ChannelMessage, Control, MAX_AHEAD_MS, Missed, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription,
+};
 
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
 const BATCH: usize = 256;
@@ -26,11 +28,7 @@ const BATCH: usize = 256;
 /// time, two are missing: the subscription is deaf, even if its socket shows no error.
 const DEAF_AFTER: f64 = 0.9;
 
-/// How far an event's id may be ahead of the store's clock, in milliseconds: a master whose clock was ahead gave such,
-/// but not by days. The same as `AHEAD` in `lua/stream.lua`.
-const MAX_AHEAD_MS: u64 = 86_400_000;
-
-/// Messages that name events further ahead.
+/// Messages that name events further ahead of the clock than any has an id.
 static AHEAD: LogLimit = LogLimit::new();
 
 /// When the channel is back, lanes may take so much longer, and are looked at so often.

@@ -34,8 +34,8 @@ pub trait Ingress: Send + Sync {
 
     /// Makes sure that the stream gives ids above `mark`. If it began anew below, or lost its end, `done` are
     /// removed from it and all others get new ids, in order; then this is true, and it has to be read again
-    /// from the beginning.
-    async fn lift(&self, mark: EventId, done: &[EventId]) -> Result<bool, StoreError>;
+    /// from the beginning. Without a mark, goes on with what somebody else began.
+    async fn lift(&self, mark: Option<EventId>, done: &[EventId]) -> Result<bool, StoreError>;
 
     /// Gives the store the functions that producers call, unless it has them in this version or a newer one.
     /// `starting` also replaces those of this version with other settings. True if the store took them now.
@@ -55,6 +55,8 @@ pub struct IngressPage {
     pub now_ms: u64,
     /// The entries read.
     pub entries: Vec<IngressEntry>,
+    /// Whether somebody began to give the entries new ids, and did not end it: see [`Ingress::lift`].
+    pub lifting: bool,
 }
 
 /// What a producer added.

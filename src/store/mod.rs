@@ -61,6 +61,10 @@ pub const PAGE_EVENTS: usize = 128;
 /// the memory of a node. The event that crosses the line is still in the page.
 pub const PAGE_BYTES: usize = 256 * 1024;
 
+/// How far an id may be ahead of the store's clock, in milliseconds: a master whose clock was ahead gave such, but not
+/// by days. The same as `AHEAD` in `lua/stream.lua`.
+pub const MAX_AHEAD_MS: u64 = 86_400_000;
+
 /// For how long an idempotency key is remembered.
 pub const ONCE_TIME: Duration = Duration::from_secs(300);
 

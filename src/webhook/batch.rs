@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use ring::digest;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::dispatch::Delivery;
 use crate::dispatch::chain::Chain;
@@ -45,7 +44,7 @@ pub struct Batch {
 
 #[derive(Serialize)]
 struct Body<'a> {
-    events: Vec<ShownEvent<'a>>,
+    events: Vec<ShownEvent>,
     /// What is missing right before the first of `events`.
     gap: Option<&'a Gap>,
 }
@@ -98,10 +97,10 @@ pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
 }
 
 /// Somebody may have put what is not JSON into the store, past the service. It must not hold up the rest.
-fn shown(event: &Event) -> ShownEvent<'_> {
+fn shown(event: &Event) -> ShownEvent {
     ShownEvent::of(event).unwrap_or_else(|error| {
         tracing::error!(id = %event.id, %error, "an event in the store is not JSON: its data is told as null");
-        ShownEvent::with_data(event, RawValue::NULL)
+        ShownEvent::without_data(event)
     })
 }
 

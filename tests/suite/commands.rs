@@ -301,3 +301,33 @@ async fn the_log_begins_with_what_is_started() {
         assert!(first.contains(named), "{named}: {first}");
     }
 }
+
+#[tokio::test]
+async fn a_check_names_what_the_user_of_redis_may_not_do_and_a_node_that_waits_says_the_same() {
+    let redis = RedisServer::start();
+    let mut raw = redis.raw().await;
+    for (user, rules, named) in [
+        ("nochannels", &["~*", "resetchannels", "+@all"][..], "&whimbrel:node:*"),
+        ("noscripts", &["~*", "&*", "+@all", "-@scripting"], "+@scripting"),
+        ("otherkeys", &["~other:*", "&*", "+@all"], "~whimbrel:*"),
+        ("readonly", &["~*", "&*", "+@read", "+@connection", "+@scripting"], "subscribe"),
+        ("nohset", &["~*", "&*", "+@all", "-hset"], "HSET"),
+    ] {
+        let acl = [&["SETUSER", user, "on", ">s3cret"], rules].concat();
+        let () = redis::cmd("ACL").arg(&acl).query_async(&mut raw).await.unwrap();
+        let url = redis.url().replace("redis://", &format!("redis://{user}:s3cret@"));
+        let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &url)], b"").await;
+        assert_eq!(outcome.code, Some(1), "{user}: {outcome:?}");
+        let error = outcome.stdout.lines().find(|line| line.starts_with("error")).unwrap_or_default();
+        assert!(error.contains(named) && !error.contains("s3cret"), "{user}: {outcome:?}");
+        let node = Node::start_waiting(&[("WHIMBREL_REDIS_URL", &url)]);
+        eventually("the reason in the log", async || node.log().contains(named).then_some(())).await;
+    }
+    let acl = ["SETUSER", "enough", "on", ">s3cret", "~whimbrel:*", "&whimbrel:node:*", "+@all", "-@dangerous"];
+    let () = redis::cmd("ACL").arg(&acl).query_async(&mut raw).await.unwrap();
+    let url = redis.url().replace("redis://", "redis://enough:s3cret@");
+    assert_eq!(run(&["check"], &[("WHIMBREL_REDIS_URL", &url)], b"").await.code, Some(0));
+    let node = Node::start(&[("WHIMBREL_REDIS_URL", &url)]);
+    node.publish("topic:a", "1").await;
+    assert_eq!(node.history("topic:a").await, ["1"]);
+}

@@ -62,3 +62,15 @@ async fn a_history_that_makes_no_sense_is_refused() {
     assert_eq!(node.get("/v1/topics/a/events/5-1").await.problem(404).0, "not-found");
     assert_eq!(node.get("/v1/topics/a%20b/events").await.problem(400).0, "invalid-name");
 }
+
+#[tokio::test]
+async fn data_is_shown_byte_for_byte_with_the_white_space_around_it() {
+    let node = Node::start(&[]);
+    let data = " \t{\"a\" : [1.0]} \n";
+    let id = node.publish("topic:a", data).await;
+    for path in ["/v1/topics/a/events", &format!("/v1/topics/a/events/{id}")] {
+        let answer = node.get(path).await;
+        assert!(answer.text().contains(&format!("\"data\":{data}")), "{}", answer.text());
+        answer.json();
+    }
+}

@@ -470,3 +470,52 @@ async fn a_node_can_be_told_to_leave_the_ingress_stream_to_others() {
     assert_eq!(embedded.code, Some(2));
     assert!(embedded.stderr.contains("WHIMBREL_INGRESS") && embedded.stderr.contains("no ingress"), "{embedded:?}");
 }
+
+#[tokio::test]
+async fn an_entry_ahead_of_the_clock_is_rejected_and_what_comes_after_it_is_taken() {
+    let redis = RedisServer::start();
+    let node = Node::on(&redis, &[]);
+    let raw = redis.raw().await;
+    add(&redis, &["topic", "a", "data", "1"]).await;
+    drained(&raw).await;
+    let ahead = "18446744073709551615-18446744073709551615";
+    redis_cli(&redis, &["XADD", INGRESS, ahead, "topic", "a", "data", "2"]).await;
+    eventually("a rejected entry", async || {
+        let rejected: redis::streams::StreamRangeReply = raw.clone().xrange_all(REJECTED).await.unwrap();
+        let entry = rejected.ids.first()?.clone();
+        let reason: String = entry.get("reason").unwrap();
+        (entry.get::<String>("entry").unwrap() == ahead && reason.contains("ahead of the store's clock")).then_some(())
+    })
+    .await;
+    let () = raw.clone().del(INGRESS).await.unwrap();
+    for number in 3..6 {
+        add(&redis, &["topic", "a", "data", &number.to_string()]).await;
+    }
+    drained(&raw).await;
+    assert_eq!(data_of(&raw, "topic:a").await, ["1", "3", "4", "5"]);
+    assert_eq!(node.metric("ingress_rejected_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_lift_that_a_node_left_unfinished_is_ended_by_the_next() {
+    let redis = RedisServer::start();
+    let raw = redis.raw().await;
+    for number in 0..300 {
+        add_at(&redis, number + 1, number).await;
+    }
+    // As it is after the first step: the stream gives ids above the mark, and nothing was added once more yet.
+    let mark = "5000-1";
+    redis_cli(&redis, &["SET", "whimbrel:{whimbrel:ingress}:lifting", mark]).await;
+    redis_cli(&redis, &["XSETID", INGRESS, mark]).await;
+    redis_cli(&redis, &["HSET", "whimbrel:{topic:a}:meta", "ingress", &format!("local={mark}")]).await;
+    let _node = Node::on(&redis, &[("WHIMBREL_RETENTION", "*=100000/3600")]);
+    drained(&raw).await;
+    let wanted: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    assert_eq!(data_of(&raw, "topic:a").await, wanted);
+    assert!(!raw.clone().exists::<_, bool>("whimbrel:{whimbrel:ingress}:lifting").await.unwrap());
+}
+
+async fn add_at(redis: &RedisServer, ms: usize, number: usize) {
+    let (id, number) = (format!("{ms}-1"), number.to_string());
+    redis_cli(redis, &["XADD", INGRESS, &id, "topic", "a", "data", &number]).await;
+}

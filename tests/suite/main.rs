@@ -59,6 +59,7 @@ mod regions;
 mod repair;
 mod resume;
 mod slow_reader;
+mod slow_scripts;
 mod snippets;
 mod sse;
 mod store_loss;

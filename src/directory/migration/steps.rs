@@ -10,7 +10,7 @@
 //! Up to the seal a move can be given up, and nobody notices; behind it, it can only be completed.
 
 /// Pages copied before the seal. Under a producer that is faster than the copy, the rest is copied behind it.
-const MOST_PAGES: usize = 4096;
+const MOST_PAGES: usize = 16_384;
 
 /// Times that a new home may forget what was copied.
 const MOST_LOSSES: usize = 3;

@@ -14,6 +14,10 @@ use crate::dispatch::repairs::{Asking, Next, Repairs};
 use crate::model::{EventId, Marks, Page, StreamName};
 use crate::store::{Route, StoreError};
 
+/// For how long a route holds at the least. Syncs grow rarer with the streams of a node, and a route that was asserted
+/// when it had few must not lapse before its next one. Routes of dead nodes are cleaned up long before.
+const LEAST_ROUTE_TIME: Duration = Duration::from_secs(600);
+
 impl Registry {
     /// Asks the store of a region whatever is due, until the registry is gone.
     pub(super) async fn ask_for_ever(registry: Weak<Registry>, repairs: Arc<Repairs>) {
@@ -115,7 +119,7 @@ impl Registry {
 
     fn route(&self, dispatcher: &Dispatcher, generation: u32, interval: Duration) -> Route {
         // Two syncs may fail before a route lapses.
-        let ttl = interval * 3 + self.settings.lease;
+        let ttl = (interval * 3 + self.settings.lease).max(LEAST_ROUTE_TIME);
         // Before the node's id is looked at: were that new, the mark that follows a new id has it noted again.
         let noted = dispatcher.note(generation);
         Route { node: (*self.node()).clone(), registration: dispatcher.registration(), ttl, noted }

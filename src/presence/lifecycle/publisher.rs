@@ -16,7 +16,7 @@ use crate::store::{NodeId, StoreError};
 
 /// Entries in one call of the store: on a busy machine Redis takes about 30 µs for each, and does nothing else
 /// meanwhile.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 
 /// The node's publishing session, as far as the node knows.
 #[derive(Default)]

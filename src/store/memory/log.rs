@@ -4,7 +4,7 @@
 //! go on, put the clone back, and a failover has lost a tail; pass an older `now_ms`, and the new master's
 //! clock is behind.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::device_slots::DeviceSlots;
+use super::entry::{Entries, Entry};
 use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing, Start};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use crate::store::{Checkpoint, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
-/// What an event, a key or a log costs beside its bytes, roughly: the basis of the store's byte limit.
-const OVERHEAD: usize = 192;
+/// What a key, a route, a connection or the name of a log takes: texts of a usual length, and the room that maps keep
+/// beside what is in them.
+const OVERHEAD: usize = 256;
 
 /// Collapse keys that are remembered; over that, those that were used longest ago are forgotten. Some at a
 /// time, as looking for them takes going through all.
@@ -29,9 +31,7 @@ const KEPT_GROUPS: usize = 192;
 pub struct StreamLog {
     retention: Retention,
     position_ms: u64,
-    /// Oldest first; ids ascend.
-    events: VecDeque<Arc<Event>>,
-    events_bytes: usize,
+    events: Entries,
     /// When the log is dropped.
     events_until: u64,
     /// `None` before the first touch, and again once it expired.
@@ -98,8 +98,7 @@ impl StreamLog {
             retention,
             // A log without its position could not go on: new ids might fall among the old.
             position_ms: millis(position_time.max(retention.time)),
-            events: VecDeque::new(),
-            events_bytes: 0,
+            events: Entries::default(),
             events_until: 0,
             position: None,
             position_until: 0,
@@ -130,10 +129,9 @@ impl StreamLog {
             self.groups.insert(group.clone(), id);
             self.forget_groups();
         }
-        self.events_bytes += event.data.len();
-        self.events.push_back(event.clone());
+        self.events.push(Entry::of(&event));
         while self.events.len() as u64 > self.retention.events {
-            self.events_bytes -= self.events.pop_front().map_or(0, |event| event.data.len());
+            self.events.drop_oldest();
         }
         self.events_until = now_ms.saturating_add(millis(self.retention.time));
         self.hold_position(now_ms);
@@ -208,9 +206,9 @@ impl StreamLog {
     }
 
     /// The event with this id, if it is kept.
-    pub fn event(&self, id: EventId) -> Option<&Arc<Event>> {
+    pub fn event(&self, id: EventId) -> Option<Arc<Event>> {
         let at = self.events.binary_search_by_key(&id, |event| event.id).ok()?;
-        self.events.get(at)
+        self.events.get(at).map(Entry::event)
     }
 
     /// Removes the route of a node, if it is of this registration or none is named.
@@ -298,7 +296,9 @@ impl StreamLog {
         let standing = self.acknowledge(None, now_ms);
         let from = self.shared(standing.position());
         let after = self.events.iter().rev().take_while(|event| event.id > from);
-        let pending = after.filter(|event| !event.is_expired(now_ms) && !self.is_superseded(event)).count() as u64;
+        let pending = after
+            .filter(|event| !event.is_expired(now_ms) && !self.is_superseded(event.id, event.collapse.as_ref()))
+            .count() as u64;
         Inbox { standing, pending }
     }
 
@@ -377,7 +377,8 @@ impl StreamLog {
     /// About how much memory it takes.
     pub fn bytes(&self) -> usize {
         let others = self.once.len() + self.routes.len() + self.groups.len() + self.slots.len();
-        self.events_bytes + OVERHEAD * (2 + self.events.len() + others)
+        // A map has up to twice the room of what is in it.
+        2 * size_of::<StreamLog>() + OVERHEAD * (1 + others) + self.events.bytes()
     }
 
     fn touch(&mut self, now_ms: u64, step: u64) -> Position {
@@ -477,7 +478,6 @@ impl StreamLog {
 
     fn forget_events(&mut self) {
         self.events.clear();
-        self.events_bytes = 0;
         self.groups.clear();
     }
 
@@ -494,12 +494,15 @@ impl StreamLog {
 
     /// Which of these a newer one of the same collapse key supersedes.
     fn superseded(&self, events: &[Arc<Event>]) -> Vec<EventId> {
-        events.iter().filter(|event| self.is_superseded(event)).map(|event| event.id).collect()
+        events
+            .iter()
+            .filter(|event| self.is_superseded(event.id, event.collapse.as_ref()))
+            .map(|event| event.id)
+            .collect()
     }
 
-    fn is_superseded(&self, event: &Event) -> bool {
-        let newest = event.collapse.as_ref().and_then(|key| self.groups.get(key));
-        newest.is_some_and(|newest| *newest > event.id)
+    fn is_superseded(&self, id: EventId, collapse: Option<&Arc<str>>) -> bool {
+        collapse.and_then(|key| self.groups.get(key)).is_some_and(|newest| *newest > id)
     }
 
     fn blank(&self, from: EventId, now_ms: u64) -> Page {
@@ -521,7 +524,7 @@ impl StreamLog {
 }
 
 /// The first events up to the limits of a page.
-fn take<'a>(events: impl Iterator<Item = &'a Arc<Event>>, limit: usize) -> Vec<Arc<Event>> {
+fn take<'a>(events: impl Iterator<Item = &'a Entry>, limit: usize) -> Vec<Arc<Event>> {
     let mut bytes = 0;
     events
         .take(limit)
@@ -530,7 +533,7 @@ fn take<'a>(events: impl Iterator<Item = &'a Arc<Event>>, limit: usize) -> Vec<A
             bytes += event.data.len();
             room
         })
-        .cloned()
+        .map(Entry::event)
         .collect()
 }
 

@@ -4,6 +4,7 @@
 //! leases, the clock and the byte limit around it.
 
 mod device_slots;
+mod entry;
 mod leader;
 mod lifecycle;
 mod log;
@@ -36,6 +37,9 @@ use sessions::Sessions;
 /// How often all streams are looked through for what outlived its time. Each is also looked at whenever
 /// it is used, so this only bounds how long forgotten ones take memory.
 const SWEEP_MS: u64 = 10_000;
+
+/// How often while there is no room.
+const SWEEP_FULL_MS: u64 = 1000;
 
 /// The embedded store.
 pub struct MemoryStore {
@@ -104,7 +108,8 @@ impl MemoryStore {
     }
 
     fn make_room(&self, state: &mut State, wanted: usize, now_ms: u64) -> Result<(), StoreError> {
-        if state.bytes.saturating_add(wanted) > self.max_bytes {
+        // Not with each of many that are refused: it takes going through all that there is.
+        if state.bytes.saturating_add(wanted) > self.max_bytes && now_ms.abs_diff(state.swept_ms) >= SWEEP_FULL_MS {
             state.sweep(now_ms);
         }
         if state.bytes.saturating_add(wanted) > self.max_bytes {
@@ -291,7 +296,7 @@ impl Channels for MemoryStore {
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let log = state.streams.get(stream).filter(|log| log.has_route(node));
-        if let Some(event) = log.and_then(|log| log.event(id)).cloned() {
+        if let Some(event) = log.and_then(|log| log.event(id)) {
             state.notify(node, || ChannelMessage::Event(stream.clone(), event.clone()));
         }
         Ok(())

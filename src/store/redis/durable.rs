@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::{FromRedisValue as _, Value};
 
-use super::inspection;
+use super::inspection::{self, DiskProof};
 use super::pool::{Pool, Session};
 use super::scripts::Call;
 use crate::model::{Durability, Published, Reached, Receipt};
@@ -15,9 +15,6 @@ use crate::store::{StoreError, millis};
 
 /// How long replicas or the disk may take. Well below the time after which an answer counts as lost.
 const WAIT_TIME: Duration = Duration::from_secs(2);
-
-/// WAITAOF came with this version.
-const WAITAOF_SINCE: (u32, u32) = (7, 2);
 
 /// What confirms that a publish is as durable as asked: a command or, where every answer confirms it, none.
 pub(super) async fn wait_for(pool: &Pool, durability: Durability) -> Result<Option<Call>, StoreError> {
@@ -69,20 +66,9 @@ pub(super) async fn publish(
 /// What confirms that a write is on disk: a wait or, where the server syncs before each answer, nothing
 /// more. Refused where nothing can confirm it.
 async fn disk_wait(pool: &Pool) -> Result<Option<Call>, StoreError> {
-    let told = inspection::inspect(pool).await?;
-    if told.append_only == Some(false) {
-        let reason = "durable=disk needs a Redis with appendonly yes, and this one has no append-only file";
-        return Err(StoreError::Unsupported(reason.to_owned()));
+    match inspection::inspect(pool).await?.disk() {
+        Ok(DiskProof::Wait) => Ok(Some(Call::command("WAITAOF", "1").arg(0).arg(millis(WAIT_TIME)))),
+        Ok(DiskProof::EachAnswer) => Ok(None),
+        Err(reason) => Err(StoreError::Unsupported(reason.to_owned())),
     }
-    let version = told.version.as_deref().unwrap_or_default();
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= WAITAOF_SINCE {
-        return Ok(Some(Call::command("WAITAOF", "1").arg(0).arg(millis(WAIT_TIME))));
-    }
-    if told.fsync.as_deref() == Some("always") {
-        return Ok(None);
-    }
-    let reason = "durable=disk needs Redis 7.2 or newer, or appendfsync always";
-    Err(StoreError::Unsupported(reason.to_owned()))
 }

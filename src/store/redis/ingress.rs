@@ -27,9 +27,16 @@ const PAGE_SIZE: usize = 4 * PAGE_BYTES;
 /// Rejected entries that are kept, at the least.
 const REJECTED_KEPT: usize = 10_000;
 
-/// The newest of the rejected that are looked through for one that was written down already: more than can
-/// have been written down without having been removed.
-const REJECTED_LOOKED_THROUGH: usize = 2 * PAGE_ENTRIES;
+/// Ids of rejected entries that are remembered, so that none is written down twice: more than can have been written down
+/// without having been removed. For how long, after the last.
+const REJECTED_REMEMBERED: usize = 2 * PAGE_ENTRIES;
+const REJECTED_TIME: Duration = Duration::from_secs(86_400);
+
+/// Entries that are rejected, removed, and added once more in one call: none holds the store up for more than some
+/// hundreds of microseconds.
+const REJECTED_AT_ONCE: usize = 16;
+const REMOVED_AT_ONCE: usize = 256;
+const LIFTED_AT_ONCE: usize = 64;
 
 /// A connection that waits: whatever is sent behind a blocking command waits too, so nothing else is.
 #[derive(Default)]
@@ -90,7 +97,7 @@ impl RedisStore {
 #[async_trait]
 impl Ingress for RedisStore {
     async fn entries(&self, after: EventId, largest: usize) -> Result<IngressPage, StoreError> {
-        let call = Call::script(&scripts::INGRESS_READ, &[&self.keys.ingress()])
+        let call = Call::script(&scripts::INGRESS_READ, &[&self.keys.ingress(), &self.keys.lifting()])
             .arg(after.to_string())
             .arg(PAGE_ENTRIES)
             .arg(PAGE_SIZE)
@@ -115,22 +122,43 @@ impl Ingress for RedisStore {
     }
 
     async fn reject(&self, rejections: &[Rejection]) -> Result<(), StoreError> {
-        let call =
-            Call::script(&scripts::REJECT, &[&self.keys.rejected()]).arg(REJECTED_KEPT).arg(REJECTED_LOOKED_THROUGH);
-        let call = rejections.iter().fold(call, |call, Rejection { id, reason, fields }| {
-            let words: Vec<&[u8]> =
-                fields.iter().flat_map(|(name, value): &(Bytes, Bytes)| [&name[..], value]).collect();
-            call.arg(id.to_string()).arg(reason).arg(words.len()).arg(words)
-        });
-        self.pool.run(call).await?;
+        for part in rejections.chunks(REJECTED_AT_ONCE) {
+            let call = Call::script(&scripts::REJECT, &[&self.keys.rejected(), &self.keys.rejected_ids()])
+                .arg(REJECTED_KEPT)
+                .arg(REJECTED_REMEMBERED)
+                .arg(millis(REJECTED_TIME));
+            let call = part.iter().fold(call, |call, Rejection { id, reason, fields }| {
+                let words: Vec<&[u8]> =
+                    fields.iter().flat_map(|(name, value): &(Bytes, Bytes)| [&name[..], value]).collect();
+                call.arg(id.to_string()).arg(reason).arg(words.len()).arg(words)
+            });
+            self.pool.run(call).await?;
+        }
         let ids: Vec<String> = rejections.iter().map(|rejection| rejection.id.to_string()).collect();
         self.pool.run(Call::command("XDEL", &self.keys.ingress()).arg(ids)).await.map(drop)
     }
 
-    async fn lift(&self, mark: EventId, done: &[EventId]) -> Result<bool, StoreError> {
-        let done: Vec<String> = done.iter().map(EventId::to_string).collect();
-        let call = Call::script(&scripts::INGRESS_LIFT, &[&self.keys.ingress()]).arg(mark.to_string()).arg(done);
-        Ok(self.pool.run(call).await? == Value::Int(1))
+    async fn lift(&self, mark: Option<EventId>, done: &[EventId]) -> Result<bool, StoreError> {
+        let keys = [self.keys.ingress(), self.keys.lifting()];
+        let lift = async |mark: Option<EventId>, entries: usize| {
+            let call = Call::script(&scripts::INGRESS_LIFT, &keys.each_ref().map(String::as_str));
+            let call = call.arg(mark.map_or(String::new(), |mark| mark.to_string())).arg(entries).arg(PAGE_BYTES);
+            match self.pool.run(call).await? {
+                Value::BulkString(word) if word == b"more" => Ok(true),
+                Value::BulkString(_) => Ok(false),
+                _ => Err(scripts::nonsense("how far a lift is")),
+            }
+        };
+        // Only begun: what is done has to be gone before anything is added once more.
+        if !lift(mark, 0).await? {
+            return Ok(false);
+        }
+        for part in done.chunks(REMOVED_AT_ONCE) {
+            let ids: Vec<String> = part.iter().map(EventId::to_string).collect();
+            self.pool.run(Call::command("XDEL", &self.keys.ingress()).arg(ids)).await?;
+        }
+        while lift(None, LIFTED_AT_ONCE).await? {}
+        Ok(true)
     }
 
     async fn offer_functions(&self, event_bytes: usize, starting: bool) -> Result<bool, StoreError> {

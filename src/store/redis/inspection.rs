@@ -11,6 +11,9 @@ use crate::store::StoreError;
 
 const OLDEST_MAJOR: u32 = 7;
 
+/// WAITAOF came with this version.
+const WAITAOF_SINCE: (u32, u32) = (7, 2);
+
 /// A look at the server. `None` stands for what it does not tell: managed services block CONFIG, and
 /// parts of INFO.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,7 +34,32 @@ pub struct Inspection {
     pub round_trip: Duration,
 }
 
+/// How a server tells that a write is on its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskProof {
+    /// WAITAOF says so.
+    Wait,
+    /// It syncs before each answer.
+    EachAnswer,
+}
+
 impl Inspection {
+    /// How the server tells that a write is on its disk; where it can't, what `durable=disk` needs.
+    pub fn disk(&self) -> Result<DiskProof, &'static str> {
+        if self.append_only == Some(false) {
+            return Err("durable=disk needs a Redis with appendonly yes, and this one has no append-only file");
+        }
+        let mut numbers = self.version.as_deref().unwrap_or_default().split('.').map(|part| part.parse().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if version >= WAITAOF_SINCE {
+            Ok(DiskProof::Wait)
+        } else if self.fsync.as_deref() == Some("always") {
+            Ok(DiskProof::EachAnswer)
+        } else {
+            Err("durable=disk needs Redis 7.2 or newer, or appendfsync always")
+        }
+    }
+
     /// Refuses a server that can't be worked with, or that would lose data as a matter of course.
     pub fn check(&self) -> Result<(), ConnectError> {
         self.check_version()?;

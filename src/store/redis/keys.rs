@@ -48,6 +48,16 @@ impl Keys {
         format!("{}:ingress", self.prefix)
     }
 
+    /// Up to which id its entries are being added once more. In the same slot.
+    pub(super) fn lifting(&self) -> String {
+        format!("{}:{{{}}}:lifting", self.prefix, self.ingress())
+    }
+
+    /// Which rejected entries were written down last. In the slot of those.
+    pub(super) fn rejected_ids(&self) -> String {
+        format!("{}:{{{}}}:ids", self.prefix, self.rejected())
+    }
+
     /// What of it can't be events.
     pub(super) fn rejected(&self) -> String {
         format!("{}:ingress:rejected", self.prefix)

@@ -23,6 +23,7 @@ mod members;
 mod moving;
 mod pool;
 mod presence;
+mod probe;
 mod producers;
 mod revocations;
 mod scripts;
@@ -44,7 +45,7 @@ use self::ingress::Bell;
 use self::keys::Keys;
 use self::lanes::{Lanes, Open};
 use self::pool::Pool;
-use self::scripts::Call;
+use self::scripts::{Call, Fields};
 use self::server::Server;
 use super::{
     Channels, Control, DirectPath, DueSync, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES,
@@ -80,6 +81,11 @@ const DURABLE_POOL_SIZE: usize = 32;
 pub async fn inspect(config: &ServerConfig) -> Result<Inspection, ConnectError> {
     let pool = Pool::new(&Server::new(config)?, 1)?;
     inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)
+}
+
+/// Tries what a node needs there under its prefix; an error names what is missing.
+pub async fn probe(config: &ServerConfig, prefix: &str) -> Result<(), ConnectError> {
+    probe::probe(&Server::new(config)?, &Keys::new(prefix)).await.map_err(ConnectError::Unreachable)
 }
 
 /// A region's store in one Redis. Clones share the connections.
@@ -132,10 +138,12 @@ impl RedisStore {
         let server = Server::new(config)?;
         let pool = Pool::new(&server, POOL_SIZE)?;
         inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
+        let keys = Keys::new(prefix);
+        probe::probe(&server, &keys).await.map_err(ConnectError::Unreachable)?;
         let membership = Pool::new(&server, MEMBERSHIP_POOL_SIZE)?;
         let durable = Pool::new(&server, DURABLE_POOL_SIZE)?;
         let lanes = Lanes::open(&server).await.map_err(ConnectError::Unreachable)?;
-        let (keys, bell) = (Keys::new(prefix), Bell::default());
+        let bell = Bell::default();
         let shared = Shared { rules, position_time, keys, server, lanes, pool, membership, durable, bell };
         Ok(RedisStore { shared: Arc::new(shared), direct: Arc::default(), region: None, home: None })
     }
@@ -235,6 +243,22 @@ impl RedisStore {
         // A device that connects is synced first: already its first event can leave nodes out.
         self.direct.told_clock(page.now_ms);
         Ok(page)
+    }
+
+    /// The oldest of so many newest entries of a stream's log, if it has any.
+    async fn walk_back(&self, stream: &StreamName, count: u32) -> Result<Option<EventId>, StoreError> {
+        let keys = self.keys.of(stream);
+        let (mut left, mut oldest) = (u64::from(count), None);
+        while left > 0 {
+            let before = oldest.map_or(String::new(), |id: EventId| id.to_string());
+            let call = Call::script(&scripts::WALK, &[&keys.events, &keys.meta]);
+            let call = call.arg(before).arg(left).arg(PAGE_BYTES).arg(self.home());
+            let mut answer = Fields::of(self.pool.run(call).await?)?;
+            let walked = answer.count()?;
+            oldest = answer.optional_id()?.or(oldest);
+            left = if answer.count()? == 1 { 0 } else { left.saturating_sub(walked) };
+        }
+        Ok(oldest)
     }
 
     async fn page(&self, call: Call) -> Result<Page, StoreError> {
@@ -372,7 +396,10 @@ impl EventLog for RedisStore {
             Start::After(id) => ("after", id.to_string()),
             Start::Earliest => ("earliest", String::new()),
             Start::Since(ms) => ("since", ms.to_string()),
-            Start::Last(count) => ("last", count.to_string()),
+            Start::Last(count) => match self.walk_back(stream, count).await? {
+                Some(oldest) => ("from", oldest.to_string()),
+                None => ("last", String::new()),
+            },
         };
         let call = Call::script(&scripts::READ, &[&keys.events, &keys.meta, &keys.collapse])
             .arg(kind)

@@ -14,7 +14,7 @@ use crate::store::{StoreError, millis};
 pub const MOVER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Entries in a page, and bytes of data after which one ends.
-const PAGE: (usize, usize) = (512, 256 * 1024);
+const PAGE: (usize, usize) = (128, 128 * 1024);
 
 /// For how long a copy stays that nobody completes. It can be made again from the beginning.
 const LEFT_ALONE: std::time::Duration = std::time::Duration::from_secs(3600);

@@ -86,6 +86,7 @@ scripts! {
     RELAY = "relay.lua", PAGES;
     READ = "read.lua", PAGES;
     READ_BEFORE = "read_before.lua", PAGES;
+    WALK = "walk.lua", PAGES;
     POSITION = "position.lua", STREAM;
     ACKNOWLEDGE = "acknowledge.lua", STREAM;
     INBOX = "inbox.lua", PAGES;
@@ -97,6 +98,7 @@ scripts! {
     REVOCATIONS = "revocations.lua", &[];
     REVOCATIONS_PUT = "revocations_put.lua", &[];
     RENEW = "renew.lua", &[];
+    PROBE = "probe.lua", &[];
     BEAT = "beat.lua", &[];
     ASSERT_NODE = "assert_node.lua", &[];
     NODES = "nodes.lua", &[];
@@ -275,7 +277,8 @@ pub(super) fn ingress_page(answer: Value) -> Result<IngressPage, StoreError> {
     let oldest = fields.optional_id()?;
     let now_ms = fields.text()?.parse().map_err(|_| nonsense("a time"))?;
     let entries = Fields::of(fields.next()?)?.0.map(ingress_entry).collect::<Result<_, _>>()?;
-    Ok(IngressPage { last, waiting, oldest, now_ms, entries })
+    let lifting = fields.number()? == 1;
+    Ok(IngressPage { last, waiting, oldest, now_ms, entries, lifting })
 }
 
 fn ingress_entry(entry: Value) -> Result<IngressEntry, StoreError> {

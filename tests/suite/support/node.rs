@@ -53,7 +53,14 @@ impl Node {
         Node::run(command, settings)
     }
 
-    fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
+    fn run(command: Command, settings: &[(&str, &str)]) -> Self {
+        // Made first, so that a node that never listens is killed and shows its log.
+        let mut node = Node::spawn(command, settings);
+        node.address = node.wait_for_address();
+        node
+    }
+
+    fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Self {
         let mut process = command
             .env("WHIMBREL_LISTEN", "127.0.0.1:0")
             .env("WHIMBREL_LOG", "info,whimbrel=debug")
@@ -72,10 +79,12 @@ impl Node {
             }
         });
         let pid = process.id();
-        // Made first, so that a node that never listens is killed and shows its log.
-        let mut node = Node { process: Mutex::new(process), pid, address: ([127, 0, 0, 1], 0).into(), log };
-        node.address = node.wait_for_address();
-        node
+        Node { process: Mutex::new(process), pid, address: ([127, 0, 0, 1], 0).into(), log }
+    }
+
+    /// A node that does not get as far as to listen for what it is for: its store lets it wait.
+    pub fn start_waiting(settings: &[(&str, &str)]) -> Self {
+        Node::spawn(program(), settings)
     }
 
     /// A node on this Redis, with these settings.

@@ -75,6 +75,12 @@ impl RedisServer {
         send(self.process.id(), signal);
     }
 
+    /// For how long it has waited for a processor that others had.
+    pub fn waited_for_processor(&self) -> Duration {
+        let stats = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.id())).unwrap();
+        Duration::from_nanos(stats.split(' ').nth(1).unwrap().parse().unwrap())
+    }
+
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }

@@ -1,0 +1,88 @@
+//! An event as a log keeps it: without the room for the forms in which it goes out. Those who deliver it make them of
+//! copies of their own, which share its data.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::model::{Event, EventId, EventType, weight};
+
+/// An event of a log.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) id: EventId,
+    pub(super) prev: EventId,
+    kind: EventType,
+    pub(super) data: Bytes,
+    expires_ms: Option<u64>,
+    pub(super) collapse: Option<Arc<str>>,
+    exclude: Option<Uuid>,
+}
+
+impl Entry {
+    pub(super) fn of(event: &Event) -> Self {
+        let Event { id, prev, kind, data, expires_ms, collapse, exclude, .. } = event.clone();
+        Entry { id, prev, kind, data, expires_ms, collapse, exclude }
+    }
+
+    /// The event, for whoever delivers it.
+    pub(super) fn event(&self) -> Arc<Event> {
+        let mut event = Event::new(self.id, self.prev, self.kind.clone(), self.data.clone());
+        (event.expires_ms, event.collapse, event.exclude) = (self.expires_ms, self.collapse.clone(), self.exclude);
+        Arc::new(event)
+    }
+
+    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+
+    /// What it takes beside its place in the log.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let text = |text: &str| weight::shared(text.len());
+        let kind = if self.kind.is_message() { 0 } else { text(self.kind.as_str()) };
+        weight::shared(self.data.len()) + kind + self.collapse.as_deref().map_or(0, text)
+    }
+}
+
+/// The events of a log, oldest first; ids ascend. What they take is known at any time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Entries {
+    entries: VecDeque<Entry>,
+    heap_bytes: usize,
+}
+
+impl std::ops::Deref for Entries {
+    type Target = VecDeque<Entry>;
+
+    fn deref(&self) -> &VecDeque<Entry> {
+        &self.entries
+    }
+}
+
+impl Entries {
+    pub(super) fn push(&mut self, entry: Entry) {
+        if self.entries.len() == self.entries.capacity() {
+            // Not doubled: half of the store's memory would be room that nothing is in.
+            self.entries.reserve_exact((self.entries.len() / 8).max(4));
+        }
+        self.heap_bytes += entry.heap_bytes();
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn drop_oldest(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.heap_bytes -= entry.heap_bytes();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Entries::default();
+    }
+
+    /// What all of them take.
+    pub(super) fn bytes(&self) -> usize {
+        weight::heap(self.entries.capacity() * size_of::<Entry>()) + self.heap_bytes
+    }
+}

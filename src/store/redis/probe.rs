@@ -1,0 +1,68 @@
+//! Tries what a node needs of its Redis, under the names that it uses: a subscription, a script, a write, a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{FromRedisValue as _, PushKind, Value};
+use tokio::sync::Notify;
+
+use super::errors::{refused, unanswered};
+use super::keys::Keys;
+use super::scripts;
+use super::server::Server;
+use crate::store::{NodeId, StoreError};
+
+/// How long a message may take from a script to its subscription.
+const MESSAGE_TIME: Duration = Duration::from_secs(2);
+
+/// Fails with what is missing, named so that an operator can grant it.
+pub(super) async fn probe(server: &Server, keys: &Keys) -> Result<(), StoreError> {
+    // A name that no node has, so that it disturbs nobody.
+    let node = NodeId::random();
+    let (key, channel) = (keys.lease(&node), keys.channel(&node));
+    let arrived = Arc::new(Notify::new());
+    let notify = arrived.clone();
+    let on_push = move |push: redis::PushInfo| {
+        if push.kind == PushKind::Message {
+            notify.notify_one();
+        }
+    };
+    let subscription = server.open(on_push).await?;
+    let denied = |what: String, error: &str| StoreError::Refused(format!("the user may not {what}: {error}"));
+    subscription.io().subscribe(&channel).await.map_err(|error| match error.code() {
+        Some("NOPERM") => denied(
+            format!("subscribe to the channels {0}*; grant it &{0}* (Redis 7 grants none by default)", keys.channels()),
+            "NOPERM",
+        ),
+        _ => unanswered(&error),
+    })?;
+    // A connection of its own: over that of a subscription, older servers take nothing else.
+    let opened = server.open(|_| {}).await?;
+    let script = &*scripts::PROBE;
+    let mut calls = redis::pipe();
+    calls.add_command(script.load());
+    let call = scripts::Call::script(script, &[&key]).arg(&channel).arg("probe");
+    calls.add_command(call.command);
+    let answers = opened.io().send_packed_commands(&calls, 0, 2).await.map_err(|error| unanswered(&error))?;
+    let answer = answers.into_iter().find(|answer| matches!(answer, Value::ServerError(_) | Value::Array(_)));
+    let missing = match answer {
+        Some(Value::ServerError(error)) if error.code() == "NOPERM" => {
+            let text = error.details().unwrap_or_default();
+            let prefix = keys.prefix();
+            let what = if text.contains("keys") {
+                format!("use the keys {prefix}:*; grant it ~{prefix}:*")
+            } else {
+                "run scripts (SCRIPT LOAD and EVALSHA); grant it +@scripting".to_owned()
+            };
+            return Err(denied(what, text));
+        }
+        Some(Value::ServerError(error)) => return Err(refused(&error)),
+        Some(answer) => Vec::<String>::from_redis_value(answer).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    if !missing.is_empty() {
+        return Err(denied(format!("run {}", missing.join(", ")), "NOPERM within a script"));
+    }
+    let heard = tokio::time::timeout(MESSAGE_TIME, arrived.notified()).await;
+    heard.map_err(|_| StoreError::Refused(format!("a message to the channel {channel} did not arrive")))
+}
