@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::access::origins::Origins;
 use crate::access::proxies::TrustedProxies;
 use crate::access::throttle::ThrottleSettings;
-use crate::access::{Patterns, PublicKeys, Secrets};
+use crate::access::{KeySources, Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
@@ -219,6 +219,10 @@ settings! {
     jwt_public_key: Option<PublicKeys> = "", "PEM", value::optional(value::from_str);
     /// A file that holds the public key of device tokens.
     jwt_public_key_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// Key sets (JWKS) with more such keys, space-separated, each URL or ISSUER=URL: https:// or
+    /// file://. The keys of ISSUER=URL are for its tokens alone. A set is kept as long as its
+    /// Cache-Control says, and read again, once a minute at most, for an unknown kid.
+    jwks_url: Option<KeySources> = "", "URLS", value::optional(value::from_str);
     /// What device tokens must have as their audience (aud): one of these, space-separated.
     jwt_audience: Vec<String> = "", "TEXT", value::words;
     /// Who must have issued device tokens (iss): one of these, space-separated.

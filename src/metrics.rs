@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::access::AccessMetrics;
 use crate::dispatch::Delivery;
 use crate::link::LinkMetrics;
 use crate::webhook::WebhookMetrics;
@@ -109,6 +110,8 @@ pub struct Metrics {
     pub store_refuses: Family<ByWork, Gauge>,
     /// Bugs that ended what they happened in, such as the answer to a request.
     pub panics: Counter,
+    /// How callers are judged.
+    pub access: AccessMetrics,
     /// Links between nodes.
     pub links: LinkMetrics,
     /// The webhook.
@@ -232,6 +235,7 @@ impl Metrics {
             store_up: gauge(r, "store_up", "Whether the store answers"),
             store_refuses,
             panics: counter(r, "panics", "Panics, each of which is a bug"),
+            access: AccessMetrics::register(r),
             links: LinkMetrics::register(r),
             webhook: WebhookMetrics::register(r),
             registry,

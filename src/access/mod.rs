@@ -5,7 +5,7 @@
 //! who that is, and [`crowded`] when a device with too many connections may come back.
 //!
 //! A request brings a token or a key ([`Credential`]), or nothing. [`Access`] makes a [`Grant`] of it, once, by
-//! the keys of producers ([`ApiKeys`]) or by judging the token ([`verifier`]). What the request then [`Need`]s is
+//! the keys of producers ([`ApiKeys`]) or by judging the token ([`verifier`]) with keys from settings or [`key_sets`]. What the request then [`Need`]s is
 //! checked against the grant alone, before anything is asked of the store, so that a refusal tells nothing of
 //! what is there. A listener's grant goes along with its connection.
 //!
@@ -18,6 +18,8 @@ mod credentials;
 pub mod crowded;
 mod grant;
 pub mod host;
+mod key_sets;
+mod metrics;
 pub mod origins;
 mod patterns;
 pub mod proxies;
@@ -43,12 +45,15 @@ pub use api_keys::{ApiKeys, ApiKeysError, to_hex};
 pub use claims::ID_BYTES as TOKEN_ID_BYTES;
 pub use credentials::{Credential, PARAMETER, Way};
 pub use grant::{Denied, Grant, Holder, Identity, Need, Shown};
+pub use key_sets::{KeySetError, KeySets, KeySources, KeySourcesError};
+pub use metrics::AccessMetrics;
 pub use patterns::{PatternError, Patterns};
 pub use revocations::{Revocation, RevocationSet, Subject};
 pub use signatures::install as install_signatures;
 pub use verification_keys::{PublicKeys, Secrets};
 pub use verifier::{Rules, TokenError};
 
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use crate::watch::watch;
 use verifier::Trusted;
@@ -60,6 +65,8 @@ pub struct AccessSettings {
     pub secrets: Option<Secrets>,
     /// Public keys of device tokens.
     pub public_keys: Option<PublicKeys>,
+    /// Where there are more such keys.
+    pub key_sets: Option<KeySources>,
     /// What every token has to have.
     pub rules: Rules,
     /// The file of producers' keys.
@@ -71,7 +78,12 @@ pub struct AccessSettings {
 impl AccessSettings {
     /// Whether any key or secret is set: then nobody does anything without.
     pub fn is_closed(&self) -> bool {
-        self.secrets.is_some() || self.public_keys.is_some() || self.api_keys.is_some()
+        self.takes_tokens() || self.api_keys.is_some()
+    }
+
+    /// Whether there are keys that device tokens are judged by.
+    pub fn takes_tokens(&self) -> bool {
+        self.secrets.is_some() || self.public_keys.is_some() || self.key_sets.is_some()
     }
 }
 
@@ -92,6 +104,17 @@ impl From<TokenError> for Refusal {
     }
 }
 
+/// Why callers can't be judged as the settings say.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The keys of producers can't be read.
+    #[error("WHIMBREL_API_KEYS_FILE (--api-keys-file): {0}")]
+    ApiKeys(#[from] ApiKeysError),
+    /// The key sets can't be followed.
+    #[error("WHIMBREL_JWKS_URL (--jwks-url): {0}")]
+    KeySets(#[from] KeySetError),
+}
+
 /// Judges callers.
 pub struct Access {
     /// Everybody's grant, while access is open.
@@ -99,6 +122,7 @@ pub struct Access {
     /// The grant of whoever brings nothing.
     anonymous: Arc<Grant>,
     trusted: Vec<Trusted>,
+    key_sets: KeySets,
     keys: Option<ApiKeys>,
     /// Tokens that are refused before their time.
     revoked: ArcSwap<RevocationSet>,
@@ -113,15 +137,16 @@ pub struct Access {
 
 impl Access {
     /// Reads what it needs.
-    pub fn new(settings: AccessSettings) -> Result<Arc<Self>, ApiKeysError> {
+    pub fn new(settings: AccessSettings) -> Result<Arc<Self>, AccessError> {
         let open = (!settings.is_closed()).then(Grant::open);
-        let AccessSettings { secrets, public_keys, rules, api_keys, anonymous } = settings;
+        let AccessSettings { secrets, public_keys, key_sets, rules, api_keys, anonymous } = settings;
         let secrets = secrets.iter().flat_map(Secrets::keys);
         let trusted = secrets.chain(public_keys.iter().flat_map(PublicKeys::keys));
         Ok(Arc::new(Access {
             open,
             anonymous: Arc::new(Grant { subscribe: anonymous, ..Grant::nothing(Holder::Anonymous) }),
             trusted: trusted.map(|key| Trusted::new(key, &rules)).collect(),
+            key_sets: key_sets.map(|sources| KeySets::new(&sources, &rules)).transpose()?.unwrap_or_default(),
             keys: api_keys.as_deref().map(ApiKeys::open).transpose()?,
             revoked: ArcSwap::default(),
             learning: Mutex::default(),
@@ -144,6 +169,11 @@ impl Access {
             None => {}
         })
         .await;
+    }
+
+    /// Keeps the key sets fresh; runs until it is dropped.
+    pub async fn keep_key_sets(self: Arc<Self>, metrics: Arc<Metrics>) {
+        self.key_sets.keep(&metrics.access).await;
     }
 
     /// The grant of whoever sent a request. `with_cookies`: the page behind it may use the browser's cookies.
@@ -175,8 +205,7 @@ impl Access {
         if let Some(open) = &self.open {
             return Ok(open.clone());
         }
-        let header = verifier::header(token)?;
-        let grant = verifier::judge(token, &header, &self.trusted)?;
+        let grant = self.judge(token).await?;
         if !self.revocations_known.load(Ordering::Acquire) {
             return Err(Refusal::Unavailable("which tokens are revoked is not known yet".into()));
         }
@@ -184,6 +213,24 @@ impl Access {
             return Err(TokenError::Revoked.into());
         }
         Ok(Arc::new(grant))
+    }
+
+    /// Judges a token by all keys; where none fits, by those that have come to the key sets since.
+    async fn judge(&self, token: &str) -> Result<Grant, Refusal> {
+        let header = verifier::header(token)?;
+        let judge = || {
+            let sets = self.key_sets.trusted();
+            verifier::judge(token, &header, self.trusted.iter().chain(sets.iter().flat_map(|set| set.iter())))
+        };
+        let mut judged = judge();
+        let has_no_key = |judged: &_| matches!(judged, Err(TokenError::NoKey | TokenError::Signature));
+        if has_no_key(&judged) && self.key_sets.look_again(&header).await {
+            judged = judge();
+        }
+        if has_no_key(&judged) && self.key_sets.lack_some() {
+            return Err(Refusal::Unavailable("the keys that tokens are verified by can't be read yet".into()));
+        }
+        Ok(judged?)
     }
 
     /// Whether a grant was revoked.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jsonwebtoken::Algorithm::{self, *};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{AlgorithmFamily, DecodingKey};
 
 /// Shorter secrets can be guessed from a token, by whoever has one and a fast machine.
@@ -22,6 +23,8 @@ const RSA: &[Algorithm] = &[RS256, RS384, RS512, PS256, PS384, PS512];
 pub struct VerificationKey {
     pub(super) key: DecodingKey,
     pub(super) algorithms: Vec<Algorithm>,
+    /// Its name in a key set: tokens that name another key (`kid`) were not signed for it.
+    pub(super) id: Option<Box<str>>,
 }
 
 impl fmt::Debug for VerificationKey {
@@ -56,7 +59,7 @@ impl Secrets {
 
     /// Each as a key.
     pub fn keys(&self) -> impl Iterator<Item = VerificationKey> {
-        let key = |secret| VerificationKey { key: DecodingKey::from_secret(secret), algorithms: vec![HS256] };
+        let key = |secret| VerificationKey { key: DecodingKey::from_secret(secret), algorithms: vec![HS256], id: None };
         self.0.iter().map(move |secret| key(secret))
     }
 }
@@ -169,7 +172,7 @@ fn public_key(pem: &str) -> Result<VerificationKey, PublicKeysError> {
     let readers = [DecodingKey::from_ed_pem, DecodingKey::from_ec_pem, DecodingKey::from_rsa_pem];
     let key = readers.iter().find_map(|read| read(pem.as_bytes()).ok()).ok_or(PublicKeysError::Kind)?;
     let algorithms = algorithms_of(&key).ok_or(PublicKeysError::Kind)?;
-    Ok(VerificationKey { key, algorithms: algorithms.to_vec() })
+    Ok(VerificationKey { key, algorithms: algorithms.to_vec(), id: None })
 }
 
 /// The algorithms that a public key is for, by its kind and size.
@@ -184,6 +187,36 @@ fn algorithms_of(key: &DecodingKey) -> Option<&'static [Algorithm]> {
         (AlgorithmFamily::Rsa, RsaModulusExponent { n, .. }) if n.len() >= LEAST_RSA => Some(RSA),
         _ => None,
     }
+}
+
+/// A key of a key set, if tokens can be verified by it: an encryption key can't, nor may a shared secret stand in a
+/// set that anybody can read.
+pub fn of_set(jwk: &Jwk) -> Option<VerificationKey> {
+    let common = &jwk.common;
+    let verifies = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature))
+        && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    let is_supported = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => true,
+        AlgorithmParameters::EllipticCurve(key) => matches!(key.curve, EllipticCurve::P256 | EllipticCurve::P384),
+        AlgorithmParameters::OctetKeyPair(key) => key.curve == EllipticCurve::Ed25519,
+        // Shared secrets, and kinds yet to come.
+        _ => false,
+    };
+    if !verifies || !is_supported {
+        return None;
+    }
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let mut algorithms = algorithms_of(&key)?.to_vec();
+    if let Some(only) = common.key_algorithm {
+        algorithms.retain(|algorithm| named(*algorithm) == Some(only));
+    }
+    let id = common.key_id.as_deref().map(Box::from);
+    (!algorithms.is_empty()).then_some(VerificationKey { key, algorithms, id })
+}
+
+/// An algorithm as key sets name it.
+fn named(algorithm: Algorithm) -> Option<KeyAlgorithm> {
+    format!("{algorithm:?}").parse().ok()
 }
 
 #[cfg(test)]
@@ -226,5 +259,17 @@ mod tests {
         assert_eq!(refusal(include_str!("../../tests/keys/es256.pem")), PublicKeysError::Private);
         assert_eq!(refusal("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), PublicKeysError::Kind);
         assert_eq!(refusal(&EC.repeat(17)), PublicKeysError::Many);
+    }
+
+    #[test]
+    fn a_key_set_gives_no_secrets_and_no_keys_to_encrypt_with() {
+        let key = |text: &str| of_set(&serde_json::from_str(text).unwrap());
+        assert!(key(r#"{"kty":"oct","k":"c2VjcmV0IHNlY3JldCBzZWNyZXQ"}"#).is_none());
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let ed = |rest: &str| key(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"{rest}}}"#));
+        assert_eq!(ed(r#","kid":"a""#).unwrap().id.as_deref(), Some("a"));
+        assert!(ed(r#","key_ops":["sign"]"#).is_none());
+        assert!(ed(r#","use":"enc""#).is_none() && ed(r#","alg":"ES256""#).is_none());
+        assert_eq!(ed(r#","use":"sig","alg":"EdDSA""#).unwrap().algorithms, [EdDSA]);
     }
 }

@@ -105,7 +105,16 @@ impl Trusted {
 
     /// Whether a token with this header may have been signed for this key.
     pub fn fits(&self, header: &Header) -> bool {
-        self.key.algorithms.contains(&header.alg)
+        let is_named = match (&self.key.id, &header.kid) {
+            (Some(id), Some(kid)) => **id == **kid,
+            _ => true,
+        };
+        is_named && self.key.algorithms.contains(&header.alg)
+    }
+
+    /// Whether it is the key of this name.
+    pub fn is_named(&self, kid: &str) -> bool {
+        self.key.id.as_deref() == Some(kid)
     }
 
     /// Judges a token; [`TokenError::Signature`] when another key may still verify it.

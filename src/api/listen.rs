@@ -14,7 +14,7 @@ use crate::access::{Grant, Identity, Need};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, Place};
-use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, sse, websocket};
+use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, retry_ms, sse, websocket};
 
 const PARAMETERS: [&str; 7] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members"];
 
@@ -33,6 +33,18 @@ pub fn listens(route: &Route, headers: &HeaderMap) -> bool {
         Route::Stream(_) => wants_stream(headers),
         _ => false,
     }
+}
+
+/// Whether the request is an EventSource's, as far as one can tell, which gives up for good at any answer but 200.
+pub fn takes_only_streams(route: &Route, headers: &HeaderMap) -> bool {
+    *route != Route::WebSocket
+        && listens(route, headers)
+        && (wants_stream(headers) || headers.contains_key("last-event-id"))
+}
+
+/// The answer to a listener that can't be let in for now, and that has to come back by itself.
+pub fn come_back() -> Response {
+    reply(StatusCode::OK, &sse::HEADERS, sse::close(CloseReason::Unavailable, retry_ms()))
 }
 
 /// What a client asks for.

@@ -181,7 +181,13 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     // The operators' listener serves metrics without a key.
     let grant = match route {
         Route::Metrics if request.client.door == Door::Admin => return Ok(status::metrics(api)),
-        _ => admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?,
+        _ => match admit(&api.access, &route, &request.headers, &request.query, &request.cors).await {
+            Err(problem) if problem.passes() && listen::takes_only_streams(&route, &request.headers) => {
+                api.refusals.hold().await;
+                return Ok(listen::come_back());
+            }
+            admitted => admitted?,
+        },
     };
     match route {
         Route::Publish(stream) => {

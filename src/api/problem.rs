@@ -152,6 +152,11 @@ impl Problem {
         self.status.as_u16()
     }
 
+    /// Whether the same request may succeed a moment later.
+    pub fn passes(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// The methods allowed, of a 405.
     pub fn allow(&self) -> Option<&'static str> {
         self.allow

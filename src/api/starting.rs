@@ -17,7 +17,6 @@ use crate::access::cors::Cors;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{NodeId, StoreError};
-use crate::transport::{CloseReason, retry_ms, sse};
 
 /// Answers requests to a node that waits for its store: probes learn that it lives and is not ready, listeners that
 /// they are to come again, and everybody else that nothing was stored.
@@ -65,8 +64,7 @@ async fn answer(
     }
     if route != Route::WebSocket && listen::listens(&route, headers) {
         refusals::pause().await;
-        // An EventSource gives up for good at any other answer.
-        return Ok(reply(StatusCode::OK, &sse::HEADERS, sse::close(CloseReason::Unavailable, retry_ms())));
+        return Ok(listen::come_back());
     }
     let reason = health.report().store_error.unwrap_or_default();
     Err(StoreError::Unavailable(format!("it was not reached since this node was started: {reason}")).into())

@@ -4,13 +4,14 @@ use super::{SettingError, Settings, from_file, value};
 use crate::access::{AccessSettings, ApiKeys, Rules};
 
 /// What unknown variables must not have in their names: a misspelt one could leave access open.
-const TELLING: [&str; 5] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH"];
+const TELLING: [&str; 7] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH", "JWT", "JWKS"];
 
 /// Variables of the commands that are clients. A node may run where they are set.
 const OF_CLIENTS: [&str; 2] = ["WHIMBREL_TOKEN", "WHIMBREL_URL"];
 
 /// Each of these closes access, so an empty one is no way of leaving it out: the deployment meant to fill it.
-const CLOSING: [&str; 5] = ["jwt_secret", "jwt_secret_file", "jwt_public_key", "jwt_public_key_file", "api_keys_file"];
+const CLOSING: [&str; 6] =
+    ["jwt_secret", "jwt_secret_file", "jwt_public_key", "jwt_public_key_file", "jwks_url", "api_keys_file"];
 
 /// Whether a variable is one for clients.
 pub fn is_of_clients(variable: &str) -> bool {
@@ -46,6 +47,7 @@ impl Settings {
         AccessSettings {
             secrets: self.jwt_secret.clone(),
             public_keys: self.jwt_public_key.clone(),
+            key_sets: self.jwks_url.clone(),
             rules: Rules { issuers: self.jwt_issuer.clone(), audiences: self.jwt_audience.clone() },
             api_keys: self.api_keys_file.clone(),
             anonymous: self.anonymous.clone(),
@@ -59,14 +61,13 @@ impl Settings {
             ApiKeys::open(path).map_err(|error| SettingError::new("api_keys_file", error.to_string()))?;
         }
         let access = self.access();
-        let tokens = access.secrets.is_some() || access.public_keys.is_some();
         let refuse = |field: &str, reason: &str| Err(SettingError::new(field, reason.into()));
         for (field, given) in [("jwt_audience", &self.jwt_audience), ("jwt_issuer", &self.jwt_issuer)] {
-            if !given.is_empty() && !tokens {
+            if !given.is_empty() && !access.takes_tokens() {
                 return refuse(
                     field,
-                    "no token is accepted without a key: set WHIMBREL_JWT_SECRET or \
-                                      WHIMBREL_JWT_PUBLIC_KEY",
+                    "no token is accepted without a key: set WHIMBREL_JWT_SECRET, WHIMBREL_JWT_PUBLIC_KEY or \
+                     WHIMBREL_JWKS_URL",
                 );
             }
         }

@@ -9,7 +9,7 @@ use super::{SETTINGS, SettingError, Settings, VARIABLE, access, flag, kubernetes
 
 /// Settings of the contract that this version does not have. Nobody who sets one may believe that it
 /// works: most of them guard access.
-const NOT_YET: &[&str] = &["jwks_url", "authorize_url"];
+const NOT_YET: &[&str] = &["authorize_url"];
 
 /// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
 fn not_yet(field: &str) -> bool {

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::access::crowded::Crowded;
 use crate::access::throttle::Throttle;
-use crate::access::{Access, ApiKeysError};
+use crate::access::{Access, AccessError};
 use crate::api::{self, Api, Bodies, Gate, Refusals};
 use crate::backoff::Backoff;
 use crate::config::{RedisUrl, Settings};
@@ -80,9 +80,9 @@ pub enum ServeError {
     /// The regions can't be worked with.
     #[error(transparent)]
     Regions(#[from] RegionsError),
-    /// The keys of producers can't be read any more.
-    #[error("WHIMBREL_API_KEYS_FILE (--api-keys-file): {0}")]
-    ApiKeys(#[from] ApiKeysError),
+    /// Callers can't be judged as the settings say.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Nothing can be sent to the webhook.
     #[error("WHIMBREL_WEBHOOK_URL (--webhook-url): {0}")]
     Webhook(#[from] ReceiverError),
@@ -103,6 +103,8 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let metrics = Metrics::new();
     panics::report(metrics.panics.clone());
     let access = Access::new(settings.access())?;
+    // While the store is opened, too: those who wait for it have tokens.
+    tokio::spawn(access.clone().keep_key_sets(metrics.clone()));
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
     if let Some(tls) = tls {

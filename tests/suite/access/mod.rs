@@ -2,6 +2,7 @@
 
 mod commands;
 mod expiry;
+mod key_sets;
 mod keys;
 mod table;
 mod tokens;

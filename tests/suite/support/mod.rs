@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub mod backend;
 pub mod chunks;
 pub mod client;
 pub mod command;

@@ -5,9 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
+use ring::rsa::PublicKeyComponents;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256,
-    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+    RSA_PKCS1_SHA256, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use ring::{hmac, signature};
 use serde_json::{Value, json};
@@ -69,6 +70,40 @@ pub fn by_key(alg: &str, pem: &str) -> impl FnOnce(&[u8]) -> Vec<u8> {
             _ => panic!("no key for {alg}"),
         }
     }
+}
+
+/// The public half of one of the private keys above, as key sets have it.
+pub fn jwk(alg: &str, pem: &str, kid: &str) -> Value {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let (der, random) = (STANDARD.decode(body).unwrap(), SystemRandom::new());
+    let point = |algorithm| {
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &der, &random).unwrap();
+        // Uncompressed: a byte that says so, and both coordinates.
+        let point = pair.public_key().as_ref()[1..].to_vec();
+        let (x, y) = point.split_at(point.len() / 2);
+        (encoded(x), encoded(y))
+    };
+    let mut jwk = match alg {
+        "ES256" => {
+            let (x, y) = point(&ECDSA_P256_SHA256_FIXED_SIGNING);
+            json!({"kty": "EC", "crv": "P-256", "x": x, "y": y})
+        }
+        "ES384" => {
+            let (x, y) = point(&ECDSA_P384_SHA384_FIXED_SIGNING);
+            json!({"kty": "EC", "crv": "P-384", "x": x, "y": y})
+        }
+        "EdDSA" => {
+            let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).unwrap();
+            json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(pair.public_key())})
+        }
+        _ => {
+            let pair = RsaKeyPair::from_pkcs8(&der).unwrap();
+            let public: PublicKeyComponents<Vec<u8>> = pair.public().into();
+            json!({"kty": "RSA", "n": encoded(public.n), "e": encoded(public.e)})
+        }
+    };
+    (jwk["kid"], jwk["alg"], jwk["use"]) = (json!(kid), json!(alg), json!("sig"));
+    jwk
 }
 
 /// A token of these claims by the tests' secret. `exp` is in an hour unless given.
