@@ -24,7 +24,7 @@ use crate::access::{KeySources, Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
-use crate::store::redis::ServerConfig;
+use crate::store::redis::{CredentialFiles, ServerConfig};
 use crate::transport::{Door, Endpoint, Reach};
 use crate::webhook::{SigningKeys, Target};
 
@@ -123,6 +123,17 @@ settings! {
     /// A file that holds the Redis URL, so that its password stands neither in the
     /// environment nor on the command line.
     redis_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// A file that holds the password of Redis, for URLs that have none. It is read again for each
+    /// new connection, so a password that was replaced needs no restart.
+    redis_password_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// Certificates, as PEM, of the authorities that may have signed the certificate of a Redis
+    /// over TLS (rediss://); when not set, the authorities that browsers trust. It is read again
+    /// for each new connection, and so are the two files below.
+    redis_ca_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The certificate, with its chain, that nodes show to a Redis over TLS, as PEM.
+    redis_cert_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// The private key of that certificate, as PEM.
+    redis_key_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// The user at Sentinels, if they have users of their own. The login in the URL is for the
     /// servers behind them.
     sentinel_user: Option<String> = "", "NAME", value::optional(value::from_str);
@@ -369,6 +380,35 @@ impl Settings {
             url: url.clone(),
             sentinel_user: self.sentinel_user.clone(),
             sentinel_password: self.sentinel_password.clone(),
+            credentials: CredentialFiles {
+                password: self.redis_password_file.clone(),
+                authority: self.redis_ca_file.clone(),
+                identity: self.redis_cert_file.clone().zip(self.redis_key_file.clone()),
+            },
+        }
+    }
+
+    /// Files that no Redis would be shown, or that belong together.
+    fn settle_redis_files(&self) -> Result<(), SettingError> {
+        let refuse = |field: &str, reason: &str| Err(SettingError::new(field, reason.into()));
+        let regions = self.regions.iter().flat_map(RegionUrls::iter).map(|(_, url)| url);
+        let urls: Vec<&RedisUrl> = self.redis_url.iter().chain(&self.directory_url).chain(regions).collect();
+        if self.redis_password_file.is_some() && urls.iter().all(|url| url.has_password()) {
+            return refuse("redis_password_file", "no URL of a Redis is without a password; give only one of them");
+        }
+        let files = [
+            ("redis_ca_file", &self.redis_ca_file),
+            ("redis_cert_file", &self.redis_cert_file),
+            ("redis_key_file", &self.redis_key_file),
+        ];
+        let given = files.into_iter().find(|(_, path)| path.is_some());
+        if let (Some((field, _)), false) = (given, urls.iter().any(|url| url.is_secure())) {
+            return refuse(field, "is for Redis over TLS, and no URL begins with rediss://");
+        }
+        match (&self.redis_cert_file, &self.redis_key_file) {
+            (Some(_), None) => refuse("redis_cert_file", "needs WHIMBREL_REDIS_KEY_FILE"),
+            (None, Some(_)) => refuse("redis_key_file", "needs WHIMBREL_REDIS_CERT_FILE"),
+            _ => Ok(()),
         }
     }
 
@@ -384,6 +424,7 @@ impl Settings {
             return Err(SettingError::new("sentinel_user", reason.into()));
         }
         self.settle_regions()?;
+        self.settle_redis_files()?;
         if self.ingress == Some(true) && self.redis_url.is_none() {
             let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";
             return Err(SettingError::new("ingress", reason.into()));

@@ -17,6 +17,8 @@ pub const NOTES: &str = "\
 Takes the same settings as `whimbrel serve` and prints one line for each finding, beginning with ok, \
 warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.
 
+With --acl nothing is contacted: it prints ACL SETUSER commands, with PASSWORD to be replaced.
+
 With --history nothing is configured or contacted: the file is a history of what producers published and \
 what clients received, one JSON record a line, as the fault tests write it. Each broken promise is a line, \
 and the exit code is 1 if there is one.";
@@ -26,6 +28,10 @@ pub struct Arguments {
     /// Judge a recorded history instead: was everything delivered once, in order, and without gaps?
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
+    /// Print the commands that make a user of Redis with the least rights for each kind of client: nodes, producers
+    /// that write to the ingress stream, and producers that call functions
+    #[arg(long, conflicts_with = "history")]
+    acl: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -36,6 +42,11 @@ const NODE_MAX_BYTES: u64 = 4096;
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.history {
         Some(file) => run_history(&file),
+        None if arguments.acl => {
+            let (settings, _) = arguments.flags.validate(std::env::vars_os())?;
+            print(redis::acl::rules(&settings.prefix).trim_end())?;
+            Ok(ExitCode::SUCCESS)
+        }
         None => run_settings(arguments.flags).await,
     }
 }

@@ -31,6 +31,18 @@ impl RedisUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is spoken to over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.starts_with("rediss")
+    }
+
+    /// Whether it holds a password.
+    pub fn has_password(&self) -> bool {
+        let after_scheme = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let login = after_scheme.rsplit_once('@').map_or("", |(login, _)| login);
+        login.contains(':') || after_scheme.contains("pass=")
+    }
 }
 
 impl FromStr for RedisUrl {

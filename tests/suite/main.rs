@@ -53,6 +53,7 @@ mod publish_api;
 mod publish_batch;
 mod python_client;
 mod rates;
+mod redis_access;
 mod redis_store;
 mod refusing_store;
 mod regions;

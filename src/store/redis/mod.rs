@@ -6,6 +6,7 @@
 //! `pool` for the rest. `subscription` is the receiving end of a node's channel. `inspection` asks the server what
 //! it is and how it is set up.
 
+pub mod acl;
 mod direct;
 mod directory;
 mod durable;
@@ -54,7 +55,7 @@ use super::{
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
-pub use self::server::{ServerConfig, check_url};
+pub use self::server::{CredentialFiles, ServerConfig, check_url};
 pub use directory::{Assignment, Changes, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::Inspection;

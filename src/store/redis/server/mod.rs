@@ -6,6 +6,7 @@
 //! its connections are broken at once, subscriptions included, and whoever needs one opens it anew.
 
 mod connection;
+mod credentials;
 mod sentinel;
 mod target;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::errors::{ConnectError, not_connected, not_reached, replica};
 use crate::store::StoreError;
 
+pub use credentials::CredentialFiles;
 pub(super) use connection::{Connection, RESPONSE_TIMEOUT};
 use sentinel::{Named, Sentinels};
 use target::Target;
@@ -41,6 +43,7 @@ pub(super) struct Server(Arc<Shared>);
 
 struct Shared {
     target: Target,
+    credentials: CredentialFiles,
     sentinels: Option<Arc<Sentinels>>,
     known: Mutex<Known>,
     /// Changes whenever Sentinels name another master.
@@ -78,10 +81,11 @@ impl Server {
         let target = Target::of(config).map_err(|reason| ConnectError::Address(format!("the URL {reason}")))?;
         let sentinels = match &target {
             Target::Server(_) => None,
-            Target::Sentinels { sentinels, master, .. } => Some(Arc::new(Sentinels::new(sentinels, master))),
+            Target::Sentinels { sentinels, master, .. } => Some(Arc::new(Sentinels::new(sentinels, master, &config.credentials))),
         };
         let shared = Arc::new(Shared {
             target,
+            credentials: config.credentials.clone(),
             sentinels: sentinels.clone(),
             known: Mutex::default(),
             switches: watch::Sender::new(()),
@@ -115,7 +119,7 @@ impl Server {
             }
             Ok::<(), std::convert::Infallible>(())
         });
-        let client = Client::open(found.info.clone()).map_err(not_connected)?;
+        let client = self.0.credentials.client(found.info.clone()).await.map_err(not_reached)?;
         let mut io = client.get_multiplexed_async_connection_with_config(&config).await.map_err(not_connected)?;
         let role = io.send_packed_command(&redis::cmd("ROLE")).await.map_err(not_connected)?;
         check_role(&role, &master.address)?;

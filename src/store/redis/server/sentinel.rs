@@ -10,9 +10,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, PushInfo, PushKind, RedisResult, Value};
+use redis::{AsyncConnectionConfig, ConnectionInfo, FromRedisValue, PushInfo, PushKind, Value};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until, timeout};
+
+use super::credentials::CredentialFiles;
 
 /// How long one Sentinel may take, connecting included.
 const ASK_TIME: Duration = Duration::from_secs(1);
@@ -43,6 +45,7 @@ pub(super) struct Sentinels {
 
 struct Sentinel {
     info: ConnectionInfo,
+    credentials: CredentialFiles,
     /// Kept from one question to the next.
     connection: Mutex<Option<MultiplexedConnection>>,
     switched: Arc<Notify>,
@@ -52,10 +55,15 @@ struct Sentinel {
 type Answer = Result<(String, u16, u64), String>;
 
 impl Sentinels {
-    pub(super) fn new(all: &[ConnectionInfo], master: &str) -> Self {
+    pub(super) fn new(all: &[ConnectionInfo], master: &str, credentials: &CredentialFiles) -> Self {
         let switched = Arc::new(Notify::new());
         let of = |info: &ConnectionInfo| {
-            Arc::new(Sentinel { info: info.clone(), connection: Mutex::default(), switched: switched.clone() })
+            Arc::new(Sentinel {
+                info: info.clone(),
+                credentials: credentials.clone(),
+                connection: Mutex::default(),
+                switched: switched.clone(),
+            })
         };
         Sentinels { master: master.to_owned(), all: all.iter().map(of).collect(), switched }
     }
@@ -123,7 +131,7 @@ impl Sentinel {
     }
 
     async fn ask(&self, master: &str) -> Answer {
-        let mut connection = self.connected().await.map_err(|error| error.to_string())?;
+        let mut connection = self.connected().await?;
         let mut question = redis::pipe();
         question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         question.cmd("SENTINEL").arg("MASTER").arg(master);
@@ -138,7 +146,7 @@ impl Sentinel {
         Ok((address.0, address.1, answers.next().and_then(epoch).unwrap_or(0)))
     }
 
-    async fn connected(&self) -> RedisResult<MultiplexedConnection> {
+    async fn connected(&self) -> Result<MultiplexedConnection, String> {
         let mut held = self.connection.lock().await;
         if let Some(connection) = &*held {
             return Ok(connection.clone());
@@ -153,8 +161,10 @@ impl Sentinel {
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-        let client = Client::open(self.info.clone())?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        // Sentinels have a login of their own.
+        let client = self.credentials.client_without_password(self.info.clone()).await?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(|error| error.to_string())?;
         // Where a user may not subscribe, a switch is known from the next question.
         if let Err(error) = connection.subscribe(SWITCH).await {
             tracing::debug!(sentinel = %self.info.addr(), %error, "no subscription at a Sentinel");

@@ -5,6 +5,7 @@ use std::fmt;
 use redis::io::tcp::TcpSettings;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
+use super::credentials::CredentialFiles;
 use crate::config::{RedisUrl, Secret};
 
 /// Where a Sentinel listens unless the URL says otherwise.
@@ -22,11 +23,13 @@ pub struct ServerConfig {
     pub sentinel_user: Option<String>,
     /// The password at Sentinels, if they have one.
     pub sentinel_password: Option<Secret>,
+    /// What is read from files for each connection.
+    pub credentials: CredentialFiles,
 }
 
 impl From<RedisUrl> for ServerConfig {
     fn from(url: RedisUrl) -> Self {
-        ServerConfig { url, sentinel_user: None, sentinel_password: None }
+        ServerConfig { url, sentinel_user: None, sentinel_password: None, credentials: CredentialFiles::default() }
     }
 }
 
