@@ -1,12 +1,16 @@
 //! What connections cost that have nothing to do.
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use rustls::version::TLS13;
+use tokio_rustls::client::TlsStream;
 
 use crate::support::eventually;
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
+use crate::support::tls::{Authority, shake_hands};
 
 /// What the first ones make a node take for all who follow is not theirs.
 const FIRST: usize = 500;
@@ -24,6 +28,10 @@ fn private(pid: u32) -> usize {
 
 /// A listener that was told its position.
 async fn listener(node: &Node, target: &str) -> TcpStream {
+    listen(TcpStream::connect(node.address()).await.unwrap(), node, target).await
+}
+
+async fn listen<S: AsyncRead + AsyncWrite + Unpin>(mut socket: S, node: &Node, target: &str) -> S {
     let address = node.address();
     let upgrade = if target.starts_with("/v1/ws") {
         "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -31,9 +39,9 @@ async fn listener(node: &Node, target: &str) -> TcpStream {
     } else {
         ""
     };
-    let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
+    socket.flush().await.unwrap();
     let mut told = Vec::new();
     while ![&b"data: {\"connection\""[..], b"\"positions\""]
         .iter()
@@ -66,6 +74,30 @@ async fn an_idle_listener_of_a_topic_takes_at_most_2560_bytes() {
         let node = Node::start(&[]);
         assert!(cost(&node, |_| format!("{path}?topic=news")).await <= 2560);
     }
+}
+
+#[tokio::test]
+async fn an_idle_listener_over_tls_takes_at_most_16_kib() {
+    let authority = Authority::new();
+    authority.issue("node");
+    let (certificate, key) = (authority.file("node.pem"), authority.file("node.key"));
+    let node = Node::start(&[("WHIMBREL_TLS_CERT_FILE", &certificate), ("WHIMBREL_TLS_KEY_FILE", &key)]);
+    let config = authority.client(&[&TLS13], &[b"http/1.1"]);
+    let connect = async |count: usize| -> Vec<TlsStream<TcpStream>> {
+        let listeners = stream::iter(0..count).map(|_| (config.clone(), &node));
+        let listening = async |(config, node): (_, &Node)| {
+            let socket = shake_hands(node.address(), config).await.unwrap();
+            listen(socket, node, "/v1/sse?topic=news").await
+        };
+        listeners.map(listening).buffered(RUSH).collect().await
+    };
+    let first = connect(FIRST).await;
+    let before = private(node.pid());
+    let others = connect(CONNECTIONS).await;
+    let cost = (private(node.pid()) - before) / CONNECTIONS;
+    println!("idle: /v1/sse?topic=news over TLS takes {cost} bytes");
+    assert!(cost <= 16 << 10, "{cost}");
+    drop((first, others));
 }
 
 #[tokio::test]
