@@ -79,7 +79,8 @@ async fn nodes_and_producers_work_with_the_least_rights_that_check_prints() {
     assert_eq!(nodes[0].call("DELETE", "/v1/devices/42", &[], "").await.status, 200);
     let lease = nodes[0].call("PUT", "/v1/topics/news/lease", &[], r#"{"seconds":5}"#).await;
     assert!(matches!(lease.status, 200 | 201), "{}", lease.text());
-    for path in ["/v1/nodes", "/v1/topics/news", "/v1/topics/news/connections", "/v1/topics/whimbrel:lifecycle/events"] {
+    for path in ["/v1/nodes", "/v1/topics/news", "/v1/topics/news/connections", "/v1/topics/whimbrel:lifecycle/events"]
+    {
         assert_eq!(nodes[0].get(path).await.status, 200, "{path}");
     }
 
@@ -117,7 +118,8 @@ async fn nodes_and_producers_work_with_the_least_rights_that_check_prints() {
     .await;
     nodes[0].signal(Signal::TERM);
     assert!(nodes[0].ended().await.success());
-    let refused: Vec<_> = refused(&redis).await.into_iter().filter(|entry| !entry.contains("whimbrel:library")).collect();
+    let refused: Vec<_> =
+        refused(&redis).await.into_iter().filter(|entry| !entry.contains("whimbrel:library")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
@@ -129,8 +131,7 @@ async fn a_password_that_is_replaced_in_its_file_needs_no_restart() {
     let file = folder.path().join("password");
     std::fs::write(&file, "node\n").unwrap();
     let url = format!("redis://whimbrel-node@127.0.0.1:{}", redis.port());
-    let node =
-        Node::start(&[("WHIMBREL_REDIS_URL", &url), ("WHIMBREL_REDIS_PASSWORD_FILE", file.to_str().unwrap())]);
+    let node = Node::start(&[("WHIMBREL_REDIS_URL", &url), ("WHIMBREL_REDIS_PASSWORD_FILE", file.to_str().unwrap())]);
     node.publish("topic:news", "1").await;
     let mut client = Wanted::new(Transport::Sse, &["topic:news"]).connect(&node).await;
     redis_cli(&redis, &["ACL", "SETUSER", "whimbrel-node", "resetpass", ">another"]).await;

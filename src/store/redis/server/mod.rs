@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::errors::{ConnectError, not_connected, not_reached, replica};
 use crate::store::StoreError;
 
-pub use credentials::CredentialFiles;
 pub(super) use connection::{Connection, RESPONSE_TIMEOUT};
+pub use credentials::CredentialFiles;
 use sentinel::{Named, Sentinels};
 use target::Target;
 pub use target::{ServerConfig, check_url};
@@ -81,7 +81,9 @@ impl Server {
         let target = Target::of(config).map_err(|reason| ConnectError::Address(format!("the URL {reason}")))?;
         let sentinels = match &target {
             Target::Server(_) => None,
-            Target::Sentinels { sentinels, master, .. } => Some(Arc::new(Sentinels::new(sentinels, master, &config.credentials))),
+            Target::Sentinels { sentinels, master, .. } => {
+                Some(Arc::new(Sentinels::new(sentinels, master, &config.credentials)))
+            }
         };
         let shared = Arc::new(Shared {
             target,
