@@ -9,6 +9,7 @@
 mod access;
 mod flags;
 mod kubernetes;
+mod redis;
 mod value;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,6 @@ use crate::access::{KeySources, Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
-use crate::store::redis::{CredentialFiles, ServerConfig};
 use crate::transport::{Door, Endpoint, Reach};
 use crate::webhook::{SigningKeys, Target};
 
@@ -124,13 +124,13 @@ settings! {
     /// environment nor on the command line.
     redis_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// A file that holds the password of Redis, for URLs that have none. It is read again for each
-    /// new connection, so a password that was replaced needs no restart.
+    /// new connection, so that a rotated password needs no restart.
     redis_password_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// Certificates, as PEM, of the authorities that may have signed the certificate of a Redis
     /// over TLS (rediss://); when not set, the authorities that browsers trust. It is read again
     /// for each new connection, and so are the two files below.
     redis_ca_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
-    /// The certificate, with its chain, that nodes show to a Redis over TLS, as PEM.
+    /// The client's certificate for a Redis over TLS that asks for one, with its chain, as PEM.
     redis_cert_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// The private key of that certificate, as PEM.
     redis_key_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
@@ -139,7 +139,7 @@ settings! {
     sentinel_user: Option<String> = "", "NAME", value::optional(value::from_str);
     /// The password at Sentinels, if they ask for one.
     sentinel_password: Option<Secret> = "", "SECRET", value::optional(value::secret(1));
-    /// A file that holds the password at Sentinels.
+    /// A file that holds the password at Sentinels, read again for each new connection.
     sentinel_password_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// The region that this node calls home. With several regions, one of WHIMBREL_REGIONS.
     region: String = "local", "NAME", value::region;
@@ -374,55 +374,12 @@ impl Settings {
         Duration::from_secs(self.drain_seconds)
     }
 
-    /// How the Redis of a URL is reached.
-    pub fn server(&self, url: &RedisUrl) -> ServerConfig {
-        ServerConfig {
-            url: url.clone(),
-            sentinel_user: self.sentinel_user.clone(),
-            sentinel_password: self.sentinel_password.clone(),
-            credentials: CredentialFiles {
-                password: self.redis_password_file.clone(),
-                authority: self.redis_ca_file.clone(),
-                identity: self.redis_cert_file.clone().zip(self.redis_key_file.clone()),
-            },
-        }
-    }
-
-    /// Files that no Redis would be shown, or that belong together.
-    fn settle_redis_files(&self) -> Result<(), SettingError> {
-        let refuse = |field: &str, reason: &str| Err(SettingError::new(field, reason.into()));
-        let regions = self.regions.iter().flat_map(RegionUrls::iter).map(|(_, url)| url);
-        let urls: Vec<&RedisUrl> = self.redis_url.iter().chain(&self.directory_url).chain(regions).collect();
-        if self.redis_password_file.is_some() && urls.iter().all(|url| url.has_password()) {
-            return refuse("redis_password_file", "no URL of a Redis is without a password; give only one of them");
-        }
-        let files = [
-            ("redis_ca_file", &self.redis_ca_file),
-            ("redis_cert_file", &self.redis_cert_file),
-            ("redis_key_file", &self.redis_key_file),
-        ];
-        let given = files.into_iter().find(|(_, path)| path.is_some());
-        if let (Some((field, _)), false) = (given, urls.iter().any(|url| url.is_secure())) {
-            return refuse(field, "is for Redis over TLS, and no URL begins with rediss://");
-        }
-        match (&self.redis_cert_file, &self.redis_key_file) {
-            (Some(_), None) => refuse("redis_cert_file", "needs WHIMBREL_REDIS_KEY_FILE"),
-            (None, Some(_)) => refuse("redis_key_file", "needs WHIMBREL_REDIS_CERT_FILE"),
-            _ => Ok(()),
-        }
-    }
-
     /// What can only be judged with several settings in view.
     fn settle(mut self) -> Result<Self, SettingError> {
         from_file("redis_url", &self.redis_url_file, &mut self.redis_url, value::redis_url)?;
         from_file("regions", &self.regions_file, &mut self.regions, value::regions)?;
         from_file("directory_url", &self.directory_url_file, &mut self.directory_url, value::redis_url)?;
-        let password = value::secret(1);
-        from_file("sentinel_password", &self.sentinel_password_file, &mut self.sentinel_password, password)?;
-        if self.sentinel_user.is_some() && self.sentinel_password.is_none() {
-            let reason = "needs a password: WHIMBREL_SENTINEL_PASSWORD or WHIMBREL_SENTINEL_PASSWORD_FILE";
-            return Err(SettingError::new("sentinel_user", reason.into()));
-        }
+        self.settle_sentinels()?;
         self.settle_regions()?;
         self.settle_redis_files()?;
         if self.ingress == Some(true) && self.redis_url.is_none() {

@@ -17,7 +17,8 @@ pub const NOTES: &str = "\
 Takes the same settings as `whimbrel serve` and prints one line for each finding, beginning with ok, \
 warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.
 
-With --acl nothing is contacted: it prints ACL SETUSER commands, with PASSWORD to be replaced.
+With --acl nothing is contacted: it prints ACL SETUSER commands with PASSWORD as a placeholder; with Sentinels \
+there is one for them too.
 
 With --history nothing is configured or contacted: the file is a history of what producers published and \
 what clients received, one JSON record a line, as the fault tests write it. Each broken promise is a line, \
@@ -28,8 +29,8 @@ pub struct Arguments {
     /// Judge a recorded history instead: was everything delivered once, in order, and without gaps?
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
-    /// Print the commands that make a user of Redis with the least rights for each kind of client: nodes, producers
-    /// that write to the ingress stream, and producers that call functions
+    /// Print the Redis commands that create a user with the least rights for each kind of client: nodes, producers
+    /// that add to the ingress stream, and producers that call functions
     #[arg(long, conflicts_with = "history")]
     acl: bool,
     #[command(flatten)]
@@ -44,7 +45,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(file) => run_history(&file),
         None if arguments.acl => {
             let (settings, _) = arguments.flags.validate(std::env::vars_os())?;
-            print(redis::acl::rules(&settings.prefix).trim_end())?;
+            print(redis::acl::rules(&settings.prefix, settings.has_sentinels()).trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
         None => run_settings(arguments.flags).await,

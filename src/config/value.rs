@@ -32,9 +32,14 @@ impl RedisUrl {
         &self.0
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether the connections use TLS.
     pub fn is_secure(&self) -> bool {
         self.0.starts_with("rediss")
+    }
+
+    /// Whether Sentinels name the server.
+    pub fn has_sentinels(&self) -> bool {
+        self.0.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+sentinel"))
     }
 
     /// Whether it holds a password.

@@ -1,68 +1,129 @@
-//! `whimbrel check --acl`: the least that each kind of client of Redis has to be allowed.
+//! `whimbrel check --acl`: the least rights that each kind of client needs in Redis.
 //!
-//! Redis checks the commands inside scripts as well, so these are the commands of `lua/` and those that nodes send
-//! themselves. A test runs nodes and producers under exactly these rules.
+//! Redis checks the commands inside scripts as well, so the rules list what `lua/` calls, read from the scripts
+//! themselves, and what nodes send on their own.
 
-/// Commands of every client: saying who it is, and that it is there.
-const CONNECTION: &str = "+hello +auth +ping +select +client|setinfo +client|setname";
+use std::collections::BTreeSet;
 
-/// What nodes send themselves.
-const NODE: &str = "+role +info +config|get +echo +evalsha +script|load +subscribe +unsubscribe +xread +pexpire +srem \
-                    +srandmember +hdel +wait +waitaof +function|list +function|load +watch +unwatch +multi +exec";
+use super::{library, scripts};
 
-/// What scripts of nodes do.
-const SCRIPTS: &str = "+time +get +set +del +unlink +exists +persist +pexpireat +pttl +rename +publish +hget +hset +hsetnx \
-                       +hmget +hgetall +hkeys +hlen +hexists +hrandfield +sadd +zadd +zrem +zscore +zcount \
-                       +zrange +zrangebyscore +xadd +xdel +xlen +xrange +xrevrange +xsetid +xinfo|stream";
+/// Commands of every connection.
+const CONNECTION: &str = "hello auth ping select";
 
-/// What the functions for producers do.
-const FUNCTIONS: &str = "+fcall +time +get +set +persist +pexpire +pexpireat +hget +hset +hgetall +hdel +hlen +publish \
-                         +xadd +zadd +zrem +zscore";
+/// Commands that nodes send themselves.
+const NODE: &str = "role info config|get echo evalsha script|load subscribe xread xdel pexpire del srem zrem \
+                    srandmember hdel wait waitaof function|list function|load watch unwatch multi exec set";
 
 /// A user of Redis.
 struct User {
     name: &'static str,
-    what: &'static str,
-    keys: &'static [&'static str],
-    channels: &'static [&'static str],
-    commands: &'static [&'static str],
+    purpose: &'static str,
+    /// Key patterns with their flags, behind the prefix.
+    keys: &'static [(&'static str, &'static str)],
+    /// Whether it publishes to the channels of nodes.
+    publishes: bool,
+    commands: BTreeSet<String>,
 }
 
-const USERS: [User; 3] = [
-    User {
-        name: "node",
-        what: "nodes (whimbrel serve, whimbrel check)",
-        keys: &["~{prefix}:*"],
-        channels: &["&{prefix}:node:*"],
-        commands: &[CONNECTION, NODE, SCRIPTS],
-    },
-    User {
-        name: "ingress",
-        what: "producers that XADD to the ingress stream",
-        keys: &["%W~{prefix}:ingress"],
-        channels: &[],
-        commands: &[CONNECTION, "+xadd"],
-    },
-    User {
-        name: "fcall",
-        what: "producers that FCALL whimbrel_publish and the leases of producers",
-        keys: &["~{prefix}:{{device:*", "~{prefix}:{{topic:*", "~{prefix}:{{producers}}:*"],
-        channels: &["&{prefix}:node:*"],
-        commands: &[CONNECTION, FUNCTIONS],
-    },
-];
+/// What nodes ask of Sentinels that have users of their own.
+const SENTINEL: &str = "sentinel|get-master-addr-by-name sentinel|master subscribe";
 
-/// The commands that make these users, with a line about each.
-pub fn rules(prefix: &str) -> String {
-    let user = |User { name, what, keys, channels, commands }: &User| {
-        let filled = |patterns: &[&str]| {
-            let pattern = |text: &&str| text.replace("{prefix}", prefix).replace("{{", "{").replace("}}", "}");
-            patterns.iter().map(pattern).collect::<Vec<_>>().join(" ")
-        };
-        let commands = commands.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-        let (keys, channels) = (filled(keys), filled(channels));
-        let limits = [keys, channels].into_iter().filter(|limit| !limit.is_empty()).collect::<Vec<_>>().join(" ");
-        format!("# {what}\nACL SETUSER {prefix}-{name} reset on >PASSWORD {limits} -@all {commands}\n")
+fn users() -> [User; 3] {
+    let connection = words(CONNECTION);
+    let of_scripts = scripts::all().flat_map(|script| called(script.code())).collect();
+    let of_functions = called(&library::body("")).collect();
+    [
+        User {
+            name: "node",
+            purpose: "nodes (whimbrel serve, whimbrel check)",
+            keys: &[("~", ":*")],
+            publishes: true,
+            commands: &(&connection | &words(NODE)) | &of_scripts,
+        },
+        User {
+            name: "ingress",
+            purpose: "producers that XADD to the ingress stream",
+            keys: &[("%W~", ":ingress")],
+            publishes: false,
+            commands: &connection | &words("xadd"),
+        },
+        User {
+            name: "fcall",
+            purpose: "producers that FCALL the functions for publishing and for leases",
+            keys: &[("~", ":{device:*"), ("~", ":{topic:*"), ("~", ":{producers}:*")],
+            publishes: true,
+            commands: &(&connection | &words("fcall")) | &of_functions,
+        },
+    ]
+}
+
+/// The commands that a script calls, as an ACL has them.
+fn called(code: &str) -> impl Iterator<Item = String> {
+    code.split("call('").skip(1).map(|rest| {
+        let mut words = rest.split('\'');
+        let command = words.next().unwrap_or_default().to_lowercase();
+        // Of XINFO, each subcommand has a rule of its own.
+        match (command.as_str(), words.nth(1)) {
+            ("xinfo", Some(subcommand)) => format!("xinfo|{}", subcommand.to_lowercase()),
+            _ => command,
+        }
+    })
+}
+
+/// `ACL SETUSER` for each user, below a comment with its purpose; `sentinels` adds the user at Sentinels.
+pub fn rules(prefix: &str, sentinels: bool) -> String {
+    let setuser = |User { name, purpose, keys, publishes, commands }: &User| {
+        let keys = keys.iter().map(|(flags, pattern)| format!("{flags}{prefix}{pattern}"));
+        let limits = keys.chain(publishes.then(|| format!("&{prefix}:node:*")));
+        line(prefix, name, purpose, limits, commands)
     };
-    USERS.iter().map(user).collect::<Vec<_>>().join("\n")
+    let sentinel = sentinels.then(|| {
+        let purpose = "nodes, to be run on each Sentinel";
+        line(prefix, "sentinel", purpose, ["&+switch-master".to_owned()], &(&words(CONNECTION) | &words(SENTINEL)))
+    });
+    users().iter().map(setuser).chain(sentinel).collect::<Vec<_>>().join("\n")
+}
+
+fn line(
+    prefix: &str,
+    name: &str,
+    purpose: &str,
+    limits: impl IntoIterator<Item = String>,
+    commands: &BTreeSet<String>,
+) -> String {
+    let mut rules = vec![format!("ACL SETUSER {prefix}-{name} reset on >PASSWORD")];
+    rules.extend(limits);
+    rules.push("-@all".to_owned());
+    rules.extend(commands.iter().map(|command| format!("+{command}")));
+    format!("# {purpose}\n{}\n", rules.join(" "))
+}
+
+fn words(text: &str) -> BTreeSet<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_a_script_are_read_from_its_code() {
+        let code = "redis.call('HGET', KEYS[1], 'xadd')\nlocal ok = redis.pcall('PUBLISH', a, 'b')\n\
+                    redis.call('XINFO', 'STREAM', events)";
+        assert_eq!(called(code).collect::<Vec<_>>(), ["hget", "publish", "xinfo|stream"]);
+    }
+
+    #[test]
+    fn each_user_has_its_keys_and_nothing_else() {
+        assert_eq!(rules("birds", true).matches("ACL SETUSER").count(), 4);
+        let rules = rules("birds", false);
+        let lines: Vec<_> = rules.lines().filter(|line| line.starts_with("ACL")).collect();
+        assert!(lines[0].starts_with("ACL SETUSER birds-node reset on >PASSWORD ~birds:* &birds:node:* -@all +auth "));
+        assert_eq!(
+            lines[1],
+            "ACL SETUSER birds-ingress reset on >PASSWORD %W~birds:ingress -@all +auth +hello +ping +select +xadd"
+        );
+        let keys = "~birds:{device:* ~birds:{topic:* ~birds:{producers}:* &birds:node:* -@all ";
+        assert!(lines[2].contains(keys) && lines[2].contains(" +fcall ") && !lines[2].contains("+eval"));
+    }
 }

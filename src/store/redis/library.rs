@@ -151,7 +151,7 @@ impl Library {
 }
 
 /// All of the library behind its first line, with a place for its description.
-fn body(settings: &str) -> String {
+pub(super) fn body(settings: &str) -> String {
     [
         scripts::STREAM_PART,
         scripts::PUBLISH_PART.as_str(),

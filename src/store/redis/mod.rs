@@ -55,7 +55,7 @@ use super::{
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
-pub use self::server::{CredentialFiles, ServerConfig, check_url};
+pub use self::server::{CredentialFiles, FileError, ServerConfig, check_url};
 pub use directory::{Assignment, Changes, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::Inspection;

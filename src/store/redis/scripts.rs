@@ -28,6 +28,11 @@ impl Script {
         Script::new(format!("{first}\n{}\n{rest}", parts.concat()))
     }
 
+    /// All of its code.
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
     /// The command that makes the server know it.
     pub(super) fn load(&self) -> Cmd {
         let mut load = redis::cmd("SCRIPT");

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::{Client, ConnectionInfo, PushInfo, PushKind, Value};
+use redis::{ConnectionInfo, PushInfo, PushKind, Value};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,8 @@ use super::errors::{ConnectError, not_connected, not_reached, replica};
 use crate::store::StoreError;
 
 pub(super) use connection::{Connection, RESPONSE_TIMEOUT};
-pub use credentials::CredentialFiles;
+use credentials::Login;
+pub use credentials::{CredentialFiles, FileError};
 use sentinel::{Named, Sentinels};
 use target::Target;
 pub use target::{ServerConfig, check_url};
@@ -121,7 +122,7 @@ impl Server {
             }
             Ok::<(), std::convert::Infallible>(())
         });
-        let client = self.0.credentials.client(found.info.clone()).await.map_err(not_reached)?;
+        let client = self.0.credentials.client(found.info.clone(), Login::Server).await.map_err(not_reached)?;
         let mut io = client.get_multiplexed_async_connection_with_config(&config).await.map_err(not_connected)?;
         let role = io.send_packed_command(&redis::cmd("ROLE")).await.map_err(not_connected)?;
         check_role(&role, &master.address)?;

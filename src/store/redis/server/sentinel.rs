@@ -14,7 +14,7 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, FromRedisValue, PushInfo, Pus
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::credentials::CredentialFiles;
+use super::credentials::{CredentialFiles, Login};
 
 /// How long one Sentinel may take, connecting included.
 const ASK_TIME: Duration = Duration::from_secs(1);
@@ -161,8 +161,7 @@ impl Sentinel {
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-        // Sentinels have a login of their own.
-        let client = self.credentials.client_without_password(self.info.clone()).await?;
+        let client = self.credentials.client(self.info.clone(), Login::Sentinel).await?;
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connecting.await.map_err(|error| error.to_string())?;
         // Where a user may not subscribe, a switch is known from the next question.

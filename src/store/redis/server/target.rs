@@ -113,8 +113,9 @@ fn server(url: &str) -> Result<ConnectionInfo, String> {
     let info = url
         .into_connection_info()
         .map_err(|error| format!("is not a Redis URL such as redis://:PASSWORD@HOST:6379/0 ({})", error.category()))?;
-    // RESP3, as it alone reports a broken connection at once and brings messages without a task between.
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    // RESP3, as it alone reports a broken connection at once and brings messages without a task between. The name of
+    // the library is left out: `CLIENT SETINFO` is one more right, which Redis 7.0 can't grant.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)).set_redis_settings(settings))
 }
 
