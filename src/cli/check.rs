@@ -129,20 +129,40 @@ impl fmt::Display for Finding {
 }
 
 fn judge(inspection: &Inspection) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         version(inspection),
         eviction(inspection.eviction.as_deref()),
         persistence(inspection.append_only, inspection.snapshots.as_deref()),
         durability(inspection),
         node_size(inspection.stream_node_bytes),
         Finding::ok(format!("round trip {:.1} ms", inspection.round_trip.as_secs_f64() * 1000.0)),
-    ]
+    ];
+    findings.extend(replication(inspection));
+    findings
+}
+
+/// What a failover would find, where there are replicas or should be.
+fn replication(inspection: &Inspection) -> Option<Finding> {
+    match (inspection.replicas?, inspection.min_replicas) {
+        (0, _) if inspection.by_sentinels => {
+            Some(Finding::warning("the master has no replica, so Sentinels have no server to replace it with"))
+        }
+        (0, _) => None,
+        (count, Some(0)) => Some(Finding::warning(format!(
+            "{count} replicas, and min-replicas-to-write is 0: a master that is cut off from them goes on \
+             acknowledging events that are lost when another takes over; set it to 1"
+        ))),
+        (count, _) => Some(Finding::ok(format!("{count} replicas"))),
+    }
 }
 
 fn version(inspection: &Inspection) -> Finding {
+    if let (Some(valkey), Ok(())) = (&inspection.valkey, inspection.check_version()) {
+        return Finding::ok(format!("Valkey {valkey}"));
+    }
     match (&inspection.version, inspection.check_version()) {
         (_, Err(error)) => Finding::error(error.to_string()),
-        (Some(version), Ok(())) => Finding::ok(format!("Redis {version}, or a Valkey that is compatible with it")),
+        (Some(version), Ok(())) => Finding::ok(format!("Redis {version}")),
         (None, Ok(())) => Finding::warning("the version can't be read: Redis 7.0 or newer, or Valkey, is needed"),
     }
 }
@@ -204,6 +224,10 @@ mod tests {
             snapshots: Some(String::new()),
             stream_node_bytes: Some(512),
             round_trip: Duration::from_micros(420),
+            valkey: None,
+            by_sentinels: false,
+            replicas: Some(0),
+            min_replicas: Some(0),
         }
     }
 
@@ -215,7 +239,7 @@ mod tests {
     fn a_redis_as_it_should_be_is_ok_throughout() {
         assert_eq!(
             told(&healthy()),
-            "ok       Redis 7.2.5, or a Valkey that is compatible with it\n\
+            "ok       Redis 7.2.5\n\
              ok       maxmemory-policy is noeviction\n\
              ok       persistence: append-only file\n\
              ok       publishes can ask for durable=disk\n\
@@ -238,6 +262,19 @@ mod tests {
         assert!(told(&bare).contains("warning  persistence is off"));
         assert!(told(&bare).contains("warning  stream-node-max-bytes is 4096"));
         assert!(told(&bare).contains("with 512"));
+    }
+
+    #[test]
+    fn what_a_failover_would_find_is_said_where_there_is_one() {
+        let behind = |replicas, min_replicas| {
+            let (by_sentinels, min_replicas) = (true, Some(min_replicas));
+            told(&Inspection { by_sentinels, replicas: Some(replicas), min_replicas, ..healthy() })
+        };
+        assert!(behind(0, 1).contains("warning  the master has no replica"));
+        assert!(behind(2, 0).contains("warning  2 replicas, and min-replicas-to-write is 0"));
+        assert!(behind(2, 1).contains("ok       2 replicas"));
+        let valkey = Inspection { valkey: Some("9.1.2".into()), ..healthy() };
+        assert!(told(&valkey).starts_with("ok       Valkey 9.1.2\n"));
     }
 
     #[test]

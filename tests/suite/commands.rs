@@ -4,6 +4,7 @@ use crate::support::client::{Said, Transport, Wanted};
 use crate::support::command::{Outcome, run, start};
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
+use crate::support::sentinel::Group;
 use crate::support::{Signal, eventually, free_port};
 
 #[track_caller]
@@ -82,6 +83,27 @@ async fn a_check_tells_a_good_redis_from_a_bad_one() {
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(!format!("{outcome:?}").contains("s3cret"), "{outcome:?}");
     assert_eq!(run(&["check"], &[], b"").await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_check_finds_the_master_behind_sentinels() {
+    let group = Group::start(&[]).await;
+    let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &group.url())], b"").await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("warning  2 replicas, and min-replicas-to-write is 0"), "{outcome:?}");
+
+    let url = group.url().replace("/main", "/nobody");
+    let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &url)], b"").await;
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stdout.contains("no Sentinel names the master 'nobody'"), "{outcome:?}");
+
+    let sentinel = format!("redis://{}", group.sentinels[0].address());
+    for (url, reason) in
+        [(group.servers[1].url(), "reached, but read-only"), (sentinel, "is a Sentinel: use redis+sentinel")]
+    {
+        let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &url)], b"").await;
+        assert!(outcome.code == Some(1) && outcome.stdout.contains(reason), "{outcome:?}");
+    }
 }
 
 #[tokio::test]

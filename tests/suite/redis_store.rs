@@ -161,7 +161,7 @@ async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fi
     let mut raw = server.raw().await;
     let user = ["SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config"];
     redis::cmd("ACL").arg(&user).exec_async(&mut raw).await.unwrap();
-    let url = server.url().replace("redis://", "redis://app:secret@");
+    let url = format!("redis://app:secret@{}/", server.address());
     let rules = RetentionRules::default();
     RedisStore::connect(&config(&url), "whimbrel", rules, Duration::ZERO).await.map(drop).unwrap();
     let told = inspect(&config(&url)).await.unwrap();

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use super::{library, scripts};
 
 /// Commands of every connection.
-const CONNECTION: &str = "hello auth ping select";
+const CONNECTION: &str = "hello auth ping";
 
 /// Commands that nodes send themselves.
-const NODE: &str = "role info config|get echo evalsha script|load subscribe xread xdel pexpire del srem zrem \
-                    srandmember hdel wait waitaof function|list function|load watch unwatch multi exec set";
+const NODE: &str = "select role info config|get echo evalsha script|load subscribe xread xdel pexpire del srem zrem \
+                    srandmember hdel wait function|list function|load watch unwatch multi exec set";
 
 /// A user of Redis.
 struct User {
@@ -24,6 +24,9 @@ struct User {
     publishes: bool,
     commands: BTreeSet<String>,
 }
+
+/// What Redis 7.0 does not know, and refuses in a rule.
+const SINCE_7_2: &str = "waitaof";
 
 /// What nodes ask of Sentinels that have users of their own.
 const SENTINEL: &str = "sentinel|get-master-addr-by-name sentinel|master subscribe";
@@ -45,14 +48,14 @@ fn users() -> [User; 3] {
             purpose: "producers that XADD to the ingress stream",
             keys: &[("%W~", ":ingress")],
             publishes: false,
-            commands: &connection | &words("xadd"),
+            commands: &connection | &words("select xadd"),
         },
         User {
             name: "fcall",
             purpose: "producers that FCALL the functions for publishing and for leases",
             keys: &[("~", ":{device:*"), ("~", ":{topic:*"), ("~", ":{producers}:*")],
             publishes: true,
-            commands: &(&connection | &words("fcall")) | &of_functions,
+            commands: &(&connection | &words("select fcall")) | &of_functions,
         },
     ]
 }
@@ -81,7 +84,10 @@ pub fn rules(prefix: &str, sentinels: bool) -> String {
         let purpose = "nodes, to be run on each Sentinel";
         line(prefix, "sentinel", purpose, ["&+switch-master".to_owned()], &(&words(CONNECTION) | &words(SENTINEL)))
     });
-    users().iter().map(setuser).chain(sentinel).collect::<Vec<_>>().join("\n")
+    let newer = format!(
+        "# nodes, with Redis 7.2 or newer or Valkey, for durable=disk\nACL SETUSER {prefix}-node +{SINCE_7_2}\n"
+    );
+    users().iter().map(setuser).chain([newer]).chain(sentinel).collect::<Vec<_>>().join("\n")
 }
 
 fn line(
@@ -115,7 +121,7 @@ mod tests {
 
     #[test]
     fn each_user_has_its_keys_and_nothing_else() {
-        assert_eq!(rules("birds", true).matches("ACL SETUSER").count(), 4);
+        assert_eq!(rules("birds", true).matches("ACL SETUSER").count(), 5);
         let rules = rules("birds", false);
         let lines: Vec<_> = rules.lines().filter(|line| line.starts_with("ACL")).collect();
         assert!(lines[0].starts_with("ACL SETUSER birds-node reset on >PASSWORD ~birds:* &birds:node:* -@all +auth "));

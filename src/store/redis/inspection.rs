@@ -20,6 +20,14 @@ const WAITAOF_SINCE: (u32, u32) = (7, 2);
 pub struct Inspection {
     /// The version; for Valkey the one of Redis that it is compatible with.
     pub version: Option<String>,
+    /// The version of Valkey, if it is one.
+    pub valkey: Option<String>,
+    /// Whether Sentinels named it.
+    pub by_sentinels: bool,
+    /// How many replicas it has.
+    pub replicas: Option<u64>,
+    /// How many replicas have to be in touch for it to take writes.
+    pub min_replicas: Option<u64>,
     /// Whether it writes every change to a file.
     pub append_only: Option<bool>,
     /// When what it writes to that file is on disk: always, everysec or no.
@@ -94,8 +102,13 @@ pub(super) async fn inspect(pool: &Pool) -> Result<Inspection, StoreError> {
     let server = info(pool, "server").await;
     let persistence = info(pool, "persistence").await;
     let memory = info(pool, "memory").await;
+    let replication = info(pool, "replication").await;
     Ok(Inspection {
         version: entry(&server, "redis_version").map(str::to_owned),
+        valkey: entry(&server, "valkey_version").map(str::to_owned),
+        by_sentinels: false,
+        replicas: entry(&replication, "connected_slaves").and_then(|count| count.parse().ok()),
+        min_replicas: config(pool, "min-replicas-to-write").await.and_then(|count| count.parse().ok()),
         append_only: entry(&persistence, "aof_enabled").map(|enabled| enabled == "1"),
         fsync: config(pool, "appendfsync").await,
         snapshots: config(pool, "save").await,

@@ -80,8 +80,9 @@ const DURABLE_POOL_SIZE: usize = 32;
 
 /// Asks a server what it is and how it is set up, whether or not it can be worked with.
 pub async fn inspect(config: &ServerConfig) -> Result<Inspection, ConnectError> {
-    let pool = Pool::new(&Server::new(config)?, 1)?;
-    inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)
+    let server = Server::new(config)?;
+    let inspection = inspection::inspect(&Pool::new(&server, 1)?).await.map_err(ConnectError::Unreachable)?;
+    Ok(Inspection { by_sentinels: server.has_sentinels(), ..inspection })
 }
 
 /// Tries what a node needs there under its prefix; an error names what is missing.

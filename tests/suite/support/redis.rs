@@ -1,15 +1,18 @@
 //! Private redis-servers.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use whimbrel::config::RedisUrl;
 use whimbrel::store::redis::ServerConfig;
 
+use super::node::program;
 use super::{PATIENCE, Signal, send};
 
 /// A redis-server of one test, killed when dropped.
@@ -62,7 +65,14 @@ impl RedisServer {
         Some(Self::start_in(environment, &[]))
     }
 
+    /// Where nodes and stores find it.
     pub fn url(&self) -> String {
+        let login = if least_rights().is_empty() { "" } else { "whimbrel-node:node@" };
+        format!("redis://{login}127.0.0.1:{}/", self.port)
+    }
+
+    /// Where a test may do all.
+    fn admin_url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
@@ -100,14 +110,55 @@ impl RedisServer {
     /// The answer to a command; `None` when there is none, as Sentinels close connections to a server that they make
     /// a replica.
     pub async fn try_ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> Option<T> {
-        let mut raw = try_raw(&self.url()).await.ok()?;
+        let mut raw = try_raw(&self.admin_url()).await.ok()?;
         redis::cmd(command[0]).arg(&command[1..]).query_async(&mut raw).await.ok()
     }
 
     /// A connection to do with the data what the store would not.
     pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
-        raw(&self.url()).await
+        raw(&self.admin_url()).await
     }
+
+    /// Fails the test if the user of nodes lacked a right.
+    fn check_refusals(&self) {
+        if least_rights().is_empty() || std::thread::panicking() {
+            return;
+        }
+        let refused = || -> redis::RedisResult<Vec<HashMap<String, String>>> {
+            let mut server = redis::Client::open(self.admin_url())?.get_connection_with_timeout(PATIENCE)?;
+            server.set_read_timeout(Some(Duration::from_secs(1)))?;
+            redis::cmd("ACL").arg("LOG").query(&mut server)
+        };
+        // It may have been killed or stopped.
+        if let Ok(refused) = refused() {
+            let is_right = |entry: &&HashMap<_, _>| entry["username"] == "whimbrel-node" && entry["reason"] != "auth";
+            let missing: Vec<_> = refused.iter().filter(is_right).collect();
+            assert!(missing.is_empty(), "the user of nodes lacks rights: {missing:#?}");
+        }
+    }
+}
+
+/// With `WHIMBREL_TEST_RIGHTS=least` the rules of `whimbrel check --acl`, as arguments of a server. The password of
+/// each user is what it is for.
+fn least_rights() -> &'static [String] {
+    static RIGHTS: OnceLock<Vec<String>> = OnceLock::new();
+    RIGHTS.get_or_init(|| {
+        if std::env::var_os("WHIMBREL_TEST_RIGHTS").is_none_or(|rights| rights != "least") {
+            return Vec::new();
+        }
+        let printed = program().args(["check", "--acl"]).output().unwrap();
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let rules = printed.lines().filter(|line| line.contains(" reset "));
+        let rules = rules.filter_map(|line| line.strip_prefix("ACL SETUSER "));
+        rules
+            .flat_map(|rule| {
+                let name = rule.split(' ').next().unwrap();
+                let rule = rule.replace("PASSWORD", name.strip_prefix("whimbrel-").unwrap());
+                let words: Vec<_> = rule.split(' ').map(str::to_owned).collect();
+                std::iter::once("--user".to_owned()).chain(words)
+            })
+            .collect()
+    })
 }
 
 /// A Redis of which no more is to be said than its URL.
@@ -128,6 +179,7 @@ pub async fn try_raw(url: &str) -> redis::RedisResult<redis::aio::MultiplexedCon
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
+        self.check_refusals();
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -139,6 +191,7 @@ fn launch(port: u16, dir: &TempDir, environment: &[(&str, String)], arguments: &
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(dir.path())
         .args(["--save", "", "--appendonly", "no", "--stream-node-max-bytes", "512"])
+        .args(least_rights())
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())

@@ -130,6 +130,11 @@ impl Server {
         Ok(Connection::new(io, master, broken))
     }
 
+    /// Whether Sentinels say where it is.
+    pub(super) fn has_sentinels(&self) -> bool {
+        self.0.sentinels.is_some()
+    }
+
     /// For [`Self::pause`].
     pub(super) fn switches(&self) -> watch::Receiver<()> {
         self.0.switches.subscribe()
