@@ -77,7 +77,7 @@ impl Gate {
         }
         let route = route::find(request.method(), request.uri().path()).ok();
         // Pages of allowed origins may load the client from here too.
-        let is_module = matches!(route, Some(Route::Page(File::Module(_))));
+        let is_module = matches!(route, Some(Route::Page(File::Client(_))));
         let target = Target { host, secure: arrival.secure, is_page: matches!(route, Some(Route::Page(_))) };
         let caller = self.origins.admit(request.headers(), target).map_err(|foreign| {
             self.metrics.refused("origin");

@@ -14,7 +14,7 @@ async fn the_page_the_figures_and_what_operators_do_are_at_their_listener_only()
     let node = Node::start(&[("WHIMBREL_ADMIN_LISTEN", "127.0.0.1:0")]);
     node.publish("topic:news", "1").await;
     let mut client = Wanted::new(Transport::Sse, &["device:42"]).connect(&node).await;
-    for path in ["/metrics", "/", "/page.js", "/page.css"] {
+    for path in ["/metrics", "/", "/console/app.js", "/console/base.css"] {
         assert_eq!(node.get(path).await.problem(404).0, "not-found", "{path}");
         assert_eq!(at_admin(&node, "GET", path, "").await.status, 200, "{path}");
     }

@@ -36,7 +36,7 @@ fn call(method: &str, path: &str) -> Call {
     let stream = if path.contains("{device}") { "device:42" } else { "topic:news" };
     match (method, path) {
         ("options", _) => Call::Free,
-        ("get", "/" | "/page.js" | "/page.css" | "/openapi.json" | "/asyncapi.json") => Call::Free,
+        ("get", "/" | "/console/{file}" | "/openapi.json" | "/asyncapi.json") => Call::Free,
         ("get", path) if path.starts_with("/client") && path.ends_with(".js") => Call::Free,
         ("get", "/health/live" | "/health/ready") => Call::Free,
         ("get", "/metrics") => Call::Service,
@@ -161,7 +161,7 @@ const NOBODYS: &str = "00000000-0000-4000-8000-000000000000";
 fn request(method: &str, path: &str) -> (String, &'static str) {
     let id = if path.starts_with("/v1/revocations") { NOBODYS } else { "5-1" };
     let filled = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", id);
-    let filled = filled.replace("{connection}", NOBODYS);
+    let filled = filled.replace("{connection}", NOBODYS).replace("{file}", "app.js");
     let (path, body) = match (method, path) {
         ("get", "/v1/sse" | "/v1/ws" | "/v1/cursor") => (format!("{filled}?topic=news"), ""),
         ("post", "/v1/sse") => (filled, r#"{"streams":["topic:news"]}"#),
