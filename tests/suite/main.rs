@@ -9,6 +9,7 @@ mod admin_listener;
 mod asyncapi;
 mod beginnings;
 mod bench;
+mod clients;
 mod collapse;
 mod commands;
 mod conformance;
