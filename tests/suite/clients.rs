@@ -17,7 +17,10 @@ fn root(path: &str) -> PathBuf {
 
 #[tokio::test]
 async fn other_clients_follow_and_resume_as_the_documentation_says() {
-    assert!(root("clients/matrix/node_modules").exists(), "scripts/test installs what clients/matrix/package.json lists");
+    assert!(
+        root("clients/matrix/node_modules").exists(),
+        "scripts/test installs what clients/matrix/package.json lists"
+    );
     let mut command = Command::new("node");
     command
         .arg(root("clients/matrix/matrix.mjs"))
