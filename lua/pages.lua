@@ -38,7 +38,7 @@ local function answer(stream, from, entries, more, now)
   local words = {
     from, stream.last, stream.epoch, whole(now), more and 'more' or '', first and first[1] or '', stream.erased or '',
     fork and fork.ancestor or '', fork and fork.head or '', fork and fork.before or '', fork and fork.mark or '',
-    stream.kick or '',
+    fork and fork.next or '', stream.kick or '',
   }
   return { table.concat(words, ' '), entries }
 end

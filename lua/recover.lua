@@ -18,13 +18,8 @@ local function record(ancestor, mark)
   if fork and above(fork.mark, ancestor) and fork.mark ~= fork.before then
     -- Somebody reported this tail, or another that was lost before: who missed it meets that mark.
     -- Raising again would break the chain for those who were told: a false alarm. With an ancestor that is
-    -- too old, readers would be given again what they know: it is the newer of two, and where the head lies
-    -- among ids of this history, the newest of those.
-    if above(head, fork.mark) then
-      fork.ancestor = before
-    else
-      fork.ancestor = highest(fork.ancestor, ancestor)
-    end
+    -- too old, readers would be given again what they know: it is the newer of two.
+    fork.ancestor = highest(fork.ancestor, ancestor)
     fork.head = highest(fork.head, head)
   elseif mark then
     stream.last = next_id(shown, now, step)
@@ -32,8 +27,13 @@ local function record(ancestor, mark)
   else
     fork = { ancestor = ancestor, head = shown, before = before, mark = before }
   end
+  -- Whoever was at the ancestor goes on there, and nothing in the chain shows it that a tail is missing before it.
+  local first = redis.call('XRANGE', stream.key, '(' .. fork.ancestor, newest_possible(now), 'COUNT', 1)[1]
+  local follows = first and field(first, 'p') == fork.ancestor and not above(first[1], fork.before)
+  fork.next = follows and first[1] or fork.mark
   stream.fork = fork
-  redis.call('HSET', stream.meta, 'last', stream.last, 'fork', table.concat({ fork.ancestor, fork.head, fork.before, fork.mark }, ' '))
+  local words = { fork.ancestor, fork.head, fork.before, fork.mark, fork.next }
+  redis.call('HSET', stream.meta, 'last', stream.last, 'fork', table.concat(words, ' '))
   redis.call('PEXPIRE', stream.meta, ARGV[4])
 end
 

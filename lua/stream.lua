@@ -137,9 +137,10 @@ local function known_position(events, meta, now, home)
     erased = sound(known[4], now), kick = known[5], kept = tonumber(string.match(known[7] or '', '^%d+$') or ''),
   }
   if stream.kept and stream.kept > 2 ^ 53 then stream.kept = nil end
-  local ancestor, head, before, mark = string.match(known[3] or '', '^(%S+) (%S+) (%S+) (%S+)$')
+  local ancestor, head, before, mark, next = string.match(known[3] or '', '^(%S+) (%S+) (%S+) (%S+) ?(%S*)$')
   if sound(ancestor, now) and sound(head, now) and sound(before, now) and sound(mark, now) then
-    stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark }
+    -- Earlier versions wrote no `next`.
+    stream.fork = { ancestor = ancestor, head = head, before = before, mark = mark, next = sound(next, now) or mark }
   end
   return stream
 end

@@ -23,12 +23,18 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// have stopped reading, each at a place of its own, must not hold a page each.
 const KEEP_PAGE: Duration = Duration::from_secs(1);
 
+/// How often a page is read again for a position that the store does not know: some five seconds, in which the nodes
+/// that have shown the position report that a failover lost it, or in which this node leaves a store that was replaced.
+const UNEXPLAINED_TRIES: u32 = 6;
+
 /// A temporary dispatcher as a value. Whoever drives it does what [`CatchUp::next`] says, and reports what came of it.
 #[derive(Debug)]
 pub struct CatchUp {
     reader: Reader,
     /// The dispatcher was synced since the last page.
     synced: bool,
+    /// Pages so far that did not know the position, nor what became of it.
+    unexplained: u32,
     then: Then,
 }
 
@@ -68,7 +74,7 @@ pub enum Next<'a> {
 impl CatchUp {
     /// From a place in the stream on.
     pub fn new(chain: Chain) -> Self {
-        CatchUp { reader: Reader::new(chain), synced: false, then: Then::HandOver }
+        CatchUp { reader: Reader::new(chain), synced: false, unexplained: 0, then: Then::HandOver }
     }
 
     /// What to do now.
@@ -76,14 +82,21 @@ impl CatchUp {
         match self.then {
             Then::HandOver => match self.reader.next() {
                 Some(delivery) => Next::Offer(delivery),
+                // At the live end it would be told of it a second time.
+                None if self.reader.is_before_told_break() && !self.reader.needs_fresh_page() => self.read(),
                 None => Next::Join(self.reader.position()),
             },
             Then::WaitForRoom { with_page } => Next::Room(with_page.then_some(KEEP_PAGE)),
             Then::Sync => Next::Sync,
             Then::Pause => Next::Pause,
-            Then::Read => Next::Read { position: self.reader.position(), fresh: self.reader.needs_fresh_page() },
+            Then::Read => self.read(),
             Then::Done => Next::Done,
         }
+    }
+
+    fn read(&self) -> Next<'_> {
+        let fresh = self.reader.needs_fresh_page() || self.unexplained > 0;
+        Next::Read { position: self.reader.position(), fresh }
     }
 
     /// What became of the offer.
@@ -134,6 +147,13 @@ impl CatchUp {
 
     /// The page that was asked for. True when it brought something.
     pub fn page(&mut self, page: &Page) -> bool {
+        if self.unexplained < UNEXPLAINED_TRIES && self.reader.is_unexplained_by(page) {
+            self.unexplained += 1;
+            // This node may be the one that has to report it.
+            self.then = if self.unexplained == 1 { Then::Sync } else { Then::Pause };
+            return false;
+        }
+        self.unexplained = 0;
         self.reader.page(page);
         self.then = Then::HandOver;
         !self.reader.needs_fresh_page()
@@ -214,5 +234,92 @@ pub async fn catch_up(registry: Arc<Registry>, attached: Attached, subscriber: S
             }
             Next::Done => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, EventType, Fork, Gap, GapReason};
+
+    fn id(n: u64) -> EventId {
+        EventId::new(n, 1)
+    }
+
+    fn page(from: u64, events: &[(u64, u64)], last: u64, fork: Option<Fork>) -> Page {
+        let event = |(at, prev): &(u64, u64)| Arc::new(Event::new(id(*at), id(*prev), EventType::MESSAGE, "1".into()));
+        Page {
+            from: id(from),
+            events: events.iter().map(event).collect(),
+            superseded: Vec::new(),
+            more: false,
+            last: id(last),
+            first: Some(id(2)),
+            erased: None,
+            epoch: id(1),
+            fork,
+            marks: Default::default(),
+            now_ms: 0,
+        }
+    }
+
+    /// 6 to 9 were lost, and 11 was stored before that was reported.
+    fn fork() -> Option<Fork> {
+        Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12), next: id(11) })
+    }
+
+    fn lost(after: u64, next: u64) -> Delivery {
+        Delivery::Gap(Gap { after: id(after), next: id(next), reason: GapReason::Lost })
+    }
+
+    /// One that comes back with a lost position, and has read a page that does not know it.
+    fn unexplained() -> CatchUp {
+        let mut catch_up = CatchUp::new(Chain::at(id(9)));
+        catch_up.joined(Joining::Behind);
+        assert!(!catch_up.page(&page(9, &[(11, 5)], 11, None)));
+        assert_eq!(catch_up.next(), Next::Sync, "this node may have to report it");
+        catch_up.synced();
+        catch_up.joined(Joining::Behind);
+        assert_eq!(catch_up.next(), Next::Read { position: id(9), fresh: true });
+        catch_up
+    }
+
+    #[test]
+    fn a_position_that_the_store_does_not_know_is_read_on_from_once_its_loss_is_reported() {
+        let mut catch_up = unexplained();
+        assert!(!catch_up.page(&page(9, &[(11, 5)], 11, None)));
+        assert_eq!(catch_up.next(), Next::Pause);
+        catch_up.paused();
+        assert!(catch_up.page(&page(5, &[(11, 5)], 12, fork())));
+        assert_eq!(catch_up.next(), Next::Offer(&lost(9, 11)));
+    }
+
+    #[test]
+    fn a_loss_that_nobody_reports_is_told_in_the_end() {
+        let mut catch_up = unexplained();
+        let unknown = page(9, &[(11, 5)], 11, None);
+        let pauses = (0..100).take_while(|_| {
+            let known = catch_up.page(&unknown);
+            catch_up.paused();
+            !known
+        });
+        assert_eq!(pauses.count() as u32, UNEXPLAINED_TRIES - 1);
+        catch_up.page(&unknown);
+        assert_eq!(catch_up.next(), Next::Offer(&lost(9, 11)));
+    }
+
+    #[test]
+    fn who_was_told_of_a_loss_joins_the_live_end_behind_its_mark() {
+        let mut catch_up = CatchUp::new(Chain::at(id(9)));
+        catch_up.joined(Joining::Behind);
+        catch_up.page(&Page { more: true, ..page(5, &[(11, 5)], 13, fork()) });
+        for _ in 0..2 {
+            catch_up.offered(Offer::Taken { flush: false });
+        }
+        assert_eq!(catch_up.next(), Next::Read { position: id(11), fresh: false });
+        catch_up.page(&page(11, &[(13, 12)], 13, fork()));
+        assert!(matches!(catch_up.next(), Next::Offer(Delivery::Event(_))));
+        catch_up.offered(Offer::Taken { flush: false });
+        assert_eq!(catch_up.next(), Next::Join(id(13)));
     }
 }

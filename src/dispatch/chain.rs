@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::model::{Event, EventId, Gap, GapReason, Page};
+use crate::model::{Event, EventId, Fork, Gap, GapReason, Page};
+
+/// Positions this far from the store's clock may be of a history that a failover has just ended.
+const RECENT_MS: u64 = 60_000;
 
 /// What a connection gets of one stream, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,15 +137,17 @@ impl Chain {
         let mut steps = Vec::with_capacity(page.events.len() + 2);
         for event in &page.events {
             if !self.continues_with(event.prev) {
-                steps.push(self.gap(event.id, page));
+                steps.push(self.gap(event.prev, event.id, page));
                 // The notice covers everything up to the event, which connects to its own `prev`.
                 self.position = event.prev;
+            } else if page.fork.is_some_and(|fork| fork.is_first(event) && !self.is_told_of(fork)) {
+                steps.push(self.gap(event.prev, event.id, page));
             }
             steps.push(self.event(event));
         }
         if !page.more && page.last != self.position {
             let told = self.jumps_to(page.last);
-            let gap = (!told).then(|| self.gap(page.last, page));
+            let gap = (!told).then(|| self.gap(page.last, page.last, page));
             let resume = if told { *self } else { Chain::told_up_to(self.position, page.last) };
             steps.extend(gap);
             self.position = page.last;
@@ -151,13 +156,45 @@ impl Chain {
         steps
     }
 
-    fn gap(&mut self, next: EventId, page: &Page) -> Step {
+    /// The notice of what is missing before `next`, which follows `prev`.
+    fn gap(&mut self, prev: EventId, next: EventId, page: &Page) -> Step {
         let resume = *self;
+        let gap = self.missing(prev, next, page);
         // The hole before `next` covers what a fork lost only if the lost tail began before it.
         let covered = page.fork.filter(|fork| fork.ancestor < next && fork.before != fork.mark);
         self.told = covered.map(|fork| Jump { from: fork.before, to: fork.mark });
-        let gap = Gap { after: self.position, next, reason: self.reason(page) };
         Step { delivery: Delivery::Gap(gap), resume }
+    }
+
+    fn missing(&self, prev: EventId, next: EventId, page: &Page) -> Gap {
+        let position = self.position;
+        match page.fork {
+            // The tail is missing right here, whether or not the log reaches back.
+            Some(fork) if prev == position && position == fork.ancestor => {
+                Gap { after: position, next, reason: GapReason::Lost }
+            }
+            // Nothing is missing at the mark itself: the reader passed the place of the loss before it was known.
+            Some(fork) if prev == fork.mark && position == fork.before && fork.next <= position => {
+                Gap { after: fork.ancestor, next: fork.next, reason: GapReason::Lost }
+            }
+            _ => Gap { after: position, next, reason: self.reason(page) },
+        }
+    }
+
+    /// Whether a notice that this reader was given covers what the fork lost.
+    fn is_told_of(&self, fork: Fork) -> bool {
+        self.told.is_some_and(|jump| jump.to == fork.mark)
+    }
+
+    /// Whether `page`, read after this position, shows that the position belongs to another history, while the store
+    /// has no fork on record that says where the two parted.
+    pub fn is_unexplained_by(&self, page: &Page) -> bool {
+        self.is_broken_by(page)
+            && page.from == self.position
+            && self.position >= page.epoch
+            && self.reason(page) == GapReason::Lost
+            && !self.crosses_mark(page)
+            && self.position.ms.abs_diff(page.now_ms) < RECENT_MS
     }
 
     /// Why `page` does not connect to the position.
@@ -187,7 +224,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EventType, Fork};
+    use crate::model::EventType;
 
     pub fn id(n: u64) -> EventId {
         EventId::new(n, 1)
@@ -281,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_mark_of_a_fork_breaks_the_chain_only_for_those_who_were_not_told() {
-        let fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12) });
+        let fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12), next: id(11) });
         // This one had seen the lost tail up to 9: one gap, then the new history without a second.
         let mut chain = Chain::at(id(9));
         let mut new_history = page(5, &[(11, 5), (13, 12)], 13, Some(2));
@@ -294,8 +331,48 @@ mod tests {
         let mut chain = Chain::at(id(5));
         assert_eq!(
             read(&mut chain, &new_history),
-            [Delivery::Event(event(11, 5)), gap(11, 13, GapReason::Lost), Delivery::Event(event(13, 12))]
+            [gap(5, 11, GapReason::Lost), Delivery::Event(event(11, 5)), Delivery::Event(event(13, 12))]
         );
+        // This one passed the place of the loss before anybody knew of it.
+        let mut chain = Chain::at(id(11));
+        let mut after_mark = page(11, &[(13, 12)], 13, Some(2));
+        after_mark.fork = fork;
+        assert_eq!(read(&mut chain, &after_mark), [gap(5, 11, GapReason::Lost), Delivery::Event(event(13, 12))]);
+        let mut chain = Chain::at(id(11));
+        let mut at_mark = page(11, &[], 12, Some(2));
+        at_mark.fork = fork;
+        assert_eq!(read(&mut chain, &at_mark), [gap(5, 11, GapReason::Lost), Delivery::Position(id(12))]);
+    }
+
+    #[test]
+    fn a_lost_tail_is_named_right_behind_a_log_that_was_trimmed_up_to_it() {
+        let mut new_history = page(5, &[(11, 5), (13, 12)], 13, Some(11));
+        new_history.fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12), next: id(11) });
+        assert_eq!(read(&mut Chain::at(id(5)), &new_history)[0], gap(5, 11, GapReason::Lost));
+    }
+
+    #[test]
+    fn a_fork_that_lost_nothing_to_readers_before_it_is_not_told_to_them() {
+        // Nothing was raised: the histories share nothing.
+        let mut reborn = page(5, &[(11, 5)], 11, Some(2));
+        reborn.fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(11), next: id(11) });
+        assert_eq!(read(&mut Chain::at(id(5)), &reborn), [Delivery::Event(event(11, 5))]);
+    }
+
+    #[test]
+    fn a_position_that_the_store_does_not_know_is_unexplained_until_a_fork_says_where_it_left() {
+        let chain = Chain::at(id(9));
+        let mut new_history = page(9, &[(11, 5)], 11, Some(2));
+        assert!(chain.is_unexplained_by(&new_history));
+        assert!(chain.is_unexplained_by(&page(9, &[], 8, Some(2))), "above all that there is");
+        new_history.now_ms = 10 * RECENT_MS;
+        assert!(!chain.is_unexplained_by(&new_history), "somebody made it up, or kept it for long");
+        let mut explained = page(5, &[(11, 5)], 12, Some(2));
+        explained.fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12), next: id(11) });
+        assert!(!chain.is_unexplained_by(&explained));
+        assert!(!chain.is_unexplained_by(&page(9, &[(21, 20)], 21, Some(21))), "trimmed");
+        assert!(!chain.is_unexplained_by(&page(9, &[(11, 9)], 11, Some(2))));
+        assert!(!Chain::at(id(11)).is_unexplained_by(&explained), "the mark is ahead");
     }
 
     #[test]
@@ -303,15 +380,15 @@ mod tests {
         // It stands on the lost side of an older fork, which the store has forgotten for this one at 11.
         let mut chain = Chain::at(id(9));
         let mut page = page(9, &[(11, 10), (12, 11), (21, 20)], 21, Some(2));
-        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(12), mark: id(20) });
+        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(12), mark: id(20), next: id(12) });
         let told = read(&mut chain, &page);
-        assert_eq!((&told[0], &told[3]), (&gap(9, 11, GapReason::Lost), &gap(12, 21, GapReason::Lost)));
+        assert_eq!((&told[0], &told[2]), (&gap(9, 11, GapReason::Lost), &gap(11, 12, GapReason::Lost)));
     }
 
     #[test]
     fn who_stops_between_two_gaps_of_one_page_is_told_of_the_second() {
         let mut page = page(9, &[(11, 10), (21, 20)], 21, Some(2));
-        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(11), mark: id(20) });
+        page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(11), mark: id(20), next: id(20) });
         let steps = Chain::at(id(9)).read(&page);
         assert_eq!(steps[1].delivery, Delivery::Event(event(11, 10)));
         let mut resumed = steps[1].resume;

@@ -30,8 +30,8 @@ fn trimmed(from: u64, last: u64) -> Page {
     Page { first: Some(id(last)), ..page(from, &[(last, last - 1)], last) }
 }
 
-fn fork(ancestor: u64, head: u64, before: u64, mark: u64) -> Option<Fork> {
-    Some(Fork { ancestor: id(ancestor), head: id(head), before: id(before), mark: id(mark) })
+fn fork(ancestor: u64, head: u64, [next, before]: [u64; 2], mark: u64) -> Option<Fork> {
+    Some(Fork { ancestor: id(ancestor), head: id(head), before: id(before), mark: id(mark), next: id(next) })
 }
 
 /// The machine with what it delivers, as short text.
@@ -263,7 +263,7 @@ fn a_sync_that_is_wanted_beside_a_recovery_follows_it() {
     stream.sync();
     stream.answered(&page(9, &[], 7));
     assert_eq!(stream.asks(), recover(9, &[9, 8, 7, 6]));
-    stream.answered(&Page { fork: fork(7, 9, 7, 20), ..page(7, &[], 20) });
+    stream.answered(&Page { fork: fork(7, 9, [20, 7], 20), ..page(7, &[], 20) });
     assert_eq!(stream.asks(), sync(20));
 }
 
@@ -450,7 +450,7 @@ fn what_came_during_a_recovery_is_not_lost_to_trimming() {
     stream.message(20, 7);
     stream.come(21..=22);
     // By the time of the answer, all but the newest are trimmed.
-    stream.answered(&Page { first: Some(id(23)), fork: fork(7, 9, 7, 7), ..page(7, &[(23, 22)], 23) });
+    stream.answered(&Page { first: Some(id(23)), fork: fork(7, 9, [7, 7], 7), ..page(7, &[(23, 22)], 23) });
     assert_eq!(stream.delivered(), "9..20 Lost, 20, 21, 22, 23");
     assert!(stream.is_settled());
 }
@@ -460,7 +460,7 @@ fn what_was_shown_during_a_recovery_is_reported_too() {
     let mut stream = Stream::recovering();
     // The last word of the old master.
     stream.message(10, 9);
-    let found = Page { fork: fork(7, 9, 7, 20), ..page(7, &[], 20) };
+    let found = Page { fork: fork(7, 9, [20, 7], 20), ..page(7, &[], 20) };
     stream.answered(&found);
     assert_eq!((stream.delivered(), stream.asks()), ("10".to_owned(), recover(10, &[10, 9, 8, 7, 6])));
     stream.answered(&found);
@@ -498,7 +498,7 @@ fn a_lost_tail_and_then_new_events_are_told_once() {
     assert_eq!(stream.asks(), sync(9));
     stream.answered(&page(9, &[(10, 7), (11, 10)], 11));
     assert_eq!(stream.asks(), recover(9, &[9, 8, 7, 6]));
-    stream.answered(&Page { fork: fork(7, 9, 11, 20), ..page(7, &[(10, 7), (11, 10)], 20) });
+    stream.answered(&Page { fork: fork(7, 9, [10, 11], 20), ..page(7, &[(10, 7), (11, 10)], 20) });
     assert_eq!(stream.delivered(), "9..10 Lost, 10, 11, @20");
     stream.message(21, 20);
     assert_eq!(stream.delivered(), "21");
@@ -508,7 +508,7 @@ fn a_lost_tail_and_then_new_events_are_told_once() {
 #[test]
 fn a_lost_tail_without_new_events_is_told_at_once() {
     let mut stream = Stream::recovering();
-    stream.answered(&Page { fork: fork(7, 9, 7, 20), ..page(7, &[], 20) });
+    stream.answered(&Page { fork: fork(7, 9, [20, 7], 20), ..page(7, &[], 20) });
     assert_eq!(stream.delivered(), "9..20 Lost, @20");
 }
 
@@ -521,7 +521,7 @@ fn new_events_below_the_head_are_a_fork_with_a_clock_behind() {
     assert_eq!(stream.asks(), sync(9));
     stream.answered(&Page { last: fresh.id, ..page(9, &[], 7) });
     assert_eq!(stream.asks(), recover(9, &[9, 8, 7, 6]));
-    let fork = Some(Fork { ancestor: id(7), head: id(9), before: fresh.id, mark: id(20) });
+    let fork = Some(Fork { ancestor: id(7), head: id(9), before: fresh.id, mark: id(20), next: fresh.id });
     stream.answered(&Page { events: vec![fresh], fork, ..page(7, &[], 20) });
     assert_eq!(stream.delivered(), "9..8 Lost, 8, @20");
     assert!(stream.is_settled());
@@ -534,7 +534,7 @@ fn a_new_event_above_the_head_that_does_not_connect_is_a_fork_with_a_clock_ahead
     assert_eq!(stream.asks(), sync(9));
     stream.answered(&page(9, &[(50, 7)], 50));
     assert_eq!(stream.asks(), recover(9, &[9, 8, 7, 6]));
-    stream.answered(&Page { fork: fork(7, 9, 50, 60), ..page(7, &[(50, 7)], 60) });
+    stream.answered(&Page { fork: fork(7, 9, [50, 50], 60), ..page(7, &[(50, 7)], 60) });
     assert_eq!(stream.delivered(), "9..50 Lost, 50, @60");
     assert!(stream.is_settled());
 }
@@ -544,7 +544,7 @@ fn a_second_node_that_finds_the_same_fork_reports_it_too() {
     let mut stream = Stream::syncing(8);
     // Another node reported it: the store reads from the ancestor by itself. But only a report tells it
     // how far this node had got.
-    let known = Page { fork: fork(7, 9, 7, 20), ..page(7, &[], 20) };
+    let known = Page { fork: fork(7, 9, [20, 7], 20), ..page(7, &[], 20) };
     stream.answered(&known);
     assert_eq!(stream.asks(), recover(8, &[8, 7, 6]));
     stream.answered(&known);
@@ -552,20 +552,36 @@ fn a_second_node_that_finds_the_same_fork_reports_it_too() {
 }
 
 #[test]
-fn who_missed_the_tail_is_told_at_the_mark() {
+fn who_missed_the_tail_is_told_before_the_first_event_after_it() {
     let mut stream = Stream::at(7);
     stream.message(21, 20);
     stream.wait();
     assert_eq!(stream.asks(), sync(7));
     // Up to 10 it connects.
-    stream.answered(&Page { fork: fork(7, 9, 10, 20), ..page(7, &[(10, 7), (21, 20)], 21) });
-    assert_eq!(stream.delivered(), "10, 10..21 Lost, 21");
+    stream.answered(&Page { fork: fork(7, 9, [10, 10], 20), ..page(7, &[(10, 7), (21, 20)], 21) });
+    assert_eq!(stream.delivered(), "7..10 Lost, 10, 21");
+    assert!(stream.is_settled());
+}
+
+#[test]
+fn who_passed_the_place_of_the_loss_unaware_is_told_of_it_at_the_mark() {
+    let mut stream = Stream::at(7);
+    stream.message(10, 7);
+    stream.message(11, 10);
+    stream.message(21, 20);
+    stream.wait();
+    assert_eq!((stream.delivered(), stream.asks()), ("10, 11".to_owned(), sync(11)));
+    let page = Page { fork: fork(7, 9, [10, 11], 20), ..page(11, &[(21, 20)], 21) };
+    stream.answered(&page);
+    assert_eq!(stream.asks(), recover(11, &[11, 10, 7, 6]));
+    stream.answered(&page);
+    assert_eq!(stream.delivered(), "7..10 Lost, 21");
     assert!(stream.is_settled());
 }
 
 /// What a recovery found at the ancestor 7 of a lost tail up to 9, and that there is more.
 fn found(before: u64, events: &[(u64, u64)]) -> Page {
-    Page { more: true, fork: fork(7, 9, before, 20), ..page(7, events, 30) }
+    Page { more: true, fork: fork(7, 9, [10, before], 20), ..page(7, events, 30) }
 }
 
 #[test]
@@ -666,7 +682,7 @@ fn whoever_joins_inside_the_ring_is_given_the_newest_of_each_key() {
 fn a_slow_connection_goes_on_where_it_stopped() {
     let mut stream = Stream::recovering();
     let mut found = page(7, &[(10, 7)], 20);
-    found.fork = fork(7, 9, 10, 20);
+    found.fork = fork(7, 9, [10, 10], 20);
     stream.answered(&found);
     let [gap, event, position] = &stream.out[..] else { panic!("{:?}", stream.out) };
     let mut later = page(7, &[(10, 7), (30, 20)], 30);

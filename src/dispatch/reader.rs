@@ -31,6 +31,16 @@ impl Reader {
         self.stalled
     }
 
+    /// Whether a break lies ahead that was told to this reader, while those at the live end may not know of it.
+    pub fn is_before_told_break(&self) -> bool {
+        self.chain.is_before_told_break()
+    }
+
+    /// Whether `page` shows that the position is of another history, of which the store does not know yet.
+    pub fn is_unexplained_by(&self, page: &Page) -> bool {
+        self.chain.is_unexplained_by(page)
+    }
+
     /// A page that was read after [`Reader::position`].
     pub fn page(&mut self, page: &Page) {
         let mut steps = self.chain.read(page);

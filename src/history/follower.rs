@@ -234,7 +234,11 @@ impl<'a> Follower<'a> {
         found: &mut Vec<Violation>,
     ) {
         let chain = &self.chains[stream];
-        if gap.after != chain.position || gap.next != to {
+        // A loss that was found after the client had passed its place.
+        let passed = gap.reason == GapReason::Lost
+            && gap.after < gap.next
+            && (chain.seen.contains(&gap.next) || gap.next <= chain.from);
+        if !passed && (gap.after != chain.position || gap.next != to) {
             found.push(self.inexact(session, stream, gap, to));
         }
         let kept: Vec<_> = missing.iter().copied().filter(|id| self.ledger.fate(stream, *id) == Fate::Kept).collect();
@@ -306,7 +310,8 @@ impl<'a> Follower<'a> {
                         .ledger
                         .losses_before(stream, Moment::MAX)
                         .any(|lost| chain.since < lost.until && begun < lost.until);
-                    let told = covered || chain.losses_told.iter().any(|told| *told > begun && *told > chain.since);
+                    let told = covered
+                        || chain.losses_told.iter().any(|told| *told > chain.since && self.ledger.tells_of(*told, begun));
                     match was_there && !told {
                         true if known.remembered => lost.push(id),
                         true => _ = self.unknowable.insert((stream.clone(), id)),

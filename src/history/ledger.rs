@@ -343,6 +343,13 @@ impl Ledger {
         self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
     }
 
+    /// Whether a notice at `told` may mean an event that was published at `begun`. While another store takes over, the
+    /// old one may still take events, after somebody was told already where the two part.
+    pub fn tells_of(&self, told: Moment, begun: Moment) -> bool {
+        let parting = |lost: &Lost| lost.from < told && lost.from < begun && begun < lost.until;
+        told > begun || self.losses.iter().any(parting)
+    }
+
     /// When the first of all was told of the last of these.
     pub fn first_told(&self, stream: &StreamName, moment: Moment) -> Option<Moment> {
         let lost = self.losses_before(stream, moment).last()?.from;

@@ -32,6 +32,16 @@ pub struct Fork {
     /// The id that the stream was raised to from there. No event has it, so the first event after it breaks
     /// the chain for every reader that has not been given the gap. The same as `before` when nothing was raised.
     pub mark: EventId,
+    /// The first event after the ancestor that was stored before the split was found: what is lost lies between the two
+    /// for whoever never saw it. The mark if there was none.
+    pub next: EventId,
+}
+
+impl Fork {
+    /// Whether `event` is the first after the ancestor. Nothing in the chain shows that a tail is missing before it.
+    pub fn is_first(&self, event: &Event) -> bool {
+        self.before != self.mark && event.id == self.next && event.prev == self.ancestor
+    }
 }
 
 /// What one atomic read answers: some events, and what is needed to judge whether any is missing.

@@ -141,6 +141,7 @@ for_each_store! {
     a_lost_tail_is_found_and_the_stream_goes_on_above_it
     whoever_saw_the_lost_tail_reads_on_from_the_ancestor
     a_second_report_of_a_fork_only_raises_its_head
+    who_had_seen_what_the_old_master_took_meanwhile_misses_nothing_of_the_new_one
     whoever_was_told_and_waits_at_the_mark_is_not_told_again
     what_was_published_before_the_report_is_in_its_page
     a_report_of_what_is_still_there_changes_nothing
@@ -174,7 +175,7 @@ async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl F
     let (told, epoch) = cut(store, 2).await;
     let page = store.recover(told[4], epoch, &seen(&told)).await;
     assert_eq!((page.from, page.events.len(), page.epoch), (told[2], 0, epoch));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last }));
+    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last }));
     assert!(page.last > told[4]);
     let next = store.publish().await;
     let after = store.read(Start::After(page.last)).await;
@@ -204,12 +205,20 @@ async fn a_second_report_of_a_fork_only_raises_its_head(store: &mut impl Fragile
     let fork = first.fork.unwrap();
     let second = store.recover(told[4], epoch, &seen(&told)).await;
     assert_eq!((second.last, second.from), (first.last, told[2]));
-    // In memory all this may happen within one millisecond, where ids step at random: a head above the mark
-    // lies among ids of this history, which readers must not be given again.
-    let ancestor = if told[4] > fork.mark { first.last } else { told[2] };
-    assert_eq!(second.fork, Some(Fork { head: told[4], ancestor, ..fork }));
+    assert_eq!(second.fork, Some(Fork { head: told[4], ..fork }));
     let third = store.recover(told[3], epoch, &seen(&told[..4])).await;
     assert_eq!((third.last, third.fork), (first.last, second.fork));
+}
+
+async fn who_had_seen_what_the_old_master_took_meanwhile_misses_nothing_of_the_new_one(store: &mut impl Fragile) {
+    let (told, epoch) = cut(store, 2).await;
+    let fresh = [store.publish().await, store.publish().await];
+    let first = store.recover(told[4], epoch, &seen(&told)).await;
+    // Another node was still with the old master, which gave ids above the mark.
+    let shown = EventId::new(first.last.ms + 500, 5);
+    store.recover(shown, epoch, &[shown, told[3], told[2]]).await;
+    let page = store.read(Start::After(shown)).await;
+    assert_eq!((page.from, ids(&page), page.last), (told[2], fresh.to_vec(), first.last));
 }
 
 async fn whoever_was_told_and_waits_at_the_mark_is_not_told_again(store: &mut impl Fragile) {
@@ -231,6 +240,8 @@ async fn what_was_published_before_the_report_is_in_its_page(store: &mut impl Fr
     let page = store.recover(told[4], epoch, &seen(&told)).await;
     assert_eq!((page.from, ids(&page)), (told[2], fresh.to_vec()));
     assert!(page.last > fresh[1] && page.last > told[4]);
+    let fork = Fork { ancestor: told[2], head: told[4], before: fresh[1], mark: page.last, next: fresh[0] };
+    assert_eq!(page.fork, Some(fork));
     // Who follows the new history stands at its newest event, and finds it there.
     let page = store.recover(fresh[1], epoch, &fresh).await;
     assert_eq!((page.from, page.events.len()), (fresh[1], 0));
@@ -266,7 +277,7 @@ async fn after_a_flush_with_a_clock_behind_ids_go_on_above_what_was_shown(store:
     assert_eq!((page.from, ids(&page)), (page.epoch, vec![early]));
     // Every chain breaks at a birth: a mark would only tell those of the new history of a loss that is
     // none to them.
-    assert_eq!(page.fork, Some(Fork { ancestor: early, head: shown, before: early, mark: early }));
+    assert_eq!(page.fork, Some(Fork { ancestor: early, head: shown, before: early, mark: early, next: early }));
     assert_eq!(page.last, early);
     let again = store.recover(newer, epoch, &[newer, shown]).await;
     assert_eq!(again.fork.map(|fork| (fork.ancestor, fork.mark)), Some((early, early)));
@@ -278,7 +289,7 @@ async fn a_tail_that_nothing_is_left_of_forks_at_the_newest_event(store: &mut im
     let (told, epoch) = cut(store, 2).await;
     let page = store.recover(told[4], epoch, &[told[4], told[3]]).await;
     assert_eq!((page.from, page.events.len()), (told[2], 0));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last }));
+    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last }));
     assert!(page.last > told[4]);
 }
 
@@ -292,7 +303,7 @@ async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fra
     store.lose(2).await;
     let second = store.recover(more[3], epoch, &seen(&more)).await;
     assert_eq!(second.from, more[1]);
-    let fork = Fork { ancestor: more[1], head: more[3], before: more[1], mark: second.last };
+    let fork = Fork { ancestor: more[1], head: more[3], before: more[1], mark: second.last, next: second.last };
     assert_eq!(second.fork, Some(fork));
     assert!(second.last > more[3] && second.last > first.last);
 }
@@ -307,7 +318,7 @@ async fn a_lost_head_among_newer_ids_is_a_fork_even_when_nothing_else_was_seen(s
         newest = store.publish().await;
     }
     let page = store.recover(told[4], epoch, &[]).await;
-    let fork = Fork { ancestor: below, head: told[4], before: newest, mark: page.last };
+    let fork = Fork { ancestor: below, head: told[4], before: newest, mark: page.last, next: newest };
     assert_eq!((page.from, ids(&page), page.fork), (below, vec![newest], Some(fork)));
     assert!(page.last > newest);
 }

@@ -177,6 +177,17 @@ impl History {
         self.path(b).contains(&a)
     }
 
+    /// Whether a lost tail left the branch between these two, for which it was raised later.
+    fn parts_at(&self, ancestor: EventId, next: EventId) -> bool {
+        let of = |(mark, point): (&EventId, &Point)| match point.kind {
+            Kind::Mark { shared, latest } => {
+                (shared == ancestor || latest == ancestor) && self.is_at_or_before(next, *mark)
+            }
+            _ => false,
+        };
+        self.points[&next].parent == Some(ancestor) && self.points.iter().any(of)
+    }
+
     pub fn event(&self, id: EventId) -> &Event {
         match self.points.get(&id).map(|point| &point.kind) {
             Some(Kind::Event(event)) => event,
@@ -245,7 +256,7 @@ impl Client {
                 // The event that ended a gap may be trimmed before it is handed over to a slow client:
                 // then another gap begins right before it.
                 let before_next = self.gap.as_ref().and_then(|before| history.points[&before.next].parent);
-                let begins = gap.after == self.at || Some(gap.after) == before_next;
+                let begins = gap.after == self.at || Some(gap.after) == before_next || self.has_passed(gap, history);
                 assert!(begins, "the client is at {}: {gap:?}", self.at);
                 self.gap = Some(gap.clone());
                 return;
@@ -280,6 +291,17 @@ impl Client {
                     assert!(self.was_told_of(id, history), "{id} is missing between {} and {to}", self.at);
                 }
             }
+            Some(gap) if self.has_passed(&gap, history) => {
+                let unaware = |id: &EventId| match history.points[id].kind {
+                    Kind::Mark { shared, latest } => {
+                        (shared == gap.after || latest == gap.after) && !self.was_surely_told_of(*id, history)
+                    }
+                    _ => false,
+                };
+                assert!(connected && path.iter().take_while(|id| **id != self.at).any(unaware), "a false alarm: {gap:?}");
+                self.landings.push(gap.next);
+                self.owed_by.clear();
+            }
             Some(gap) => {
                 // A slow client may miss that its position moved to the end of the gap, if an event came
                 // after it meanwhile.
@@ -291,13 +313,24 @@ impl Client {
                     Kind::Birth => true,
                 };
                 let lost = |id| history.lost.contains(&id);
-                let due = if connected { between.iter().any(missing) } else { lost(self.at) || lost(to) };
+                let due = if connected {
+                    between.iter().any(missing) || history.parts_at(self.at, to)
+                } else {
+                    lost(self.at) || lost(to)
+                };
                 assert!(due, "a false alarm: {gap:?}");
                 self.landings.push(gap.next);
                 self.owed_by.clear();
             }
         }
         self.at = to;
+    }
+
+    /// Whether the notice is of a loss whose place this client has passed: it was found afterwards.
+    fn has_passed(&self, gap: &Gap, history: &History) -> bool {
+        gap.after != self.at
+            && history.points[&gap.next].parent == Some(gap.after)
+            && history.is_at_or_before(gap.next, self.at)
     }
 
     /// Whether `id` is the mark of a loss that this connection was told of: it went on, after a notice,

@@ -448,19 +448,19 @@ impl StreamLog {
         // Somebody reported this tail, or another that was lost before: who missed it meets that mark.
         // Raising again would break the chain for those who were told: a false alarm.
         let marked = position.fork.filter(|fork| fork.mark > ancestor && fork.mark != fork.before);
-        position.fork = Some(match marked {
-            // With an ancestor that is too old, readers would be given again what they know: it is the newer
-            // of two, and where the head lies among ids of this history, the newest of those.
-            Some(fork) if head <= fork.mark => {
-                Fork { ancestor: fork.ancestor.max(ancestor), head: fork.head.max(head), ..fork }
-            }
-            Some(fork) => Fork { ancestor: before, head: fork.head.max(head), ..fork },
+        let mut fork = match marked {
+            // With an ancestor that is too old, readers would be given again what they know: it is the newer of two.
+            Some(fork) => Fork { ancestor: fork.ancestor.max(ancestor), head: fork.head.max(head), ..fork },
             None if mark => {
                 position.last = shown.next(now_ms, step);
-                Fork { ancestor, head, before, mark: position.last }
+                Fork { ancestor, head, before, mark: position.last, next: position.last }
             }
-            None => Fork { ancestor, head: shown, before, mark: before },
-        });
+            None => Fork { ancestor, head: shown, before, mark: before, next: before },
+        };
+        let first = self.events.get(self.events.partition_point(|event| event.id <= fork.ancestor));
+        let follows = first.filter(|event| event.prev == fork.ancestor && event.id <= fork.before);
+        fork.next = follows.map_or(fork.mark, |event| event.id);
+        position.fork = Some(fork);
     }
 
     /// The page after a reader's position.

@@ -302,14 +302,20 @@ fn ingress_entry(entry: Value) -> Result<IngressEntry, StoreError> {
 pub(super) fn page(answer: Value) -> Result<Page, StoreError> {
     let mut fields = Fields::of(answer)?;
     let line = fields.text()?;
-    let mut words = line.splitn(12, ' ');
+    let mut words = line.splitn(13, ' ');
     let mut word = || words.next().ok_or_else(|| nonsense("more words"));
     let (from, last, epoch) = (id(word()?)?, id(word()?)?, id(word()?)?);
     let now_ms = word()?.parse().map_err(|_| nonsense("a numeral"))?;
     let more = word()? == "more";
     let (first, erased) = (optional_id(word()?)?, optional_id(word()?)?);
-    let fork = match (optional_id(word()?)?, optional_id(word()?)?, optional_id(word()?)?, optional_id(word()?)?) {
-        (Some(ancestor), Some(head), Some(before), Some(mark)) => Some(Fork { ancestor, head, before, mark }),
+    let mut fork = [None; 5];
+    for id in &mut fork {
+        *id = optional_id(word()?)?;
+    }
+    let fork = match fork {
+        [Some(ancestor), Some(head), Some(before), Some(mark), Some(next)] => {
+            Some(Fork { ancestor, head, before, mark, next })
+        }
         _ => None,
     };
     // Two words.

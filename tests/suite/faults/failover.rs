@@ -123,6 +123,58 @@ async fn a_demoted_master_that_nobody_replicates_to_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_tail_is_named_also_where_new_events_came_before_its_report() {
+    let mut lab = Lab::new("late_report", Plan { streams: vec!["topic:news"], ..Plan::default() }).await;
+    let follows = async |lab: &Lab, node: usize, after: &str| {
+        Wanted::new(Transport::Sse, &["topic:news"]).after(after).connect(&lab.nodes[node]).await
+    };
+    let mut saw_all = Wanted::new(Transport::Sse, &["topic:news"]).connect(&lab.nodes[0]).await;
+    let replica = Replica::of(&lab, RedisServer::start()).await;
+    let ancestor = lab.nodes[0].publish("topic:news", "1").await;
+    eventually("the replica has it", async || {
+        let mut raw = replica.server.raw().await;
+        let kept: usize = redis::cmd("XLEN").arg("whimbrel:{topic:news}:events").query_async(&mut raw).await.unwrap();
+        (kept == 1).then_some(())
+    })
+    .await;
+    replica.fall_behind().await;
+    let lost = lab.nodes[0].publish("topic:news", "lost").await;
+    assert_eq!(saw_all.data(2).await, ["1", "lost"]);
+
+    // The node that showed the tail does not reach the new master, while another one publishes there.
+    lab.links[0].refuse(true);
+    cut_all(&lab);
+    replica.take_over(&mut lab).await;
+    let first = eventually("the other node publishes", async || {
+        let answer = lab.nodes[1].call("POST", "/v1/topics/news/events", &[], "2").await;
+        (answer.status == 201).then(|| answer.id())
+    })
+    .await;
+    let mut passed = follows(&lab, 1, &ancestor).await;
+    assert_eq!(passed.data(1).await, ["2"], "nobody there knows that anything is missing");
+    lab.links[0].heal();
+
+    let gap = saw_all.gap().await;
+    assert_eq!((gap.after, gap.next, gap.reason.as_str()), (lost.clone(), first.clone(), "lost"));
+    assert_eq!(saw_all.data(1).await, ["2"]);
+    // From here on the loss is known.
+    let mut came_later = follows(&lab, 1, &ancestor).await;
+    let gap = came_later.gap().await;
+    assert_eq!((gap.after, gap.next, gap.reason.as_str()), (ancestor.clone(), first.clone(), "lost"));
+    let mut saw_the_tail = follows(&lab, 1, &lost).await;
+    let gap = saw_the_tail.gap().await;
+    assert_eq!((gap.after, gap.next, gap.reason.as_str()), (lost, first.clone(), "lost"));
+    lab.nodes[1].publish("topic:news", "3").await;
+    let gap = passed.gap().await;
+    assert_eq!((gap.after, gap.next, gap.reason.as_str()), (ancestor, first, "lost"));
+    assert_eq!(passed.data(1).await, ["3"]);
+    assert_eq!(saw_all.data(1).await, ["3"]);
+    for told in [&mut came_later, &mut saw_the_tail] {
+        assert_eq!(told.data(2).await, ["2", "3"], "told once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_a_store_that_lost_its_tail_unnoticed_is_told_and_does_not_read_for_ever() {
     // Nothing breaks, and nothing new is published: only the reader itself can find out.
     let plan = Plan { nodes: 1, settings: vec![("WHIMBREL_RING_BYTES", "0")], ..Plan::default() };

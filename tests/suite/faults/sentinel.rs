@@ -58,7 +58,6 @@ async fn is_left(server: &RedisServer) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "now and then a tail that the failover lost is not reported, see docs/reliability.md; run it by hand"]
 async fn a_killed_master_is_replaced_and_so_is_the_one_after_it() {
     let mut group = Group::start(&[]).await;
     let mut lab = busy("sentinel_killed", &group).await;
@@ -76,7 +75,6 @@ async fn a_killed_master_is_replaced_and_so_is_the_one_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "now and then a tail that the failover lost is not reported, see docs/reliability.md; run it by hand"]
 async fn a_master_that_was_stopped_is_left_and_comes_back_as_a_replica() {
     let mut group = Group::start(&[]).await;
     let mut lab = busy("sentinel_stopped", &group).await;
@@ -90,7 +88,6 @@ async fn a_master_that_was_stopped_is_left_and_comes_back_as_a_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "now and then a tail that the failover lost is not reported, see docs/reliability.md; run it by hand"]
 async fn failovers_on_request_are_followed_while_sentinels_restart_one_by_one() {
     let mut group = Group::start(&[]).await;
     let mut lab = busy("sentinel_requested", &group).await;
@@ -117,7 +114,6 @@ async fn failovers_on_request_are_followed_while_sentinels_restart_one_by_one() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "now and then a tail that the failover lost is not reported, see docs/reliability.md; run it by hand"]
 async fn a_master_that_only_sentinels_can_not_reach_is_left() {
     // It takes writes, and answers nodes, but another one was made the master.
     let master = RedisServer::start();
