@@ -311,7 +311,10 @@ impl<'a> Follower<'a> {
                         .losses_before(stream, Moment::MAX)
                         .any(|lost| chain.since < lost.until && begun < lost.until);
                     let told = covered
-                        || chain.losses_told.iter().any(|told| *told > chain.since && self.ledger.tells_of(*told, begun));
+                        || chain
+                            .losses_told
+                            .iter()
+                            .any(|told| *told > chain.since && self.ledger.tells_of(*told, begun));
                     match was_there && !told {
                         true if known.remembered => lost.push(id),
                         true => _ = self.unknowable.insert((stream.clone(), id)),

@@ -175,7 +175,10 @@ async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl F
     let (told, epoch) = cut(store, 2).await;
     let page = store.recover(told[4], epoch, &seen(&told)).await;
     assert_eq!((page.from, page.events.len(), page.epoch), (told[2], 0, epoch));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last }));
+    assert_eq!(
+        page.fork,
+        Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last })
+    );
     assert!(page.last > told[4]);
     let next = store.publish().await;
     let after = store.read(Start::After(page.last)).await;
@@ -289,7 +292,10 @@ async fn a_tail_that_nothing_is_left_of_forks_at_the_newest_event(store: &mut im
     let (told, epoch) = cut(store, 2).await;
     let page = store.recover(told[4], epoch, &[told[4], told[3]]).await;
     assert_eq!((page.from, page.events.len()), (told[2], 0));
-    assert_eq!(page.fork, Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last }));
+    assert_eq!(
+        page.fork,
+        Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last })
+    );
     assert!(page.last > told[4]);
 }
 

@@ -298,7 +298,10 @@ impl Client {
                     }
                     _ => false,
                 };
-                assert!(connected && path.iter().take_while(|id| **id != self.at).any(unaware), "a false alarm: {gap:?}");
+                assert!(
+                    connected && path.iter().take_while(|id| **id != self.at).any(unaware),
+                    "a false alarm: {gap:?}"
+                );
                 self.landings.push(gap.next);
                 self.owed_by.clear();
             }

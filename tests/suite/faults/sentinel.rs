@@ -30,9 +30,22 @@ async fn busy(name: &str, group: &Group) -> Lab {
     lab
 }
 
+/// What becomes of the old master.
+#[derive(PartialEq)]
+enum Old {
+    Silent,
+    /// It takes events as long as a node goes on publishing there.
+    Lives,
+}
+
 /// Has the master fail, and waits until publishes are taken by the next one. What the replicas did not have by then
 /// is lost.
-async fn fail_over(lab: &mut Lab, group: &mut Group, old: usize, fail: impl AsyncFnOnce(&mut Group)) -> usize {
+async fn fail_over(
+    lab: &mut Lab,
+    group: &mut Group,
+    (old, becomes): (usize, Old),
+    fail: impl AsyncFnOnce(&mut Group),
+) -> usize {
     lab.losing(Loss::Tail, async |lab| {
         let begun = Instant::now();
         fail(group).await;
@@ -41,6 +54,9 @@ async fn fail_over(lab: &mut Lab, group: &mut Group, old: usize, fail: impl Asyn
         lab.store = group.servers[master].address();
         // Those that the old one still answered are among the first.
         lab.published(20).await;
+        if becomes == Old::Lives {
+            is_left(&group.servers[old]).await;
+        }
         println!("sentinel: another master after {named:?}, publishes after {:?}", begun.elapsed());
         master
     })
@@ -61,7 +77,7 @@ async fn is_left(server: &RedisServer) {
 async fn a_killed_master_is_replaced_and_so_is_the_one_after_it() {
     let mut group = Group::start(&[]).await;
     let mut lab = busy("sentinel_killed", &group).await;
-    let next = fail_over(&mut lab, &mut group, 0, async |group| group.servers[0].kill()).await;
+    let next = fail_over(&mut lab, &mut group, (0, Old::Silent), async |group| group.servers[0].kill()).await;
     lab.flowing().await;
     tokio::task::block_in_place(|| group.servers[0].revive());
     // Sentinels do the same some ten seconds later.
@@ -69,7 +85,7 @@ async fn a_killed_master_is_replaced_and_so_is_the_one_after_it() {
     let mut raw = group.servers[0].raw().await;
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).exec_async(&mut raw).await.unwrap();
     group.all_replicate().await;
-    fail_over(&mut lab, &mut group, next, async |group| group.servers[next].kill()).await;
+    fail_over(&mut lab, &mut group, (next, Old::Silent), async |group| group.servers[next].kill()).await;
     lab.flowing().await;
     lab.verdict().await;
 }
@@ -78,7 +94,7 @@ async fn a_killed_master_is_replaced_and_so_is_the_one_after_it() {
 async fn a_master_that_was_stopped_is_left_and_comes_back_as_a_replica() {
     let mut group = Group::start(&[]).await;
     let mut lab = busy("sentinel_stopped", &group).await;
-    fail_over(&mut lab, &mut group, 0, async |group| group.servers[0].signal(Signal::STOP)).await;
+    fail_over(&mut lab, &mut group, (0, Old::Silent), async |group| group.servers[0].signal(Signal::STOP)).await;
     lab.flowing().await;
     group.servers[0].signal(Signal::CONT);
     is_left(&group.servers[0]).await;
@@ -100,7 +116,7 @@ async fn failovers_on_request_are_followed_while_sentinels_restart_one_by_one() 
     }
     for _ in 0..2 {
         group.all_replicate().await;
-        master = fail_over(&mut lab, &mut group, master, async |group| {
+        master = fail_over(&mut lab, &mut group, (master, Old::Lives), async |group| {
             eventually("a failover begins", async || {
                 let asked = group.sentinels[0].try_ask(&["SENTINEL", "FAILOVER", MASTER]).await;
                 asked.ok().map(|_: String| ())
@@ -126,8 +142,7 @@ async fn a_master_that_only_sentinels_can_not_reach_is_left() {
         }
         way.refuse(true);
     };
-    fail_over(&mut lab, &mut group, 0, isolate).await;
-    is_left(&group.servers[0]).await;
+    fail_over(&mut lab, &mut group, (0, Old::Lives), isolate).await;
     lab.flowing().await;
     lab.verdict().await;
 }
