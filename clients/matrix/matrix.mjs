@@ -4,12 +4,10 @@
 //
 // Fails where a client that is said to work does not. scripts/clients installs what this needs.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { launch } from '../js/test/support/browser.mjs';
-import { eventually, node, proxy, redis } from '../js/test/support/world.mjs';
+import { eventually, node, other, proxy, redis } from '../js/test/support/world.mjs';
 import { clients } from './clients.mjs';
 
 const PATIENCE = 40_000;
@@ -30,26 +28,18 @@ async function publish(url, topic, text) {
 /** The events that a client prints. */
 async function start(client, url, topic) {
   const events = [];
-  const take = (line) => events.push(JSON.parse(line));
+  const take = (event) => events.push(event);
   if (client.language == 'browser') {
     const page = await (await launch(world)).newPage();
     await page.exposeFunction('take', take);
     await page.goto(`${url}/health/live`);
     await page.evaluate((topic) => {
       const source = new EventSource(`/v1/sse?topic=${topic}&after=earliest`);
-      source.onmessage = ({ lastEventId, data }) => window.take(JSON.stringify({ id: lastEventId, data }));
+      source.onmessage = ({ lastEventId, data }) => window.take({ id: lastEventId, data });
     }, topic);
     return events;
   }
-  const [command, ...before] = {
-    node: [process.execPath, here('node.mjs')],
-    python: [process.env.MATRIX_PYTHON ?? here('../../target/tools/python/bin/python'), here('python.py')],
-    go: [process.env.MATRIX_GO ?? here('../../target/tools/matrix')],
-  }[client.language];
-  const env = { ...process.env, PYTHONPATH: here('../python/src'), PYTHONDONTWRITEBYTECODE: '1' };
-  const child = spawn(command, [...before, client.name, url, topic], { env, stdio: ['ignore', 'pipe', 'inherit'] });
-  world.after(() => child.kill('SIGKILL'));
-  createInterface({ input: child.stdout }).on('line', take);
+  other(world, client.language, client.name, url, topic, take);
   return events;
 }
 

@@ -1,8 +1,11 @@
 //! The description of what is spoken over SSE and WebSocket against the real thing.
 
+use serde_json::json;
+
 use super::support::javascript::javascript;
 use super::support::node::Node;
 use super::support::redis::RedisServer;
+use super::support::token::{SECRET, now, token};
 
 /// So few events are kept that a client which comes back late is told of a gap.
 const SETTINGS: &[(&str, &str)] = &[
@@ -13,7 +16,10 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 async fn is_held_to_its_description(node: &Node) {
-    javascript("asyncapi.mjs", &[&node.url(), &node.pid().to_string()]).await;
+    let closed = Node::start(&[("WHIMBREL_JWT_SECRET", SECRET)]);
+    let ends = token(json!({"sub": "42", "exp": now() + 50, "whimbrel": {"subscribe": ["topic:a"]}}));
+    let lasts = token(json!({"sub": "42", "exp": now() + 3600}));
+    javascript("asyncapi.mjs", &[&node.url(), &node.pid().to_string(), &closed.url(), &ends, &lasts]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,10 @@
 // Holds a running node to what its /asyncapi.json says: every frame that stock clients receive has to be
 // one of the described messages, and every described message has to come.
 //
-//   node asyncapi.mjs URL PID     the node is stopped in the end, to hear how it says goodbye
+//   node asyncapi.mjs URL PID CLOSED TOKEN OTHER
+//
+// The node is stopped in the end, to hear how it says goodbye. CLOSED is a node that lets in nobody without a token:
+// TOKEN is one of device 42 for topic:a that ends within a minute, OTHER one that lasts and covers no topic.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 
@@ -13,7 +16,7 @@ const formats = installed('ajv-formats').default;
 const { EventSource } = installed('eventsource');
 const WebSocket = installed('ws');
 
-const [url, pid] = process.argv.slice(2);
+const [url, pid, closed, token, other] = process.argv.slice(2);
 const document = await (await fetch(`${url}/asyncapi.json`)).text();
 const { diagnostics } = await new Parser().parse(document);
 assert.deepEqual(diagnostics.filter(({ severity }) => severity <= 1).map(({ message }) => message), []);
@@ -43,8 +46,8 @@ async function publish(stream, data) {
 }
 
 // Everything a WebSocket gets, checked as it comes; `frame(op)` waits for the next of a kind.
-function webSocket(query) {
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/v1/ws?${query}`);
+function webSocket(query, base = url) {
+  const socket = new WebSocket(`${base.replace('http', 'ws')}/v1/ws?${query}`);
   const frames = [];
   let arrived = () => {};
   socket.on('message', (text) => {
@@ -135,9 +138,18 @@ await entered;
 visitor.close();
 check('lifecycle.disconnected', await left);
 
-const closed = sse(single, 'whimbrel:close');
+const ending = webSocket(`device=42&topic=a&token=${token}`, closed);
+await ending.frame('expiring');
+ending.ask({ op: 'subscribe', stream: 'topic:a', token, ref: 8 });
+await ending.frame('error');
+ending.ask({ op: 'renew', token: other, ref: 9 });
+await ending.frame('ok');
+await ending.frame('unsubscribed');
+check('sse.expiring', await sse(new EventSource(`${closed}/v1/sse?device=42&token=${token}`), 'whimbrel:expiring'));
+
+const end = sse(single, 'whimbrel:close');
 process.kill(Number(pid), 'SIGTERM');
-check('sse.close', await closed);
+check('sse.close', await end);
 await socket.frame('close');
 
 assert.deepEqual(missing(), [], 'described, but never seen');

@@ -8,6 +8,8 @@ export interface Failure {
   detail?: string;
   /** When to come back, in milliseconds. */
   retry?: number;
+  /** The platform does not have this transport. */
+  missing?: boolean;
 }
 
 export class WhimbrelError extends Error {

@@ -186,7 +186,8 @@ function end(m: Machine, failure: Failure, now: number, random: () => number): E
   }
   if (isFinal(failure) || failure.status == 401) return rest(m, 'closed', Infinity, failure);
   const wasOpen = m.phase == 'open';
-  if (m.phase == 'connecting' && ++m.attempts >= ATTEMPTS) {
+  // What the platform does not have is not tried twice.
+  if (m.phase == 'connecting' && (failure.missing || ++m.attempts >= ATTEMPTS)) {
     m.at = (m.at + 1) % m.transports.length;
     m.attempts = 0;
   }

@@ -207,6 +207,14 @@ test('a transport that never opens gives way to the next one', () => {
   }
 });
 
+test('a transport that the platform does not have is not tried twice', () => {
+  const w = world('websocket', 'sse');
+  w.do('start');
+  w.do('token');
+  w.end({ missing: true });
+  assert.equal(w.m.at, 1);
+});
+
 test('a transport whose answer is held back gives way at once', () => {
   const w = world('sse', 'websocket');
   w.do('start');

@@ -9,7 +9,7 @@ import WebSocket from 'ws';
 import { connect } from '../../../src/api/page/client/client.js';
 import { launch } from './support/browser.mjs';
 import { History } from './support/history.mjs';
-import { eventually, folder, nginx, node, numbers, redis, sleep } from './support/world.mjs';
+import { eventually, folder, nginx, node, numbers, other, redis, sleep } from './support/world.mjs';
 
 /** Clients in Node, and tabs in Chromium. */
 const CLIENTS = Number(process.env.RESTARTS_CLIENTS ?? 6);
@@ -26,7 +26,7 @@ async function idOf({ url }) {
   return (await (await fetch(`${url}/health/ready`)).json()).node;
 }
 
-test(`${CLIENTS} clients and ${TABS} tabs lose nothing while nodes are restarted one after the other`, async (t) => {
+test(`${CLIENTS} clients, ${TABS} tabs and one in Python lose nothing while nodes are restarted one after the other`, async (t) => {
   const settings = {
     WHIMBREL_REDIS_URL: await redis(t),
     WHIMBREL_PING_SECONDS: '1',
@@ -46,8 +46,9 @@ test(`${CLIENTS} clients and ${TABS} tabs lose nothing while nodes are restarted
   /** By listener: up to which number it received what was published to the topic. */
   const reached = new Map();
   const gaps = [];
-  const session = async (name, n) => {
-    const { cursor, positions } = await (await fetch(`${front.url}/v1/cursor?topic=news&device=${n}`)).json();
+  const session = async (name, streams) => {
+    const query = new URLSearchParams(streams.map((stream) => stream.split(':')));
+    const { cursor, positions } = await (await fetch(`${front.url}/v1/cursor?${query}`)).json();
     const seen = history.session(name, positions);
     reached.set(name, -1);
     const event = (event) => {
@@ -58,7 +59,7 @@ test(`${CLIENTS} clients and ${TABS} tabs lose nothing while nodes are restarted
   };
 
   for (const n of numbers(CLIENTS)) {
-    const { cursor, event, gap } = await session(`node-${n}`, n);
+    const { cursor, event, gap } = await session(`node-${n}`, streamsOf(n));
     const client = connect({
       url: front.url,
       streams: streamsOf(n),
@@ -73,10 +74,14 @@ test(`${CLIENTS} clients and ${TABS} tabs lose nothing while nodes are restarted
     client.on('*', event);
   }
 
+  // It takes the topic from its beginning, and that is now.
+  const python = await session('python', [TOPIC]);
+  other(t, 'python', 'whimbrel', front.url, 'news', ({ id, data }) => python.event({ stream: TOPIC, id, data: JSON.parse(data) }));
+
   const browser = await launch(t);
   const tabs = [];
   for (const n of numbers(TABS)) {
-    const { cursor, event, gap } = await session(`tab-${n}`, CLIENTS + n);
+    const { cursor, event, gap } = await session(`tab-${n}`, streamsOf(CLIENTS + n));
     // A profile of its own, or they would share six connections.
     const context = await browser.newContext();
     const page = await context.newPage();

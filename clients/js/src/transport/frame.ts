@@ -74,6 +74,6 @@ export function frameOf(type: string, data: string, cursor?: string): Frame {
 
 /** Where the platform does not have it, another transport has its turn. */
 export function unavailable(on: Handlers, what: string): Transport {
-  queueMicrotask(() => on.end({ detail: `there is no ${what} here` }));
+  queueMicrotask(() => on.end({ detail: `there is no ${what} here`, missing: true }));
   return { close: () => {} };
 }

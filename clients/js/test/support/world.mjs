@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
+import { createInterface } from 'node:readline';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,6 +13,20 @@ import { fileURLToPath } from 'node:url';
 const PATIENCE = 20_000;
 
 export const PROGRAM = process.env.WHIMBREL_PROGRAM ?? fileURLToPath(new URL('../../../../target/debug/whimbrel', import.meta.url));
+
+/** Another client of the matrix, whose events `take` gets one by one. It is killed with the test `t`. */
+export function other(t, language, name, url, topic, take) {
+  const here = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
+  const [command, ...before] = {
+    node: [process.execPath, here('matrix/node.mjs')],
+    python: [process.env.MATRIX_PYTHON ?? here('../target/tools/python/bin/python'), here('matrix/python.py')],
+    go: [process.env.MATRIX_GO ?? here('../target/tools/matrix')],
+  }[language];
+  const env = { ...process.env, PYTHONPATH: here('python/src'), PYTHONDONTWRITEBYTECODE: '1' };
+  const child = spawn(command, [...before, name, url, topic], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => child.kill('SIGKILL'));
+  createInterface({ input: child.stdout }).on('line', (line) => take(JSON.parse(line)));
+}
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
