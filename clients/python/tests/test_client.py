@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
@@ -199,6 +201,25 @@ def test_what_is_not_stored_is_published_once(nodes: list[Node]) -> None:
             assert (event.type, event.data, event.id) == ("typing", "…", None)
 
     asyncio.run(run())
+
+
+def test_a_loop_that_is_left_leaves_nothing_behind(nodes: list[Node]) -> None:
+    program = f"""
+import asyncio
+from whimbrel_client import Whimbrel
+
+async def run():
+    async with Whimbrel("{nodes[0].url}") as whimbrel:
+        for n in range(3):
+            await whimbrel.publish("topic:left", n)
+        async for event in whimbrel.listen("topic:left", after="earliest"):
+            break
+        print(event.data)
+
+asyncio.run(run())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_an_event_stream_is_read_the_same_however_it_is_cut() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from whimbrel_client import Change, Draft, Event, Gap, Member, Snapshot, Whimbrel
 from world import Node, proxy, take, until
 
@@ -175,6 +176,42 @@ def test_more_streams_than_fit_into_an_address_are_followed(nodes: list[Node]) -
                 way.cut()
             for stream in streams:
                 assert [event.data for event in got if event.stream == stream] == [0, 1]
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_streams_come_and_go_while_it_runs_with_as_much_of_their_history_as_is_asked_for(nodes: list[Node]) -> None:
+    async def run() -> None:
+        async with Whimbrel(nodes[0].url) as whimbrel, Whimbrel(nodes[1].url) as publisher:
+            first, second = "topic:first", "topic:second"
+            await publisher.publish_batch([Draft(second, n) for n in range(5)])
+            listener = whimbrel.listen(first)
+            got: dict[str, list[int]] = {first: [], second: []}
+
+            async def listen() -> None:
+                async for event in listener:
+                    got[event.stream].append(event.data)
+
+            listening = asyncio.create_task(listen())
+            await until("it is open", lambda: listener.connection)
+            await publisher.publish(first, 0)
+            await until("the first", lambda: got[first] == [0])
+            listener.subscribe(second, "last:3")
+            await until("its history", lambda: got[second] == [2, 3, 4])
+            await publisher.publish(second, 5)
+            await publisher.publish(first, 1)
+            await until("both", lambda: got == {first: [0, 1], second: [2, 3, 4, 5]})
+            listener.unsubscribe(first)
+            connection = listener.connection
+            await until("another connection", lambda: listener.connection != connection)
+            await publisher.publish(first, 2)
+            await publisher.publish(second, 6)
+            await until("the second", lambda: got[second][-1] == 6)
+            assert got[first] == [0, 1]
+            with pytest.raises(ValueError, match="only"):
+                listener.unsubscribe(second)
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 

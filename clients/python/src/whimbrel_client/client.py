@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -77,7 +78,11 @@ class Whimbrel:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Ends the connections, if they are this client's own."""
+        """Ends the listeners that nobody waits for, and the connections, if they are this client's own."""
+        for frames in list(self._service.open):
+            # Somebody waits for it, or closes it at this moment.
+            with suppress(RuntimeError):
+                await frames.aclose()
         if self._own:
             await self._http.aclose()
 

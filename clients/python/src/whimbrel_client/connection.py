@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -47,44 +47,71 @@ class Frame:
 
 class Connection:
     def __init__(self, service: Service, wish: Wish, after: str) -> None:
-        #: Where it goes on.
+        #: Where it goes on: a value of `after`, or several with spaces between them, each overriding those before it.
         self.position = after
         #: The service's name for it.
         self.id: str | None = None
         self._service = service
         self._wish = wish
-        self._moved = False
+        #: It is to be another connection.
+        self._moved = asyncio.Event()
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What it follows."""
+        return self._wish.streams
 
     def move(self, position: str) -> None:
-        """Goes on from another position, once the frame under way is handled."""
+        """Goes on from another position."""
         self.position = position
-        self._moved = True
+        self._moved.set()
 
-    async def frames(self) -> AsyncGenerator[Frame, None]:
-        """Ends only with a :class:`WhimbrelError`."""
+    def follow(self, streams: tuple[str, ...], position: str = "") -> None:
+        """Follows other streams, with positions of those that have none yet."""
+        if len(self.streams) == 1 and self.position and not self.position.startswith("c1.") and "/" not in self.position:
+            # An id, or a word, is of the one stream.
+            self.position = f"{self.streams[0]}/{self.position}"
+        self._wish = replace(self._wish, streams=streams)
+        self.move(f"{self.position} {position}".strip())
+
+    def frames(self) -> AsyncGenerator[Frame, None]:
+        """They end only with a :class:`WhimbrelError`; :meth:`close` them."""
+        frames = self._run()
+        self._service.open.add(frames)
+        return frames
+
+    async def close(self, frames: AsyncGenerator[Frame, None]) -> None:
+        self._service.open.discard(frames)
+        # The client may be closing them at this moment.
+        with suppress(RuntimeError):
+            await frames.aclose()
+
+    async def _run(self) -> AsyncGenerator[Frame, None]:
         failures = 0
         refused = fresh = False
         while True:
             hint: float | None = None
-            self._moved = False
+            self._moved.clear()
             try:
                 async with self._open(fresh) as response:
                     fresh = False
                     if response.status_code != 200 or not _is_stream(response):
                         raise await error_of(response)
-                    async for block in blocks(response.aiter_text()):
-                        if block.retry is not None:
-                            hint = block.retry / 1000
-                            continue
-                        frame = _frame(block)
-                        if frame.op == "close":
-                            hint, fresh = _closed(frame)
-                            break
-                        failures, refused = 0, False
-                        await self._take(frame, block)
-                        yield frame
-                        if self._moved:
-                            break
+                    async with aclosing(self._until_moved(response.aiter_text())) as read:
+                        async for block in blocks(read):
+                            # What was read already comes anew: it would move the position that was just given.
+                            if self._moved.is_set():
+                                break
+                            if block.retry is not None:
+                                hint = block.retry / 1000
+                                continue
+                            frame = _frame(block)
+                            if frame.op == "close":
+                                hint, fresh = _closed(frame)
+                                break
+                            failures, refused = 0, False
+                            await self._take(frame, block)
+                            yield frame
             except httpx.TransportError:
                 pass
             except WhimbrelError as error:
@@ -94,9 +121,29 @@ class Connection:
                 if error.status == 401 or error.is_final:
                     raise
                 hint = error.retry
-            if not self._moved:
-                await asyncio.sleep(backoff(failures, hint))
+            if not self._moved.is_set():
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._moved.wait(), backoff(failures, hint))
                 failures += 1
+
+    async def _until_moved(self, read: AsyncIterator[str]) -> AsyncGenerator[str, None]:
+        """What is read, until another connection is wanted."""
+        moved = asyncio.ensure_future(self._moved.wait())
+        try:
+            while not self._moved.is_set():
+                following = asyncio.ensure_future(anext(read, None))
+                try:
+                    await asyncio.wait((following, moved), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not following.done():
+                        following.cancel()
+                        await asyncio.wait((following,))
+                text = None if self._moved.is_set() else following.result()
+                if text is None:
+                    return
+                yield text
+        finally:
+            moved.cancel()
 
     async def _take(self, frame: Frame, block: Block) -> None:
         if block.id:
@@ -122,7 +169,8 @@ class Connection:
 
     def _parameters(self) -> list[tuple[str, Any]]:
         wish = self._wish
-        parameters = [*parameters_of(wish.streams), ("after", self.position), ("envelope", "1")]
+        parameters = [*parameters_of(wish.streams), ("envelope", "1")]
+        parameters += [("after", position) for position in self.position.split()]
         if wish.types:
             parameters.append(("types", ",".join(wish.types)))
         if wish.members:
@@ -131,7 +179,7 @@ class Connection:
 
     def _body(self) -> dict[str, Any]:
         wish = self._wish
-        given = {"streams": wish.streams, "after": self.position, "types": wish.types, "members": wish.members}
+        given = {"streams": wish.streams, "after": self.position.split(), "types": wish.types, "members": wish.members}
         return {**given, "envelope": True}
 
     async def _renew(self) -> None:

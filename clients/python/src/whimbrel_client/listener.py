@@ -69,6 +69,20 @@ class Listener:
         self.cursor = self._connection.position
         return await anext(self._events)
 
+    def subscribe(self, stream: str, after: str | None = None) -> None:
+        """Follows one more stream, from now on or from ``after``."""
+        connection = self._connection
+        if stream not in connection.streams:
+            connection.follow((*connection.streams, stream), f"{stream}/{after}" if after else "")
+
+    def unsubscribe(self, stream: str) -> None:
+        """Follows a stream no more. The last one can't be left: close the listener."""
+        rest = tuple(name for name in self._connection.streams if name != stream)
+        if not rest:
+            raise ValueError(f"{stream} is the only stream")
+        self._newest.pop(stream, None)
+        self._connection.follow(rest)
+
     async def aclose(self) -> None:
         """Ends the connection."""
         await self._events.aclose()
@@ -83,10 +97,10 @@ class Listener:
                     await _awaited(self._on_change, Change(frame.op == "joined", **_fields(frame, "stream", "device", "info")))
                 elif frame.op == "event":
                     event = Event(**_fields(frame, "stream", "type", "data", "id", "time"))
-                    if self._is_new(event):
+                    if event.stream in self._connection.streams and self._is_new(event):
                         yield event
         finally:
-            await frames.aclose()
+            await self._connection.close(frames)
 
     def _is_new(self, event: Event) -> bool:
         """What comes again is dropped."""

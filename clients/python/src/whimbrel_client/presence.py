@@ -81,4 +81,4 @@ class Presence:
                     continue
                 yield list(members.values())
         finally:
-            await frames.aclose()
+            await self._connection.close(frames)

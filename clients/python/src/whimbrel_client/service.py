@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -33,6 +33,8 @@ class Service:
         self.url = url.rstrip("/")
         self.http = http
         self._credentials = Credentials(token)
+        #: Frames of connections that were not closed yet.
+        self.open: set[AsyncGenerator[Any, None]] = set()
 
     async def headers(self, fresh: bool = False) -> dict[str, str]:
         """With the token; a new one if need be."""
