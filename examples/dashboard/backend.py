@@ -2,9 +2,8 @@
 
 backend.py WHIMBREL_URL PORT
 
-The state is changed and its change is published under one lock, in one order. A snapshot is taken under the same lock,
-after the cursor: so it contains what came up to the cursor, and perhaps a change behind it, which is then applied once
-more and changes nothing.
+The state is changed and its change is published under one lock. A snapshot takes the same lock for the cursor and the
+state, so it contains exactly what was published up to its cursor.
 """
 
 import json
@@ -51,8 +50,8 @@ class Handler(SimpleHTTPRequestHandler):
     def do_GET(self):
         if self.path != "/machines.json":
             return super().do_GET()
-        cursor = json.load(urlopen(f"{url}/v1/cursor?topic=machines", timeout=10))["cursor"]
         with lock:
+            cursor = json.load(urlopen(f"{url}/v1/cursor?topic=machines", timeout=10))["cursor"]
             body = json.dumps({"cursor": cursor, "machines": machines}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -16,9 +16,6 @@ use crate::model::{Draft, Durability, EventId, EventType, Gap, Published, Reache
 /// Longest that a request may wait for an acknowledgement, in seconds.
 const MAX_WAIT: usize = 60;
 
-/// Events in an answer of history, unless the reader wants another number.
-const HISTORY: usize = 100;
-
 /// Most events in an answer of history.
 const MAX_HISTORY: usize = 1000;
 
@@ -133,13 +130,7 @@ fn shown(shown: Result<ShownEvent, serde_json::Error>) -> Result<ShownEvent, Pro
 /// `GET …/events`
 pub async fn history(api: &Api, stream: StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "before", "limit"])?;
-    let limit = match parameters.number("limit")? {
-        None => HISTORY,
-        Some(limit @ 1..=MAX_HISTORY) => limit,
-        Some(limit) => {
-            return Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {MAX_HISTORY}")));
-        }
-    };
+    let limit = parameters.limit(MAX_HISTORY)?;
     let (after, before) = (parameters.parsed("after")?, parameters.parsed("before")?);
     let History { events, gap, last } = api.hub.history(&stream, after, before, limit).await?;
     let events = events.iter().map(|event| shown(ShownEvent::of(event))).collect::<Result<_, _>>()?;

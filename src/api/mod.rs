@@ -15,6 +15,7 @@ mod inbox;
 mod lease;
 mod listen;
 mod nodes;
+mod operators;
 mod page;
 pub(crate) mod parameters;
 mod problem;
@@ -222,6 +223,8 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Lift(id) => revocations::lift(api, id, &request.query).await,
         Route::Whoami => whoami::whoami(&grant, &request.query),
         Route::Regions => regions::list(api, &request.query).await,
+        Route::Leases => operators::leases(api, &request.query).await,
+        Route::Rejected => operators::rejected(api, &request.query).await,
         Route::Live => Ok(status::live()),
         Route::Ready => Ok(status::ready(api)),
         Route::Metrics => Ok(status::metrics(api)),

@@ -5,6 +5,9 @@ use std::str::FromStr;
 use super::Problem;
 use crate::access;
 
+/// How many are in an answer, unless another number is asked for.
+const DEFAULT_LIMIT: usize = 100;
+
 /// The parameters of a request.
 #[derive(Debug)]
 pub struct Parameters(Vec<(String, String)>);
@@ -67,6 +70,16 @@ impl Parameters {
             })
         };
         self.one(name)?.map(read).transpose()
+    }
+
+    /// How many are wanted in an answer: `limit`, a hundred without it.
+    pub fn limit(&self, most: usize) -> Result<usize, Problem> {
+        let limit = self.number("limit")?.unwrap_or(DEFAULT_LIMIT);
+        if (1..=most).contains(&limit) {
+            Ok(limit)
+        } else {
+            Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {most}")))
+        }
     }
 
     /// Whether a switch is on: `1` or `true`, `0` or `false`.

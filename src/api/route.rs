@@ -52,6 +52,10 @@ pub enum Route {
     WebSocket,
     /// `GET /v1/regions`
     Regions,
+    /// `GET /v1/leases`
+    Leases,
+    /// `GET /v1/ingress/rejected`
+    Rejected,
     /// `GET /v1/whoami`
     Whoami,
     /// `POST /v1/connections/{connection}/renew`
@@ -90,9 +94,8 @@ impl Route {
             Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
             Route::Nodes | Route::Regions => Need::Inspect(None),
             Route::Erase(stream) | Route::Kick(stream) | Route::Place(stream) => Need::Manage(Some(stream)),
-            Route::Metrics | Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => {
-                Need::Manage(None)
-            }
+            Route::Metrics | Route::Leases | Route::Rejected => Need::Manage(None),
+            Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => Need::Manage(None),
         }
     }
 
@@ -100,6 +103,7 @@ impl Route {
     pub fn is_for_operators(&self) -> bool {
         match self {
             Route::Live | Route::Ready | Route::Metrics | Route::Nodes | Route::Regions => true,
+            Route::Leases | Route::Rejected => true,
             Route::Kick(_) | Route::Erase(_) | Route::Place(_) => true,
             Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => true,
             Route::Publish(_) | Route::PublishBatch | Route::Stream(_) | Route::Event(..) | Route::Sse => false,
@@ -194,6 +198,8 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "cursor"] => Known::Get(Route::Cursor),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
         ["v1", "regions"] => Known::Get(Route::Regions),
+        ["v1", "leases"] => Known::Get(Route::Leases),
+        ["v1", "ingress", "rejected"] => Known::Get(Route::Rejected),
         ["v1", "connections", connection, "renew"] => Known::Renew(uuid(connection)?),
         ["v1", "revocations"] => Known::Revocations,
         ["v1", "revocations", id] => Known::Revocation(uuid(id)?),
@@ -245,7 +251,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 35;
+    const ROUTES: usize = 37;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -285,6 +291,8 @@ mod tests {
             Route::Revocations => 33,
             Route::Revocation(_) => 34,
             Route::Lift(_) => 11,
+            Route::Leases => 35,
+            Route::Rejected => 36,
         }
     }
 

@@ -12,9 +12,6 @@ use crate::model::{StreamKind, StreamName, Time};
 use crate::presence::{Follower, MAX_FOLLOWERS, Reports, Wanted};
 use crate::store::members::Member;
 
-/// Followers or members in an answer, unless another number is asked for.
-const DEFAULT_LIMIT: usize = 100;
-
 #[derive(Serialize)]
 struct ShownTopic<'a> {
     topic: &'a str,
@@ -55,7 +52,7 @@ struct ShownFollower<'a> {
 /// `GET /v1/topics/{topic}/connections`
 pub async fn followers(api: &Api, topic: StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "limit"])?;
-    let limit = limit(&parameters, MAX_FOLLOWERS)?;
+    let limit = parameters.limit(MAX_FOLLOWERS)?;
     // One more than asked for shows whether there is more.
     let wanted = Wanted { topic, after: parameters.parsed("after")?, limit: limit + 1 };
     let known = api.hub.reports(Some(&wanted)).await?;
@@ -99,22 +96,12 @@ impl<'a> From<&'a Member> for ShownMember<'a> {
 /// `GET /v1/topics/{topic}/members`
 pub async fn members(api: &Api, topic: &StreamName, query: &str) -> Result<Response, Problem> {
     let parameters = Parameters::read(query, &["after", "limit"])?;
-    let limit = limit(&parameters, MAX_MEMBERS)?;
+    let limit = parameters.limit(MAX_MEMBERS)?;
     let named = |name: &str| StreamName::new(StreamKind::Device, name).map_err(|error| Problem::invalid_name(&error));
     let after = parameters.one("after")?.map(named).transpose()?;
     let page = api.hub.members(topic, after.as_ref().map(StreamName::name), limit).await?;
     let members = page.members.iter().map(ShownMember::from).collect();
     Ok(json(StatusCode::OK, &ShownMembers { members, next: page.next.as_deref() }))
-}
-
-/// How many are wanted in an answer.
-fn limit(parameters: &Parameters, most: usize) -> Result<usize, Problem> {
-    let limit = parameters.number("limit")?.unwrap_or(DEFAULT_LIMIT);
-    if (1..=most).contains(&limit) {
-        Ok(limit)
-    } else {
-        Err(Problem::bad_request(format!("the limit is {limit}; allowed are 1 to {most}")))
-    }
 }
 
 fn silent(known: &Reports) -> Vec<&str> {

@@ -11,7 +11,7 @@ use super::RegionalStore;
 use super::regions::Search;
 use super::replica::Home;
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, Placed, Placement, Rejection, StoreError};
+use crate::store::{Ingress, IngressPage, Placed, Placement, Rejected, Rejection, StoreError};
 
 #[async_trait]
 impl Ingress for RegionalStore {
@@ -79,6 +79,10 @@ impl Ingress for RegionalStore {
 
     async fn reject(&self, rejections: &[Rejection]) -> Result<(), StoreError> {
         self.own().reject(rejections).await
+    }
+
+    async fn rejected(&self, before: Option<EventId>, most: usize) -> Result<Vec<Rejected>, StoreError> {
+        self.own().rejected(before, most).await
     }
 
     async fn lift(&self, mark: Option<EventId>, done: &[EventId]) -> Result<bool, StoreError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::RegionalStore;
 use crate::model::{LeaseId, LeaseTime, StreamName};
 use crate::store::StoreError;
-use crate::store::producers::{Lapsed, Look, Producers, Taking};
+use crate::store::producers::{Lapsed, LeaseList, Look, Producers, Taking};
 
 #[async_trait]
 impl Producers for RegionalStore {
@@ -32,6 +32,10 @@ impl Producers for RegionalStore {
 
     async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError> {
         self.own().lapsed(most, reached, looked_ms).await
+    }
+
+    async fn leases(&self, most: usize) -> Result<LeaseList, StoreError> {
+        self.own().leases(most).await
     }
 
     async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ mod devices;
 mod history;
 mod inbox;
 mod listen;
+mod operators;
 mod producers;
 mod progress;
 mod publish;

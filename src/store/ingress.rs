@@ -32,6 +32,9 @@ pub trait Ingress: Send + Sync {
     /// Moves entries that can't be events to where the rejected ones are kept, each once.
     async fn reject(&self, rejections: &[Rejection]) -> Result<(), StoreError>;
 
+    /// What was rejected before an id, or lately, newest first, at most `most`.
+    async fn rejected(&self, before: Option<EventId>, most: usize) -> Result<Vec<Rejected>, StoreError>;
+
     /// Makes sure that the stream gives ids above `mark`. If it began anew below, or lost its end, `done` are
     /// removed from it and all others get new ids, in order; then this is true, and it has to be read again
     /// from the beginning. Without a mark, goes on with what somebody else began.
@@ -100,6 +103,19 @@ pub enum Placed {
 pub struct Rejection {
     /// The entry.
     pub id: EventId,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What is shown of it.
+    pub fields: Vec<(Bytes, Bytes)>,
+}
+
+/// A rejected entry where it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its id there.
+    pub id: EventId,
+    /// The id that it had in the ingress stream.
+    pub entry: String,
     /// What is wrong with it.
     pub reason: String,
     /// What is shown of it.

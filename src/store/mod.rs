@@ -44,7 +44,7 @@ use crate::model::{Draft, Durability, Event, EventId, Inbox, Page, Published, Re
 pub use clock::StoreClock;
 pub use control::Control;
 pub use direct::{DIRECT_TIME, DirectPath, DirectRoutes};
-pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejection};
+pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejected, Rejection};
 pub use leader::{Checkpoint, JobKind, Leaders};
 pub use lifecycle::Lifecycle;
 pub use members::Members;

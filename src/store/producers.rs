@@ -43,6 +43,30 @@ pub struct Lapsed {
     pub renewed_ms: u64,
 }
 
+/// A lease as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldLease {
+    /// The stream.
+    pub stream: StreamName,
+    /// How long it holds without being renewed.
+    pub time: Duration,
+    /// When it was taken or renewed last, on the store's clock in milliseconds since 1970.
+    pub renewed_ms: u64,
+    /// When it lapses unless it is renewed, on the same clock.
+    pub lapses_ms: u64,
+    /// It has lapsed, and its stream's readers are being notified.
+    pub lapsed: bool,
+}
+
+/// Leases, and how many there are in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseList {
+    /// All leases of the region.
+    pub total: u64,
+    /// Those that lapse first, in order.
+    pub leases: Vec<HeldLease>,
+}
+
 /// Leases that have lapsed, and the store's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
@@ -78,6 +102,9 @@ pub trait Producers: Send + Sync {
     /// last look. A lease that ended in a break, when its producer may have had no way to renew it, holds once
     /// more for its whole time.
     async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError>;
+
+    /// The leases that lapse first, at most `most`.
+    async fn leases(&self, most: usize) -> Result<LeaseList, StoreError>;
 
     /// Removes a lease whose lapse is published.
     async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError>;

@@ -1,5 +1,6 @@
 // The console in Chromium, against real nodes on one Redis.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -15,10 +16,11 @@ const ADMIN = 'k-admin-0123456789abcdef';
 const READER = 'k-reader-0123456789abcdef';
 
 let nodes;
+let store;
 let closed;
 let browser;
 before(async () => {
-  const store = { WHIMBREL_REDIS_URL: await redis(suite), WHIMBREL_PING_SECONDS: '1' };
+  store = { WHIMBREL_REDIS_URL: await redis(suite), WHIMBREL_PING_SECONDS: '1', WHIMBREL_INGRESS: 'true' };
   const keys = join(folder(suite), 'keys.json');
   writeFileSync(keys, JSON.stringify([
     { name: 'operator', key: ADMIN, scopes: ['admin'], streams: ['*'] },
@@ -171,6 +173,20 @@ describe('the console', { concurrency: 4 }, () => {
     fine(page);
   });
 
+  test('shows the leases of producers, what the ingress stream rejected, and the links', async (t) => {
+    await fetch(`${nodes[1].url}/v1/topics/answer/lease`, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: '{"seconds":300}' });
+    execFileSync('redis-cli', ['-u', store.WHIMBREL_REDIS_URL, 'XADD', 'whimbrel:ingress', '*', 'topik', 'news', 'data', '1']);
+    const page = await visit(t, '#/leases');
+    await shows(page, 'table', 'topic:answer5 min');
+    await page.click('nav >> text=Ingress');
+    await shows(page, '.rejected', "'topik' is not known");
+    await shows(page, '.rejected', 'topik news  data 1');
+    await page.click('nav >> text=Links');
+    await shows(page, '.facts', 'Open from here0');
+    await shows(page, '.chart .legend', 'over the channel');
+    fine(page);
+  });
+
   test('asks for a key that manages, and keeps others out', async (t) => {
     const page = await visit(t, '#/overview', { url: closed.url });
     const enter = async (key) => {
@@ -199,7 +215,7 @@ describe('the console', { concurrency: 4 }, () => {
   test('fits a phone, and is dark where the reader wants it', async (t) => {
     const page = await visit(t, '', { viewport: { width: 390, height: 844 }, colorScheme: 'dark' });
     await publish(nodes[0].url, 'device:pocket', { text: 'x'.repeat(500) });
-    for (const hash of ['demo', 'overview', 'device/pocket', `topic/${'long-name-'.repeat(18)}`, 'lifecycle']) {
+    for (const hash of ['demo', 'overview', 'device/pocket', `topic/${'long-name-'.repeat(18)}`, 'lifecycle', 'leases', 'ingress', 'links']) {
       await page.goto(`${nodes[0].url}/#/${hash}`);
       await eventually(`${hash} opens`, () => page.locator('main h1').isVisible());
       await fits(page);

@@ -3,7 +3,7 @@
 // The `sh` blocks of a README run in order in the example's folder. Only the ports are others: 8080 is the node's, and
 // 8000 that of the example's own server.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -29,6 +29,7 @@ async function recipe(t, name) {
   const printed = readFileSync(join(folder, 'README.md'), 'utf8');
   const own = (text) => text.replaceAll('127.0.0.1:8080', `127.0.0.1:${node}`).replace(/\b8000\b/g, server);
   const blocks = [...printed.matchAll(/^```sh\n(.*?)^```/gms)].map(([, block]) => own(block));
+  const shells = [];
   const made = { url: `http://127.0.0.1:${node}`, output: '' };
   const clean = Object.entries(process.env).filter(([name]) => !name.startsWith('WHIMBREL_'));
   const env = { ...Object.fromEntries(clean), WHIMBREL_LISTEN: `127.0.0.1:${node}`, PATH: `${dirname(PROGRAM)}:${process.env.PATH}` };
@@ -36,6 +37,7 @@ async function recipe(t, name) {
   /** Runs the next block; what it leaves in the background ends with the test. */
   made.next = async () => {
     const shell = spawn('bash', ['-ec', blocks.shift()], { cwd: folder, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    shells.push(shell);
     t.after(() => {
       try {
         process.kill(-shell.pid, 'SIGKILL');
@@ -70,6 +72,11 @@ async function recipe(t, name) {
   await made.next();
   await made.ready();
   made.left = () => blocks.length;
+  /** Kills what runs with these words in its command line. */
+  made.kill = (words) => {
+    const pids = shells.flatMap((shell) => execFileSync('pgrep', ['-g', shell.pid, '-f', words]).toString().split('\n').filter(Boolean));
+    for (const pid of pids) process.kill(Number(pid), 'SIGKILL');
+  };
   return made;
 }
 
@@ -110,23 +117,20 @@ describe('examples', { concurrency: 3 }, () => {
     assert.equal(made.left(), 0);
   });
 
-  test('a dashboard shows exactly the state of its backend, however it is opened', async (t) => {
-    const { open, shows, url } = await recipe(t, 'dashboard');
+  test('a dashboard shows the state of its backend, whenever it was opened', async (t) => {
+    const { open } = await recipe(t, 'dashboard');
     const page = await open();
     await eventually('all machines', async () => (await texts(page, '#board b')).length === 6);
     const before = Number(await page.textContent('#total'));
     await eventually('changes', async () => Number(await page.textContent('#total')) > before);
-    // A second page begins with a later snapshot; both come to show the same.
+    // A second page begins with a later snapshot.
     const second = await open();
-    await eventually('all machines', async () => (await texts(second, '#board b')).length === 6);
-    const known = [];
-    await eventually('the same total on both', async () => {
-      for (const screen of [page, second]) known.push(await screen.textContent('#total'));
-      return known.some((total, at) => known.some((other, place) => total === other && at % 2 !== place % 2));
+    await eventually('both pages and the backend agree', async () => {
+      const { machines } = await (await fetch(new URL('/machines.json', page.url()))).json();
+      const total = Object.values(machines).reduce((sum, { parts }) => sum + parts, 0);
+      const shown = await Promise.all([page, second].map((screen) => screen.textContent('#total')));
+      return shown.every((text) => Number(text) === total);
     });
-    await shows(page, '#total', /^\d+$/);
-    const { events } = await (await fetch(`${url}/v1/topics/machines/events?limit=1&before=now`)).json();
-    assert.match(events[0].data.machine, /^press-/);
   });
 
   test('an answer is whole in every tab, through a reload in the middle, and is stopped from any of them', async (t) => {
@@ -151,6 +155,16 @@ describe('examples', { concurrency: 3 }, () => {
     const [text, same] = [await page.textContent('#text'), await other.textContent('#text')];
     assert.equal(text, same);
     assert.ok(whole.startsWith(text) && text.length < whole.length);
+  });
+
+  test('readers of an answer whose producer is killed are told that it breaks off', async (t) => {
+    const made = await recipe(t, 'language-model');
+    const page = await made.open();
+    await page.click('button:has-text("Ask")');
+    await made.shows(page, '#text', /sentence 1 /);
+    made.kill('answers.py');
+    await eventually('the end', async () => /breaks off/.test(await page.textContent('#end')), 60_000);
+    assert.doesNotMatch(await page.textContent('#text'), /sentence 40 /);
   });
 
   test('a command waits for its lamp, and the page learns that it was done', async (t) => {

@@ -45,6 +45,7 @@ mod log_pipe;
 mod members;
 mod members_store;
 mod openapi;
+mod operators;
 mod origins;
 mod positions;
 mod presence;

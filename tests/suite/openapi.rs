@@ -53,7 +53,7 @@ impl Api {
         let id = if path.contains("{device}") { device } else { topic };
         let id = if path.starts_with("/v1/revocations") { revocation } else { id };
         let filled = path.replace("{device}", "42").replace("{topic}", "news").replace("{id}", id);
-        filled.replace("{connection}", NOBODYS)
+        filled.replace("{connection}", NOBODYS).replace("{file}", "app.js")
     }
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {

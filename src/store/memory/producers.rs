@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, now_ms};
 use crate::model::{LeaseId, LeaseTime, StreamName};
-use crate::store::producers::{LOOKS_APART, Lapsed, Look, MOST_LEASES, Producers, Taking};
+use crate::store::producers::{HeldLease, LOOKS_APART, Lapsed, LeaseList, Look, MOST_LEASES, Producers, Taking};
 use crate::store::{StoreError, millis};
 
 /// All leases, by stream and by when they lapse.
@@ -74,6 +74,14 @@ impl ProducerLeases {
         true
     }
 
+    fn list(&self, most: usize) -> LeaseList {
+        let found = self.deadlines.iter().take(most).filter_map(|(lapses_ms, stream)| {
+            let Lease { time, renewed_ms, lapsed, .. } = *self.leases.get(stream)?;
+            Some(HeldLease { stream: stream.clone(), time, renewed_ms, lapses_ms: *lapses_ms, lapsed })
+        });
+        LeaseList { total: self.leases.len() as u64, leases: found.collect() }
+    }
+
     fn lapsed(&mut self, most: usize, reached: Duration, now_ms: u64) -> Vec<Lapsed> {
         let due: Vec<StreamName> =
             self.deadlines.iter().take_while(|(at, _)| *at <= now_ms).take(most).map(|(_, of)| of.clone()).collect();
@@ -124,6 +132,10 @@ impl Producers for MemoryStore {
         let broken = now_ms.saturating_sub(looked_ms) > millis(LOOKS_APART);
         let reached = if broken { Duration::ZERO } else { reached };
         Ok(Look { now_ms, lapsed: self.state.lock().producers.lapsed(most, reached, now_ms) })
+    }
+
+    async fn leases(&self, most: usize) -> Result<LeaseList, StoreError> {
+        Ok(self.state.lock().producers.list(most))
     }
 
     async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError> {

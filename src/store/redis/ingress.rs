@@ -13,7 +13,7 @@ use super::library;
 use super::scripts::{self, Call};
 use super::server::{Connection, Server};
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, PAGE_BYTES, Placed, Placement, Rejection, StoreError, millis};
+use crate::store::{Ingress, IngressPage, PAGE_BYTES, Placed, Placement, Rejected, Rejection, StoreError, millis};
 
 /// What the marks of the ingress stream are kept under where there is one region.
 const ONLY: &str = "local";
@@ -136,6 +136,12 @@ impl Ingress for RedisStore {
         }
         let ids: Vec<String> = rejections.iter().map(|rejection| rejection.id.to_string()).collect();
         self.pool.run(Call::command("XDEL", &self.keys.ingress()).arg(ids)).await.map(drop)
+    }
+
+    async fn rejected(&self, before: Option<EventId>, most: usize) -> Result<Vec<Rejected>, StoreError> {
+        let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
+        let call = Call::command("XREVRANGE", &self.keys.rejected()).arg(end).arg("-").arg("COUNT").arg(most);
+        scripts::rejected(self.pool.run(call).await?)
     }
 
     async fn lift(&self, mark: Option<EventId>, done: &[EventId]) -> Result<bool, StoreError> {

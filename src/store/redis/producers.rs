@@ -8,7 +8,7 @@ use redis::Value;
 use super::RedisStore;
 use super::scripts::{self, Call, Fields, Script, nonsense};
 use crate::model::{LeaseId, LeaseTime, StreamName};
-use crate::store::producers::{LOOKS_APART, Lapsed, Look, MOST_LEASES, Producers, Taking};
+use crate::store::producers::{HeldLease, LOOKS_APART, Lapsed, LeaseList, Look, MOST_LEASES, Producers, Taking};
 use crate::store::{StoreError, millis};
 
 impl RedisStore {
@@ -71,9 +71,26 @@ impl Producers for RedisStore {
         Ok(Look { now_ms, lapsed })
     }
 
+    async fn leases(&self, most: usize) -> Result<LeaseList, StoreError> {
+        let mut answer = Fields::of(self.pool.run(self.lease_call(&scripts::LEASES).arg(most)).await?)?;
+        let total = answer.count()?;
+        Ok(LeaseList { total, leases: answer.rest().filter_map(|lease| held(lease).ok()).collect() })
+    }
+
     async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError> {
         self.end(&lapsed.stream, lapsed.id, "lapsed").await.map(drop)
     }
+}
+
+fn held(lease: Value) -> Result<HeldLease, StoreError> {
+    let mut lease = Fields::of(lease)?;
+    Ok(HeldLease {
+        stream: lease.text()?.parse().map_err(|_| nonsense("a stream"))?,
+        time: Duration::from_millis(lease.numeral()?),
+        renewed_ms: lease.numeral()?,
+        lapses_ms: lease.numeral()?,
+        lapsed: lease.text()? == "lapsed",
+    })
 }
 
 fn lapsed(lease: Value) -> Result<Lapsed, StoreError> {

@@ -7,7 +7,7 @@ use redis::{Cmd, ToRedisArgs, Value};
 
 use crate::log_limit::LogLimit;
 use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName, json};
-use crate::store::{IngressEntry, IngressPage, NodeId, Placed, StoreError};
+use crate::store::{IngressEntry, IngressPage, NodeId, Placed, Rejected, StoreError};
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
 pub(super) struct Script {
@@ -147,6 +147,7 @@ scripts! {
     LEASE_RENEW = "lease_renew.lua", STREAM;
     LEASE_END = "lease_end.lua", STREAM;
     LEASES_LAPSED = "leases_lapsed.lua", STREAM;
+    LEASES = "leases.lua", STREAM;
 }
 
 /// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
@@ -290,12 +291,36 @@ fn ingress_entry(entry: Value) -> Result<IngressEntry, StoreError> {
     let mut entry = Fields::of(entry)?;
     let id = entry.id()?;
     let size = entry.number()?.unsigned_abs();
-    let mut words = Fields::of(entry.next()?)?;
-    let mut fields = Vec::with_capacity(words.0.len() / 2);
+    Ok(IngressEntry { id, bytes: size, fields: pairs(entry.next()?)? })
+}
+
+/// Entries that were rejected: the fields that say so come last.
+pub(super) fn rejected(answer: Value) -> Result<Vec<Rejected>, StoreError> {
+    Fields::of(answer)?.0.map(rejected_entry).collect()
+}
+
+fn rejected_entry(entry: Value) -> Result<Rejected, StoreError> {
+    let mut entry = Fields::of(entry)?;
+    let id = entry.id()?;
+    let mut fields = pairs(entry.next()?)?;
+    let mut last = |name: &str| {
+        let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
+        let is_last = fields.last().is_some_and(|(known, _)| known == name);
+        // What others wrote there may lack them.
+        if is_last { fields.pop().map(|(_, value)| text(&value)).unwrap_or_default() } else { String::new() }
+    };
+    let (reason, of) = (last("reason"), last("entry"));
+    Ok(Rejected { id, entry: of, reason, fields })
+}
+
+/// Names and values that take turns.
+fn pairs(words: Value) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let mut words = Fields::of(words)?;
+    let mut pairs = Vec::with_capacity(words.0.len() / 2);
     while let Some(name) = words.0.next() {
-        fields.push((bytes(name)?, bytes(words.next()?)?));
+        pairs.push((bytes(name)?, bytes(words.next()?)?));
     }
-    Ok(IngressEntry { id, bytes: size, fields })
+    Ok(pairs)
 }
 
 /// What every reading script answers, see `answer` in `pages.lua`.

@@ -68,7 +68,8 @@ export function pathTo(way: string, { service, streams, after }: Request, more =
 
 /** An SSE block as a frame. */
 export function frameOf(type: string, data: string, cursor?: string): Frame {
-  const own = /^whimbrel:(.+)/.exec(type);
+  // That a producer is gone is an event of its stream.
+  const own = /^whimbrel:(?!abandoned)(.+)/.exec(type);
   return { ...JSON.parse(data), op: own ? own[1] : 'event', cursor };
 }
 

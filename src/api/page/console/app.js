@@ -15,6 +15,9 @@ const PAGES = {
   topic: () => import("./topic.js"),
   event: () => import("./event.js"),
   lifecycle: () => import("./lifecycle.js"),
+  ingress: () => import("./ingress.js"),
+  leases: () => import("./leases.js"),
+  links: () => import("./links.js"),
 };
 
 const main = document.getElementById("page");
@@ -89,10 +92,16 @@ function askForKey(words) {
 }
 
 watchReach((words) => say(banner, words));
-watchKey((words) => askForKey(words));
+// What was on its way when the key was refused must not take away what is being typed.
+watchKey((words) => document.body.classList.contains("locked") || askForKey(words));
 forget.addEventListener("click", () => {
   keep(null);
   enter();
+});
+// The address behind `#` is the page's.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
 });
 document.getElementById("find").replaceWith(findForm());
 addEventListener("hashchange", () => document.body.classList.contains("locked") || show());

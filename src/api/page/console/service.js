@@ -33,12 +33,10 @@ export function pathOf(stream) {
   return `v1/${stream.slice(0, at)}s/${encodeURIComponent(stream.slice(at + 1))}`;
 }
 
-/** Numbers keep their digits where the browser can do that. */
+/** Integers in events' data that no Number holds keep their digits, where the browser can do that. */
 function parse(text) {
   const exact = (_, value, context) =>
-    typeof value === "number" && JSON.rawJSON && context?.source && String(value) !== context.source
-      ? JSON.rawJSON(context.source)
-      : value;
+    Number.isInteger(value) && !Number.isSafeInteger(value) && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
   return JSON.parse(text, exact);
 }
 
