@@ -117,12 +117,12 @@ describe('the console', { concurrency: 4 }, () => {
     await page.reload();
     await shows(page, '.history', '{"n":0}');
     await page.click('.newest');
-    await page.locator('.history .event', { hasText: '{"n":57}' }).getByText('Acknowledge').click();
+    await page.locator('.history .event', { hasText: '{"n":57}' }).locator('button').click();
     await shows(page, '.facts', 'Pending2');
     await page.fill('textarea[name=data]', '{"from":"the console"}');
     await page.fill('input[name=type]', 'note');
     await page.click('button[type=submit]:has-text("Publish")');
-    await shows(page, '.history .event >> nth=0', 'note{"from":"the console"}pending');
+    await shows(page, '.history .event >> nth=0', 'note{"from":"the console"}unacknowledged');
     await page.click('text=Kick');
     await device.ended;
     await shows(page, '.chip', 'offline');

@@ -1,7 +1,7 @@
 // The first page: follow a topic, publish to it, cut the connection, resume, and see that nothing was missed.
 
 import { commandsCard } from "./demo-commands.js";
-import { field, h, problemBox, say, setText } from "./dom.js";
+import { facts, field, h, problemBox, say, setText } from "./dom.js";
 import { Link } from "./demo-link.js";
 import { Log } from "./demo-log.js";
 import { Publisher } from "./demo-publisher.js";
@@ -77,8 +77,8 @@ export function open(root, { query }, scope) {
 function show(view, link, draft) {
   if (!link) return;
   const { cursor, received, duplicates, gaps, outage } = link;
-  const facts = { Position: cursor ?? "none yet", Received: received, Duplicates: duplicates, "Gap notices": gaps };
-  for (const [name, value] of Object.entries(facts)) setText(view.facts[name], value);
+  const known = { Position: cursor ?? "none yet", Received: received, Duplicates: duplicates, "Gap notices": gaps };
+  for (const [name, value] of Object.entries(known)) view.facts.set(name, value);
   view.waiting.hidden = !outage?.isAway;
   if (outage?.isAway) setText(view.waiting, `${outage.own.size} waiting`);
   view.commands.show({ ...draft(), topic: link.topic, cursor });
@@ -101,9 +101,10 @@ function build(topicName, after) {
     state: h("span", {}, "Starting"),
     verdict: h("p", { class: "verdict", role: "status" }),
     waiting: h("span", { class: "waiting", hidden: true }),
-    facts: Object.fromEntries(["Position", "Received", "Duplicates", "Gap notices"].map((name) => [name, h("dd", { class: name === "Position" ? "mono" : "" })])),
+    facts: facts(["Position", "Received", "Duplicates", "Gap notices"]),
     streams: [h("span", { class: "mono" }), h("span", { class: "mono" })],
   };
+  view.facts.values.Position.className = "mono";
   const radio = (value, checked) => h("label", {}, h("input", { type: "radio", name: "kind", value, checked }), value === "json" ? "JSON" : value);
   view.followForm = h("form", { class: "fields", autocomplete: "off" }, field("Topic", view.topic, "field grow"), field("Begin with", view.start), h("button", { type: "submit" }, "Follow"));
   view.publishForm = h(
@@ -140,7 +141,7 @@ function cards(view) {
       h("div", { class: "switch" }, view.cut, h("p", { class: "state", role: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), view.state)),
       view.verdict,
       view.linkProblem,
-      h("dl", { class: "facts" }, Object.entries(view.facts).map(([name, value]) => h("div", {}, h("dt", {}, name), value)))),
+      view.facts.element),
     h("section", { class: "card received" },
       h("div", { class: "heading" }, h("h2", {}, "Events"), h("span", { class: "hint" }, "of every type, newest first"), clear),
       view.log.empty,

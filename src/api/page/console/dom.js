@@ -28,6 +28,13 @@ export function say(element, words) {
   element.hidden = !words;
 }
 
+/** Named values: `set` shows one. */
+export function facts(names, className = "facts") {
+  const values = Object.fromEntries(names.map((name) => [name, h("dd", {}, "…")]));
+  const element = h("dl", { class: className }, names.map((name) => h("div", {}, h("dt", {}, name), values[name])));
+  return { element, values, set: (name, text) => setText(values[name], text) };
+}
+
 export const problemBox = () => h("p", { class: "problem", role: "alert", hidden: true });
 
 /** A labelled field. */

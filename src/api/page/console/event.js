@@ -1,10 +1,10 @@
 // One event, from publish to acknowledgement, with times.
 
-import { action, card, h, problemBox, say, setText } from "./dom.js";
+import { action, card, h, problemBox, setText } from "./dom.js";
 import { clock, milliseconds } from "./format.js";
 import { timeOf } from "./ids.js";
 import { streamHref } from "./route.js";
-import { call, get, pathOf } from "./service.js";
+import { get, pathOf, send } from "./service.js";
 
 const WAIT_SECONDS = 30; // a request waits so long for the acknowledgement
 const LOOK_MS = 500;
@@ -27,6 +27,7 @@ export function open(root, { rest: [stream, id], query }, scope) {
   const data = h("pre", { class: "whole", tabindex: 0, "aria-label": "The event's data" });
   const chip = h("span", { class: "chip", role: "status" }, "…");
   const problem = problemBox();
+  const refused = problemBox();
   let reached = null;
 
   function enter({ status, type, time, data: value }) {
@@ -42,29 +43,15 @@ export function open(root, { rest: [stream, id], query }, scope) {
     acknowledge.hidden = !isDevice || status === "acknowledged";
   }
 
-  async function look(wait) {
-    try {
-      enter(await get(path, { wait }, scope.signal));
-      say(problem, null);
-      return true;
-    } catch (error) {
-      if (!scope.ended) say(problem, error.message);
-      return false;
-    }
-  }
+  const look = (wait) => scope.attempt(problem, async () => enter(await get(path, { wait }, scope.signal)));
 
-  const acknowledge = action("Acknowledge as the device", async () => {
-    try {
-      await call("POST", `${pathOf(stream)}/ack`, { body: JSON.stringify({ id }), headers: { "Content-Type": "application/json" } });
-    } catch (error) {
-      say(problem, error.message);
-    }
-  });
+  const acknowledge = action("Acknowledge as the device", () => scope.attempt(refused, () => send("POST", `${pathOf(stream)}/ack`, { id })));
   acknowledge.hidden = true;
 
   root.append(
     h("div", { class: "title" }, h("h1", {}, h("span", { class: "kind" }, "event"), id), chip, h("span", { class: "tools" }, acknowledge)),
     problem,
+    refused,
     h("div", { class: "halves" }, card("How far it got", list), card("The event", facts, data)),
   );
 

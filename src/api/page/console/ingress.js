@@ -1,6 +1,6 @@
 // The ingress stream: how much waits, and what was rejected, with the reason.
 
-import { action, card, h, problemBox, say, setText } from "./dom.js";
+import { action, card, facts, h, problemBox } from "./dom.js";
 import { clock, count } from "./format.js";
 import { parseMetrics } from "./metrics.js";
 import { remember } from "./route.js";
@@ -19,7 +19,7 @@ const FIGURES = {
 export function open(root, { query }, scope) {
   let before = query.get("before");
   let next = null;
-  const facts = Object.fromEntries(Object.keys(FIGURES).map((name) => [name, h("dd", {}, "…")]));
+  const figures = facts(Object.keys(FIGURES));
   const list = h("ol", { class: "events" });
   const none = h("p", { class: "empty" }, "Nothing was rejected.");
   const problem = problemBox();
@@ -31,11 +31,11 @@ export function open(root, { query }, scope) {
   const newest = action("Newest", () => turn(null));
   const older = action("Older", () => turn(next));
 
-  async function poll() {
-    try {
-      const [page, figures] = await Promise.all([get("v1/ingress/rejected", { before, limit: PAGE }, scope.signal), text("metrics", scope.signal)]);
-      const sums = parseMetrics(figures);
-      for (const [name, figure] of Object.entries(FIGURES)) setText(facts[name], count(sums.get(figure) ?? 0));
+  const poll = () =>
+    scope.attempt(problem, async () => {
+      const read = [get("v1/ingress/rejected", { before, limit: PAGE }, scope.signal), text("metrics", scope.signal)];
+      const [page, sums] = await Promise.all([read[0], read[1].then(parseMetrics)]);
+      for (const [name, figure] of Object.entries(FIGURES)) figures.set(name, count(sums.get(figure) ?? 0));
       next = page.next;
       newest.hidden = !before;
       older.hidden = !next;
@@ -43,16 +43,12 @@ export function open(root, { query }, scope) {
       const ids = page.rejected.map(({ id }) => id).join();
       if (ids !== list.dataset.ids) list.replaceChildren(...page.rejected.map(row));
       list.dataset.ids = ids;
-      say(problem, null);
-    } catch (error) {
-      if (!scope.ended) say(problem, error.message);
-    }
-  }
+    });
 
   root.append(
     h("div", { class: "title" }, h("h1", {}, "Ingress")),
     problem,
-    card(null, h("dl", { class: "facts" }, Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), value))), h("p", { class: "hint" }, "One node of a region drains what producers add; the counts are of the node that this page asks.")),
+    card(null, figures.element, h("p", { class: "hint" }, "One node of a region drains what producers add; the counts are of the node that this page asks.")),
     h("section", { class: "card" }, h("div", { class: "heading" }, h("h2", {}, "Rejected entries"), h("span", { class: "hint" }, "newest first"), h("span", { class: "tools" }, newest, older)), none, list),
   );
   scope.every(POLL_MS, poll);

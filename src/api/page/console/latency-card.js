@@ -14,7 +14,7 @@ const samples = new Samples();
 
 /** A chart of probes. They are stored as any event, in a topic of their own, and expire after ten seconds. */
 export function latencyCard({ query }, scope) {
-  const { element, draw } = chart({ title: "Publish to delivery", note: "one a second, this page", samples, format: milliseconds });
+  const { element, draw } = chart({ title: "Publish to delivery", note: "by this page", samples, format: milliseconds });
   const problem = problemBox();
   let running = null;
   const button = action("Start probing", () => (running ? stop() : start()), { "aria-pressed": "false" });

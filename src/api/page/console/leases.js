@@ -1,6 +1,6 @@
 // The leases of producers: who is at work on which stream, and until when.
 
-import { card, h, problemBox, say, setText } from "./dom.js";
+import { card, h, problemBox, setText } from "./dom.js";
 import { clock, duration, plural } from "./format.js";
 import { streamHref } from "./route.js";
 import { get } from "./service.js";
@@ -15,14 +15,18 @@ export function open(root, place, scope) {
   const problem = problemBox();
   root.append(h("div", { class: "title" }, h("h1", {}, "Leases of producers")), problem, card(null, about, rows.element));
 
-  scope.every(POLL_MS, async () => {
-    try {
+  const row = ({ stream, seconds, renewed, lapses, lapsed }) => [
+    h("a", { href: streamHref(stream) }, stream),
+    duration(seconds * 1000),
+    clock(renewed),
+    clock(lapses),
+    h("span", { class: lapsed ? "tag bad" : "tag good" }, lapsed ? "lapsed" : "held"),
+  ];
+  scope.every(POLL_MS, () =>
+    scope.attempt(problem, async () => {
       const { leases, total } = await get("v1/leases", { limit: SHOWN }, scope.signal);
       setText(about, total > leases.length ? `${plural(total, "lease")}; those that lapse first` : plural(total, "lease"));
-      rows.show(leases.map(({ stream, seconds, renewed, lapses, lapsed }) => [h("a", { href: streamHref(stream) }, stream), duration(seconds * 1000), clock(renewed), clock(lapses), h("span", { class: lapsed ? "tag bad" : "tag good" }, lapsed ? "lapsed" : "held")]));
-      say(problem, null);
-    } catch (error) {
-      if (!scope.ended) say(problem, error.message);
-    }
-  });
+      rows.show(leases.map(row));
+    }),
+  );
 }

@@ -1,7 +1,7 @@
 // Links: how many events go from node to node past the store's channels.
 
 import { Samples, chart } from "./chart.js";
-import { card, h, problemBox, say, setText } from "./dom.js";
+import { card, facts, h, problemBox } from "./dom.js";
 import { count } from "./format.js";
 import { Rates, parseMetrics } from "./metrics.js";
 import { text } from "./service.js";
@@ -23,26 +23,23 @@ const samples = new Samples();
 const rates = new Rates();
 
 export function open(root, place, scope) {
-  const facts = Object.fromEntries(Object.keys(FIGURES).map((name) => [name, h("dd", {}, "…")]));
+  const totals = facts(Object.keys(FIGURES));
   const problem = problemBox();
   const { element, draw } = chart({ title: "Events sent to nodes", note: "a second, this node", samples });
   root.append(
     h("div", { class: "title" }, h("h1", {}, "Links")),
     problem,
-    card(null, h("dl", { class: "facts" }, Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), value))), h("p", { class: "hint" }, "Nodes open links where they have WHIMBREL_LINK_LISTEN.")),
+    card(null, totals.element, h("p", { class: "hint" }, "Nodes open links where they have WHIMBREL_LINK_LISTEN.")),
     element,
   );
 
-  scope.every(POLL_MS, async () => {
-    try {
+  scope.every(POLL_MS, () =>
+    scope.attempt(problem, async () => {
       const sums = parseMetrics(await text("metrics", scope.signal));
-      for (const [name, figure] of Object.entries(FIGURES)) setText(facts[name], count(sums.get(figure) ?? 0));
+      for (const [name, figure] of Object.entries(FIGURES)) totals.set(name, count(sums.get(figure) ?? 0));
       const rate = rates.sample(sums);
       samples.push(Object.fromEntries(Object.entries(RATES).map(([name, figure]) => [name, rate(figure)])));
       draw();
-      say(problem, null);
-    } catch (error) {
-      if (!scope.ended) say(problem, error.message);
-    }
-  });
+    }),
+  );
 }

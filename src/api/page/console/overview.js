@@ -1,7 +1,7 @@
 // How the service is: nodes, regions, what this node does, and who comes and goes.
 
 import { Samples, chart } from "./chart.js";
-import { card, h, problemBox, say, setText } from "./dom.js";
+import { card, facts, h, problemBox, say, setText } from "./dom.js";
 import { compact, count, short } from "./format.js";
 import { latencyCard } from "./latency-card.js";
 import { lifecycleRow } from "./lifecycle.js";
@@ -23,7 +23,7 @@ const rates = new Rates();
 const TILES = ["Nodes", "Connections", "Streams", "Published", "Delivered", "Store"];
 
 export async function open(root, place, scope) {
-  const tiles = Object.fromEntries(TILES.map((name) => [name, h("dd", {}, "…")]));
+  const tiles = facts(TILES, "tiles");
   const problem = problemBox();
   const trouble = problemBox();
   const nodes = table(["Node", "Region", "Address", "Version", "Connections", "Streams"], "No node has a lease.");
@@ -40,7 +40,7 @@ export async function open(root, place, scope) {
     h("div", { class: "title" }, h("h1", {}, "Overview")),
     problem,
     trouble,
-    h("dl", { class: "tiles" }, TILES.map((name) => h("div", {}, h("dt", {}, name), tiles[name]))),
+    tiles.element,
     h("div", { class: "charts" }, charts.map(({ element }) => element), latencyCard(place, scope)),
     card("Nodes", nodes.element),
     h("div", { class: "halves" },
@@ -57,7 +57,7 @@ export async function open(root, place, scope) {
     if (known.value) showNodes(known.value, tiles, nodes);
     if (places.value) showRegions(places.value, regions);
     if (figures.value) showRates(parseMetrics(figures.value), tiles);
-    if (ready.value) showStore(ready.value, tiles.Store, trouble);
+    if (ready.value) showStore(ready.value, tiles.values.Store, trouble);
     for (const { draw } of charts) draw();
   }
   scope.every(POLL_MS, poll);
@@ -78,9 +78,9 @@ async function readiness({ signal }) {
 
 function showNodes({ nodes: all, silent }, tiles, rows) {
   const sum = (field) => all.reduce((total, node) => total + node[field], 0);
-  setText(tiles.Nodes, silent.length ? `${count(all.length)} + ${count(silent.length)} silent` : count(all.length));
-  setText(tiles.Connections, compact(sum("connections")));
-  setText(tiles.Streams, compact(sum("streams")));
+  tiles.set("Nodes", silent.length ? `${count(all.length)} + ${count(silent.length)} silent` : count(all.length));
+  tiles.set("Connections", compact(sum("connections")));
+  tiles.set("Streams", compact(sum("streams")));
   const code = (words, title) => h("code", { title }, words);
   rows.show([
     ...all.map(({ node, region, address, version, ...load }) => [code(short(node), node), region, address, version, count(load.connections), count(load.streams)]),
@@ -113,8 +113,8 @@ function showRates(sums, tiles) {
   const [events, ephemeral, deliveries] = ["published_total", "ephemeral_total", "deliveries_total"].map(rate);
   published.push({ stored: events, ephemeral });
   delivered.push({ deliveries });
-  if (events !== null) setText(tiles.Published, `${compact(events)}/s`);
-  if (deliveries !== null) setText(tiles.Delivered, `${compact(deliveries)}/s`);
+  if (events !== null) tiles.set("Published", `${compact(events)}/s`);
+  if (deliveries !== null) tiles.set("Delivered", `${compact(deliveries)}/s`);
 }
 
 function showStore({ store, draining }, tile, trouble) {

@@ -1,5 +1,7 @@
 // The life of a page of the console: what it started ends with it.
 
+import { say } from "./dom.js";
+
 export class Scope {
   #controller = new AbortController();
 
@@ -19,6 +21,16 @@ export class Scope {
   onEnd(run) {
     if (this.ended) run();
     else this.signal.addEventListener("abort", run, { once: true });
+  }
+
+  /** Runs, and says in `problem` what went wrong, or that nothing did. */
+  async attempt(problem, run) {
+    try {
+      await run();
+      say(problem, null);
+    } catch (error) {
+      if (!this.ended) say(problem, error.message);
+    }
   }
 
   /**

@@ -70,6 +70,13 @@ export async function call(method, path, { query, body, headers, signal, quiet }
 export const get = async (path, query, signal) => parse(await (await call("GET", path, { query, signal })).text());
 export const text = async (path, signal) => (await call("GET", path, { signal })).text();
 
+/** Sends a JSON value, if there is one, and gives what is answered. */
+export async function send(method, path, value) {
+  const json = { body: JSON.stringify(value), headers: { "Content-Type": "application/json" } };
+  const response = await call(method, path, value === undefined ? {} : json);
+  return response.status === 204 ? null : response.json();
+}
+
 /** Publishes to a stream; `options` are query parameters and `key`. */
 export async function publish(stream, body, { asText, key: idempotency, ...query } = {}) {
   const headers = {

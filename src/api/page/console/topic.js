@@ -1,11 +1,11 @@
 // A topic: who follows it, who is a member, and its events as they come.
 
-import { action, card, h, problemBox, say, setText } from "./dom.js";
+import { action, card, facts, h, problemBox } from "./dom.js";
 import { clock, count, short } from "./format.js";
 import { historyCard } from "./history-card.js";
 import { careful, publishCard } from "./publish-card.js";
 import { href } from "./route.js";
-import { call, follow, get, pathOf } from "./service.js";
+import { follow, get, pathOf, send } from "./service.js";
 import { pagedTable } from "./table.js";
 
 const POLL_MS = 3000;
@@ -15,8 +15,9 @@ export async function open(root, { rest: [name] }, scope) {
   const stream = `topic:${name}`;
   const path = pathOf(stream);
   const chip = h("span", { class: "chip", role: "status" }, "connecting");
-  const facts = Object.fromEntries(["Connections", "Nodes", "Silent nodes"].map((label) => [label, h("dd", {}, "…")]));
+  const counts = facts(["Connections", "Nodes", "Silent nodes"]);
   const problem = problemBox();
+  const refused = problemBox();
   const history = historyCard({ stream, title: "Events", scope, empty: "Nothing was published to this topic, or nothing of it is kept." });
   const code = (text, title) => h("code", { title }, text);
   const device = (id) => (id ? h("a", { href: href("device", id) }, id) : "–");
@@ -33,35 +34,24 @@ export async function open(root, { rest: [name] }, scope) {
     rows: ({ members: all }) => all.map(({ device: of, connections, since, info }) => [device(of), count(connections), clock(since), info ? code(JSON.stringify(info)) : "–"]),
   });
 
-  async function poll() {
-    try {
+  const poll = () =>
+    scope.attempt(problem, async () => {
       const topic = await get(path, {}, scope.signal);
-      setText(facts.Connections, count(topic.connections));
-      setText(facts.Nodes, count(topic.nodes));
-      setText(facts["Silent nodes"], topic.silent.length ? topic.silent.map(short).join(", ") : "none");
+      counts.set("Connections", count(topic.connections));
+      counts.set("Nodes", count(topic.nodes));
+      counts.set("Silent nodes", topic.silent.length ? topic.silent.map(short).join(", ") : "none");
       await Promise.all([followers.refresh(), members.refresh()]);
-      say(problem, null);
-    } catch (error) {
-      if (!scope.ended) say(problem, error.message);
-    }
-  }
-
-  async function erase() {
-    try {
-      await call("DELETE", path);
-      await history.refresh();
-    } catch (error) {
-      say(problem, error.message);
-    }
-  }
+    });
+  const erase = () => scope.attempt(refused, () => send("DELETE", path).then(history.refresh));
 
   root.append(
     h("div", { class: "title" }, h("h1", {}, h("span", { class: "kind" }, "topic:"), name), chip,
       h("span", { class: "tools" }, action("Cut and resume", () => location.assign(href("demo", { topic: name }))), careful("Erase", `Erase the events of ${stream}?`, erase))),
     problem,
+    refused,
     h("div", { class: "columns" },
       h("div", {},
-        card(null, h("dl", { class: "facts" }, Object.entries(facts).map(([label, value]) => h("div", {}, h("dt", {}, label), value))), h("p", { class: "hint" }, "This page is one of the connections.")),
+        card(null, counts.element, h("p", { class: "hint" }, "This page is one of the connections.")),
         name.startsWith(RESERVED) ? null : publishCard(stream),
         card("Members", members.element),
         card("Followers", followers.element)),
