@@ -54,8 +54,16 @@ impl StopSignals {
     }
 }
 
-/// Turns unready, waits for load balancers to notice, then closes all connections.
-pub async fn let_go(stop: Stop, settings: &Settings, health: &Health, hub: &Hub, connections: &Connections) {
+/// Turns unready, waits for load balancers to notice, has `close` end accepting, then closes all connections. A
+/// balancer that does not probe health would otherwise send their clients back here.
+pub async fn let_go(
+    stop: Stop,
+    settings: &Settings,
+    health: &Health,
+    hub: &Hub,
+    connections: &Connections,
+    close: impl FnOnce(),
+) {
     health.drain();
     let clients = connections.count();
     // A balancer sends producers here too, and new clients to a node that has none. Somebody at a terminal need
@@ -65,6 +73,7 @@ pub async fn let_go(stop: Stop, settings: &Settings, health: &Health, hub: &Hub,
     tracing::info!(clients, ?delay, over = ?settings.drain(), "stopping: unready now, then clients are let go");
     tokio::time::sleep(delay).await;
     hub.stop_listening();
+    close();
     connections.drain(settings.drain()).await;
     if tokio::time::timeout(LAST_BYTES, connections.wait_until_empty()).await.is_err() {
         tracing::info!(left = connections.count(), "some clients did not take their last bytes");

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::sync::watch;
 
 use crate::access::crowded::Crowded;
@@ -30,6 +31,7 @@ use crate::dispatch::{Registry, RegistrySettings};
 use crate::health::Health;
 use crate::hub::{Hub, Limits};
 use crate::ingress;
+use crate::leader::Election;
 use crate::metrics::Metrics;
 use crate::model::TypeFilters;
 use crate::panics;
@@ -51,6 +53,13 @@ use memberships::Memberships;
 
 /// What a WebSocket client's message may have around its data, in bytes.
 const MESSAGE_OVERHEAD: usize = 4096;
+
+/// How long a node that never joined waits for its lease to be given back. Otherwise it lapses by itself.
+const RELEASE_TIME: Duration = Duration::from_secs(2);
+
+/// How long the end of a stop may take, once clients are let go: requests under way, links, leases, the webhook. With
+/// the defaults the whole of a stop fits the 30 s that Kubernetes grants.
+const END_TIME: Duration = Duration::from_secs(10);
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +164,8 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     // A store that is reached but takes nothing, such as a replica, lets nobody join.
     let joining = memberships.begin(opened, node.clone());
     if starting::meanwhile(joining, &endpoints, &health, &node, &metrics, &gate, &mut signals).await.is_none() {
+        // It may hold a part of its lease already.
+        let _ = tokio::time::timeout(RELEASE_TIME, store.release(&node)).await;
         return Ok(());
     }
     if !access.is_open() {
@@ -213,21 +224,27 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
 
     let stopped_by = signals.next().await;
     signals.exit_at_next();
-    if let Some(draining) = draining {
-        draining.end().await;
-    }
-    looking.end().await;
-    drain::let_go(stopped_by, &settings, &health, &hub, &connections).await;
-    // Nobody is to come in any more; requests that are under way are answered.
-    let _ = stop.send(true);
-    let _ = accepting.await;
-    if let Some(links) = links {
-        links.end().await;
-    }
-    memberships.leave().await;
-    // Last, so that the receiver gets the last disconnects as well.
-    if let Some(delivering) = delivering {
-        delivering.end().await;
+    let close = || _ = stop.send(true);
+    // Another node takes over what this one leads, while balancers notice.
+    tokio::join!(
+        drain::let_go(stopped_by, &settings, &health, &hub, &connections, close),
+        OptionFuture::from(draining.map(Election::end)),
+        looking.end(),
+    );
+    let ending = async {
+        // Requests that are under way are answered.
+        let _ = accepting.await;
+        if let Some(links) = links {
+            links.end().await;
+        }
+        memberships.leave().await;
+        // Last, so that the receiver gets the last disconnects as well.
+        if let Some(delivering) = delivering {
+            delivering.end().await;
+        }
+    };
+    if tokio::time::timeout(END_TIME, ending).await.is_err() {
+        tracing::warn!("stopping takes too long: what is left lapses by itself");
     }
     tracing::info!("stopped");
     Ok(())

@@ -24,6 +24,9 @@ const BUCKETS: usize = 64;
 /// Pings, which are writes, between which others have their turn.
 const PINGS_AT_ONCE: usize = 32;
 
+/// Clients whose connections are closed within less than this get longer delays before they reconnect.
+const SPREAD: Duration = Duration::from_secs(1);
+
 type Bucket = Mutex<HashMap<u64, Arc<Connection>>>;
 
 /// All connections of a node.
@@ -117,8 +120,10 @@ impl Connections {
         }
     }
 
-    /// Closes all connections, spread over `time`, each with a delay of its own before it reconnects.
+    /// Closes all connections, spread over `time`, each with a delay of its own before it reconnects: a short one where
+    /// they are spread already.
     pub async fn drain(&self, time: Duration) {
+        let retry = || if time < SPREAD { retry_ms() } else { rand::rng().random_range(100..1000) };
         let all: Vec<_> = self.all().collect();
         let start = Instant::now();
         let count = all.len().max(1) as f64;
@@ -127,7 +132,7 @@ impl Connections {
             if due > Instant::now() {
                 tokio::time::sleep_until(due).await;
             }
-            connection.close(CloseReason::Drain, retry_ms());
+            connection.close(CloseReason::Drain, retry());
         }
     }
 

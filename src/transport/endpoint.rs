@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::Tls;
@@ -188,6 +189,12 @@ impl Endpoints {
                 }
             }
         }
+    }
+
+    /// The next client that has connected by now, if there is one.
+    pub async fn accept_waiting(&self) -> Option<(Raw, Arrival, HttpSlot)> {
+        let (socket, arrival) = self.accept_now().now_or_never()?.ok()?;
+        Some((socket, arrival, self.http.admit().await))
     }
 
     async fn accept_now(&self) -> io::Result<(Raw, Arrival)> {

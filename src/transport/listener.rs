@@ -71,10 +71,12 @@ pub async fn listen<S, B>(
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {
-        let (raw, arrival, slot) = tokio::select! {
-            accepted = endpoints.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+        let accepted = tokio::select! {
+            accepted = endpoints.accept() => Some(accepted),
+            // Whoever connected before is still answered: closing the listener would reset the connection.
+            _ = stop.wait_for(|stop| *stop) => endpoints.accept_waiting().await,
         };
+        let Some((raw, arrival, slot)) = accepted else { break };
         let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
         let (tls, under_way) = (endpoints.tls().filter(|_| arrival.secure).cloned(), under_way.clone());
         tokio::spawn(async move {

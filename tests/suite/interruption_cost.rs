@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::client::{Transport, Wanted};
-use crate::support::in_time;
 use crate::support::node::Node;
 use crate::support::redis::RedisServer;
+use crate::support::{in_time, resident};
 
 /// Half a million streams.
 const CONNECTIONS: usize = 7_813;
@@ -43,9 +43,7 @@ async fn follow(address: SocketAddr, number: usize) -> TcpStream {
 
 /// What the node holds, in MiB.
 fn memory(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    resident(pid) as f64 / f64::from(1 << 20)
 }
 
 /// How long live events and new listeners took.
@@ -124,6 +122,8 @@ async fn observe(node: &Node, mut done: impl AsyncFnMut() -> bool) -> Seen {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of minutes, for a release build and a machine that has nothing else to do"]
 async fn interruption_cost() {
+    // The connections' ends here take descriptors too.
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[("WHIMBREL_LOG", "info"), ("WHIMBREL_MAX_CONNECTIONS", "9000")]);
     let begun = Instant::now();

@@ -63,6 +63,7 @@ mod refusing_store;
 mod regions;
 mod repair;
 mod resume;
+mod rolling;
 mod slow_reader;
 mod slow_scripts;
 mod snippets;

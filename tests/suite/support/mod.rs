@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub mod backend;
+pub mod balancer;
 pub mod chunks;
 pub mod client;
 pub mod command;
