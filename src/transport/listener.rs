@@ -73,8 +73,12 @@ pub async fn listen<S, B>(
     loop {
         let accepted = tokio::select! {
             accepted = endpoints.accept() => Some(accepted),
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        let accepted = match accepted {
             // Whoever connected before is still answered: closing the listener would reset the connection.
-            _ = stop.wait_for(|stop| *stop) => endpoints.accept_waiting().await,
+            None => endpoints.accept_waiting().await,
+            accepted => accepted,
         };
         let Some((raw, arrival, slot)) = accepted else { break };
         let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
