@@ -41,7 +41,7 @@ async fn a_bench_counts_every_delivery_of_every_pattern_and_transport() {
             assert_eq!(number(&report, "/publishing/expected"), deliveries, "{report}");
             assert_eq!(number(&report, "/publishing/received"), deliveries, "{report}");
             assert!(number(&report, "/publishing/latency/p99") > 0.0, "{report}");
-            assert!(number(&report, "/publishing/server/cpu_us_per_publish") >= 0.0, "{report}");
+            assert!(number(&report, "/publishing/server/cpu_us_per_publish").is_finite(), "{report}");
             assert!(number(&report, "/server/mib_connected") > 1.0, "{report}");
         }
     }
@@ -72,7 +72,7 @@ async fn a_bench_spreads_over_nodes_and_processes_and_tells_storm_idle_and_churn
         assert_eq!(number(&report, "/storm/events_behind"), 7.0, "{report}");
         assert!(number(&report, "/storm/seconds") > 0.0, "{report}");
         assert!(number(&report, "/storm/caught_up/max") > 0.0, "{report}");
-        assert!(number(&report, "/idle/server_cpu_percent") >= 0.0, "{report}");
+        assert!(number(&report, "/idle/server_cpu_percent").is_finite(), "{report}");
         assert_eq!(number(&report, "/churn/failed"), 0.0, "{report}");
         assert_eq!(number(&report, "/connections_lost"), 0.0, "{report}");
     }

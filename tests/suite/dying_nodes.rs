@@ -92,7 +92,7 @@ async fn a_drain_tells_clients_and_the_node_exits_in_time(world: World) {
     let status = node.ended().await;
     assert_eq!((status.code(), status.signal()), (Some(0), None), "{status:?}");
     // The drain's second, and what its last bytes and its leaving may take.
-    assert!(since.elapsed() < Duration::from_secs(1 + 3 + 2), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(1 + 3 + 10), "{:?}", since.elapsed());
 }
 
 async fn a_draining_node_turns_new_listeners_away(world: World) {

@@ -126,7 +126,7 @@ async fn every_node_is_listed_with_its_load(world: World) {
     assert_eq!(*listed, expected);
 }
 
-const LEASE: (&str, &str) = ("WHIMBREL_LEASE_SECONDS", "1");
+const LEASE: (&str, &str) = ("WHIMBREL_LEASE_SECONDS", "3");
 
 async fn what_a_dead_node_had_counts_no_more_within_two_lease_times(world: World) {
     let [doomed, survivor] = world.nodes(&[LEASE]);

@@ -7,7 +7,7 @@ use crate::support::node::Node;
 use crate::support::redis::RedisServer;
 use crate::support::{Signal, eventually};
 
-const LEASE: &[(&str, &str)] = &[("WHIMBREL_LEASE_SECONDS", "1")];
+const LEASE: &[(&str, &str)] = &[("WHIMBREL_LEASE_SECONDS", "3")];
 
 /// So many streams that a clean-up can be caught in the middle.
 const LEFT: usize = 20_000;

@@ -64,8 +64,8 @@ async fn a_store_that_is_killed_and_comes_back_with_its_file_loses_nothing() {
     for _ in 0..2 {
         lab.redis.kill();
         everyone_says_down(&lab).await;
-        // Longer than a publish waits for a store that may be back at once.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let failed = lab.findings().failed;
+        eventually("publishes are refused", async || (lab.findings().failed > failed).then_some(())).await;
         tokio::task::block_in_place(|| lab.redis.revive());
         everyone_says_up(&lab).await;
         lab.flowing().await;
