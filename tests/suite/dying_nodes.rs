@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 
 use crate::support::client::{Cursor, Said, Transport, Wanted};
 use crate::support::node::{Node, program};
-use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
 use crate::support::{Signal, eventually, in_time, send};
 
@@ -198,24 +197,6 @@ async fn a_node_without_clients_ends_at_once_when_interrupted() {
     let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "3600"), ("WHIMBREL_DRAIN_SECONDS", "0")]);
     node.signal(Signal::INT);
     assert_eq!(node.ended().await.code(), Some(0));
-}
-
-#[tokio::test]
-async fn a_node_that_is_told_to_stop_while_it_joins_leaves_nothing_behind() {
-    let redis = RedisServer::start();
-    let mut raw = redis.raw().await;
-    // It enters itself in the list of nodes, and can't take its lease.
-    let user = ["ACL", "SETUSER", "half", "on", ">secret", "~*", "&*", "+@all", "-pexpire"];
-    redis::cmd(user[0]).arg(&user[1..]).exec_async(&mut raw).await.unwrap();
-    let mut start = tokio::process::Command::from(program());
-    start.args(["serve", "--listen", "127.0.0.1:0"]).env("WHIMBREL_LOG", "off");
-    start.env("WHIMBREL_REDIS_URL", format!("redis://half:secret@{}/", redis.address()));
-    let mut start = start.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-    let mut nodes = async || raw.zcard::<_, usize>("whimbrel:nodes").await.unwrap();
-    eventually("it is about to join", async || (nodes().await == 1).then_some(())).await;
-    send(start.id().unwrap(), Signal::TERM);
-    assert_eq!(in_time("its end", start.wait()).await.unwrap().code(), Some(0));
-    assert_eq!(nodes().await, 0);
 }
 
 #[tokio::test]
