@@ -1,5 +1,5 @@
 // The clients that are tried, what each needs, and what is known not to work. What it needs is what node.mjs,
-// python.py and go/ do beyond the client's first example.
+// python.py, Jdk.java and go/ do beyond the client's first example.
 
 const LOOP = 'a loop around it, which hands back the last id';
 const SOCKET = 'a loop around it, which asks with the newest id';
@@ -7,6 +7,7 @@ const ANEW = 'a new one where `readyState` is 2 (`CLOSED`)';
 
 const node = (name, title, pin, needs = 'nothing', fails = []) => ({ language: 'node', name, title, pin, needs, fails });
 const python = (name, needs) => ({ language: 'python', name, title: name, pin: `${name}==`, needs });
+const java = (name, title, needs) => ({ language: 'java', name, title, pin: 'java', needs });
 const go = (name, title, needs) => ({ language: 'go', name, title, pin: `${title} `, needs });
 
 export const clients = [
@@ -28,6 +29,8 @@ export const clients = [
   python('aiohttp-sse-client2', LOOP),
   python('websockets', SOCKET),
   python('websocket-client', SOCKET),
+  java('jdk-http', 'the JDK\'s `HttpClient`, by lines', LOOP),
+  java('jdk-websocket', 'the JDK\'s `WebSocket`', `${SOCKET}; the parts of a message are joined`),
   go('launchdarkly', 'github.com/launchdarkly/eventsource', 'an error handler, or somebody who reads `Errors`'),
   go('r3labs', 'github.com/r3labs/sse/v2', 'a loop around it; `ClientMaxBufferSize` above the largest event'),
   go('tmaxmax', 'github.com/tmaxmax/go-sse', `${LOOP}; \`Buffer\` above the largest event`),

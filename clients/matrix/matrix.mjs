@@ -4,6 +4,7 @@
 //
 // Fails where a client that is said to work does not. scripts/clients installs what this needs.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { launch } from '../js/test/support/browser.mjs';
@@ -92,15 +93,16 @@ async function examine(client, nodes, number) {
   return found;
 }
 
-/** The version that is pinned for a client. */
+/** The version that is pinned for a client, or that the machine has of Java. */
 function versionOf({ language, pin }) {
   const pins = { node: 'package.json', python: 'requirements.txt', go: 'go/go.mod' }[language];
   if (!pin) return '';
+  if (language == 'java') return ' ' + /[\d.]+/.exec(execFileSync('java', ['--version']))[0];
   const line = readFileSync(here(pins), 'utf8').split('\n').find((line) => line.includes(pin));
   return ' ' + /[\d.]+(?=\W*$)/.exec(line)[0];
 }
 
-const LANGUAGES = { node: 'Node: ', python: 'Python: ', go: 'Go: ' };
+const LANGUAGES = { node: 'Node: ', python: 'Python: ', go: 'Go: ', java: 'Java: ' };
 
 const COLUMNS = {
   follows: 'follows',

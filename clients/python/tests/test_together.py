@@ -30,7 +30,7 @@ def test_members_are_listed_and_who_joins_and_leaves_is_shown(nodes: list[Node])
 
             following = asyncio.create_task(follow())
             await until("both are there", lambda: names(shown) == {"ann", "bob"})
-            await until("she is told", lambda: [(change.joined, change.device) for change in changes] == [(True, "bob")])
+            await until("she is notified", lambda: [(change.joined, change.device) for change in changes] == [(True, "bob")])
             assert names(await one.members("topic:room")) == {"ann", "bob"}
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

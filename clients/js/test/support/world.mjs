@@ -20,6 +20,7 @@ export function other(t, language, name, url, topic, take) {
   const [command, ...before] = {
     node: [process.execPath, here('matrix/node.mjs')],
     python: [process.env.MATRIX_PYTHON ?? here('../target/tools/python/bin/python'), here('matrix/python.py')],
+    java: ['java', here('matrix/Jdk.java')],
     go: [process.env.MATRIX_GO ?? here('../target/tools/matrix')],
   }[language];
   const env = { ...process.env, PYTHONPATH: here('python/src'), PYTHONDONTWRITEBYTECODE: '1' };
