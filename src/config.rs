@@ -4,7 +4,7 @@
 //! that is set but empty counts as not set. Reading has two steps: [`Flags`] takes texts from the command
 //! line, [`Flags::validate`] joins them with the environment and turns them into [`Settings`], or refuses
 //! with one line that names the setting. Nothing that was set is ever quietly ignored: what this version
-//! can't do yet is refused by name, and variables nobody knows are told as warnings.
+//! can't do yet is refused by name, and an unknown variable is a warning.
 
 mod access;
 mod flags;
@@ -103,7 +103,7 @@ macro_rules! settings {
 settings! {
     /// Where to listen: an IP address with a port, the path of a Unix socket (unix:/PATH), or
     /// several, space-separated. While access is open, any address but loopback needs
-    /// WHIMBREL_INSECURE=true; who may open a Unix socket is up to its directory.
+    /// WHIMBREL_INSECURE=true; access to a Unix socket is up to its directory.
     listen: Vec<Endpoint> = "127.0.0.1:8080", "PLACES", value::endpoints;
     /// The certificate, with its chain, as PEM: then clients of every address to listen at speak
     /// TLS 1.2 or 1.3, and HTTP/2 or HTTP/1.1 on it. It is read again on SIGHUP and when the file
@@ -166,7 +166,7 @@ settings! {
     /// What all keys and channels in Redis begin with.
     prefix: String = "whimbrel", "TEXT", value::prefix;
     /// How much history streams keep: PATTERN=EVENTS/SECONDS, space-separated, the first
-    /// match wins: 'topic:llm:*=50000/3600 *=1000/86400'. Never fewer events than said.
+    /// match wins: 'topic:llm:*=50000/3600 *=1000/86400'. Never fewer events than that.
     retention: RetentionRules = "*=1000/86400", "RULES", value::retention;
     /// How long a stream's position outlives its last event, in seconds.
     position_seconds: u64 = "2592000", "SECONDS", value::seconds(1);
@@ -207,25 +207,25 @@ settings! {
     /// New event connections of one address a second; as many at once. Not limited when not set:
     /// behind a balancer all come from one, unless WHIMBREL_TRUSTED_PROXIES names it.
     rate_connect: Option<u32> = "", "COUNT", value::optional(value::rate);
-    /// Messages that one WebSocket client may send a second, whatever they say; as many at once.
-    /// Who goes on beyond is let go.
+    /// Messages that one WebSocket client may send a second, of any kind; as many at once.
+    /// A client that goes on sending beyond that is closed.
     rate_messages: u32 = "1000", "COUNT", value::rate;
     /// Event connections of one address on this node. Not limited when not set, for the same
     /// reason.
     connections_per_address: Option<usize> = "", "COUNT", value::optional(value::count(1, usize::MAX));
     /// Proxies whose X-Forwarded-For is believed: IP addresses and networks (10.0.0.0/8),
-    /// space-separated, and unix for whoever connects to a Unix socket.
+    /// space-separated, and unix for all clients of a Unix socket.
     trusted_proxies: TrustedProxies = "", "PROXIES", value::from_str;
     /// Which connection of a device goes when there are more: 'newest' is refused, or
     /// 'oldest' gives way.
     device_overflow: Overflow = "newest", "WHICH", value::overflow;
-    /// The secret shared with whoever issues device tokens (HS256), at least 16 characters;
+    /// The secret shared with the issuer of device tokens (HS256), at least 16 characters;
     /// several, of which any will do, with a blank line between them. Any key or secret set
     /// closes access. See docs/access.md.
     jwt_secret: Option<Secrets> = "", "SECRET", value::optional(value::from_str);
     /// A file that holds the secret of device tokens.
     jwt_secret_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
-    /// The public key of whoever issues device tokens, in PEM: RSA (RS256 to PS512), EC (ES256,
+    /// The public key of the issuer of device tokens, in PEM: RSA (RS256 to PS512), EC (ES256,
     /// ES384) or Ed25519 (EdDSA); several, of which any will do, one after another.
     jwt_public_key: Option<PublicKeys> = "", "PEM", value::optional(value::from_str);
     /// A file that holds the public key of device tokens.
@@ -236,7 +236,7 @@ settings! {
     jwks_url: Option<KeySources> = "", "URLS", value::optional(value::from_str);
     /// What device tokens must have as their audience (aud): one of these, space-separated.
     jwt_audience: Vec<String> = "", "TEXT", value::words;
-    /// Who must have issued device tokens (iss): one of these, space-separated.
+    /// What device tokens must have as their issuer (iss): one of these, space-separated.
     jwt_issuer: Vec<String> = "", "TEXT", value::words;
     /// A file with the keys of producers, a JSON array of {"name", "key" or "sha256", "scopes",
     /// "streams", "rate"}; it is read again on SIGHUP and when it changes.
@@ -277,10 +277,10 @@ settings! {
     max_links: usize = "32", "COUNT", value::count(1, 1024);
     /// After how long a link that carries nothing is closed, in seconds.
     link_idle_seconds: u64 = "60", "SECONDS", value::seconds(1);
-    /// Where connects and disconnects are told, as signed POST requests: an http:// or https://
+    /// Where connects and disconnects are sent, as signed POST requests: an http:// or https://
     /// URL, the same on all nodes. It needs WHIMBREL_WEBHOOK_SECRET. See docs/webhooks.md.
     webhook_url: Option<Target> = "", "URL", value::optional(value::from_str);
-    /// A file that holds the URL of the webhook, in case it says more than where.
+    /// A file that holds the URL of the webhook, in case it holds a secret.
     webhook_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// The secret with which webhooks are signed: whsec_ and 24 to 64 random bytes in base64.
     /// While one is replaced, the new one and the old one, space-separated.
@@ -467,7 +467,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Without a secret the receiver could not know who tells it something; and a secret alone tells nobody.
+    /// Without a secret the receiver could not know the sender; and a secret alone has nothing to sign.
     fn settle_webhook(&mut self) -> Result<(), SettingError> {
         from_file("webhook_url", &self.webhook_url_file, &mut self.webhook_url, value::from_str)?;
         from_file("webhook_secret", &self.webhook_secret_file, &mut self.webhook_secret, value::from_str)?;
@@ -497,7 +497,7 @@ fn from_file<T>(
     if setting.is_some() {
         return Err(refuse(format!("{} is set too; give only one of them", variable(field))));
     }
-    // The path is not told: the secret itself ends up here by mistake.
+    // The path is not shown: the secret itself ends up here by mistake.
     let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the file can't be read: {e}")))?;
     *setting = Some(parse(text.trim()).map_err(|e| refuse(format!("in the file: {e}")))?);
     Ok(())

@@ -1,4 +1,4 @@
-//! What a node knows of its own state, for probes, metrics and the log.
+//! A node's own state, for probes, metrics and the log.
 
 use std::time::{Duration, Instant};
 

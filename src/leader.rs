@@ -66,7 +66,7 @@ pub enum End {
     Stopped,
     /// Another node is the leader, or nobody.
     Lost,
-    /// The store failed; `progress` says whether anything was done before.
+    /// The store failed; `progress`: whether anything was done before.
     Failed { error: StoreError, progress: bool },
 }
 
@@ -101,7 +101,7 @@ impl Leadership<'_> {
     }
 }
 
-/// Runs a job whenever this node leads it, until it is told to stop.
+/// Runs a job whenever this node leads it, until it is stopped.
 pub async fn campaign(
     store: &dyn Store,
     registry: &Registry,
@@ -147,7 +147,7 @@ pub async fn campaign(
                 job.wait(lease)
             }
             Err(error) => {
-                tracing::debug!(%error, "{kind}: the store does not say who is the leader");
+                tracing::debug!(%error, "{kind}: the leader can't be read from the store");
                 backoff.next_wait()
             }
         };

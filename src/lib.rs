@@ -8,16 +8,16 @@
 //! ```
 //!
 //! 1. [`api`] reads the request: which stream, what data. [`hub`] checks the event and publishes it.
-//! 2. The [`store`] gives it an id above all others of its stream, appends it to the log, and tells it to
+//! 2. The [`store`] gives it an id above all others of its stream, appends it to the log, and publishes it on
 //!    the channel of every node that has a route for the stream, in one step (`lua/publish.lua`). Only then
 //!    is the producer answered.
 //! 3. On each of those nodes, [`node`] takes the message from the channel and hands it to the [`dispatch`]
 //!    registry, which knows the stream's *dispatcher*. That one checks that the message continues the
 //!    chain (each event names the one before it) and reads from the store what is missing.
-//! 4. The dispatcher offers it to the outbox of every connection that follows the stream, and whoever
-//!    filled an empty outbox writes it to the socket, there and then: [`transport`].
+//! 4. The dispatcher offers it to the outbox of every connection that follows the stream. The task
+//!    that filled an empty outbox writes it to the socket at once: [`transport`].
 //!
-//! A listener comes in through [`api`] too, which finds out what it wants to hear and from where on, has
+//! A listener comes in through [`api`] too, which reads what it asks for and from where on, has
 //! [`hub`] attach the streams, and hands the bare socket to [`transport`]. If its position is behind what
 //! the dispatcher has in memory, a *temporary dispatcher* ([`dispatch::catch_up`]) reads pages from the
 //! store until it can join.
@@ -32,19 +32,19 @@
 //!   values, and locks, tasks and the store stand around them.
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
 //! - [`ingress`]: takes what producers add straight into Redis.
-//! - [`producers`]: misses producers that are gone.
-//! - [`webhook`]: tells a backend who came and who left. `leader`: what one node does for all.
+//! - [`producers`]: leases of producers: a lapse is published in the stream.
+//! - [`webhook`]: sends connects and disconnects to a backend. `leader`: jobs that one node does for all.
 //! - [`access`]: who may use the service, for what, and how much of it.
 //! - [`api`]: HTTP requests and answers, probes, the page.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
-//! - [`presence`]: who is connected here, that the store and others know it, and telling who comes and leaves.
+//! - [`presence`]: the connections of devices, in the store and on the lifecycle topic; members of topics.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
 //! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`, `panics`, `watch`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
 //!   generator.
 //!
-//! `docs/architecture.md` tells the same from the outside, with what is in Redis and what happens when
+//! `docs/architecture.md` shows the same from the outside, with what is in Redis and what happens when
 //! something fails. Tests of promises are in `tests/suite/`, tests of values beside the values.
 #![forbid(unsafe_code)]
 pub mod access;

@@ -1,4 +1,4 @@
-//! The program: reads the command line, runs the command, tells an error once.
+//! The program: reads the command line, runs the command, prints an error once.
 
 use std::process::ExitCode;
 

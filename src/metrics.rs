@@ -22,7 +22,7 @@ pub struct Metrics {
     pub published: Counter,
     /// Publishes refused or failed, by problem.
     pub publish_errors: Family<ByProblem, Counter>,
-    /// Events told without being stored.
+    /// Ephemeral events published.
     pub ephemeral: Counter,
     /// Deliveries of such events that a slow connection did without.
     pub ephemeral_dropped: Counter,
@@ -72,15 +72,15 @@ pub struct Metrics {
     pub leases_lost: Counter,
     /// Dead nodes that this one cleaned up after.
     pub nodes_cleaned: Counter,
-    /// Connects and disconnects of devices that were told on the lifecycle topic.
+    /// Connects and disconnects of devices, published on the lifecycle topic.
     pub lifecycle_told: Counter,
-    /// Those that wait to be told.
+    /// Those that wait to be published.
     pub lifecycle_waiting: Gauge,
-    /// Connections that came and left while too many waited, and were not told of.
+    /// Connections that came and left while too many waited, and were not published.
     pub lifecycle_untold: Counter,
     /// Leases that producers took.
     pub leases_taken: Counter,
-    /// Leases of producers that lapsed, and of which this node told the stream.
+    /// Leases of producers that lapsed and that this node published.
     pub leases_lapsed: Counter,
     /// Entries of the ingress stream that were published.
     pub ingress_placed: Counter,
@@ -179,7 +179,7 @@ impl Metrics {
         Arc::new(Metrics {
             published: counter(r, "published", "Events acknowledged to producers"),
             publish_errors,
-            ephemeral: counter(r, "ephemeral", "Events told to nodes without being stored"),
+            ephemeral: counter(r, "ephemeral", "Ephemeral events published, which are not stored"),
             ephemeral_dropped: counter(
                 r,
                 "ephemeral_dropped",
@@ -212,9 +212,9 @@ impl Metrics {
             channel_messages: counter(r, "channel_messages", "Messages that came in over the channel"),
             leases_lost: counter(r, "leases_lost", "Times the node lost its lease"),
             nodes_cleaned: counter(r, "nodes_cleaned", "Dead nodes that this one cleaned up after"),
-            lifecycle_told: counter(r, "lifecycle_told", "Connects and disconnects told on the lifecycle topic"),
-            lifecycle_waiting: gauge(r, "lifecycle_waiting", "Connects and disconnects that wait to be told"),
-            lifecycle_untold: counter(r, "lifecycle_untold", "Connections that came and left without being told of"),
+            lifecycle_told: counter(r, "lifecycle_told", "Connects and disconnects published on the lifecycle topic"),
+            lifecycle_waiting: gauge(r, "lifecycle_waiting", "Connects and disconnects that wait to be published"),
+            lifecycle_untold: counter(r, "lifecycle_untold", "Connections that came and left without being published"),
             leases_taken: counter(r, "producer_leases_taken", "Leases that producers took"),
             leases_lapsed: counter(r, "producer_leases_lapsed", "Leases of producers that lapsed"),
             ingress_placed: counter(r, "ingress_placed", "Entries of the ingress stream that were published"),

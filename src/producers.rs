@@ -1,13 +1,13 @@
-//! Producers that are gone: whoever holds a lease of a stream and does not renew it is missed, and the stream's
-//! readers are told, once.
+//! Producers that are gone: when the lease of a producer lapses, `whimbrel:abandoned` is published in its stream,
+//! once.
 //!
 //! ```text
 //! lapsed -> ended (can't be renewed any more) -> `whimbrel:abandoned` published, under a key -> forgotten
 //! ```
 //!
 //! One node at a time looks ([`leader`]), but nothing depends on that. A lease that lapsed is ended before anything is
-//! published, in one step, so whoever can still renew is not told to be gone. It stays in the store until the
-//! event is in its stream. The event's idempotency key is the lease's: whoever publishes it again, because the
+//! published, in one step, so a producer that can still renew is never reported. It stays in the store until the
+//! event is in its stream. The event's idempotency key is the lease's: a node that publishes it again, because the
 //! one before died or only seemed to, finds it there.
 
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::model::{Draft, EventType, LeaseId, Time};
 use crate::store::producers::{LEASES_A_LOOK, LOOKS_APART, Lapsed};
 use crate::store::{JobKind, Store, StoreError};
 
-/// How often leases are looked at: by so much a lapse is told late. Nodes that are not the leader ask as often
+/// How often leases are looked at: by so much a lapse is reported late. Nodes that are not the leader ask as often
 /// whether it is now.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long it is known that a lapse was told: longer than anybody may be stopped between publishing and
+/// How long the key of a lapse is remembered: longer than a node may be stopped between publishing and
 /// forgetting a lease, or a store away.
-const TOLD_TIME: Duration = Duration::from_secs(30 * 86_400);
+const KEY_TIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// Starts the candidacy for looking.
 pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Election {
@@ -71,8 +71,8 @@ impl Job for Looker<'_> {
             self.contact.reached(Instant::now());
             (looked_ms, progress) = (look.now_ms, true);
             let more = look.lapsed.len() == LEASES_A_LOOK;
-            let told = join_all(look.lapsed.iter().map(|lapsed| publish_abandoned(self.store, self.hub, lapsed))).await;
-            if more && told.contains(&true) {
+            let done = join_all(look.lapsed.iter().map(|lapsed| publish_abandoned(self.store, self.hub, lapsed))).await;
+            if more && done.contains(&true) {
                 continue;
             }
             tokio::select! {
@@ -96,7 +96,7 @@ impl Job for Looker<'_> {
     }
 }
 
-/// What a stream's readers are told.
+/// The data of the event.
 #[derive(Serialize)]
 struct Abandoned {
     lease: LeaseId,
@@ -105,28 +105,28 @@ struct Abandoned {
 }
 
 fn abandoned(lapsed: &Lapsed) -> Draft {
-    let said =
+    let abandoned =
         Abandoned { lease: lapsed.id, seconds: lapsed.time.as_secs(), renewed: Time::from_ms(lapsed.renewed_ms) };
-    let data = serde_json::to_vec(&said).expect("it holds only numbers and texts");
+    let data = serde_json::to_vec(&abandoned).expect("it holds only numbers and texts");
     let key = format!("{}:{}", EventType::ABANDONED, lapsed.id);
-    Draft { key: Some(key), key_time: Some(TOLD_TIME), ..Draft::new(EventType::abandoned(), data) }
+    Draft { key: Some(key), key_time: Some(KEY_TIME), ..Draft::new(EventType::abandoned(), data) }
 }
 
-/// Tells a stream that its producer is gone, then forgets the lease. False: it is to be tried again.
+/// Publishes that a stream's producer is gone, then forgets the lease. False: it is to be tried again.
 async fn publish_abandoned(store: &dyn Store, hub: &Hub, lapsed: &Lapsed) -> bool {
     let stream = &lapsed.stream;
     match hub.publish(stream, &abandoned(lapsed)).await {
         Ok(published) if published.duplicate => {}
         Ok(_) => {
             hub.metrics().leases_lapsed.inc();
-            tracing::info!(%stream, lease = %lapsed.id, "a producer's lease lapsed; its stream was told");
+            tracing::info!(%stream, lease = %lapsed.id, "a producer's lease lapsed; its readers are notified");
         }
         // Somebody else used the key for another event: this one can never be published.
         Err(PublishError::Store(StoreError::KeyReused)) => {
-            tracing::warn!(%stream, lease = %lapsed.id, "a producer used up the key under which its end is told");
+            tracing::warn!(%stream, lease = %lapsed.id, "the key of a lapsed lease was used for another event, so readers aren't notified");
         }
         Err(error) => {
-            tracing::debug!(%stream, %error, "that a producer is gone can't be told; it is tried again");
+            tracing::debug!(%stream, %error, "a lapsed lease can't be published yet; it is tried again");
             return false;
         }
     }

@@ -1,6 +1,6 @@
 //! What the store refuses for as long as it does: full, a command that its user may not run, a key of a wrong type.
 //!
-//! Each refusal alone is only an answer to whoever asked. One that lasts is something to be put right, so it is logged
+//! A refusal alone is only the answer to one request. One that lasts needs an operator, so it is logged
 //! when it begins and when it ends, and shows in the health and the figures of the node meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};

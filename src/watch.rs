@@ -35,18 +35,18 @@ pub async fn watch(paths: Vec<PathBuf>, mut reload: impl FnMut()) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = looks(&paths);
     loop {
-        let asked = async {
+        let hung_up = async {
             match &mut hangups {
                 Ok(hangups) => hangups.recv().await,
                 Err(()) => std::future::pending().await,
             }
         };
-        let told = tokio::select! {
-            _ = asked => true,
+        let forced = tokio::select! {
+            _ = hung_up => true,
             _ = ticks.tick() => false,
         };
         let now = looks(&paths);
-        if told || now != known {
+        if forced || now != known {
             known = now;
             reload();
         }

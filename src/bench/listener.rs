@@ -51,7 +51,7 @@ impl Listener {
         Ok(Listener { socket, wire: Wire::new(target.dialect, target.transport) })
     }
 
-    /// The position to come back at; empty where none was told.
+    /// The position to come back at; empty before the server sent one.
     pub fn last_id(&self) -> &str {
         self.wire.last_id()
     }
@@ -60,7 +60,7 @@ impl Listener {
     pub async fn hear(&mut self, heard: &mut Heard) -> io::Result<usize> {
         let count = poll_fn(|context| {
             BUFFER.with_borrow_mut(|buffer| {
-                // Unlike `try_read`, this knows that a read that did not fill the buffer was the last.
+                // Unlike `try_read`, this takes a read that did not fill the buffer for the last one.
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
                 if buffer.filled().is_empty() {

@@ -1,4 +1,4 @@
-//! The listeners of one process, and what they are told to do together.
+//! The listeners of one process, and what they do together.
 
 use std::collections::VecDeque;
 use std::io;

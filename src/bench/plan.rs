@@ -49,7 +49,7 @@ pub struct Plan {
     pub churn_rate: f64,
 }
 
-/// Where a run is, for people who wait.
+/// The progress of a run, for people.
 pub trait Progress: Sync {
     /// A part of the run began; it is done when `total` is reached.
     fn part(&self, name: &str, total: u64);

@@ -15,7 +15,7 @@ pub enum Transport {
     WebSocket,
 }
 
-/// Who hears what.
+/// Which listeners follow which streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pattern {
@@ -55,7 +55,7 @@ pub struct Target {
     pub dialect: Dialect,
     /// How to listen.
     pub transport: Transport,
-    /// Who hears what.
+    /// Which listeners follow which streams.
     pub pattern: Pattern,
     /// What the run's streams are named after: nobody else's.
     pub name: String,

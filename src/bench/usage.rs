@@ -1,4 +1,4 @@
-//! What processes of this machine cost, as Linux tells it.
+//! What processes of this machine cost, as Linux measures it.
 
 use std::fs;
 use std::iter::Sum;

@@ -1,5 +1,5 @@
 //! What comes in on a listening connection: just enough parsing to count events, read their due times, keep
-//! the last id, and answer pings. A value: bytes go in, what was heard comes out.
+//! the last id, and answer pings. A value: bytes go in, what arrived comes out.
 
 use std::io;
 use std::sync::LazyLock;
@@ -77,7 +77,7 @@ impl Wire {
         self.ready
     }
 
-    /// The position to come back at; empty where none was told.
+    /// The position to come back at; empty before the server sent one.
     pub fn last_id(&self) -> &str {
         &self.last_id
     }
@@ -103,7 +103,7 @@ impl Wire {
         let chunked = |line: &[u8]| line.trim_ascii_end().eq_ignore_ascii_case(b"transfer-encoding: chunked");
         self.chunks = head.split(|byte| *byte == b'\n').any(chunked).then(Chunks::default);
         self.answered = true;
-        // Nchan says nothing more until there is something to say.
+        // Nchan sends nothing more until there is an event.
         self.ready = self.dialect == Dialect::Nchan;
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Wire {
     }
 
     fn message(&mut self, payload: &[u8], heard: &mut Heard) {
-        // The id of an event, or the position that is told first: what stands behind the first colon and
+        // The id of an event, or the position that comes first: what stands behind the first colon and
         // quote of `"positions":{"topic:x":"5-1"}`.
         let id = after(&PATTERNS.id_member, payload).or_else(|| {
             let positions = after(&PATTERNS.positions, payload)?;

@@ -17,17 +17,17 @@ use tokio::sync::mpsc;
 use super::listeners::{Answer, Listeners, Order};
 use super::{BenchError, Target};
 
-/// How often a child tells how far it is.
-const TELL: Duration = Duration::from_millis(200);
+/// How often a child reports its progress.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
 
-/// What a child says.
+/// A line of a child.
 #[derive(Serialize, Deserialize)]
 enum Line {
     Done(u64),
     Answer(Answer),
 }
 
-/// Somebody who carries out orders.
+/// A process that carries out orders.
 pub enum Worker {
     /// In this process.
     Here(Box<Listeners>),
@@ -65,7 +65,7 @@ impl Worker {
             Worker::There { .. } => {
                 self.say(&order).await?;
                 loop {
-                    match self.hear().await? {
+                    match self.read_line().await? {
                         Line::Done(count) => done.store(count, Ordering::Relaxed),
                         Line::Answer(answer) => break answer,
                     }
@@ -84,8 +84,8 @@ impl Worker {
         input.write_all(line.as_bytes()).await.map_err(BenchError::Child)
     }
 
-    async fn hear(&mut self) -> Result<Line, BenchError> {
-        let Worker::There { output, .. } = self else { unreachable!("only a child is heard") };
+    async fn read_line(&mut self) -> Result<Line, BenchError> {
+        let Worker::There { output, .. } = self else { unreachable!("only a child has lines") };
         let line = output.next_line().await.map_err(BenchError::Child)?;
         let line = line.ok_or_else(|| BenchError::Child(std::io::ErrorKind::UnexpectedEof.into()))?;
         serde_json::from_str(&line).map_err(|error| BenchError::Child(error.into()))
@@ -105,7 +105,7 @@ pub async fn serve() -> std::io::Result<()> {
     };
     let working = async {
         let mut output = tokio::io::stdout();
-        let mut tell = async |line: Line| {
+        let mut report = async |line: Line| {
             let text = serde_json::to_string(&line).expect("it holds only numbers and names") + "\n";
             output.write_all(text.as_bytes()).await?;
             output.flush().await
@@ -119,10 +119,10 @@ pub async fn serve() -> std::io::Result<()> {
             let answer = loop {
                 tokio::select! {
                     answer = &mut working => break answer,
-                    () = tokio::time::sleep(TELL) => tell(Line::Done(done.load(Ordering::Relaxed))).await?,
+                    () = tokio::time::sleep(REPORT_EVERY) => report(Line::Done(done.load(Ordering::Relaxed))).await?,
                 }
             };
-            tell(Line::Answer(answer)).await?;
+            report(Line::Answer(answer)).await?;
         }
         Ok(())
     };

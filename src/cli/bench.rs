@@ -56,13 +56,13 @@ pub struct Arguments {
     /// Listening connections, all together
     #[arg(long, default_value_t = 1000)]
     connections: usize,
-    /// Processes that hold the connections. Each has as many descriptors as `ulimit -Hn` says
+    /// Processes that hold the connections. Each has as many descriptors as `ulimit -Hn` allows
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     processes: u16,
     /// How to listen
     #[arg(long, value_enum, default_value = "sse")]
     transport: Transport,
-    /// Who hears what
+    /// Which listeners follow which streams
     #[arg(long, value_enum, default_value = "topic")]
     pattern: Pattern,
     /// Events a second, all together; 'max': as fast as they are answered; 'find': the highest rate at
@@ -97,7 +97,7 @@ pub struct Arguments {
     /// Connections that go, and others that come back, a second of --churn
     #[arg(long, value_name = "CONNECTIONS", default_value = "50", value_parser = above_nought)]
     churn_rate: f64,
-    /// A server's process id, on this machine: its CPU and memory are told. Several are added up
+    /// A server's process id, on this machine: its CPU and memory are reported. Several are added up
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
     /// The process id of the Redis behind the servers, likewise

@@ -37,7 +37,7 @@ pub struct Arguments {
     flags: Flags,
 }
 
-/// What Redis has unless told otherwise, in bytes.
+/// Redis' default, in bytes.
 const NODE_MAX_BYTES: u64 = 4096;
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -231,14 +231,14 @@ mod tests {
         }
     }
 
-    fn told(inspection: &Inspection) -> String {
+    fn lines(inspection: &Inspection) -> String {
         judge(inspection).iter().map(|finding| format!("{finding}\n")).collect()
     }
 
     #[test]
     fn a_redis_as_it_should_be_is_ok_throughout() {
         assert_eq!(
-            told(&healthy()),
+            lines(&healthy()),
             "ok       Redis 7.2.5\n\
              ok       maxmemory-policy is noeviction\n\
              ok       persistence: append-only file\n\
@@ -251,37 +251,37 @@ mod tests {
     #[test]
     fn what_loses_events_silently_is_an_error() {
         let evicting = Inspection { eviction: Some("allkeys-lru".into()), ..healthy() };
-        assert!(told(&evicting).contains("error    maxmemory-policy is allkeys-lru"));
+        assert!(lines(&evicting).contains("error    maxmemory-policy is allkeys-lru"));
         let old = Inspection { version: Some("6.2.14".into()), ..healthy() };
-        assert!(told(&old).contains("error    the server is Redis 6.2.14"));
+        assert!(lines(&old).contains("error    the server is Redis 6.2.14"));
     }
 
     #[test]
     fn what_costs_is_a_warning_with_the_remedy() {
         let bare = Inspection { append_only: Some(false), stream_node_bytes: Some(4096), ..healthy() };
-        assert!(told(&bare).contains("warning  persistence is off"));
-        assert!(told(&bare).contains("warning  stream-node-max-bytes is 4096"));
-        assert!(told(&bare).contains("with 512"));
+        assert!(lines(&bare).contains("warning  persistence is off"));
+        assert!(lines(&bare).contains("warning  stream-node-max-bytes is 4096"));
+        assert!(lines(&bare).contains("with 512"));
     }
 
     #[test]
     fn what_a_failover_would_find_is_said_where_there_is_one() {
         let behind = |replicas, min_replicas| {
             let (by_sentinels, min_replicas) = (true, Some(min_replicas));
-            told(&Inspection { by_sentinels, replicas: Some(replicas), min_replicas, ..healthy() })
+            lines(&Inspection { by_sentinels, replicas: Some(replicas), min_replicas, ..healthy() })
         };
         assert!(behind(0, 1).contains("warning  the master has no replica"));
         assert!(behind(2, 0).contains("warning  2 replicas, and min-replicas-to-write is 0"));
         assert!(behind(2, 1).contains("ok       2 replicas"));
         let valkey = Inspection { valkey: Some("9.1.2".into()), ..healthy() };
-        assert!(told(&valkey).starts_with("ok       Valkey 9.1.2\n"));
+        assert!(lines(&valkey).starts_with("ok       Valkey 9.1.2\n"));
     }
 
     #[test]
     fn a_blocked_config_is_told_and_no_error() {
         let blocked =
             Inspection { eviction: None, append_only: None, snapshots: None, stream_node_bytes: None, ..healthy() };
-        assert_eq!(told(&blocked).matches("CONFIG is blocked").count(), 3);
+        assert_eq!(lines(&blocked).matches("CONFIG is blocked").count(), 3);
         assert!(judge(&blocked).iter().all(|finding| finding.level != Level::Error));
     }
 }

@@ -11,7 +11,7 @@ pub fn start(filter: &str, json: bool) {
     let _ = if json { log.json().try_init() } else { log.with_ansi(stderr().is_terminal()).try_init() };
 }
 
-/// Starts it for commands without settings: only what goes wrong, unless `WHIMBREL_LOG` says otherwise.
+/// Starts it for commands without settings: only warnings and errors, unless `WHIMBREL_LOG` is set.
 pub fn start_quiet() {
     let asked = std::env::var("WHIMBREL_LOG").ok().filter(|filter| EnvFilter::try_new(filter).is_ok());
     start(asked.as_deref().unwrap_or("warn"), false);

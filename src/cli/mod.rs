@@ -1,6 +1,6 @@
 //! The commands. Each is a file here: its arguments, and what it does with the library.
 //!
-//! A command answers with an exit code, or with a [`Failure`] that `main` tells in one line.
+//! A command answers with an exit code, or with a [`Failure`] that `main` prints in one line.
 
 mod bench;
 mod check;
@@ -73,7 +73,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Reads the command line. Whatever is wrong with it, and the help, is told right here, and the
+    /// Reads the command line. Errors in it, and the help, are printed right here, and the
     /// process ends.
     pub fn from_process() -> Self {
         Cli::parse_from(with_command(std::env::args_os()))
@@ -140,7 +140,7 @@ impl fmt::Display for Failure {
 /// Prints a line of the result.
 fn print(line: impl fmt::Display) -> Result<(), Failure> {
     match writeln!(stdout(), "{line}") {
-        // Whoever read has seen enough, as `head` does.
+        // The reader has seen enough, as `head` does.
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::failed(format!("the output can't be written: {e}")))
         }
@@ -150,11 +150,11 @@ fn print(line: impl fmt::Display) -> Result<(), Failure> {
 
 /// Tells people something that is no result, in one line on standard error.
 fn say(line: &str) {
-    // Where standard error is closed there is nobody to tell.
+    // Where standard error is closed, the message is lost.
     let _ = writeln!(stderr(), "whimbrel: {}", plain(line));
 }
 
-/// A server's words may hold line ends and terminal codes; what is told is one plain line.
+/// A server's words may hold line ends and terminal codes; they are printed as one plain line.
 fn plain(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

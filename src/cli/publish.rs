@@ -58,13 +58,13 @@ pub struct Arguments {
     /// For how long the events are delivered [for as long as they are kept when left out]
     #[arg(long, value_name = "SECONDS")]
     ttl: Option<Ttl>,
-    /// Collapse key: who catches up is given only the newest event of each
+    /// Collapse key: a client that catches up gets only the newest event of each
     #[arg(long, value_name = "KEY")]
     collapse: Option<String>,
     /// When the server answers: when the event is on its 'disk', or on 'replicas:N' [when the store has it]
     #[arg(long, value_name = "WHEN", requires = "data", conflicts_with = "ephemeral")]
     durable: Option<Durability>,
-    /// Only tell whoever is connected now, and store nothing; prints how many nodes were told
+    /// Only for clients that are connected now, and not stored; prints the number of nodes that it was sent to
     #[arg(long, requires = "data", conflicts_with_all = ["key", "ttl", "collapse"])]
     ephemeral: bool,
     /// DATA is text, not JSON
@@ -74,7 +74,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Hold the stream's lease for so many seconds at a time while standard input lasts: when this program dies
-    /// before its end, readers are told with an event of type 'whimbrel:abandoned'. Waits while another producer
+    /// before its end, readers get an event of type 'whimbrel:abandoned'. Waits while another producer
     /// has the lease
     #[arg(long, value_name = "SECONDS", conflicts_with = "data")]
     heartbeat: Option<LeaseTime>,
@@ -119,10 +119,10 @@ async fn publish_input(publisher: &Publisher, arguments: &Arguments) -> Result<(
     let Some(time) = arguments.heartbeat else { return publish_lines(publisher, arguments, pending()).await };
     let lease = publisher.take_lease(&arguments.stream, time).await?;
     let lost = async { Failure::failed(format!("the lease is lost: {}", lease.keep().await)) };
-    // What failed is not complete: then the lease is left to lapse, so that readers are told.
+    // What failed is not complete: then the lease is left to lapse, so that readers are notified.
     publish_lines(publisher, arguments, lost).await?;
-    let told = |error| Failure::failed(format!("all is published, but the lease could not be ended: {error}"));
-    lease.end().await.map_err(told)
+    let failed = |error| Failure::failed(format!("all is published, but the lease could not be ended: {error}"));
+    lease.end().await.map_err(failed)
 }
 
 /// Publishes the lines of standard input, unless `stopped` comes first.
@@ -270,7 +270,7 @@ struct Source {
 }
 
 impl Source {
-    /// Reads to the end, or until `hand_over` says that nobody listens, or to the first line that can't be
+    /// Reads to the end, or until `hand_over` finds no receiver, or to the first line that can't be
     /// an event.
     fn read(&self, mut input: impl BufRead, mut hand_over: impl FnMut(Line) -> bool) {
         let mut bytes = Vec::new();

@@ -22,7 +22,7 @@ use super::{Failure, log, say};
 
 pub const NOTES: &str = "\
 Prints one event a line: a text as it is, other data as compact JSON. Everything else (lost connections, \
-gaps in the history) is told on standard error. A lost connection is resumed by itself where it broke.
+gaps in the history) is reported on standard error. A lost connection is resumed by itself where it broke.
 
 Examples:
   whimbrel subscribe topic:news
@@ -142,7 +142,7 @@ struct Printer<W> {
     kept: Option<Kept>,
     json: bool,
     left: Option<u64>,
-    /// The last connection was lost, and that was told.
+    /// The last connection was lost, and that was reported.
     away: bool,
 }
 
@@ -220,7 +220,7 @@ impl<W: AsyncWrite + Unpin> Printer<W> {
         };
         match written {
             Ok(()) => {}
-            // Whoever read has seen enough, as `head` does.
+            // The reader has seen enough, as `head` does.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(Next::Enough),
             Err(e) => return Err(Failure::failed(format!("the output can't be written: {e}"))),
         }

@@ -1,4 +1,4 @@
-//! A server that says what it was told to, for the client's own tests.
+//! A server with prepared answers, for the client's own tests.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Holding the lease of a stream: its readers are told when this producer is gone.
+//! Holding the lease of a stream: its readers are notified when this producer is gone.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Publisher {
 }
 
 impl Lease {
-    /// Renews the lease, three times in its time, until it is lost: the answer says why. What may pass is tried
+    /// Renews the lease, three times in its time, until it is lost, and returns the reason. What may pass is tried
     /// again for as long as it takes, as only the server can say that the lease is over.
     pub async fn keep(&self) -> ClientError {
         let third = self.time.time() / 3;
@@ -83,7 +83,7 @@ impl Lease {
         }
     }
 
-    /// Ends the lease: this producer is done, and nobody is told.
+    /// Ends the lease: this producer is done, and nothing is published.
     pub async fn end(self) -> Result<(), ClientError> {
         let mut url = self.url;
         url.query_pairs_mut().append_pair("lease", &self.id);
@@ -92,7 +92,7 @@ impl Lease {
         loop {
             match self.publisher.send(self.publisher.http.delete(url.clone())).await {
                 Ok(_) => return Ok(()),
-                // A try before may have ended it, and was not heard.
+                // An earlier try may have ended it, and its answer was lost.
                 Err(failure) if unheard && is_conflict(&failure) => return Ok(()),
                 Err(failure) => {
                     unheard = true;

@@ -57,7 +57,7 @@ pub enum ClientError {
     /// The server could not be reached, or the connection broke.
     #[error("{place} can't be reached: {reason}")]
     Unreachable { place: String, reason: String },
-    /// The server said no.
+    /// The server refused it.
     #[error("{detail} (answer {status} from {place})")]
     Refused { place: String, status: u16, detail: String },
     /// The server refused this event of a batch.

@@ -31,14 +31,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Every other code means that the entry will never be taken.
 const PASSING: &[&str] = &["unavailable", "outcome-unknown", "store-full"];
 
-/// What may be said of an event besides its data.
+/// The options of an event.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Its type; `message` when there is none.
     pub kind: Option<EventType>,
     /// For how long it is delivered.
     pub ttl: Option<Ttl>,
-    /// Its collapse key: whoever catches up is given only the newest event of each.
+    /// Its collapse key: a client that catches up gets only the newest event of each.
     pub collapse: Option<String>,
     /// What is to be reached before the server answers. Events of a batch can't ask for it.
     pub durable: Option<Durability>,
@@ -75,7 +75,7 @@ impl Entry {
         let (kind, ttl, collapse) = (kind.as_ref(), ttl.map(|ttl| ttl.time().as_secs()), collapse.as_deref());
         let line = serde_json::to_string(&Line { device, topic, kind, ttl, collapse, key, data });
         let mut line = line.expect("strings and raw JSON always serialize");
-        // Entries are told apart by line feeds. In JSON one can only be white space.
+        // Entries are separated by line feeds. In JSON one can only be white space.
         if line.contains('\n') {
             line = line.replace('\n', " ");
         }
@@ -111,7 +111,7 @@ pub struct Publisher {
 /// Called with the error of a request that is tried again, and for how long.
 type Notified = dyn Fn(&ClientError, Duration) + Send + Sync;
 
-/// Who wants to know that a request failed and is tried again.
+/// Is notified when a request failed and is tried again.
 #[derive(Clone)]
 struct OnRetry(Arc<Notified>);
 
@@ -139,7 +139,7 @@ impl Publisher {
     }
 
     /// For how long what may pass (the server is away, overloaded or draining) is tried again before it
-    /// becomes an error; a minute unless said otherwise. Counted anew with each success.
+    /// becomes an error; a minute by default. Counted anew with each success.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -185,8 +185,8 @@ impl Publisher {
         }
     }
 
-    /// Tells an event to whoever is connected now, and stores nothing. Answers the number of nodes that were
-    /// told. It is not repeated: what may have been told already would be told twice.
+    /// Sends an event to clients that are connected now, and stores nothing. Returns the number of nodes that it
+    /// was sent to. It is not repeated, as it could arrive twice then.
     pub async fn publish_ephemeral(
         &self,
         stream: &StreamName,
@@ -322,7 +322,7 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// Waits for the next try, or says that there is none.
+    /// Waits for the next try, or returns the failure if there is none.
     pub(super) async fn wait(&mut self, failure: Failure) -> Result<(), ClientError> {
         if !failure.passing {
             return Err(failure.error);

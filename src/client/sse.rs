@@ -1,7 +1,7 @@
 //! Reading Server-Sent Events: bytes in, frames out, as the HTML standard has it.
 //!
 //! Ours, because the crate for it loses a `retry:` that stands in a block without data, which is how a
-//! server in distress says when to come back; it also has no bound on the length of a line and panics at
+//! server in distress names a time to come back; it also has no bound on the length of a line and panics at
 //! a byte order mark.
 
 use std::collections::VecDeque;

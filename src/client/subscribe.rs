@@ -82,7 +82,7 @@ pub struct GapNotice {
     pub reason: String,
 }
 
-/// What a [`Subscriber`] has to tell.
+/// What a [`Subscriber`] reports.
 #[derive(Debug, Clone)]
 pub enum Notice {
     /// A server accepted the subscription.
@@ -93,7 +93,7 @@ pub enum Notice {
     Position,
     /// Events are missing here.
     Gap(GapNotice),
-    /// The server is about to end the connection, and says why.
+    /// The server is about to end the connection, and gave the reason.
     Close { reason: String },
     /// The connection ended, or none came about, and why. The subscriber goes on by itself after `wait`.
     Disconnected { reason: String, wait: Duration },
@@ -191,7 +191,7 @@ impl Subscriber {
             let reason = match timeout(self.silence, connection.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => match connection.decoder.feed(&chunk) {
                     Ok(()) => {
-                        // Before the frames: what a close says about the wait is newer.
+                        // Before the frames: the wait that a close demands is newer.
                         self.retry = connection.decoder.take_retry().unwrap_or(self.retry);
                         continue;
                     }

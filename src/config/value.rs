@@ -1,4 +1,4 @@
-//! How the text of a setting becomes its value. A refusal says what was given and what would do; the
+//! How the text of a setting becomes its value. A refusal names the text and what is allowed; the
 //! caller puts the setting's name in front.
 
 use std::fmt;
@@ -22,7 +22,7 @@ const MAX_RATE: u32 = 1_000_000;
 /// part of either.
 const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
 
-/// The address of a Redis. Shown without its password: only [`RedisUrl::expose`] tells that.
+/// The address of a Redis. Shown without its password: only [`RedisUrl::expose`] returns it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
@@ -76,7 +76,7 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// A secret. Never shown: only [`Secret::expose`] tells it.
+/// A secret. Never shown: only [`Secret::expose`] returns it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -128,7 +128,7 @@ impl RegionUrls {
 /// Longest name of a region: it is written with every stream.
 const MAX_REGION: usize = 32;
 
-/// Most regions that a node can tell apart.
+/// Most regions.
 const MAX_REGIONS: usize = 64;
 
 pub fn region(text: &str) -> Result<String, String> {
@@ -270,7 +270,7 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// What knows by itself how it is read, and repeats nothing in a refusal.
+/// For types whose own parser refuses without repeating the text.
 pub fn from_str<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }

@@ -6,8 +6,8 @@ use super::Regions;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
-/// Between two looks at the changes. A stream that moved says so itself to those who come to its old home, so
-/// this decides only how soon nobody has to be told.
+/// Between two looks at the changes. The old home of a stream that moved refuses callers with the new one, so
+/// this decides only how soon callers go there directly.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Follows the changes from `position` on, until it is dropped.

@@ -1,4 +1,4 @@
-//! Who comes and who leaves in all regions: one stream, with a home as any, and beside it the sessions of all nodes.
+//! Connects and disconnects in all regions: one stream, with a home as any, and beside it the sessions of all nodes.
 
 use async_trait::async_trait;
 
@@ -39,7 +39,7 @@ impl Lifecycle for RegionalStore {
 
     async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
         let stream = StreamName::lifecycle();
-        // Nobody told anything so far. To look for its home would give it one.
+        // Nothing was published so far. To look for its home would give it one.
         if self.regions().home_of(&stream).is_none() {
             return Ok(Vec::new());
         }

@@ -1,4 +1,4 @@
-//! Who is present in topics, on nodes of whatever region: kept in the topic's home, beside its routes.
+//! Members of topics, on nodes of all regions: kept in the topic's home, beside its routes.
 
 use async_trait::async_trait;
 

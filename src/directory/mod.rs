@@ -3,14 +3,14 @@
 //! ```text
 //!   hub, dispatch -> RegionalStore --(replica: which region?)--> that region's RedisStore
 //!                        ^   |                                        |
-//!         corrections ---+   +--- asks, when nobody knows --> directory (Redis)
+//!         corrections ---+   +--- unknown here: asks --------> directory (Redis)
 //! ```
 //!
 //! The *directory* in Redis maps each stream to its home region, with a version that grows with every move.
 //! [`replica`] holds all of it in this process, compactly; [`feed`] loads it and follows its changes.
 //! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
 //! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
-//! itself where the way turns out wrong. `migration` moves a stream to another region; `follow` moves devices to where they
+//! itself where the way turns out wrong. `migration` moves streams between regions; `follow` moves devices to where they
 //! keep connecting. [`store`] is the outside of that: a [`Store`](crate::store::Store) over all regions, so that
 //! nobody else needs to know how many there are.
 

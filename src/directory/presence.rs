@@ -1,4 +1,4 @@
-//! Who is connected as a device, on nodes of whatever region: kept in the device's home, beside its routes.
+//! Connections of devices, on nodes of all regions: kept in the device's home, beside its routes.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;

@@ -169,7 +169,7 @@ impl Region {
         }
     }
 
-    /// The store once it is there, however long that takes; `hindered` is told why it is not there yet.
+    /// The store once it is there, however long that takes; `hindered` is called with the reason why it is not there yet.
     pub async fn opened(self: &Arc<Self>, hindered: impl Fn(&str)) -> Arc<RedisStore> {
         loop {
             match self.store().await {
@@ -232,7 +232,7 @@ impl Region {
         StoreError::Unavailable(format!("region '{}': {reason}", self.name))
     }
 
-    /// How many nodes have a lease in it; `None` while that can't be told at once.
+    /// How many nodes have a lease in it; `None` while that is not known at once.
     pub async fn nodes(&self) -> Option<usize> {
         let store = self.store.load_full()?;
         let nodes = tokio::time::timeout(NODES_WAIT, store.nodes()).await.ok()?.ok()?;

@@ -73,7 +73,7 @@ pub struct Regions {
     pub(super) moving: Busy,
     /// Streams whose moves this node is to look after once more.
     pub(super) finishing: Busy,
-    /// Who wants to hear that a stream has another home than this node knew.
+    /// Called when a stream turns out to have another home than this node knew.
     on_moved: OnceLock<OnMoved>,
 }
 
@@ -103,7 +103,7 @@ impl Search {
 
 impl Regions {
     /// Opens the directory and reads all of it, however long that takes. The answer's second part is the position
-    /// from which its changes are to be followed. `health` is told what keeps it.
+    /// from which its changes are to be followed. `health` shows what keeps it.
     pub async fn open(
         settings: RegionsSettings,
         node: NodeId,
@@ -218,14 +218,14 @@ impl Regions {
         region.page_at(&self.time, page)
     }
 
-    /// Has `told` called with each stream whose home turns out to be another than this node knew.
-    pub fn on_moved(&self, told: impl Fn(&StreamName) + Send + Sync + 'static) {
-        let _ = self.on_moved.set(Box::new(told));
+    /// Has `moved` called with each stream whose home turns out to be another than this node knew.
+    pub fn on_moved(&self, moved: impl Fn(&StreamName) + Send + Sync + 'static) {
+        let _ = self.on_moved.set(Box::new(moved));
     }
 
     fn has_moved(&self, stream: &StreamName) {
-        if let Some(told) = self.on_moved.get() {
-            told(stream);
+        if let Some(moved) = self.on_moved.get() {
+            moved(stream);
         }
     }
 
@@ -251,7 +251,7 @@ impl Regions {
         self.home_of(stream).is_some_and(|home| home == *region.name())
     }
 
-    /// The directory says so.
+    /// Takes the directory's entry.
     pub fn learn(&self, stream: &StreamName, home: &Assignment) {
         let Some(region) = self.number(&home.region) else { return };
         let news = self.replica.raise(stream.fingerprint(), Home { region, version: home.version });
@@ -288,7 +288,7 @@ impl Regions {
         Ok(self.replica.get(stream.fingerprint()).is_some() || self.directory.has_home(stream).await?)
     }
 
-    /// The home of a stream; one that nobody knows is given its first home.
+    /// The home of a stream; an unknown stream is given its first home.
     pub(super) async fn find(&self, stream: &StreamName) -> Result<Home, StoreError> {
         if let Some(home) = self.replica.get(stream.fingerprint()) {
             return Ok(home);
@@ -297,7 +297,7 @@ impl Regions {
         let first = Assignment { region: region.to_owned(), version: 1 };
         let home = self.ask(stream, &first).await?;
         self.replica.raise(stream.fingerprint(), home);
-        // The first call is told to be the first, which spares it to be refused as such.
+        // The first call is marked as the first, so that the home does not refuse it for that.
         let region = self.region(home)?;
         region.store().await?.claim(stream, home.version).await.map_err(|error| region.named(error))?;
         Ok(home)
@@ -389,14 +389,14 @@ impl Regions {
             }
             other => return Err(other),
         }
-        // Whoever is sent in circles has to wait for those who are at work.
+        // A call that is sent in circles waits for the move that is under way.
         if search.begun.elapsed() > Duration::from_millis(20) {
             tokio::time::sleep(search.backoff.next_wait()).await;
         }
         Ok(())
     }
 
-    /// The store of a stream's home, to whose nodes something is to be said, and what this node, as a member, is
+    /// The store of a stream's home, for messages to its nodes, and what this node, as a member, is
     /// called there.
     pub async fn channel(&self, stream: &StreamName) -> Result<(Arc<dyn Store>, Arc<NodeId>), StoreError> {
         let region = self.region(self.find(stream).await?)?;

@@ -13,7 +13,7 @@ const TABLES: usize = 256;
 /// Versions are kept in 24 bits: how often a stream can move.
 pub const MAX_VERSION: u32 = (1 << 24) - 1;
 
-/// Regions that can be told apart.
+/// Most regions.
 pub const MAX_REGIONS: usize = 255;
 
 /// A stream's home: the number of a region, and the version.

@@ -1,4 +1,4 @@
-//! Revocations hold in every region, whoever asks for them where: each region's store has all of them.
+//! Revocations hold in every region, wherever they are made: each region's store has all of them.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -9,7 +9,7 @@ use crate::store::revocations::{Revocation, RevocationList, Revocations};
 
 #[async_trait]
 impl Revocations for RegionalStore {
-    /// The other regions are told at once as well; one that is away is told by [`Revocations::exchange_revocations`]
+    /// The other regions get it at once as well; one that is away gets it by [`Revocations::exchange_revocations`]
     /// when it is back.
     async fn put_revocations(&self, entries: &[Revocation]) -> Result<bool, StoreError> {
         let there_is_room = self.own().put_revocations(entries).await?;

@@ -32,7 +32,7 @@ pub struct RegionalStore {
 }
 
 impl RegionalStore {
-    /// Waits until the node's own region can be used; `health` is told what keeps it.
+    /// Waits until the node's own region can be used; `health` shows what keeps it.
     pub async fn open(regions: Arc<Regions>, health: &Health) -> Self {
         let own = regions.home().opened(|reason| health.store_is_down(reason)).await;
         RegionalStore { regions, own }
@@ -100,8 +100,8 @@ impl RegionalStore {
         }
     }
 
-    /// Runs a call in the stream's home, as a member of that region: what it writes is for a channel that is
-    /// heard, under the name that the node has there.
+    /// Runs a call in the stream's home, as a member of that region: what it writes goes to a channel that this
+    /// node is subscribed to, under its id there.
     pub(super) async fn as_member<T, F>(
         &self,
         stream: &StreamName,

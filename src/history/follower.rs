@@ -1,4 +1,4 @@
-//! One client, from session to session: was it told everything, once, in order, and nothing else?
+//! One client, from session to session: did it get everything, once, in order, and nothing else?
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,14 +15,14 @@ struct Chain {
     since: Moment,
     position: EventId,
     seen: HashSet<EventId>,
-    /// The holes that it was told of.
+    /// The holes of which it got notices.
     holes: Vec<(EventId, EventId)>,
-    /// When it was told that the store lost something.
-    losses_told: Vec<Moment>,
-    /// In which session it was told the last of these.
-    told_in: u64,
-    /// And was told that one again in a later one.
-    told_again: bool,
+    /// When it got the notice that the store lost something.
+    loss_notices: Vec<Moment>,
+    /// In which session it got the last of these.
+    notified_in: u64,
+    /// And got that one again in a later one.
+    notified_again: bool,
     /// Where a notice put it back to, until it gets an event.
     put_back: Option<EventId>,
 }
@@ -32,7 +32,7 @@ struct Session {
     number: u64,
     streams: Vec<StreamName>,
     after: Option<Place>,
-    /// It was told where it begins.
+    /// It got the position where it begins.
     placed: bool,
     /// Notices that wait for what comes after the hole.
     pending: HashMap<StreamName, Gap>,
@@ -74,7 +74,7 @@ impl<'a> Follower<'a> {
             });
             return;
         }
-        // A session that is over hears nothing any more.
+        // A session that is over gets nothing any more.
         let Some(mut session) = self.session.take_if(|session| Some(session.number) == record.session()) else {
             return found.push(self.unusable(moment, "the session is over"));
         };
@@ -90,7 +90,7 @@ impl<'a> Follower<'a> {
             Record::Gap { stream, after, next, reason, .. } => {
                 let gap = Gap { after: *after, next: *next, reason: *reason };
                 if let Some(before) = session.pending.insert(stream.clone(), gap) {
-                    // Nothing came after the hole that the first one told of.
+                    // Nothing came after the hole of the first notice.
                     found.push(self.inexact(&session, stream, &before, *after));
                 }
             }
@@ -100,30 +100,30 @@ impl<'a> Follower<'a> {
         self.session = Some(session);
     }
 
-    /// The session was told where it begins: in each stream it goes on with what the client has seen, or
+    /// The session got the position where it begins: in each stream it goes on with what the client has seen, or
     /// the client begins anew.
     fn begin(&mut self, session: &mut Session, at: &Place, moment: Moment, found: &mut Vec<Violation>) {
         session.placed = true;
         for stream in &session.streams {
-            let Some(told) = at.position(stream) else {
-                found.push(self.unusable(moment, &format!("it says no position in {stream}")));
+            let Some(placed) = at.position(stream) else {
+                found.push(self.unusable(moment, &format!("it has no position in {stream}")));
                 continue;
             };
             let asked = session.after.as_ref().and_then(|after| after.position(stream));
-            if let Some(asked) = asked.filter(|asked| *asked != told) {
+            if let Some(asked) = asked.filter(|asked| *asked != placed) {
                 let (session, stream) = (session.number, stream.clone());
-                found.push(Violation::Misplaced { client: self.client.to_owned(), session, stream, asked, told });
+                found.push(Violation::Misplaced { client: self.client.to_owned(), session, stream, asked, placed });
             }
-            if self.chains.get(stream).is_none_or(|chain| chain.position != told) {
+            if self.chains.get(stream).is_none_or(|chain| chain.position != placed) {
                 let chain = Chain {
-                    from: told,
+                    from: placed,
                     since: moment,
-                    position: told,
+                    position: placed,
                     seen: HashSet::new(),
                     holes: Vec::new(),
-                    losses_told: Vec::new(),
-                    told_in: session.number,
-                    told_again: false,
+                    loss_notices: Vec::new(),
+                    notified_in: session.number,
+                    notified_again: false,
                     put_back: None,
                 };
                 self.chains.insert(stream.clone(), chain);
@@ -173,7 +173,7 @@ impl<'a> Follower<'a> {
         if is_event && chain.seen.contains(&to) {
             found.push(Violation::Again { client, session: number, stream: stream.clone(), id: to });
         } else if to <= at && !lost {
-            // Only a store that went back in time makes ids fall, and that is told.
+            // Only a store that went back in time makes ids fall, and that is reported.
             found.push(Violation::Backwards { client, session: number, stream: stream.clone(), ids: [at, to] });
         }
         let mut missing = self.ledger.missing(stream, at, to, moment);
@@ -184,7 +184,7 @@ impl<'a> Follower<'a> {
         match &gap {
             Some(gap) => self.judge_gap(session, stream, gap, to, &missing, moment, found),
             None => {
-                // What the store lost is told as soon as anyone can know, which is judged in the end.
+                // What the store lost is reported as soon as a node can know it, which is judged in the end.
                 missing.retain(|id| self.ledger.fate(stream, *id) != Fate::Lost);
                 if !missing.is_empty() {
                     let (client, session) = (self.client.to_owned(), session.number);
@@ -202,24 +202,26 @@ impl<'a> Follower<'a> {
         chain.put_back = gap.as_ref().filter(|gap| !is_event && gap.next < gap.after).map(|gap| gap.next);
         chain.holes.extend(gap.map(|gap| (gap.after, gap.next)));
         if lost && known_already {
-            chain.told_again = true;
+            chain.notified_again = true;
         } else if lost && !was_put_back {
-            chain.losses_told.push(moment);
-            (chain.told_in, chain.told_again) = (session.number, false);
+            chain.loss_notices.push(moment);
+            (chain.notified_in, chain.notified_again) = (session.number, false);
         }
     }
 
-    /// Whether all losses were told, but the last one in an earlier session that ended among events which were
-    /// published before anybody was told of it. The mark that tells the rest comes behind those, and where a
-    /// position lies before the mark it does not say whether its owner was told already: it is told again, once.
+    /// Whether it got notices of all losses, but of the last one in an earlier session that ended among events which were
+    /// published before the first notice of it. The mark that notifies the rest comes behind those, and a
+    /// position before the mark does not show whether its owner got the notice already: it gets it again, once.
     fn left_before_the_mark(&self, session: &Session, stream: &StreamName, gap: &Gap, moment: Moment) -> bool {
         let chain = &self.chains[stream];
         let published = self.ledger.known(stream, gap.after).map(|known| self.ledger.publish(known).begun);
         gap.reason == GapReason::Lost
-            && chain.losses_told.len() == self.ledger.losses_before(stream, moment).count()
-            && chain.told_in != session.number
-            && !chain.told_again
-            && published.zip(self.ledger.first_told(stream, moment)).is_some_and(|(published, told)| published < told)
+            && chain.loss_notices.len() == self.ledger.losses_before(stream, moment).count()
+            && chain.notified_in != session.number
+            && !chain.notified_again
+            && published
+                .zip(self.ledger.first_notice(stream, moment))
+                .is_some_and(|(published, notice)| published < notice)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the one place where all of this meets")]
@@ -250,11 +252,11 @@ impl<'a> Follower<'a> {
         }
         let justified = match gap.reason {
             GapReason::Trimmed | GapReason::Expired => !missing.is_empty() || self.ledger.has_open_publishes(stream),
-            // After each loss everyone is told once: who saw the lost tail too, as it is no longer true. Who
+            // After each loss every client gets one notice: one that saw the lost tail too, as it is no longer true. One that
             // comes back with a lost position before any node has reported the loss is put back to what is
             // left; when it is reported, nobody can know that there it was no news.
             GapReason::Lost => {
-                chain.losses_told.len() < self.ledger.losses_before(stream, moment).count()
+                chain.loss_notices.len() < self.ledger.losses_before(stream, moment).count()
                     || chain.put_back == Some(gap.after)
                     || self.left_before_the_mark(session, stream, gap, moment)
             }
@@ -265,7 +267,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// The cursor after an event says where the session stands in all of its streams.
+    /// The cursor after an event is where the session stands in all of its streams.
     fn check_cursor(&self, session: &Session, cursor: &str, stream: &StreamName, found: &mut Vec<Violation>) {
         let parsed = cursor.parse::<Cursor>().ok();
         let wrong = session.streams.iter().any(|stream| {
@@ -310,12 +312,12 @@ impl<'a> Follower<'a> {
                         .ledger
                         .losses_before(stream, Moment::MAX)
                         .any(|lost| chain.since < lost.until && begun < lost.until);
-                    let told = covered
+                    let notified = covered
                         || chain
-                            .losses_told
+                            .loss_notices
                             .iter()
-                            .any(|told| *told > chain.since && self.ledger.tells_of(*told, begun));
-                    match was_there && !told {
+                            .any(|notice| *notice > chain.since && self.ledger.may_mean(*notice, begun));
+                    match was_there && !notified {
                         true if known.remembered => lost.push(id),
                         true => _ = self.unknowable.insert((stream.clone(), id)),
                         false => {}

@@ -1,4 +1,4 @@
-//! What is known of every stream, whoever saw it: publishes with their outcomes, ids with their payloads,
+//! What all records together show of every stream: publishes with their outcomes, ids with their payloads,
 //! and what the store kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -18,7 +18,7 @@ pub struct Publish {
     pub sequence: u64,
     pub stream: StreamName,
     pub begun: Moment,
-    told: Option<(Moment, Outcome)>,
+    answer: Option<(Moment, Outcome)>,
 }
 
 impl Publish {
@@ -28,14 +28,14 @@ impl Publish {
     }
 
     fn id(&self) -> Option<EventId> {
-        match self.told {
+        match self.answer {
             Some((_, Outcome::Ok { id })) => Some(id),
             _ => None,
         }
     }
 
     fn failed(&self) -> bool {
-        matches!(self.told, Some((_, Outcome::Failed)))
+        matches!(self.answer, Some((_, Outcome::Failed)))
     }
 }
 
@@ -44,16 +44,16 @@ impl Publish {
 pub struct Known {
     pub publish: usize,
     pub acknowledged: bool,
-    /// When it was first heard of.
+    /// When it was first seen.
     pub since: Moment,
-    /// A node showed it to somebody and lived on: it can tell when the store loses it.
+    /// A node showed it to a client and lived on: it notices when the store loses it.
     pub remembered: bool,
 }
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// The store has it, as far as the history says.
+    /// The store has it, as far as the history shows.
     Kept,
     /// Older than what the store keeps.
     Trimmed,
@@ -65,7 +65,7 @@ pub enum Fate {
 struct Stream {
     events: BTreeMap<EventId, Known>,
     log: Option<(BTreeSet<EventId>, Option<usize>)>,
-    /// Publishes whose outcome nobody knows and that were never seen. They may be stored all the same.
+    /// Publishes whose outcome is unknown and that were never seen. They may be stored all the same.
     open: usize,
 }
 
@@ -84,13 +84,13 @@ pub struct Ledger {
     by_payload: HashMap<String, usize>,
     streams: HashMap<StreamName, Stream>,
     losses: Vec<Lost>,
-    /// When anybody was told that the store lost something of a stream.
-    losses_told: HashMap<StreamName, Vec<Moment>>,
+    /// When clients got the notice that the store lost something of a stream.
+    loss_notices: HashMap<StreamName, Vec<Moment>>,
     pub quiet: Option<Moment>,
 }
 
 impl Ledger {
-    /// Reads a whole history, and finds what is wrong with it whoever looks.
+    /// Reads a whole history, and finds what is wrong with it for any client.
     pub fn of(records: &[Record], found: &mut Vec<Violation>) -> Self {
         let mut ledger = Ledger::default();
         ledger.read_publishes(records, found);
@@ -121,12 +121,12 @@ impl Ledger {
                         sequence: *sequence,
                         stream: stream.clone(),
                         begun: moment,
-                        told: None,
+                        answer: None,
                     });
                 }
                 Record::Outcome { producer, sequence, outcome } => {
                     match by_sequence.get(&(producer.clone(), *sequence)) {
-                        Some(at) => self.publishes[*at].told = Some((moment, *outcome)),
+                        Some(at) => self.publishes[*at].answer = Some((moment, *outcome)),
                         None => found.push(Violation::Unusable {
                             record: moment + 1,
                             why: format!("the outcome of {producer}/{sequence}, which was never begun"),
@@ -144,7 +144,7 @@ impl Ledger {
                     self.streams.entry(stream.clone()).or_default().log = log;
                 }
                 Record::Gap { stream, reason: GapReason::Lost, .. } => {
-                    self.losses_told.entry(stream.clone()).or_default().push(moment);
+                    self.loss_notices.entry(stream.clone()).or_default().push(moment);
                 }
                 Record::Quiet => self.quiet = Some(moment),
                 _ => {}
@@ -152,7 +152,7 @@ impl Ledger {
         }
         for (at, publish) in self.publishes.iter().enumerate() {
             let stream = self.streams.entry(publish.stream.clone()).or_default();
-            match publish.told {
+            match publish.answer {
                 Some((since, Outcome::Ok { id })) => {
                     let known = Known { publish: at, acknowledged: true, since, remembered: false };
                     if let Some(other) = stream.events.insert(id, known) {
@@ -179,8 +179,8 @@ impl Ledger {
                 _ => {}
             }
         }
-        // Every wrong sighting is told once, however many saw it.
-        let mut told: HashSet<(usize, EventId)> = HashSet::new();
+        // Every wrong sighting is reported once, however many clients saw it.
+        let mut reported: HashSet<(usize, EventId)> = HashSet::new();
         for (moment, record) in records.iter().enumerate() {
             let Record::Event { session, stream, id, payload, .. } = record else { continue };
             let remembered = nodes.get(session).and_then(|node| died.get(node)).is_none_or(|died| *died < moment);
@@ -190,7 +190,7 @@ impl Ledger {
             };
             let publish = &self.publishes[at];
             let mut wrong = |violation: Violation| {
-                if told.insert((at, *id)) {
+                if reported.insert((at, *id)) {
                     found.push(violation);
                 }
             };
@@ -238,7 +238,7 @@ impl Ledger {
         }
     }
 
-    /// What the store told to have stored is there in the end, or was allowed to go.
+    /// What was acknowledged as stored is there in the end, or was allowed to go.
     fn check_log(&self, name: &StreamName, found: &mut Vec<Violation>) {
         let stream = &self.streams[name];
         let Some((log, retention)) = &stream.log else { return };
@@ -260,15 +260,15 @@ impl Ledger {
         }
     }
 
-    /// Who waits for each answer before the next publish finds them stored in that order.
+    /// A producer that waits for each answer before the next publish finds them stored in that order.
     fn check_order(&self, found: &mut Vec<Violation>) {
         let mut newest: HashMap<(&str, &StreamName), &Publish> = HashMap::new();
         for publish in &self.publishes {
             let Some(id) = publish.id() else { continue };
             let before = newest.insert((&publish.producer, &publish.stream), publish);
             let Some((before, before_id)) = before.and_then(|before| Some((before, before.id()?))) else { continue };
-            let Some((answered, _)) = before.told else { continue };
-            let stored = publish.told.map_or(Moment::MAX, |(moment, _)| moment);
+            let Some((answered, _)) = before.answer else { continue };
+            let stored = publish.answer.map_or(Moment::MAX, |(moment, _)| moment);
             let forked = self.losses.iter().any(|lost| lost.from < stored && before.begun < lost.until);
             if answered < publish.begun && id < before_id && !forked {
                 found.push(Violation::StoredOutOfOrder {
@@ -295,9 +295,9 @@ impl Ledger {
         if flushed { Fate::Lost } else { Fate::Trimmed }
     }
 
-    /// Events of a stream between two positions, neither included, that are missing for whoever goes from
+    /// Events of a stream between two positions, neither included, that are missing for a client that goes from
     /// the one to the other at `moment`. In a store that went back in time events are stored below others
-    /// that it lost; who got those others did not leave out what did not exist yet.
+    /// that it lost; a client that got those others did not leave out what did not exist yet.
     pub fn missing(&self, stream: &StreamName, after: EventId, before: EventId, moment: Moment) -> Vec<EventId> {
         if after >= before {
             return Vec::new();
@@ -343,17 +343,17 @@ impl Ledger {
         self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
     }
 
-    /// Whether a notice at `told` may mean an event that was published at `begun`. While another store takes over, the
-    /// old one may still take events, after somebody was told already where the two part.
-    pub fn tells_of(&self, told: Moment, begun: Moment) -> bool {
-        let parting = |lost: &Lost| lost.from < told && lost.from < begun && begun < lost.until;
-        told > begun || self.losses.iter().any(parting)
+    /// Whether a notice at `notice` may mean an event that was published at `begun`. While another store takes over,
+    /// the old one may still take events, after the first notice of where the two part.
+    pub fn may_mean(&self, notice: Moment, begun: Moment) -> bool {
+        let parting = |lost: &Lost| lost.from < notice && lost.from < begun && begun < lost.until;
+        notice > begun || self.losses.iter().any(parting)
     }
 
-    /// When the first of all was told of the last of these.
-    pub fn first_told(&self, stream: &StreamName, moment: Moment) -> Option<Moment> {
+    /// When the first client got the notice of the last of these.
+    pub fn first_notice(&self, stream: &StreamName, moment: Moment) -> Option<Moment> {
         let lost = self.losses_before(stream, moment).last()?.from;
-        self.losses_told.get(stream)?.iter().copied().find(|told| *told > lost)
+        self.loss_notices.get(stream)?.iter().copied().find(|notice| *notice > lost)
     }
 
     /// Publishes by outcome: ok, failed, unknown.

@@ -1,9 +1,9 @@
 //! Judging what happened: were the promises kept?
 //!
 //! Producers and clients write down what they did and saw, one [`Record`] after another, in the order in
-//! which they saw it ([`record`]). [`judge`] reads such a history and says which promises it breaks
-//! ([`verdict`]): [`ledger`] is what is known of every stream, whoever saw it, and [`follower`] goes with
-//! one client from session to session. Nothing here knows the service; the history alone decides.
+//! which they saw it ([`record`]). [`judge`] reads such a history and finds the promises that it breaks
+//! ([`verdict`]): [`ledger`] is what all records together show of every stream, and [`follower`] goes with
+//! one client from session to session. Nothing here depends on the service; the history alone decides.
 
 mod follower;
 mod ledger;

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Cursor, EventId, GapReason, StreamName};
 
 /// Something that a producer or a client did or saw. Records stand in the order in which they happened,
-/// as far as one observer can tell: a publish before its outcome, an outcome before what depends on it.
+/// as far as one observer sees it: a publish before its outcome, an outcome before what depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
     /// A producer is about to publish. Without an [`Record::Outcome`] afterwards the outcome is unknown.
     Publish {
-        /// Who publishes.
+        /// The producer.
         producer: String,
         /// Numbers the producer's publishes from one on.
         sequence: u64,
@@ -25,13 +25,13 @@ pub enum Record {
         /// The data as text, or a digest of it. Different in every publish of a history.
         payload: String,
     },
-    /// What the producer was told.
+    /// The answer that the producer got.
     Outcome {
-        /// Who published.
+        /// The producer.
         producer: String,
         /// Which of its publishes.
         sequence: u64,
-        /// What was told.
+        /// The outcome.
         #[serde(flatten)]
         outcome: Outcome,
     },
@@ -50,7 +50,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Place>,
     },
-    /// The client was told its position. The first one says where the session begins.
+    /// The client got its position. The first one is where the session begins.
     Position {
         /// Whose.
         session: u64,
@@ -71,7 +71,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
     },
-    /// The client was told that events are missing.
+    /// The client got a gap notice.
     Gap {
         /// Whose.
         session: u64,
@@ -84,7 +84,7 @@ pub enum Record {
         /// Why.
         reason: GapReason,
     },
-    /// The client was told that the server ends the connection.
+    /// The client got the reason for which the server ends the connection.
     Close {
         /// Whose.
         session: u64,
@@ -101,7 +101,7 @@ pub enum Record {
         /// The node, as the sessions call it.
         node: String,
     },
-    /// Whoever wrote the history makes the store lose something, from here on.
+    /// The writer of the history makes the store lose something, from here on.
     Loss {
         /// What.
         kind: Loss,
@@ -137,7 +137,7 @@ impl Record {
     }
 }
 
-/// What a producer was told.
+/// The answer that a producer got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
@@ -148,7 +148,7 @@ pub enum Outcome {
     },
     /// Not stored.
     Failed,
-    /// Nobody knows: no answer, or one that says so.
+    /// Unknown: no answer, or one without an outcome.
     Unknown,
 }
 
@@ -173,7 +173,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The place in `stream`, if it says one.
+    /// The place in `stream`, if it has one.
     pub fn position(&self, stream: &StreamName) -> Option<EventId> {
         match self {
             Place::Cursor(text) => text.parse::<Cursor>().ok()?.position(stream),

@@ -105,9 +105,9 @@ impl History {
     /// All violations have to be these, in this order.
     #[track_caller]
     fn breaks(self, wanted: &[&str]) {
-        let told: Vec<_> = self.verdict().violations.iter().map(ToString::to_string).collect();
-        let fits = told.len() == wanted.len() && told.iter().zip(wanted).all(|(told, part)| told.contains(part));
-        assert!(fits, "{told:#?}");
+        let found: Vec<_> = self.verdict().violations.iter().map(ToString::to_string).collect();
+        let fits = found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, part)| found.contains(part));
+        assert!(fits, "{found:#?}");
     }
 }
 
@@ -124,10 +124,10 @@ fn a_sound_history_breaks_nothing() {
         .events(2, 5..=6)
         .log(1..=6)
         .sound();
-    let told = verdict.summary.to_string();
+    let summary = verdict.summary.to_string();
     let wanted = "6 publishes (6 ok, 0 failed, 0 unknown), 4 events and 0 gap notices received \
                   in 2 sessions of 1 clients, 1 of them to the end";
-    assert_eq!(told, wanted);
+    assert_eq!(summary, wanted);
 }
 
 #[test]
@@ -198,8 +198,12 @@ fn a_gap_notice_that_tells_the_hole_is_no_violation() {
         .gap(1, 1, 3, GapReason::Trimmed)
         .events(1, 4..=5)
         .log(4..=5)
-        .breaks(&["told to miss 1-1..3-1, but went", "never saw 3-1"]);
-    trimmed().gap(1, 0, 4, GapReason::Trimmed).events(1, 4..=5).log(4..=5).breaks(&["told to miss 0-1..4-1, but went"]);
+        .breaks(&["notified to miss 1-1..3-1, but went", "never saw 3-1"]);
+    trimmed()
+        .gap(1, 0, 4, GapReason::Trimmed)
+        .events(1, 4..=5)
+        .log(4..=5)
+        .breaks(&["notified to miss 0-1..4-1, but went"]);
     trimmed()
         .gap(1, 1, 4, GapReason::Trimmed)
         .events(1, 4..=5)
@@ -219,7 +223,7 @@ fn a_false_alarm() {
     let alarm =
         |reason| History::default().session(1, 1, 0).ok(1..=2).events(1, 1..=1).gap(1, 1, 2, reason).events(1, 2..=2);
     for reason in [GapReason::Trimmed, GapReason::Expired, GapReason::Lost] {
-        alarm(reason).log(1..=2).breaks(&["told to miss 1-1..2-1, but nothing is missing"]);
+        alarm(reason).log(1..=2).breaks(&["notified to miss 1-1..2-1, but nothing is missing"]);
     }
 }
 
@@ -233,10 +237,10 @@ fn a_lost_tail_that_is_told_to_everyone() {
     fork()
         .loss(Loss::Tail)
         .ok(5..=6)
-        // Who saw it is told that it is no longer true.
+        // A client that saw it gets the notice that it is no longer true.
         .gap(1, 4, 5, GapReason::Lost)
         .events(1, 5..=6)
-        // To who did not see it, the first new event looks like the next one.
+        // To one that did not see it, the first new event looks like the next one.
         .events(2, 5..=5)
         .gap(2, 5, 6, GapReason::Lost)
         .events(2, 6..=6)
@@ -245,12 +249,14 @@ fn a_lost_tail_that_is_told_to_everyone() {
 }
 
 #[test]
-fn a_lost_tail_that_is_not_told() {
-    let untold = |h: History| h.ok(5..=6).gap(1, 4, 5, GapReason::Lost).events(1, 5..=6).events(2, 5..=6);
-    untold(fork().loss(Loss::Tail)).log([1, 2, 5, 6]).breaks(&["c2: was never told that topic:a lost 3-1, 4-1"]);
+fn a_lost_tail_that_is_not_reported() {
+    let unreported = |h: History| h.ok(5..=6).gap(1, 4, 5, GapReason::Lost).events(1, 5..=6).events(2, 5..=6);
+    unreported(fork().loss(Loss::Tail))
+        .log([1, 2, 5, 6])
+        .breaks(&["c2: never got the notice that topic:a lost 3-1, 4-1"]);
     // Only the node that died had shown it to anyone.
     let died = Record::Died { node: "n1".into() };
-    let verdict = untold(fork().and(died).loss(Loss::Tail)).log([1, 2, 5, 6]).sound();
+    let verdict = unreported(fork().and(died).loss(Loss::Tail)).log([1, 2, 5, 6]).sound();
     assert_eq!(verdict.summary.unknowable, 2);
 }
 
@@ -265,7 +271,7 @@ fn a_lost_tail_that_is_told_twice() {
         .gap(1, 5, 6, GapReason::Lost)
         .events(1, 6..=6)
         .log([1, 2, 5, 6])
-        .breaks(&["told to miss 5-1..6-1, but nothing is missing"]);
+        .breaks(&["notified to miss 5-1..6-1, but nothing is missing"]);
 }
 
 #[test]
@@ -280,25 +286,25 @@ fn a_loss_may_be_told_again_to_who_was_put_back_before_it_was_reported() {
         .gap(1, 5, 6, GapReason::Lost)
         .events(1, 6..=6)
         .log([1, 2, 5, 6])
-        .breaks(&["told to miss 5-1..6-1, but nothing is missing"]);
+        .breaks(&["notified to miss 5-1..6-1, but nothing is missing"]);
 }
 
 #[test]
 fn a_loss_may_be_told_again_once_to_who_left_before_the_mark() {
-    // 5 and 6 come after the loss, but before anybody is told of it; the first client then leaves between them.
+    // 5 and 6 come after the loss, but before any client gets the notice; the first client then leaves between them.
     let left = || {
-        let told = fork().loss(Loss::Tail).ok(5..=6).gap(1, 4, 5, GapReason::Lost).events(1, 5..=5);
-        told.events(2, 5..=6).end(1).ok(7..=8).session(3, 1, 5)
+        let notified = fork().loss(Loss::Tail).ok(5..=6).gap(1, 4, 5, GapReason::Lost).events(1, 5..=5);
+        notified.events(2, 5..=6).end(1).ok(7..=8).session(3, 1, 5)
     };
     let rest = |h: History| h.gap(2, 6, 7, GapReason::Lost).events(2, 7..=8).log([1, 2, 5, 6, 7, 8]);
     let again = || left().events(3, 6..=6).gap(3, 6, 7, GapReason::Lost).events(3, 7..=7);
     rest(again().events(3, 8..=8)).sound();
-    // What was published after somebody was told lies behind the mark.
+    // What was published after the first notice lies behind the mark.
     let behind = left().events(3, 6..=7).gap(3, 7, 8, GapReason::Lost).events(3, 8..=8);
-    rest(behind).breaks(&["told to miss 7-1..8-1, but nothing is missing"]);
-    // Who does not leave was told, and so was who was told again.
+    rest(behind).breaks(&["notified to miss 7-1..8-1, but nothing is missing"]);
+    // A client that stays got the notice, and so did one that got it twice.
     let stays = left().gap(3, 5, 6, GapReason::Lost).events(3, 6..=6).gap(3, 6, 7, GapReason::Lost).events(3, 7..=8);
-    rest(stays).breaks(&["told to miss 6-1..7-1, but nothing is missing"]);
+    rest(stays).breaks(&["notified to miss 6-1..7-1, but nothing is missing"]);
 }
 
 #[test]
@@ -313,7 +319,7 @@ fn a_store_that_went_back_in_time() {
 }
 
 #[test]
-fn a_flush_that_is_told() {
+fn a_flush_that_is_reported() {
     let flushed = || History::default().session(1, 1, 0).ok(1..=2).events(1, 1..=2).loss(Loss::Flush);
     flushed().gap(1, 2, 4, GapReason::Lost).and(Record::Position { session: 1, at: place(4) }).log([]).sound();
     flushed().ok(5..=5).gap(1, 2, 5, GapReason::Lost).events(1, 5..=5).log([5]).sound();
@@ -345,7 +351,7 @@ fn what_nobody_published() {
 fn a_failed_publish_never_appears() {
     let failed = || History::default().session(1, 1, 0).attempt(1).outcome(1, Outcome::Failed);
     failed().sound();
-    failed().events(1, 1..=1).breaks(&["p/1 was told as failed, yet it appeared"]);
+    failed().events(1, 1..=1).breaks(&["p/1 was answered as failed, yet it appeared"]);
 }
 
 #[test]
@@ -361,7 +367,7 @@ fn an_unknown_publish_appears_at_most_once_but_then_to_everyone() {
 }
 
 #[test]
-fn an_ok_publish_is_stored_as_what_was_told() {
+fn an_ok_publish_is_stored_under_the_id_of_the_answer() {
     let other = History::default().ok(1..=1).session(1, 1, 1).event_as(1, 2, "1");
     other.breaks(&["p/1 is stored twice, as 1-1 and 2-1"]);
 }

@@ -20,8 +20,8 @@ pub enum Violation {
     /// An event on another stream than it was meant for.
     #[error("{stream} {id}: {publish} was meant for another stream")]
     WrongStream { stream: StreamName, id: EventId, publish: String },
-    /// The producer was told that it is not stored.
-    #[error("{stream} {id}: {publish} was told as failed, yet it appeared")]
+    /// It was answered as not stored.
+    #[error("{stream} {id}: {publish} was answered as failed, yet it appeared")]
     FailedAppeared { stream: StreamName, id: EventId, publish: String },
     /// One publish under two ids.
     #[error("{stream}: {publish} is stored twice, as {} and {}", ids[0], ids[1])]
@@ -40,8 +40,8 @@ pub enum Violation {
     #[error("{stream}: trimmed to {kept} events, though {promised} were to be kept")]
     TrimmedEarly { stream: StreamName, kept: usize, promised: usize },
     /// A session begins elsewhere than it asked for.
-    #[error("{client}, session {session}: asked to go on in {stream} at {asked}, but was placed at {told}")]
-    Misplaced { client: String, session: u64, stream: StreamName, asked: EventId, told: EventId },
+    #[error("{client}, session {session}: asked to go on in {stream} at {asked}, but was placed at {placed}")]
+    Misplaced { client: String, session: u64, stream: StreamName, asked: EventId, placed: EventId },
     /// Seen twice.
     #[error("{client}, session {session}: got {stream} {id} again")]
     Again { client: String, session: u64, stream: StreamName, id: EventId },
@@ -52,16 +52,16 @@ pub enum Violation {
     #[error("{client}, session {session}: {stream} went from {} to {} without a word of {}",
         at[0], at[1], some(missing))]
     Hole { client: String, session: u64, stream: StreamName, at: [EventId; 2], missing: Vec<EventId> },
-    /// A gap notice that does not tell the hole as it is.
-    #[error("{client}, session {session}: {stream} was told to miss {}..{}, but went from {} to {}",
+    /// A gap notice that does not match the hole.
+    #[error("{client}, session {session}: {stream} was notified to miss {}..{}, but went from {} to {}",
         gap.after, gap.next, at[0], at[1])]
     InexactGap { client: String, session: u64, stream: StreamName, gap: Gap, at: [EventId; 2] },
     /// A gap notice in place of events that could have been delivered.
-    #[error("{client}, session {session}: {stream} was told to miss {}..{}, but the store keeps {}",
+    #[error("{client}, session {session}: {stream} was notified to miss {}..{}, but the store keeps {}",
         gap.after, gap.next, some(kept))]
     GapOverKept { client: String, session: u64, stream: StreamName, gap: Gap, kept: Vec<EventId> },
     /// A gap notice where nothing is missing.
-    #[error("{client}, session {session}: {stream} was told to miss {}..{}, but nothing is missing",
+    #[error("{client}, session {session}: {stream} was notified to miss {}..{}, but nothing is missing",
         gap.after, gap.next)]
     FalseAlarm { client: String, session: u64, stream: StreamName, gap: Gap },
     /// A cursor that does not say where the session stands.
@@ -70,8 +70,8 @@ pub enum Violation {
     /// Never seen, though everything was read to the end.
     #[error("{client}: read {stream} to the end, but never saw {}", some(missing))]
     Missed { client: String, stream: StreamName, missing: Vec<EventId> },
-    /// Lost by the store, and known to be, but not told.
-    #[error("{client}: was never told that {stream} lost {}", some(missing))]
+    /// Lost by the store, and known to be, but not reported.
+    #[error("{client}: never got the notice that {stream} lost {}", some(missing))]
     LossNotTold { client: String, stream: StreamName, missing: Vec<EventId> },
 }
 
@@ -98,9 +98,9 @@ pub struct Summary {
     pub events: usize,
     /// Gap notices received.
     pub gaps: usize,
-    /// Events that the store lost before anyone who could have told had seen them.
+    /// Events that the store lost before any node that could have reported it had seen them.
     pub unknowable: usize,
-    /// Whether the history says that everything was read to the end.
+    /// Whether everything was read to the end, by the history.
     pub quiet: bool,
 }
 
@@ -121,7 +121,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// What a history says.
+/// What follows from a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// How much it covers.

@@ -20,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Entries that are remembered as done, in case they come again under a store that lost its end.
 const REMEMBERED: usize = 4096;
 
-/// What outlives a leadership: it is about the stream, not about who drains it.
+/// What outlives a leadership: it is about the stream, not about the node that drains it.
 #[derive(Default)]
 pub struct Memory {
     /// The newest entry read.
@@ -240,7 +240,7 @@ impl<'a> Drain<'a> {
 
 impl Drop for Drain<'_> {
     fn drop(&mut self) {
-        // Whoever drains now tells how far behind it is.
+        // The lag is the next leader's to report.
         let metrics = self.hub.metrics();
         metrics.ingress_draining.set(0);
         metrics.ingress_held.set(0);

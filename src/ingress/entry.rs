@@ -71,7 +71,7 @@ fn quoted(value: &Bytes) -> String {
     format!("'{}'", start.escape_debug())
 }
 
-/// The entry as those who look after it are shown it: a large one is cut short.
+/// The entry as it is kept among the rejected ones: a large one is cut short.
 pub fn rejection(entry: &IngressEntry, reason: String) -> Rejection {
     let cut = |bytes: &Bytes| Bytes::copy_from_slice(&bytes[..bytes.len().min(SHOWN_BYTES)]);
     let fields = entry.fields.iter().take(SHOWN_FIELDS).map(|(name, value)| (cut(name), cut(value))).collect();
@@ -116,8 +116,8 @@ mod tests {
             (&["device", "1", "data", "1", "ttl", "99999999999999999999"], "number of seconds"),
             (&[], "more than any event"),
         ] {
-            let told = read(&entry(words)).unwrap_err();
-            assert!(told.contains(wrong), "{words:?}: {told}");
+            let refused = read(&entry(words)).unwrap_err();
+            assert!(refused.contains(wrong), "{words:?}: {refused}");
         }
         let odd = IngressEntry { fields: vec![("topic".into(), Bytes::from_static(b"\xff"))], ..entry(&[]) };
         assert!(read(&odd).unwrap_err().contains("not UTF-8"));

@@ -24,12 +24,12 @@ const ACK: u8 = b'a';
 /// A letter and a number.
 const HEADER: usize = 9;
 
-/// What the sending end says. The numbers are counted up, and each is acknowledged.
+/// Frames of the sending end. The numbers are counted up, and each is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// An event of a stream to which the receiver has a route.
     Event(u64, StreamName, Arc<Event>),
-    /// There may be an event that nobody told the receiver of.
+    /// There may be an event that was not sent to the receiver.
     Look(u64, StreamName),
     /// Is anybody there?
     Ping(u64),
@@ -69,7 +69,7 @@ impl Frame {
     }
 }
 
-/// What the receiving end says: it has dealt with everything up to this number.
+/// The frame of the receiving end: it has dealt with everything up to this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack(pub u64);
 

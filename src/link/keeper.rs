@@ -236,7 +236,7 @@ impl Links {
         self.publish(&state);
     }
 
-    /// Opens and closes what the plan says.
+    /// Opens and closes links by the plan.
     fn round(self: &Arc<Self>, home: &Home, settings: &LinkSettings) {
         let now_ms = self.common.now_ms();
         let idle_ms = settings.idle.as_millis() as u64;
@@ -329,7 +329,7 @@ impl Links {
         let metrics = &self.common.metrics.links;
         metrics.open.inc();
         let (node, carried) = (peer.node().clone(), peer.carried());
-        // Held only by those who may send: it is how the link learns that nobody will.
+        // Only senders hold it: with the last of them gone, the link ends.
         let identity = Arc::downgrade(&peer);
         drop(peer);
         let Ended { failure, left } = outgoing.send(wire).await;
@@ -353,7 +353,7 @@ impl Links {
         left.into_iter().for_each(|event| self.common.fallback.publish(&node, event));
     }
 
-    /// Shows publishes whom they can leave out from now on.
+    /// Publishes the nodes that publishes can leave out from now on.
     fn publish(&self, state: &State) {
         self.peers.store(Arc::new(Peers::of(state.own.iter().chain(state.open.values()).cloned())));
     }

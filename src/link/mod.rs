@@ -5,14 +5,14 @@
 //!                                                   |
 //!      Peer (queue) -> socket -> receive -> Registry::message, as if the channel had brought it
 //!         ^                         |
-//!         +---- acknowledged -------+      not within 200 ms: told over the channel after all
+//!         +---- acknowledged -------+      not within 200 ms: relayed over the channel after all
 //! ```
 //!
 //! A node's own clients get what is published on it the same way, also where there are no links.
 //!
-//! [`Links`] keeps the links of this node: `plan` says which ones are worth having, by `counts` of what went
-//! where. `senders` count what each device sends, and `prediction` says what follows from that when it comes back. `peer` is the sending end of one, `receive` the other; between them `handshake` (who is who),
-//! `frame` (what is said) and `unacked` (what is not answered yet) are values, and `wire` is the socket.
+//! [`Links`] keeps the links of this node: `plan` decides which ones are worth having, by `counts` of what went
+//! where. `senders` count what each device sends, and `prediction` guesses from that where its next events go. `peer` is the sending end of one, `receive` the other; between them `handshake` (which node is which),
+//! `frame` (messages) and `unacked` (what is not answered yet) are values, and `wire` is the socket.
 //!
 //! Nothing here is needed for a promise: an event that a link loses or brings late or twice is a hole or a
 //! duplicate in the stream's chain, and dealt with there. See `docs/links.md`.
@@ -49,10 +49,10 @@ pub use keeper::{LinkSettings, Links};
 pub use metrics::LinkMetrics;
 
 /// When a stream is looked into for the second time: what had been sent to the store before the first time
-/// either came there since, or tells everybody by itself.
+/// either came there since, or was published to every node.
 const LOOK_AGAIN: Duration = DIRECT_TIME.saturating_add(Duration::from_millis(200));
 
-/// Connections that have not said yet who they are. More are closed at once.
+/// Connections whose handshake is under way. More are closed at once.
 const MAX_STRANGERS: usize = 64;
 
 /// Links to this node. More are closed at once, and their events come over the channel.

@@ -1,6 +1,6 @@
 //! The sending end of a link: where events are put in, and the task that brings them over.
 //!
-//! A [`Peer`] is held by whoever may still send something. When the last of them lets go, the link says
+//! A [`Peer`] is held by every task that may still send something. When the last of them drops it, the link says
 //! goodbye and ends; so a publish that has left a node out always finds the way that it counted on, or finds
 //! it broken, and takes the channel.
 
@@ -58,7 +58,7 @@ pub struct Peer {
     parcels: mpsc::UnboundedSender<Parcel>,
     /// Bytes in the queue: it has no other bound.
     waiting: Arc<AtomicUsize>,
-    /// Told by whoever finds the queue full. A link ends of it; a node's way to itself does not.
+    /// Cancelled by the sender that finds the queue full. A link ends of it; a node's way to itself does not.
     broken: Option<CancellationToken>,
     /// When it last carried something, in milliseconds of the keeper's clock.
     used_ms: AtomicU64,
@@ -150,7 +150,7 @@ impl Peer {
 }
 
 impl Outgoing {
-    /// Hands what comes in to this node's own dispatchers, as much at a time as there is, until nobody is left who could send.
+    /// Hands what comes in to this node's own dispatchers, as much at a time as there is, until no sender is left.
     pub async fn deliver(mut self, registry: Arc<Registry>) {
         let mut parcels = Vec::with_capacity(BATCH);
         let mut flush = Flush::default();
@@ -173,11 +173,11 @@ impl Outgoing {
         }
     }
 
-    /// Brings what comes in over a link, until nobody is left who could send or the link fails.
+    /// Brings what comes in over a link, until no sender is left or the link fails.
     pub async fn send(mut self, mut wire: Wire) -> Ended {
         let mut unacked = Unacked::default();
         let failure = self.run(&mut wire, &mut unacked).await.err();
-        // Nothing more gets in; whoever comes too late is told.
+        // Nothing more gets in; a sender that comes too late gets an error.
         self.parcels.close();
         let mut left: Vec<_> = unacked.into_events().collect();
         while let Some(parcel) = self.parcels.recv().await {

@@ -14,7 +14,7 @@ const CLEARLY_MORE: f64 = 1.5;
 /// A link that is open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// To whom.
+    /// The node at its other end.
     pub node: NodeId,
     /// What it is expected to carry.
     pub worth: f64,

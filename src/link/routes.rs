@@ -102,12 +102,12 @@ impl DirectRoutes for Reached {
         event: Arc<Event>,
         from: Option<&StreamName>,
         left_out: &[NodeId],
-        told: &[NodeId],
+        by_channel: &[NodeId],
     ) {
         let (common, now_ms) = (&self.common, self.common.now_ms());
         if let Some(device) = from.filter(|_| common.linking) {
             // This node too: the device may come to another one next time.
-            common.senders.lock().sent(device, left_out.iter().chain(told), Instant::now());
+            common.senders.lock().sent(device, left_out.iter().chain(by_channel), Instant::now());
         }
         let metrics = &common.metrics.links;
         for node in left_out {
@@ -125,7 +125,7 @@ impl DirectRoutes for Reached {
                 common.traffic.lock().add(node, 1.0, now_ms);
             }
         }
-        for node in told.iter().filter(|node| common.linking && !self.peers.by_node.contains_key(*node)) {
+        for node in by_channel.iter().filter(|node| common.linking && !self.peers.by_node.contains_key(*node)) {
             metrics.misses.inc();
             common.traffic.lock().add(node, 1.0, now_ms);
             common.wanting.notify_one();

@@ -10,7 +10,7 @@ use crate::model::{EventId, StreamName};
 /// What is not acknowledged within this time goes over the channel.
 pub const ACK_TIME: Duration = Duration::from_millis(200);
 
-/// An event on its way: enough to have the store tell it.
+/// An event on its way: enough to have the store relay it.
 pub type Underway = (StreamName, EventId);
 
 /// Frames on their way, in order.

@@ -36,27 +36,27 @@ pub enum OpenError {
     Handshake(#[from] HandshakeError),
 }
 
-/// Opens a link from node `from` to node `to`, who should be at `address`.
+/// Opens a link from node `from` to node `to`, which should be at `address`.
 pub async fn dial(address: &str, key: Key, from: NodeId, to: NodeId) -> Result<Wire, OpenError> {
     let open = async {
         let mut wire = framed(TcpStream::connect(address).await?)?;
         let (dialer, hello) = Dialer::new(key, from, to);
         say(&mut wire, &hello).await?;
-        let proof = dialer.challenged(&hear::<Challenge>(&mut wire).await?)?;
+        let proof = dialer.challenged(&receive::<Challenge>(&mut wire).await?)?;
         say(&mut wire, &proof).await?;
-        hear::<Welcome>(&mut wire).await?;
+        receive::<Welcome>(&mut wire).await?;
         Ok(opened(wire))
     };
     timeout(HANDSHAKE_TIME, open).await.map_err(|_| OpenError::Late)?
 }
 
-/// Lets a link in on a connection that was accepted as node `node`; tells who it is from.
+/// Lets a link in on a connection that was accepted as node `node`; returns the node that it is from.
 pub async fn accept(socket: TcpStream, key: Key, node: &NodeId) -> Result<(Wire, NodeId), OpenError> {
     let open = async {
         let mut wire = framed(socket)?;
-        let (acceptor, challenge) = Acceptor::greeted(key, node, &hear::<Hello>(&mut wire).await?)?;
+        let (acceptor, challenge) = Acceptor::greeted(key, node, &receive::<Hello>(&mut wire).await?)?;
         say(&mut wire, &challenge).await?;
-        let from = acceptor.proved(&hear::<Proof>(&mut wire).await?)?;
+        let from = acceptor.proved(&receive::<Proof>(&mut wire).await?)?;
         say(&mut wire, &Welcome::YES).await?;
         Ok((opened(wire), from))
     };
@@ -79,7 +79,7 @@ async fn say(wire: &mut Wire, message: &impl Serialize) -> Result<(), OpenError>
     Ok(wire.send(Bytes::from(text)).await?)
 }
 
-async fn hear<T: DeserializeOwned>(wire: &mut Wire) -> Result<T, OpenError> {
+async fn receive<T: DeserializeOwned>(wire: &mut Wire) -> Result<T, OpenError> {
     let message = wire.next().await.ok_or(io::ErrorKind::UnexpectedEof).map_err(io::Error::from)??;
     Ok(serde_json::from_slice(&message).map_err(|_| HandshakeError::Nonsense)?)
 }

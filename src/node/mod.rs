@@ -178,7 +178,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(presence.clone().keep_for_ever());
     tokio::spawn(presence.clone().publish_lifecycle());
-    tokio::spawn(presence.members().clone().tell_for_ever());
+    tokio::spawn(presence.members().clone().update_for_ever());
     tokio::spawn(connections.clone().ping_for_ever(settings.ping()));
     tokio::spawn(access.clone().keep_keys());
 

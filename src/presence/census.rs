@@ -1,7 +1,7 @@
-//! Asking all nodes what only they know: how busy each of them is, and who follows a topic.
+//! A census: each node is asked for its load and for its followers of a topic.
 //!
-//! Who follows a topic is written down nowhere: it would cost the store a write for each stream of each
-//! connection. Whoever wants to know asks on the channel of each node that has a lease, and they answer on the
+//! The followers of a topic are stored nowhere: that would cost the store a write for each stream of each
+//! connection. A node sends its question to the channel of each node that has a lease, and they answer on the
 //! asker's. A node that does not answer in time is named: its figures are missing. A dead one is, until its
 //! lease ends, and counts for nothing.
 
@@ -41,7 +41,7 @@ pub const MAX_FOLLOWERS: usize = 1000;
 
 /// All connections of a node, whatever they follow.
 pub trait ConnectionIndex: Send + Sync + 'static {
-    /// Gives the connection that was told this id another grant.
+    /// Gives the connection with this public id another grant.
     fn renew(&self, connection: Uuid, grant: Arc<Grant>, registry: &Registry) -> Renewed;
 
     /// How many there are.
@@ -51,7 +51,7 @@ pub trait ConnectionIndex: Send + Sync + 'static {
     fn followers(&self, wanted: &Wanted) -> Followers;
 }
 
-/// Which followers of a topic somebody wants to know.
+/// Which followers of a topic are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// The topic.
@@ -82,7 +82,7 @@ pub struct Followers {
     pub some: Vec<Follower>,
 }
 
-/// What a node says of itself.
+/// A node's report about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its id.
@@ -97,11 +97,11 @@ pub struct Report {
     pub connections: usize,
     /// Streams that it follows for them.
     pub streams: usize,
-    /// Who follows the topic that was asked for.
+    /// Its followers of the topic, if one was asked for.
     pub followers: Option<Followers>,
 }
 
-/// What all nodes said.
+/// The reports of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reports {
     /// Of the nodes that answered, by their ids.
@@ -131,7 +131,7 @@ pub struct Census {
     registry: Arc<Registry>,
     info: NodeInfo,
     index: Arc<dyn ConnectionIndex>,
-    /// Who waits for answers, by request.
+    /// Where answers go, by request.
     waiting: Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
     asking: Semaphore,
     answering: Arc<Semaphore>,
@@ -158,7 +158,7 @@ impl Census {
         })
     }
 
-    /// What this node tells of itself.
+    /// What this node registers about itself.
     pub fn info(&self) -> &NodeInfo {
         &self.info
     }
@@ -171,9 +171,9 @@ impl Census {
         let (store, own) = (&channel.store, &channel.node);
         let alive = store.nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
         let mut silent: Vec<NodeId> = alive.filter(|node| *node != **own).collect();
-        let (tell, mut told) = mpsc::channel(silent.len().max(1));
+        let (sender, mut answers) = mpsc::channel(silent.len().max(1));
         let request = Uuid::new_v4();
-        let _waiting = Waiting::begin(&self.waiting, request, tell);
+        let _waiting = Waiting::begin(&self.waiting, request, sender);
         let question = Question {
             request,
             from: own.as_str().to_owned(),
@@ -185,24 +185,24 @@ impl Census {
         let asked = futures_util::future::join_all(silent.iter().map(|node| store.signal(node, &control)));
         asked.await.into_iter().collect::<Result<(), _>>()?;
         let mut reports = vec![self.report(wanted, own).await];
-        let answers = async {
+        let collect = async {
             while !silent.is_empty() {
-                let Some(report) = told.recv().await else { break };
+                let Some(report) = answers.recv().await else { break };
                 if let Some(at) = silent.iter().position(|node| node.as_str() == report.node) {
                     silent.swap_remove(at);
                     reports.push(report);
                 }
             }
         };
-        // Who is not heard by then stays among the silent.
-        let _ = tokio::time::timeout(ANSWER_TIME, answers).await;
+        // A node that has not answered by then counts as silent.
+        let _ = tokio::time::timeout(ANSWER_TIME, collect).await;
         reports.sort_by(|a, b| a.node.cmp(&b.node));
         silent.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         Ok(Reports { reports, silent })
     }
 
     /// A control message came in. False when it is neither a question nor an answer.
-    pub(super) fn hear(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
+    pub(super) fn on_control(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
             WHO => {
                 if let Some(question) = read::<Question>(control) {
@@ -266,7 +266,7 @@ impl Census {
     }
 }
 
-/// Somebody who waits for answers, until this is dropped.
+/// A request that waits for answers until this is dropped.
 struct Waiting<'a> {
     waiting: &'a Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
     request: Uuid,
@@ -276,9 +276,9 @@ impl<'a> Waiting<'a> {
     fn begin(
         waiting: &'a Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
         request: Uuid,
-        tell: mpsc::Sender<Report>,
+        sender: mpsc::Sender<Report>,
     ) -> Self {
-        waiting.lock().insert(request, tell);
+        waiting.lock().insert(request, sender);
         Waiting { waiting, request }
     }
 }

@@ -6,7 +6,7 @@ use crate::dispatch::Registry;
 use crate::model::StreamName;
 use crate::store::{NodeId, Store, StoreError};
 
-/// The channels of one region, and this node among those that hear one.
+/// The channels of one region, and this node's id there.
 #[derive(Clone)]
 pub struct ControlChannel {
     /// The region's store.

@@ -15,20 +15,20 @@ use crate::store::presence::{Claimed, Slot};
 /// route to the device.
 const MAX_GONE: usize = 100_000;
 
-/// Who is here, and what the store is still to be told of it.
+/// The connections of devices, and what the store still has to learn of them.
 #[derive(Default)]
 pub struct DeviceSlots {
     pub(super) devices: HashMap<StreamName, Device>,
     next: u64,
     gone: VecDeque<(StreamName, Uuid)>,
     pub(super) wanted: VecDeque<(StreamName, u64)>,
-    /// What the lifecycle stream is to be told.
+    /// What waits to be published on the lifecycle topic.
     pub(super) lifecycle: LifecycleQueue,
 }
 
 #[derive(Default)]
 pub(super) struct Device {
-    /// The highest that were heard of while anybody was here: a message may come before the store's answer to
+    /// The highest that arrived while any connection was here: a message may come before the store's answer to
     /// a claim that it is about.
     marks: Marks,
     pub(super) here: Vec<Here>,
@@ -42,12 +42,12 @@ pub(super) struct Here {
     slot: Option<Slot>,
     pub(super) occupant: Option<Weak<dyn Occupant>>,
     evicted: Option<Eviction>,
-    /// Its coming was told, or is in the queue.
+    /// Its connect was published, or is in the queue.
     pub(super) noted: bool,
 }
 
 impl Here {
-    /// Who it is, to the lifecycle stream.
+    /// Its name on the lifecycle topic.
     pub(super) fn subject(&self, device: &StreamName) -> ConnectionRef {
         ConnectionRef { connection: self.connection, device: device.clone(), transport: self.transport.into() }
     }
@@ -61,7 +61,7 @@ impl Here {
         }
     }
 
-    /// Notes that it has to go. The occupant, if it is there already, is to be told.
+    /// Notes that it has to close. The occupant, if it is there already, has to be notified.
     fn evict(&mut self, why: Eviction) -> Option<(Arc<dyn Occupant>, Eviction)> {
         if self.evicted.is_some() {
             return None;
@@ -92,7 +92,7 @@ impl DeviceSlots {
         self.next
     }
 
-    /// The connection is set up: it came. It has to go at once if it was told so in the meantime.
+    /// The connection is set up: it came. It has to close at once if it was evicted in the meantime.
     pub fn occupy(
         &mut self,
         device: &StreamName,
@@ -178,8 +178,8 @@ impl DeviceSlots {
         self.devices.get(device)?.here.iter().find(|here| here.number == number)?.evicted
     }
 
-    /// Up to where connections have to go. `at_once` says that this comes from right now, so that who has no
-    /// stamp yet because the store was away is meant too, if anybody is kicked.
+    /// Up to where connections have to close. `at_once`: the mark is of this moment, so that a connection without a
+    /// stamp, because the store was away, is meant by a kick too.
     pub fn mark(&mut self, device: &StreamName, marks: Marks, at_once: bool) -> Evicted {
         let Some(known) = self.devices.get_mut(device) else { return Vec::new() };
         let kicked = at_once && marks.kicked > known.marks.kicked;
@@ -213,13 +213,13 @@ impl DeviceSlots {
         self.wanted.push_back((device.clone(), number));
     }
 
-    /// Takes places that the store is to be told are free, at most `limit`.
+    /// Takes places to give back to the store, at most `limit`.
     pub fn take_gone(&mut self, limit: usize) -> Vec<(StreamName, Uuid)> {
         let count = limit.min(self.gone.len());
         self.gone.drain(..count).collect()
     }
 
-    /// Puts back what could not be told, behind the others: where there are several stores, one that is away
+    /// Puts back what the store did not take, behind the others: where there are several stores, one that is away
     /// must not hold them up.
     pub fn put_back_gone(&mut self, gone: Vec<(StreamName, Uuid)>) {
         self.gone.extend(gone);
@@ -282,7 +282,7 @@ mod tests {
         let evicted = slots.mark(&device(), Marks { kicked: 5, replaced: 7 }, true);
         assert_eq!(reasons(evicted), [Eviction::Kicked, Eviction::Replaced]);
         let again = slots.mark(&device(), Marks { kicked: 5, replaced: 7 }, false);
-        assert_eq!(reasons(again), [], "each is told once");
+        assert_eq!(reasons(again), [], "each is evicted once");
     }
 
     #[test]

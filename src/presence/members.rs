@@ -1,10 +1,10 @@
-//! Presence in topics: which devices of this node are members of which topics, and who wants to be notified.
+//! Presence in topics: which devices of this node are members of which topics, and which connections are notified.
 //!
-//! A connection that asked for it counts for its device in each topic that it follows ([`Membership`]). What changes is
-//! told to the store by one task, in rounds, with the numbers of the moment: so the store may be told twice, or late,
-//! and is right in the end. What the store makes known, [`MemberNotice`]s, goes to the connections here that asked.
+//! A connection that asked for it counts for its device in each topic that it follows ([`Membership`]). Changes go to
+//! the store by one task, in rounds, with the numbers of the moment: so an update may be repeated, or late,
+//! and is right in the end. The store publishes [`MemberNotice`]s, which go to the connections here that asked.
 //!
-//! Notices come over the node's channel, at most once. Whoever may have missed some is told so, and asks for the list
+//! Notices come over the node's channel, at most once. A connection that may have missed some is notified, and reads the list
 //! of members again.
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,10 +20,10 @@ use crate::model::{MemberNotice, StreamName};
 use crate::store::members::{LocalMember, MEMBER, read_notices};
 use crate::store::{Control, Store, StoreError};
 
-/// Devices of one topic that are told in one call.
+/// Devices of one topic in one call.
 const DEVICES: usize = 256;
 
-/// Topics that are told in one round.
+/// Topics in one round.
 const TOPICS: usize = 64;
 
 /// Longest wait of a connection for the store to take it in: it is let in all the same, and becomes a member later.
@@ -31,7 +31,7 @@ const JOIN_TIME: Duration = Duration::from_secs(1);
 
 const LINE_ENDS: [char; 2] = ['\n', '\r'];
 
-/// A connection that wants to know who joins and who leaves.
+/// A connection that is notified of devices that join and leave.
 pub trait Watcher: Send + Sync + 'static {
     /// A device joined a topic that it follows, or left it.
     fn member(&self, notice: &MemberNotice);
@@ -45,10 +45,10 @@ pub struct Members {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
     here: Mutex<Here>,
-    /// There is something to tell the store.
+    /// There is an update for the store.
     work: Notify,
     /// One round at a time: the numbers of an earlier one must not come after those of a later one.
-    telling: tokio::sync::Mutex<()>,
+    updating: tokio::sync::Mutex<()>,
     /// Rounds that are over.
     rounds: watch::Sender<u64>,
 }
@@ -56,8 +56,8 @@ pub struct Members {
 #[derive(Default)]
 struct Here {
     topics: HashMap<StreamName, Topic>,
-    /// Devices of which the store is to be told, by topic.
-    untold: HashMap<StreamName, BTreeSet<String>>,
+    /// Devices whose numbers the store has to get, by topic.
+    changed: HashMap<StreamName, BTreeSet<String>>,
     /// Rounds that were begun.
     round: u64,
 }
@@ -75,8 +75,8 @@ struct Device {
 }
 
 impl Here {
-    fn tell(&mut self, topic: &StreamName, device: &str) {
-        self.untold.entry(topic.clone()).or_default().insert(device.to_owned());
+    fn mark_changed(&mut self, topic: &StreamName, device: &str) {
+        self.changed.entry(topic.clone()).or_default().insert(device.to_owned());
     }
 
     /// One more connection of a device, or one less.
@@ -93,7 +93,7 @@ impl Here {
             devices.remove(device);
         }
         self.forget_if_empty(topic);
-        self.tell(topic, device);
+        self.mark_changed(topic, device);
     }
 
     fn forget_if_empty(&mut self, topic: &StreamName) {
@@ -102,14 +102,14 @@ impl Here {
         }
     }
 
-    /// What the store is to be told next, as it is now.
+    /// The next updates for the store, with the numbers of now.
     fn take(&mut self) -> Vec<(StreamName, Vec<LocalMember>)> {
-        let topics: Vec<_> = self.untold.keys().take(TOPICS).cloned().collect();
+        let topics: Vec<_> = self.changed.keys().take(TOPICS).cloned().collect();
         let taken = topics.into_iter().map(|topic| {
-            let untold = self.untold.get_mut(&topic).expect("it was just there");
-            let devices: Vec<_> = std::iter::from_fn(|| untold.pop_first()).take(DEVICES).collect();
-            if untold.is_empty() {
-                self.untold.remove(&topic);
+            let changed = self.changed.get_mut(&topic).expect("it was just there");
+            let devices: Vec<_> = std::iter::from_fn(|| changed.pop_first()).take(DEVICES).collect();
+            if changed.is_empty() {
+                self.changed.remove(&topic);
             }
             let known = self.topics.get(&topic);
             let local = |device: String| {
@@ -123,14 +123,14 @@ impl Here {
         taken.collect()
     }
 
-    /// All of some topics' devices are to be told again. Gives those who watch.
-    fn tell_where(&mut self, concerned: impl Fn(&StreamName) -> bool) -> Vec<Arc<dyn Watcher>> {
+    /// All devices of some topics have to be updated again. Returns the topics' watchers.
+    fn refresh_where(&mut self, concerned: impl Fn(&StreamName) -> bool) -> Vec<Arc<dyn Watcher>> {
         let mut watchers = Vec::new();
         for (name, topic) in self.topics.iter().filter(|(name, _)| concerned(name)) {
-            self.untold.entry(name.clone()).or_default().extend(topic.devices.keys().cloned());
+            self.changed.entry(name.clone()).or_default().extend(topic.devices.keys().cloned());
             watchers.extend(topic.watchers.values().filter_map(Weak::upgrade));
         }
-        self.untold.retain(|_, devices| !devices.is_empty());
+        self.changed.retain(|_, devices| !devices.is_empty());
         watchers
     }
 }
@@ -142,7 +142,7 @@ impl Members {
             registry,
             here: Mutex::default(),
             work: Notify::new(),
-            telling: tokio::sync::Mutex::default(),
+            updating: tokio::sync::Mutex::default(),
             rounds: watch::Sender::new(0),
         })
     }
@@ -175,27 +175,27 @@ impl Members {
         true
     }
 
-    /// The store may have forgotten who is here, the node has a new id, or its channel was cut: the members of all
-    /// such topics are told again, and those who watch are told that they may have missed something.
-    pub(super) fn tell_where(&self, concerned: impl Fn(&StreamName) -> bool) {
-        let watchers = self.here.lock().tell_where(concerned);
+    /// The store may have lost members, the node has a new id, or its channel was cut: the members of all
+    /// such topics are updated again, and watchers are notified that they may have missed something.
+    pub(super) fn refresh_where(&self, concerned: impl Fn(&StreamName) -> bool) {
+        let watchers = self.here.lock().refresh_where(concerned);
         self.work.notify_one();
         for watcher in watchers {
             watcher.missed_members();
         }
     }
 
-    /// Tells the store who joined and who left; runs until it is dropped.
-    pub async fn tell_for_ever(self: Arc<Self>) {
+    /// Updates the store with joins and leaves; runs until it is dropped.
+    pub async fn update_for_ever(self: Arc<Self>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             self.work.notified().await;
             loop {
-                match self.tell_round().await {
+                match self.update_round().await {
                     Ok(true) => backoff.reset(),
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::debug!(%error, "the store is not told who is present in topics");
+                        tracing::debug!(%error, "members of topics can't be updated in the store");
                         tokio::time::sleep(backoff.next_wait()).await;
                     }
                 }
@@ -203,10 +203,10 @@ impl Members {
         }
     }
 
-    /// Tells the store all that is left to tell; the first failure ends it. False then.
-    pub(super) async fn tell_all(&self) -> bool {
+    /// Updates the store with all that is left; the first failure ends it. False then.
+    pub(super) async fn update_all(&self) -> bool {
         loop {
-            match self.tell_round().await {
+            match self.update_round().await {
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(_) => return false,
@@ -214,29 +214,29 @@ impl Members {
         }
     }
 
-    /// One round; false when nothing was left to tell.
-    async fn tell_round(&self) -> Result<bool, StoreError> {
-        let _turn = self.telling.lock().await;
+    /// One round; false when nothing was left to update.
+    async fn update_round(&self) -> Result<bool, StoreError> {
+        let _turn = self.updating.lock().await;
         let (round, taken) = {
             let mut here = self.here.lock();
             here.round += 1;
             (here.round, here.take())
         };
         let node = self.registry.node();
-        let telling = taken.iter().map(|(topic, members)| self.store.set_members(topic, &node, members));
-        let answers = futures_util::future::join_all(telling).await;
+        let updating = taken.iter().map(|(topic, members)| self.store.set_members(topic, &node, members));
+        let answers = futures_util::future::join_all(updating).await;
         let mut failure = None;
         for (answer, (topic, members)) in answers.into_iter().zip(&taken) {
             let why = match answer {
                 Ok(true) => continue,
-                // Who left is told all the same. The next sync of the topic asserts the route.
+                // Leaves count all the same. The next sync of the topic asserts the route.
                 Ok(false) if members.iter().all(|member| member.connections == 0) => continue,
                 Ok(false) => StoreError::Unavailable(format!("the node has no route to {topic} yet")),
                 Err(error) => error,
             };
             failure = Some(why);
             let mut here = self.here.lock();
-            members.iter().for_each(|member| here.tell(topic, &member.device));
+            members.iter().for_each(|member| here.mark_changed(topic, &member.device));
         }
         self.rounds.send_replace(round);
         match failure {
@@ -263,7 +263,7 @@ impl Membership {
         self.device.as_ref().is_some_and(|own| own.name() == device)
     }
 
-    /// Takes part in topics. Returns once the store knows it, or could not be told.
+    /// Takes part in topics. Returns once the store has it, or could not be reached.
     pub async fn join<'a>(&self, streams: impl Iterator<Item = &'a StreamName>) {
         let Some(round) = self.begin(streams, self.device.as_ref().map(StreamName::name)) else { return };
         self.members.work.notify_one();
@@ -271,7 +271,7 @@ impl Membership {
         let _ = tokio::time::timeout(JOIN_TIME, rounds.wait_for(|over| *over > round)).await;
     }
 
-    /// Notes the topics. Gives the number of rounds begun by then if the store is to be told.
+    /// Notes the topics. Gives the number of rounds begun by then if the store needs an update.
     fn begin<'a>(&self, streams: impl Iterator<Item = &'a StreamName>, device: Option<&str>) -> Option<u64> {
         let mut topics = self.topics.lock();
         let mut here = self.members.here.lock();

@@ -1,17 +1,17 @@
-//! Who is connected to this node, and that the store knows it.
+//! Presence: the connections of devices on this node, here and in the store.
 //!
 //! A connection that names a device takes a place among those of the device before it is let in ([`Place`]),
-//! and gives it back when it ends. [`device_slots`] is who is here, as a plain value; here stand the store and the
+//! and gives it back when it ends. [`device_slots`] holds them as a plain value; around it stand the store and the
 //! tasks around it. Places are given back, and claimed again after an outage, in pipelines and off the way of
 //! any socket.
 //!
-//! Those who are let in and those who leave are told on the lifecycle stream, each once: `lifecycle` has the queue
-//! to be told, `reconcile` what becomes of it when the store or others say something else, `telling` the task that
-//! does it.
+//! Each connect and each disconnect is published on the lifecycle topic once: `lifecycle` has the queue and the task
+//! that publishes it, `reconcile` corrects the queue where the store or other nodes have something else.
 //!
-//! Who follows a topic, and how busy other nodes are, is asked of the nodes: [`Census`].
 //!
-//! Whether a connection is to go is a matter of marks ([`Marks`]): a message tells them at once, and every
+//! The followers of a topic, and the load of other nodes, come from the nodes themselves: [`Census`].
+//!
+//! Whether a connection has to close is a matter of marks ([`Marks`]): a message brings them at once, and every
 //! sync of the device's stream repeats them.
 
 mod census;
@@ -70,14 +70,14 @@ pub enum Eviction {
 
 /// What presence sees of a connection.
 pub trait Occupant: Send + Sync + 'static {
-    /// Ends it, and tells the client why.
+    /// Closes it, and sends the client the reason.
     fn evict(&self, why: Eviction);
 
-    /// It goes on under another id: others told that it was lost under the one before.
+    /// It goes on under another id: under the one before, another node published it as lost.
     fn rename(&self, id: Uuid);
 }
 
-/// Who is connected to this node.
+/// The connections of devices on this node.
 pub struct Presence {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
@@ -88,11 +88,11 @@ pub struct Presence {
     slots: Mutex<DeviceSlots>,
     /// There are places to give back, or to claim.
     work: Notify,
-    /// There is something to tell the lifecycle stream.
+    /// There is something to publish on the lifecycle topic.
     lifecycle_work: Notify,
-    /// Whoever tells it holds this.
+    /// Locked while it is published.
     session: tokio::sync::Mutex<Session>,
-    /// The store may have lost something that it was told.
+    /// The store may have lost something that was published.
     doubtful: AtomicBool,
     /// Full devices that are being looked through.
     looks: Semaphore,
@@ -109,7 +109,7 @@ pub struct Place {
 }
 
 impl Presence {
-    /// Nobody is here yet. `info` is what the node tells of itself, and `index` are to be its connections.
+    /// Without connections. `info` is what the node registers about itself, and `index` are to be its connections.
     pub fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
@@ -134,9 +134,9 @@ impl Presence {
             doubtful: AtomicBool::new(false),
             looks: Semaphore::new(LOOKS),
         });
-        let told = Arc::downgrade(&presence);
+        let weak = Arc::downgrade(&presence);
         presence.registry.on_marks(move |device, marks| {
-            if let Some(presence) = told.upgrade() {
+            if let Some(presence) = weak.upgrade() {
                 presence.mark(device, marks, false);
             }
         });
@@ -155,7 +155,7 @@ impl Presence {
             let number = self.slots.lock().enter(&device, connection, transport);
             (device, number)
         });
-        // Made before the store is asked: whoever leaves meanwhile gives the place back.
+        // Made before the claim: a connection that ends meanwhile gives the place back.
         let place = Place { presence: self.clone(), connection, slot, reason: "client" };
         if let Some((device, number)) = &place.slot {
             if let Err(error) = self.claim(device, *number).await {
@@ -192,7 +192,7 @@ impl Presence {
     }
 
     /// A device seems full. Places may have outlived their connections, as when a failover brought back what was
-    /// given back already, and whoever is refused does not come again; so first all nodes look after theirs.
+    /// given back already, and a client that is refused does not come again; so first all nodes look after theirs.
     /// False when so many devices are being looked through that this one is taken to be full.
     async fn look_through(&self, device: &StreamName) -> Result<bool, StoreError> {
         let Ok(_permit) = self.looks.try_acquire() else { return Ok(false) };
@@ -235,12 +235,12 @@ impl Presence {
         }
     }
 
-    /// Who is present in topics.
+    /// The members of topics.
     pub fn members(&self) -> &Arc<Members> {
         &self.members
     }
 
-    /// What all nodes say of themselves.
+    /// The reports of all nodes.
     pub fn census(&self) -> &Census {
         &self.census
     }
@@ -250,10 +250,10 @@ impl Presence {
         &self.renewals
     }
 
-    /// A control message came in that is about somebody's presence. False when it is about something else.
+    /// A control message came in that is about presence. False when it is about something else.
     pub fn on_control(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
-            KICK => self.hear_kick(control),
+            KICK => self.on_kick(control),
             LOOK => match control.text().and_then(|text| text.parse::<StreamName>().ok()) {
                 Some(device) => {
                     let presence = self.clone();
@@ -263,14 +263,14 @@ impl Presence {
             },
             _ => {
                 return self.members.receive(control)
-                    || self.renewals.hear(control, &channel)
-                    || self.census.hear(control, channel);
+                    || self.renewals.on_control(control, &channel)
+                    || self.census.on_control(control, channel);
             }
         }
         true
     }
 
-    fn hear_kick(&self, control: &Control) {
+    fn on_kick(&self, control: &Control) {
         let kick = control.text().and_then(|text| {
             let (device, marks) = text.split_once(' ')?;
             Some((device.parse::<StreamName>().ok()?, marks.parse::<Marks>().ok()?))
@@ -286,26 +286,26 @@ impl Presence {
         notify(evicted);
     }
 
-    /// The store may have forgotten who is here, or the node has a new id: the places of all such devices are
+    /// The store may have lost connections, or the node has a new id: the places of all such devices are
     /// claimed again, and so are their memberships of such topics.
     pub fn claim_where(&self, concerned: impl Fn(&StreamName) -> bool) {
-        self.members.tell_where(&concerned);
+        self.members.refresh_where(&concerned);
         self.slots.lock().want_where(concerned);
         self.work.notify_one();
         self.doubtful.store(true, Ordering::Relaxed);
         self.lifecycle_work.notify_one();
     }
 
-    /// The store that knew of a device's places, or of a topic's members, is no longer the one that should: they are
-    /// claimed in that.
+    /// The store with a device's places, or a topic's members, is no longer the stream's home: they are
+    /// claimed in the new one.
     pub fn claim_all_of(&self, stream: &StreamName) {
-        self.members.tell_where(|topic| topic == stream);
+        self.members.refresh_where(|topic| topic == stream);
         if self.slots.lock().want_all_of(stream) {
             self.work.notify_one();
         }
     }
 
-    /// Tells the store who left, and claims again what has to be; runs until it is dropped.
+    /// Gives places back to the store, and claims again what has to be; runs until it is dropped.
     pub async fn keep_for_ever(self: Arc<Self>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
@@ -316,7 +316,7 @@ impl Presence {
                     Ok(true) => backoff.reset(),
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::debug!(%error, "the store is not told who left, or who is here");
+                        tracing::debug!(%error, "places can't be given back or claimed in the store");
                         tokio::time::sleep(backoff.next_wait()).await;
                     }
                 }
@@ -361,7 +361,7 @@ impl Place {
         self.connection
     }
 
-    /// The connection is set up: it came, and can be told to go from now on.
+    /// The connection is set up: it can be evicted from now on.
     pub fn occupy(&self, occupant: Weak<dyn Occupant>) {
         let Some((device, number)) = &self.slot else { return };
         let now_ms = self.presence.now_ms();

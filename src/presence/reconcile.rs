@@ -123,9 +123,9 @@ mod tests {
 
     fn drain(slots: &mut DeviceSlots) -> Vec<(Uuid, &'static str)> {
         let (number, batch) = slots.lifecycle.next(100);
-        let told = batch.iter().map(|entry| (entry.subject.connection, entry.kind.as_str())).collect();
+        let changes = batch.iter().map(|entry| (entry.subject.connection, entry.kind.as_str())).collect();
         slots.lifecycle.acknowledge(number);
-        told
+        changes
     }
 
     #[test]

@@ -91,14 +91,14 @@ impl Renewals {
 
     async fn ask(&self, connection: Uuid, grant: &Grant) -> Result<Renewed, StoreError> {
         let own = self.registry.node();
-        let (request, (tell, mut told)) = (Uuid::new_v4(), mpsc::channel(MOST_ANSWERS));
+        let (request, (sender, mut answers)) = (Uuid::new_v4(), mpsc::channel(MOST_ANSWERS));
         {
             let mut waiting = self.waiting.lock();
             waiting.retain(|_, asker| !asker.is_closed());
             if waiting.len() >= MOST_WAITING {
                 return Err(StoreError::Unavailable("too many renewals are under way".into()));
             }
-            waiting.insert(request, tell);
+            waiting.insert(request, sender);
         }
         let (from, region) = (own.as_str().to_owned(), self.region.clone());
         let question = Question { request, from, region, connection, grant: grant.clone() };
@@ -116,7 +116,7 @@ impl Renewals {
         }
         let answered = async {
             while silent > 0 {
-                match told.recv().await {
+                match answers.recv().await {
                     Some(Err(RenewError::Missing)) => silent -= 1,
                     Some(outcome) => return outcome,
                     None => break,
@@ -130,7 +130,7 @@ impl Renewals {
     }
 
     /// A control message came in. False when it is neither a question nor an answer.
-    pub(super) fn hear(self: &Arc<Self>, control: &Control, channel: &ControlChannel) -> bool {
+    pub(super) fn on_control(self: &Arc<Self>, control: &Control, channel: &ControlChannel) -> bool {
         match control.word.as_str() {
             RENEW => {
                 if let Some(Question { request, from, region, connection, grant }) = read(control) {

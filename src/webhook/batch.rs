@@ -28,13 +28,13 @@ pub enum Next {
 /// One request.
 #[derive(Debug)]
 pub struct Batch {
-    /// Names what is in the body, the same whoever sends it and however often.
+    /// Identifies the body: the same for every node and every attempt.
     pub id: String,
     /// JSON.
     pub body: Bytes,
     /// How many events it has.
     pub events: usize,
-    /// Whether it tells of a gap.
+    /// Whether it reports a gap.
     pub gap: bool,
     /// When the oldest of its events was stored, on the store's clock.
     pub oldest_ms: Option<u64>,
@@ -57,7 +57,7 @@ pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
     let (mut events, mut gap, mut bytes): (Vec<&Event>, _, _) = (Vec::new(), None, 0);
     for step in &steps {
         let full = match &step.delivery {
-            // A gap is told in front of the events that come after it.
+            // A gap stands in front of the events that come after it.
             Delivery::Gap(found) => match events.is_empty() && gap.is_none() {
                 true => {
                     gap = Some(found);
@@ -99,7 +99,7 @@ pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
 /// Somebody may have put what is not JSON into the store, past the service. It must not hold up the rest.
 fn shown(event: &Event) -> ShownEvent {
     ShownEvent::of(event).unwrap_or_else(|error| {
-        tracing::error!(id = %event.id, %error, "an event in the store is not JSON: its data is told as null");
+        tracing::error!(id = %event.id, %error, "an event in the store is not JSON: its data is sent as null");
         ShownEvent::without_data(event)
     })
 }

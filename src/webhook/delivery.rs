@@ -1,4 +1,4 @@
-//! One leadership of delivering: from the place that the store knows until the leadership ends.
+//! One leadership of delivering: from the stored checkpoint until the leadership ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,22 +22,22 @@ const LOOK: Duration = Duration::from_millis(250);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What a node knows of delivering, over all its leaderships.
+/// What a node keeps about delivery, over all its leaderships.
 pub struct Delivering {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     receiver: Receiver,
     stream: StreamName,
-    /// Where this node got to, and of which history that is: after a flush nobody else knows that there was one.
+    /// This node's position, and the epoch of its history: after a flush no other place has either.
     known: Option<(EventId, EventId)>,
-    /// The receiver wants no more. That holds until the node is started again.
+    /// The receiver refused all further requests (410). That holds until the node is started again.
     gone: bool,
     /// Requests failed, and that was logged.
     failing: bool,
     progress: bool,
 }
 
-/// A place in the stream, and what the store knows of it.
+/// A place in the stream, and the checkpoint in the store.
 struct Place {
     chain: Chain,
     checkpoint: Option<Checkpoint>,
@@ -70,7 +70,7 @@ impl Delivering {
             match next(&place, &page) {
                 Next::Nothing => {
                     self.metrics.webhook.lag_seconds.set(0.0);
-                    // What came before the node was told to stop is gone out by now.
+                    // What came before the signal to stop has been sent by now.
                     if rest(leadership.renewal().min(Instant::now() + LOOK), stop).await {
                         return Ok(End::Stopped);
                     }
@@ -109,8 +109,8 @@ impl Delivering {
         let position = match (checkpoint, self.known) {
             (Some(checkpoint), _) => checkpoint.position,
             (None, Some((position, _))) => position,
-            // For the first time: with the oldest event that is kept, as whoever asks to be told of connects does
-            // not want to miss those of the minute in which the nodes start.
+            // The first time, with the oldest event that is kept: connects of the minute in which nodes start
+            // belong to it.
             (None, None) => self.store.read(&self.stream, Start::Earliest, 1).await?.from,
         };
         Ok(Place { chain: Chain::at(position), checkpoint })
@@ -122,7 +122,7 @@ impl Delivering {
         if page.last >= position {
             return Ok(page);
         }
-        // The store lost events that were told already, or all: no new ones may get their ids.
+        // The store lost events that were sent already, or all: no new ones may get their ids.
         let epoch = self.known.map_or(page.epoch, |(_, epoch)| epoch);
         self.store.recover(&self.stream, position, epoch, &[]).await
     }
@@ -139,7 +139,7 @@ impl Delivering {
         Ok(moved)
     }
 
-    /// Sends a batch until it is taken. Otherwise it says how the leadership ended, or the receiver is gone.
+    /// Sends a batch until it is taken. Otherwise it returns how the leadership ended, or that the receiver is gone.
     async fn send(
         &mut self,
         batch: &Batch,
@@ -200,7 +200,7 @@ impl Delivering {
         metrics.events.inc_by(batch.events as u64);
         if batch.gap {
             metrics.gaps.inc();
-            tracing::warn!(id = %batch.id, "the webhook was told of a gap: events were gone before they could be sent");
+            tracing::warn!(id = %batch.id, "events were gone before they could be sent: the webhook got a gap");
         }
         if std::mem::take(&mut self.failing) {
             tracing::info!(receiver = %self.receiver.target(), "the webhook is taken again");
@@ -252,7 +252,7 @@ impl Job for Delivering {
         self.metrics.webhook.delivering.set(1);
         self.progress = false;
         let end = self.deliver(&mut leadership, stop).await;
-        // Whoever delivers now tells how far behind it is.
+        // The lag is the next leader's to report.
         self.metrics.webhook.delivering.set(0);
         self.metrics.webhook.lag_seconds.set(0.0);
         end.unwrap_or_else(|error| End::Failed { error, progress: self.progress })

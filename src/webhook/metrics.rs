@@ -18,7 +18,7 @@ pub struct WebhookMetrics {
     pub batches: Counter<u64, AtomicU64>,
     /// Events in them.
     pub events: Counter<u64, AtomicU64>,
-    /// Batches in which it was told that events are missing.
+    /// Batches that reported missing events.
     pub gaps: Counter<u64, AtomicU64>,
     /// Requests that it did not take, by reason.
     pub failures: Family<ByReason, Counter<u64, AtomicU64>>,
@@ -36,7 +36,7 @@ impl WebhookMetrics {
         registry.register("delivering", "Whether this node delivers to the webhook", metrics.delivering.clone());
         registry.register("batches", "Batches that the webhook's receiver took", metrics.batches.clone());
         registry.register("events", "Events in batches that were taken", metrics.events.clone());
-        registry.register("gaps", "Batches in which it was told that events are missing", metrics.gaps.clone());
+        registry.register("gaps", "Batches that reported missing events", metrics.gaps.clone());
         registry.register("failures", "Requests that were not taken", metrics.failures.clone());
         registry.register(
             "lag_seconds",

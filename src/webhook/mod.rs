@@ -1,13 +1,13 @@
-//! Webhooks: a backend is told by POST requests who came and who left.
+//! Webhooks: connects and disconnects go to a backend as POST requests.
 //!
 //! ```text
 //! lifecycle stream -> page -> batch (what goes out next) -> receiver (signed, one at a time) -> written down
 //! ```
 //!
 //! One node of a region delivers at a time ([`leader`]). [`delivery`] is what it does then: it reads on from where
-//! the store says that delivery is, makes a [`batch`] of what comes next, writes down what it is going to
-//! send, sends it until it is taken, and writes down that it was. Whoever goes on after a crash in between sends
-//! the same batch once more, under the same `webhook-id`: at least once, and the receiver can tell.
+//! the store has the checkpoint, makes a [`batch`] of what comes next, writes down what it is going to
+//! send, sends it until it is taken, and writes down that it was. The next leader after a crash sends
+//! the same batch once more, under the same `webhook-id`: at least once, and the receiver can recognise it.
 //!
 //! The requests follow the Standard Webhooks specification, version 1.0.0: see [`signing`] for the signature and
 //! [`receiver`] for what the answers mean. `docs/webhooks.md` is about the same from the outside.

@@ -34,7 +34,7 @@ pub struct ReceiverError(String);
 pub enum Answer {
     /// It was taken.
     Taken,
-    /// The receiver wants no more requests, ever.
+    /// The receiver refuses all further requests.
     Gone,
     /// It was not taken, as far as is known.
     Failed(Failure),

@@ -50,7 +50,7 @@ async fn the_limit_ends_the_output_and_the_cursor_stands_right_there() {
     assert_eq!(CursorFile::open(path).unwrap().saved(), Some("5-2"));
 }
 
-/// Takes nothing and says that its reader is gone.
+/// Takes nothing, as its reader is gone.
 struct Gone;
 
 impl AsyncWrite for Gone {
@@ -80,8 +80,8 @@ async fn a_reader_that_has_gone_ends_it_silently_and_the_cursor_stays() {
 #[test]
 fn a_gap_is_one_line() {
     let gap = r#"{"stream":"topic:a","after":"5-1","next":"9-1","reason":"trimmed"}"#;
-    let told = gap_line(&serde_json::from_str(gap).unwrap());
-    assert_eq!(told, "gap in topic:a: events after 5-1 and before 9-1 are missing (trimmed)");
+    let line = gap_line(&serde_json::from_str(gap).unwrap());
+    assert_eq!(line, "gap in topic:a: events after 5-1 and before 9-1 are missing (trimmed)");
     let open: GapNotice =
         serde_json::from_str(r#"{"stream":"topic:a","after":"5-1","next":null,"reason":"lost"}"#).unwrap();
     assert_eq!(gap_line(&open), "gap in topic:a: events after 5-1 are missing (lost)");

@@ -16,7 +16,7 @@ fn event(id: &str, data: &str) -> String {
     )
 }
 
-/// Goes on until the server wants no more, and tells each notice in a few words.
+/// Goes on until the server refuses for good, and returns each notice in a few words.
 async fn story(mut subscriber: Subscriber) -> Vec<String> {
     let mut story = Vec::new();
     loop {

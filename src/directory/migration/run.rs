@@ -12,7 +12,7 @@ pub struct Migration<'a> {
     from: RedisStore,
     to: RedisStore,
     steps: Steps,
-    /// Up to which entry all is in the new home, as it said last.
+    /// Up to which entry all is in the new home, by its last answer.
     copied: String,
 }
 
@@ -115,8 +115,8 @@ impl<'a> Migration<'a> {
         Ok(self.arrived(answer, Outcome::Behind, Outcome::Forgotten))
     }
 
-    /// What the new home's answer means: `ready` when it said up to where it has all, `refused` when it knows
-    /// nothing of the move.
+    /// What the new home's answer means: `ready` when it has all up to an entry, `refused` when it has
+    /// no record of the move.
     fn arrived(&mut self, answer: Arrival, ready: Outcome, refused: Outcome) -> Outcome {
         match answer {
             Arrival::Copied(copied) => {

@@ -60,7 +60,8 @@ impl Regions {
                 return Ok(());
             }
             if stream.is_reserved() {
-                let why = format!("{stream} stays in the region {}: what nodes have told lies beside it", home.region);
+                let why =
+                    format!("{stream} stays in the region {}: the sessions of nodes are kept beside it", home.region);
                 return Err(StoreError::Unsupported(why));
             }
             let plan = Plan {
@@ -82,7 +83,7 @@ impl Regions {
         }
     }
 
-    /// Completes a move that whoever made it may have left; others of this stream that come meanwhile wait.
+    /// Completes a move that its mover may have left; others of this stream that come meanwhile wait.
     pub(in crate::directory) async fn complete(&self, plan: Plan) {
         let (stream, to) = (plan.stream.clone(), plan.to.clone());
         match self.move_as(plan).await {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each step looks in the stores whether it may still be taken, and leaves nothing to be remembered outside them:
-//! whoever comes after a mover that died begins at the beginning, passes over what is done, and completes the move.
+//! the successor of a mover that died begins at the beginning, passes over what is done, and completes the move.
 //! Up to the seal a move can be given up, and nobody notices; behind it, it can only be completed.
 
 /// Pages copied before the seal. Under a producer that is faster than the copy, the rest is copied behind it.
@@ -49,11 +49,11 @@ pub enum Outcome {
     Opened,
     /// Everything is done, but perhaps for the directory.
     Finished,
-    /// The new home knows nothing of the move.
+    /// The new home has no record of the move.
     Forgotten,
     /// Not all that was sealed is in the new home.
     Behind,
-    /// The directory knows a newer home: the stream went on from this one.
+    /// The directory has a newer home: the stream went on from this one.
     Overtaken,
     /// Another move, to this region, has to be completed first.
     Blocked(String),
@@ -145,7 +145,7 @@ impl Steps {
                 if self.cleared {
                     return Some(self.end());
                 }
-                // Also where the stream went on: whoever recorded this move may have died right after.
+                // Also where the stream went on: the node that recorded this move may have died right after.
                 Step::Clear
             }
             (Step::Clear, _) => return Some(self.end()),

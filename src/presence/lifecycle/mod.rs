@@ -1,4 +1,4 @@
-//! Publishing on the lifecycle stream who connected and who disconnected, each once: `queue` is what waits to be
+//! Publishing connects and disconnects on the lifecycle topic, each once: `queue` is what waits to be
 //! published, as a value, and `publisher` the task that publishes it.
 
 mod publisher;

@@ -180,16 +180,16 @@ impl Presence {
     /// something is left for other nodes to publish.
     pub async fn end(&self, reason: &'static str) -> bool {
         self.slots.lock().abandon(reason, self.now_ms());
-        let members_told = self.members.tell_all().await;
+        let members_updated = self.members.update_all().await;
         self.publish_until_empty().await;
         let session = self.session.lock().await;
-        let lifecycle_told = match &session.node {
+        let lifecycle_published = match &session.node {
             Some(node) => {
                 matches!(self.store.end_session(node, self.own_region(), 1).await, Ok(left) if left.is_empty())
             }
             None => true,
         };
-        members_told && lifecycle_told
+        members_updated && lifecycle_published
     }
 
     /// Nodes of a region whose sessions have not ended.

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_that_goes_on_knows_whether_the_last_batch_was_told() {
+    fn a_session_that_goes_on_knows_whether_the_last_batch_was_published() {
         let mut queue = busy();
         assert!(queue.resume(1));
         assert_eq!(published(queue.next(10)), (2, vec![(2, "disconnected")]));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_term_that_others_ended_only_what_nobody_heard_of_is_told() {
+    fn after_a_session_that_others_ended_only_what_was_never_published_is() {
         for number in [Some(1), Some(2), None] {
             let mut queue = busy();
             assert_eq!(queue.restart(number), ids(&[3]));
