@@ -4,69 +4,34 @@
 //! connection's task woken to wait for it. Life cycle: `Open`, then `Closing` once the server has said
 //! why it ends the connection (what waits is still written), then `Ended`.
 
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+mod roles;
+mod waiting;
 
-use async_trait::async_trait;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::Waker;
+
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::connections::retry_ms;
-use super::framing::chunk;
-use super::outbox::{Following, Frame, NEVER, Outbox};
+use super::liveness::{Beat, Liveness};
+use super::outbox::{Following, Frame, Outbox};
 use super::rights::{Due, Rights};
-use super::{CloseReason, Framing, Socket, sse, websocket};
+use super::{CloseReason, Protocol, Socket};
 use crate::access::{Denied, Grant, Need};
-use crate::dispatch::{Delivery, Offer, Registry, Sink, Slot};
+use crate::dispatch::{Delivery, Registry, Slot};
 use crate::metrics::Metrics;
-use crate::model::{Encoding, Event, EventId, MemberNotice, StreamName, TypeFilter};
-use crate::presence::{Eviction, Membership, Occupant, RenewError, Watcher};
+use crate::model::{Event, EventId, StreamName, TypeFilter};
+use crate::presence::{Membership, RenewError};
 use crate::store::StoreClock;
+
+pub use waiting::Wakeup;
 
 /// Slices in one vectored write.
 const SLICES: usize = 64;
-
-/// Ping intervals without any byte taken, or any pong, after which a client counts as gone.
-const SILENT_INTERVALS: u8 = 2;
-
-/// How a client is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Server-Sent Events.
-    Sse {
-        /// How its events are written; fixed when it connects.
-        encoding: Encoding,
-        /// Pings are events, not comments.
-        heartbeat: bool,
-        /// How the body of the answer is delimited.
-        framing: Framing,
-    },
-    /// WebSocket.
-    WebSocket,
-}
-
-impl Protocol {
-    /// The name in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Sse { .. } => "sse",
-            Protocol::WebSocket => "websocket",
-        }
-    }
-
-    /// How its frames are delimited.
-    const fn framing(self) -> Framing {
-        match self {
-            Protocol::Sse { framing, .. } => framing,
-            Protocol::WebSocket => Framing::Plain,
-        }
-    }
-}
 
 /// One client's connection.
 pub struct Connection {
@@ -101,12 +66,7 @@ struct Inner {
     blocked: bool,
     /// Someone is going to flush.
     dirty: bool,
-    /// The socket took something since the last ping.
-    took: bool,
-    /// Ping intervals in a row with frames waiting and none taken.
-    stalled: u8,
-    /// Pings without a pong.
-    unanswered: u8,
+    liveness: Liveness,
     /// Notices of members found no room.
     missed_members: bool,
 }
@@ -124,27 +84,6 @@ enum Phase {
     Open,
     Closing(CloseReason),
     Ended(Option<CloseReason>),
-}
-
-/// What there is to do for the connection's task.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The client said something.
-    Read,
-    /// The socket that was full has room.
-    Write,
-    /// The connection is closing, and something is still to be written.
-    Closing,
-    /// Nothing: it is over.
-    Over,
-}
-
-/// How things stand between a connection and its socket.
-struct Stand {
-    phase: Phase,
-    blocked: bool,
-    empty: bool,
-    full: bool,
 }
 
 impl Connection {
@@ -183,9 +122,7 @@ impl Connection {
                 task: None,
                 blocked: false,
                 dirty: false,
-                took: true,
-                stalled: 0,
-                unanswered: 0,
+                liveness: Liveness::new(),
                 missed_members: false,
             }),
             changed: Notify::new(),
@@ -285,8 +222,8 @@ impl Connection {
     /// Queues the first block of an event stream. `complete`: each stream has all that was asked for.
     pub(super) fn push_welcome(&self, retry_ms: u64, complete: bool) {
         let mut inner = self.inner.lock();
-        let block = sse::welcome(retry_ms, &inner.outbox.cursor(), inner.id, complete);
-        inner.outbox.push(Frame::Bare(self.protocol.framing().block(block)));
+        let welcome = self.protocol.welcome(retry_ms, &inner.outbox.cursor(), inner.id, complete);
+        inner.outbox.push(welcome);
     }
 
     /// The streams that are followed, with their slots and positions.
@@ -319,30 +256,15 @@ impl Connection {
         Some(slot)
     }
 
-    /// Tells the client why the connection ends and when to come back, and ends it once that is written.
+    /// Sends the client the reason and when to come back, and ends the connection once that is written.
     pub fn close(&self, reason: CloseReason, retry_ms: u64) {
         {
             let mut inner = self.inner.lock();
             if inner.phase != Phase::Open {
                 return;
             }
-            match self.protocol {
-                Protocol::Sse { framing, .. } => {
-                    let notice = sse::close(reason, retry_ms);
-                    inner.outbox.push(if reason.is_final() {
-                        Frame::Stop(chunk(notice.as_bytes()))
-                    } else {
-                        Frame::Bare(framing.block(notice))
-                    });
-                    if let Some(end) = framing.end() {
-                        inner.outbox.push(Frame::Bare(end));
-                    }
-                }
-                Protocol::WebSocket => {
-                    for frame in websocket::close(reason, retry_ms) {
-                        inner.outbox.push(Frame::Bare(frame));
-                    }
-                }
+            for frame in self.protocol.close(reason, retry_ms) {
+                inner.outbox.push(frame);
             }
             inner.phase = Phase::Closing(reason);
             self.write_out(&mut inner);
@@ -382,141 +304,41 @@ impl Connection {
         if inner.phase != Phase::Open {
             return;
         }
-        inner.stalled = if inner.took || inner.outbox.is_empty() { 0 } else { inner.stalled + 1 };
-        inner.took = false;
-        if inner.stalled >= SILENT_INTERVALS {
-            drop(inner);
-            self.end(Some(CloseReason::Slow));
-            return;
-        }
-        if inner.unanswered >= SILENT_INTERVALS {
-            drop(inner);
-            // It took the pings, so it may still learn why it is let go.
-            self.close(CloseReason::Slow, retry_ms());
-            return;
-        }
-        // A client that still has frames to take needs no ping on top of them.
-        if inner.stalled > 0 {
-            return;
-        }
-        // Behind frames that wait, the position would go back to before them.
-        if inner.outbox.is_empty() {
-            self.push_positions(&mut inner.outbox);
-        }
-        match self.protocol {
-            Protocol::Sse { heartbeat, framing, .. } => {
-                let ping = if heartbeat { &sse::HEARTBEAT } else { &sse::PING };
-                inner.outbox.push(Frame::Bare(framing.shared(ping.clone())));
+        let idle = inner.outbox.is_empty();
+        match inner.liveness.beat(idle) {
+            Beat::Stalled => {
+                drop(inner);
+                self.end(Some(CloseReason::Slow));
             }
-            Protocol::WebSocket => {
-                inner.unanswered += 1;
-                inner.outbox.push(Frame::Bare(websocket::ping()));
+            Beat::Unanswered => {
+                drop(inner);
+                self.close(CloseReason::Slow, retry_ms());
+            }
+            Beat::Wait => {}
+            Beat::Ping => {
+                // Behind frames that wait, the position would go back to before them.
+                if idle {
+                    self.push_positions(&mut inner.outbox);
+                }
+                if self.protocol == Protocol::WebSocket {
+                    inner.liveness.pinged();
+                }
+                inner.outbox.push(self.protocol.ping());
+                self.write_out(&mut inner);
             }
         }
-        self.write_out(&mut inner);
     }
 
     /// The client showed that it is alive.
     pub(super) fn is_alive(&self) {
-        self.inner.lock().unanswered = 0;
-    }
-
-    /// The socket that was full has room again.
-    pub(super) fn unblock(&self) {
-        let mut inner = self.inner.lock();
-        inner.blocked = false;
-        self.write_out(&mut inner);
-    }
-
-    /// Does something that may take a while without holding up what waits for a full socket.
-    pub(super) async fn writing_during(&self, mut work: impl Future<Output = ()> + Unpin) {
-        poll_fn(|cx| {
-            if Pin::new(&mut work).poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            while self.stand(cx).blocked && matches!(self.socket.poll_write_ready(cx), Poll::Ready(Ok(()))) {
-                self.unblock();
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Waits until there is something to do for the connection's task. `closing`: whether the task knows
-    /// already that the connection is.
-    pub(super) async fn step(&self, closing: bool) -> Step {
-        poll_fn(|cx| {
-            let stand = self.stand(cx);
-            match stand.phase {
-                Phase::Ended(_) => return Poll::Ready(Step::Over),
-                Phase::Closing(_) if stand.empty => return Poll::Ready(Step::Over),
-                Phase::Closing(_) if !closing => return Poll::Ready(Step::Closing),
-                Phase::Open | Phase::Closing(_) => {}
-            }
-            if stand.blocked
-                && let Poll::Ready(ready) = self.socket.poll_write_ready(cx)
-            {
-                return Poll::Ready(ready.map_or(Step::Over, |()| Step::Write));
-            }
-            // A client that does not take what is waiting can't ask for more.
-            if !(stand.blocked && stand.full)
-                && let Poll::Ready(ready) = self.socket.poll_read_ready(cx)
-            {
-                return Poll::Ready(ready.map_or(Step::Over, |()| Step::Read));
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// How things stand. The task is woken when that changes.
-    fn stand(&self, cx: &Context<'_>) -> Stand {
-        let mut inner = self.inner.lock();
-        if !inner.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            inner.task = Some(cx.waker().clone());
-        }
-        Stand {
-            phase: inner.phase,
-            blocked: inner.blocked,
-            empty: inner.outbox.is_empty() && !inner.blocked,
-            full: inner.outbox.is_full(),
-        }
+        self.inner.lock().liveness.answered();
     }
 
     /// The frame of a delivery, for a connection that others know as `own`.
     fn frame(&self, own: Uuid, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Frame {
-        match (delivery, self.protocol) {
-            (Delivery::Event(event), _) if !self.wants(event, own) => Frame::Silent { slot, id: event.id },
-            (Delivery::Passed(id), _) => Frame::Silent { slot, id: *id },
-            (Delivery::Event(event), Protocol::WebSocket) => Frame::Event {
-                slot,
-                id: event.id,
-                expires_ms: event.expires_ms.unwrap_or(NEVER),
-                body: event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)),
-            },
-            (Delivery::Event(event), Protocol::Sse { encoding, framing, .. }) => {
-                let body = event.encoded(encoding, |event| sse::event(stream, event, encoding));
-                let (id, expires_ms) = (event.id, event.expires_ms.unwrap_or(NEVER));
-                if encoding == Encoding::SseShared {
-                    Frame::WithCursor { slot, id, expires_ms, body }
-                } else {
-                    Frame::Event { slot, id, expires_ms, body: framing.shared(body) }
-                }
-            }
-            (Delivery::Ephemeral(event), Protocol::Sse { encoding, framing, .. }) => {
-                Frame::Bare(framing.shared(event.encoded(encoding, |event| sse::event(stream, event, encoding))))
-            }
-            (Delivery::Ephemeral(event), Protocol::WebSocket) => {
-                Frame::Bare(event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)))
-            }
-            (Delivery::Gap(gap), Protocol::Sse { framing, .. }) => Frame::Bare(framing.block(sse::gap(stream, gap))),
-            (Delivery::Gap(gap), Protocol::WebSocket) => Frame::Bare(websocket::gap(stream, gap)),
-            (Delivery::Position(id), Protocol::Sse { .. }) => {
-                Frame::WithCursor { slot, id: *id, expires_ms: NEVER, body: sse::POSITION.clone() }
-            }
-            (Delivery::Position(id), Protocol::WebSocket) => {
-                Frame::Event { slot, id: *id, expires_ms: NEVER, body: websocket::position(stream, *id) }
-            }
+        match delivery {
+            Delivery::Event(event) if !self.wants(event, own) => Frame::Silent { slot, id: event.id },
+            _ => self.protocol.delivery(slot, stream, delivery),
         }
     }
 
@@ -531,17 +353,8 @@ impl Connection {
     /// Queues the client's positions, after many events that it was not given.
     fn push_positions(&self, outbox: &mut Outbox) {
         let silent = outbox.take_silent();
-        match self.protocol {
-            Protocol::Sse { framing, .. } if !silent.is_empty() => {
-                let notice = framing.block(sse::position(&outbox.cursor()));
-                outbox.push(Frame::Bare(notice));
-            }
-            Protocol::Sse { .. } => {}
-            Protocol::WebSocket => {
-                for (stream, position) in silent {
-                    outbox.push(Frame::Bare(websocket::position(&stream, position)));
-                }
-            }
+        for frame in self.protocol.positions(silent, || outbox.cursor()) {
+            outbox.push(frame);
         }
     }
 
@@ -564,7 +377,7 @@ impl Connection {
             };
             match outcome {
                 Ok(written) => {
-                    inner.took = true;
+                    inner.liveness.took();
                     let frames = inner.outbox.advance(written);
                     self.metrics.writes.inc();
                     self.metrics.frames_written.inc_by(frames as u64);
@@ -588,33 +401,9 @@ impl Connection {
             self.changed.notify_waiters();
             // Nothing may follow a close.
             if inner.phase == Phase::Open && std::mem::take(&mut inner.missed_members) {
-                inner.outbox.push(self.missed_members_frame());
+                inner.outbox.push(self.protocol.missed_members());
                 self.write_out(inner);
             }
-        }
-    }
-
-    /// The notice that notices of members may have been missed.
-    fn missed_members_frame(&self) -> Frame {
-        Frame::Bare(match self.protocol {
-            Protocol::Sse { framing, .. } => framing.block(sse::MISSED_MEMBERS),
-            Protocol::WebSocket => websocket::missed_members(),
-        })
-    }
-
-    /// Writes a notice of members, if there is room. If there was none, the client is notified once there is.
-    fn notify_of_members(&self, frame: Frame) {
-        let mut inner = self.inner.lock();
-        if inner.phase != Phase::Open {
-            return;
-        }
-        if !inner.outbox.has_room_for(&frame) {
-            self.write_out(&mut inner);
-        }
-        if inner.outbox.offer(frame) {
-            self.write_out(&mut inner);
-        } else {
-            inner.missed_members = true;
         }
     }
 
@@ -641,82 +430,5 @@ impl Connection {
             0 => None,
             count => Some(self.socket.try_write_vectored(&slices[..count])),
         }
-    }
-}
-
-impl Occupant for Connection {
-    fn evict(&self, why: Eviction) {
-        self.close(why.into(), retry_ms());
-    }
-
-    fn rename(&self, id: Uuid) {
-        self.inner.lock().id = id;
-    }
-}
-
-impl Watcher for Connection {
-    fn member(&self, notice: &MemberNotice) {
-        // Its own coming and going is no news to a device.
-        if self.members().is_some_and(|members| members.is_of(&notice.device)) {
-            return;
-        }
-        self.notify_of_members(Frame::Bare(match self.protocol {
-            Protocol::Sse { framing, .. } => framing.shared(notice.sse(sse::member)),
-            Protocol::WebSocket => notice.websocket(websocket::member),
-        }));
-    }
-
-    fn missed_members(&self) {
-        self.notify_of_members(self.missed_members_frame());
-    }
-}
-
-#[async_trait]
-impl Sink for Connection {
-    fn number(&self) -> u64 {
-        self.number
-    }
-
-    fn wants(&self, slot: Slot) -> bool {
-        let inner = self.inner.lock();
-        inner.phase == Phase::Open && inner.outbox.follows(slot)
-    }
-
-    fn offer(&self, slot: Slot, stream: &StreamName, delivery: &Delivery) -> Offer {
-        let mut inner = self.inner.lock();
-        if inner.phase != Phase::Open || !inner.outbox.follows(slot) {
-            return Offer::Closed;
-        }
-        if matches!(delivery, Delivery::Ephemeral(event) if !self.wants(event, inner.id)) {
-            return Offer::Taken { flush: false };
-        }
-        let frame = self.frame(inner.id, slot, stream, delivery);
-        if !inner.outbox.has_room_for(&frame) {
-            // Perhaps only because more came at once than the outbox holds, and nobody has flushed so far.
-            self.write_out(&mut inner);
-            if inner.phase != Phase::Open {
-                return Offer::Closed;
-            }
-        }
-        if !inner.outbox.offer(frame) {
-            return Offer::Full;
-        }
-        let flush = !inner.dirty && !inner.blocked;
-        inner.dirty |= flush;
-        Offer::Taken { flush }
-    }
-
-    fn flush(&self) {
-        let mut inner = self.inner.lock();
-        inner.dirty = false;
-        self.write_out(&mut inner);
-    }
-
-    async fn room(&self) {
-        self.until(|inner| inner.phase != Phase::Open || inner.outbox.has_room()).await;
-    }
-
-    async fn left(&self, slot: Slot) {
-        self.until(|inner| inner.phase != Phase::Open || !inner.outbox.follows(slot)).await;
     }
 }

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::connection::Step;
+use super::connection::Wakeup;
 use super::connections::retry_ms;
 use super::handoff::Accepted;
 use super::listener::Context;
@@ -25,7 +25,7 @@ use crate::access::rates::Bucket;
 use crate::dispatch::Sink as _;
 use crate::metrics::{ByClose, ByTransport};
 use crate::model::StreamName;
-use crate::presence::Place;
+use crate::presence::PresenceGuard;
 
 mod operations;
 
@@ -54,7 +54,7 @@ pub(super) fn start(
     let hub = &context.hub;
     let connection = Arc::new(Connection::new(
         context.connections.next_number(),
-        place.as_ref().map_or_else(|_| Uuid::new_v4(), Place::connection),
+        place.as_ref().map_or_else(|_| Uuid::new_v4(), PresenceGuard::connection),
         protocol,
         grant,
         device,
@@ -100,7 +100,7 @@ pub(super) fn start(
     run(Client { codec, pace: Pace::default(), connection, context }, early, place.ok(), permit)
 }
 
-async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<Place>, permit: Option<Permit>) {
+async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<PresenceGuard>, permit: Option<Permit>) {
     // Whatever happens, its streams and its place are given back. A panic was logged and counted where it happened.
     let _ = AssertUnwindSafe(client.live(early)).catch_unwind().await;
     Box::pin(client.finish(place)).await;
@@ -149,11 +149,11 @@ impl Client {
     async fn steps(&mut self, closing: bool) -> bool {
         loop {
             match self.connection.step(closing).await {
-                Step::Over => return false,
-                Step::Closing if !closing => return true,
-                Step::Closing => {}
-                Step::Write => self.connection.unblock(),
-                Step::Read => match self.read() {
+                Wakeup::Over => return false,
+                Wakeup::Closing if !closing => return true,
+                Wakeup::Closing => {}
+                Wakeup::Write => self.connection.unblock(),
+                Wakeup::Read => match self.read() {
                     Read::Left => return false,
                     Read::Nothing => {}
                     // Boxed: most clients never say anything, and none of them needs room for it.
@@ -224,7 +224,7 @@ impl Client {
         }
     }
 
-    async fn finish(self, place: Option<Place>) {
+    async fn finish(self, place: Option<PresenceGuard>) {
         let Client { connection, context, .. } = self;
         let reason = connection.reason();
         connection.end(None);
