@@ -1,6 +1,7 @@
 //! Settings that close access: what they need of each other, and mistakes that would leave it open.
 
-use super::{SettingError, Settings, from_file, value};
+use super::settle::from_file;
+use super::{SettingError, Settings, value};
 use crate::access::{AccessSettings, ApiKeys, Rules};
 
 /// What unknown variables must not have in their names: a misspelt one could leave access open.

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubernetes_sets_for_services_is_told_from_misspelt_settings() {
+    fn what_kubernetes_sets_for_services_is_distinguished_from_misspelt_settings() {
         for (name, value) in [
             ("REDIS_SERVICE_HOST", "10.0.0.1"),
             ("REDIS_SERVICE_PORT", "6379"),

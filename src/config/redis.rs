@@ -1,6 +1,7 @@
 //! How Redis is reached: URLs, logins and certificates.
 
-use super::{RedisUrl, RegionUrls, SettingError, Settings, from_file, value};
+use super::settle::from_file;
+use super::{RedisUrl, RegionUrls, SettingError, Settings, value};
 use crate::store::redis::{CredentialFiles, ServerConfig};
 
 impl Settings {

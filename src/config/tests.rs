@@ -371,7 +371,7 @@ fn env_example() -> String {
 }
 
 #[test]
-fn the_example_environment_lists_what_the_program_knows() {
+fn the_example_environment_lists_every_setting() {
     let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example")).unwrap();
     assert_eq!(file, env_example(), "bring .env.example up to date with src/config.rs");
 }
