@@ -113,11 +113,12 @@ local function publish_checked(keys, args)
   end
   if kind == 'message' then kind = '' end
   if given.ttl then
-    if not string.find(ttl, '^[1-9]%d*$') or #ttl > 9 or tonumber(ttl) > SETTINGS.longest_ttl then
+    local seconds = string.find(ttl, '^%d+$') and tonumber(ttl)
+    if not seconds or seconds < 1 or seconds > SETTINGS.longest_ttl then
       return refuse('invalid-ttl', 'the ttl is ' .. quoted(ttl) .. ', expected whole seconds from 1 to ' ..
         SETTINGS.longest_ttl)
     end
-    ttl = ttl .. '000'
+    ttl = string.format('%d000', seconds)
   end
   if given.collapse and (#collapse < 1 or #collapse > 128 or string.find(collapse, '[^\33-\126]')) then
     return refuse('invalid-collapse', 'the collapse key must be 1 to 128 visible ASCII characters')

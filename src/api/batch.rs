@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 use warp::reply::Response;
 
 use super::body::{self, Kind};
-use super::events::{Sent, connection};
+use super::events::Sent;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, throttle};
 use crate::access::{Grant, Need};
-use crate::hub::{PublishError, check_ephemeral};
-use crate::model::{Draft, EventId, EventType, Published, StreamKind, StreamName, Ttl};
+use crate::hub::{OptionError, PublishError, PublishOptions, PublishRequest};
+use crate::model::{Draft, EventId, Published, StreamKind, StreamName};
 
 /// Most bytes of a batch's body.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -272,18 +272,25 @@ fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Probl
 /// The draft of an entry, for whichever streams it names.
 fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String)> {
     let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
-    let kind = entry.kind.as_deref().map(str::parse::<EventType>).transpose();
-    let kind = kind.map_err(|error| ("invalid-type", error.to_string()))?.unwrap_or_default();
-    let ttl = entry.ttl.map(|ttl| ttl.get().parse::<Ttl>()).transpose();
-    let ttl = ttl.map_err(|error| ("invalid-ttl", error.to_string()))?.map(Ttl::time);
-    if entry.ephemeral {
-        let given =
-            [("a ttl", ttl.is_some()), ("a collapse key", entry.collapse.is_some()), ("a key", entry.key.is_some())];
-        check_ephemeral(given).map_err(|error| (error.slug(), error.to_string()))?;
-    }
-    let exclude = connection("exclude", entry.exclude.as_deref()).map_err(|error| ("invalid-entry", error))?;
-    let draft = Draft::new(kind, body.slice_ref(data.get().as_bytes()));
-    Ok(Draft { key: entry.key.clone(), ttl, collapse: entry.collapse.clone(), exclude, ..draft })
+    let options = PublishOptions {
+        kind: entry.kind.as_deref(),
+        ttl: entry.ttl.map(RawValue::get),
+        collapse: entry.collapse.as_deref(),
+        key: entry.key.as_deref(),
+        durable: None,
+        exclude: entry.exclude.as_deref(),
+        ephemeral: entry.ephemeral,
+    };
+    let request = PublishRequest::read(options).map_err(|error| {
+        let slug = match &error {
+            OptionError::Type(_) => "invalid-type",
+            OptionError::Ttl(_) => "invalid-ttl",
+            OptionError::Durable(_) | OptionError::Exclude(_) => "invalid-entry",
+            OptionError::Event(error) => error.slug(),
+        };
+        (slug, error.to_string())
+    })?;
+    Ok(request.draft(body.slice_ref(data.get().as_bytes())))
 }
 
 #[cfg(test)]

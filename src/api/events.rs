@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use hyper::{HeaderMap, StatusCode, header};
 use serde::Serialize;
-use uuid::Uuid;
 use warp::reply::Response;
 
 use super::body;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
-use crate::hub::{History, PublishError, check_ephemeral};
-use crate::model::{Draft, Durability, EventId, EventType, Gap, Published, Reached, ShownEvent, StreamName, Ttl};
+use crate::hub::{Accepted, History, PublishError, PublishOptions, PublishRequest};
+use crate::model::{EventId, Gap, Published, Reached, ShownEvent, StreamName};
 
 /// Longest that a request may wait for an acknowledgement, in seconds.
 const MAX_WAIT: usize = 60;
@@ -26,35 +25,23 @@ const TEXT_NOTE: &str = "the body looks like JSON but came as text/plain, so the
 /// `POST …/events`
 pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &["type", "ttl", "collapse", "durable", "ephemeral", "exclude"])?;
-    let durability = parameters.parsed::<Durability>("durable")?;
-    let event_type = parameters.parsed::<EventType>("type")?.unwrap_or_default();
-    let ttl = parameters.parsed::<Ttl>("ttl")?.map(Ttl::time);
-    let collapse = parameters.one("collapse")?.map(str::to_owned);
-    let ephemeral = parameters.switch("ephemeral")?;
-    let exclude = connection("exclude", parameters.one("exclude")?).map_err(Problem::bad_request)?;
     let key = idempotency_key(&request.headers)?;
-    if ephemeral {
-        check_ephemeral([
-            ("a ttl", ttl.is_some()),
-            ("a collapse key", collapse.is_some()),
-            ("a durability", durability.is_some()),
-            ("an Idempotency-Key", key.is_some()),
-        ])?;
-    }
+    let options = PublishRequest::read(PublishOptions {
+        kind: parameters.one("type")?,
+        ttl: parameters.one("ttl")?,
+        collapse: parameters.one("collapse")?,
+        key: key.as_deref(),
+        durable: parameters.one("durable")?,
+        exclude: parameters.one("exclude")?,
+        ephemeral: parameters.switch("ephemeral")?,
+    })?;
     let kind = body::kind(&request.headers)?;
     let (body, _held) = api.bodies.read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
     let note = body::looks_like_json(kind, &body).then_some(TEXT_NOTE);
-    let draft = Draft { key, ttl, collapse, exclude, ..Draft::new(event_type, body::data(kind, body)?) };
-    if ephemeral {
-        let nodes = api.hub.publish_ephemeral(&stream, &draft).await?;
-        return Ok(json(StatusCode::ACCEPTED, &Sent { stream, nodes, note }));
-    }
-    let (published, durable) = match durability {
-        None => (api.hub.publish(&stream, &draft).await?, None),
-        Some(durability) => {
-            let receipt = api.hub.publish_durably(&stream, &draft, durability).await?;
-            (receipt.published, Some(receipt.reached))
-        }
+    let draft = options.draft(body::data(kind, body)?);
+    let (published, durable) = match api.hub.carry_out(&stream, &options, &draft).await? {
+        Accepted::Sent { nodes } => return Ok(json(StatusCode::ACCEPTED, &Sent { stream, nodes, note })),
+        Accepted::Stored { published, durable } => (published, durable),
     };
     let status = if published.duplicate { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = json(status, &ShownReceipt { published: &published, durable, note });
@@ -84,15 +71,6 @@ struct ShownReceipt<'a> {
     /// A hint for the producer.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
-}
-
-/// The id of a connection, if one is given.
-pub(super) fn connection(name: &str, given: Option<&str>) -> Result<Option<Uuid>, String> {
-    let read = |text: &str| {
-        let shown: String = text.chars().take(64).collect();
-        text.parse().map_err(|_| format!("'{name}': '{shown}' is not the id of a connection, which is a UUID"))
-    };
-    given.map(read).transpose()
 }
 
 fn location(published: &Published) -> String {

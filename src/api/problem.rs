@@ -10,7 +10,7 @@ use warp::reply::Response;
 use super::reply;
 use crate::access::rates::TooFast;
 use crate::access::{Denied, Refusal};
-use crate::hub::{AckError, LeaseError, ListenError, PublishError, WaitError};
+use crate::hub::{AckError, LeaseError, ListenError, OptionError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::presence::RenewError;
 use crate::store::StoreError;
@@ -240,6 +240,15 @@ impl From<PublishError> for Problem {
                 Problem { stored: Some((published.id, reached)), ..problem }
             }
             _ => problem,
+        }
+    }
+}
+
+impl From<OptionError> for Problem {
+    fn from(error: OptionError) -> Self {
+        match (error.option(), error) {
+            (_, OptionError::Event(error)) => error.into(),
+            (option, error) => Problem::bad_request(format!("the parameter '{}': {error}", option.unwrap_or_default())),
         }
     }
 }

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn since_begins_right_before_its_first_event_or_tells_that_some_are_gone() {
+    fn since_begins_right_before_its_first_event_or_reports_that_some_are_gone() {
         let id = |ms| EventId::new(ms, 1);
         let event = |ms, prev| Arc::new(Event::new(id(ms), id(prev), EventType::MESSAGE, "1".into()));
         let page = |events: Vec<Arc<Event>>, first: Option<u64>, last, epoch| Page {

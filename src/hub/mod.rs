@@ -11,6 +11,7 @@ mod operators;
 mod producers;
 mod progress;
 mod publish;
+mod publish_request;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,8 @@ pub use inbox::AckError;
 pub use listen::{After, AfterError, ListenError, Listening};
 pub use producers::LeaseError;
 pub use progress::WaitError;
-pub use publish::{PublishError, check_ephemeral};
+pub use publish::PublishError;
+pub use publish_request::{Accepted, OptionError, PublishOptions, PublishRequest};
 
 /// Limits on what producers hand in.
 #[derive(Debug, Clone)]

@@ -75,17 +75,14 @@ pub(super) const fn store_slug(error: &StoreError) -> &'static str {
     }
 }
 
-/// Refuses an ephemeral event with anything that only a stored one can have, each named and whether it is given.
-pub fn check_ephemeral<const N: usize>(given: [(&'static str, bool); N]) -> Result<(), PublishError> {
-    match given.into_iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(PublishError::Ephemeral(name)),
-        None => Ok(()),
-    }
-}
-
 /// Whether a text can be an idempotency key.
 pub(super) fn is_key(text: &str) -> bool {
     is_visible(text, MAX_KEY)
+}
+
+/// Whether a text can be a collapse key.
+pub(super) fn is_collapse_key(text: &str) -> bool {
+    is_visible(text, MAX_COLLAPSE)
 }
 
 fn is_visible(text: &str, most: usize) -> bool {
@@ -162,7 +159,7 @@ impl Hub {
         if draft.key.as_ref().is_some_and(|key| !is_key(key)) {
             return Err(PublishError::Key);
         }
-        if draft.collapse.as_ref().is_some_and(|key| !is_visible(key, MAX_COLLAPSE)) {
+        if draft.collapse.as_ref().is_some_and(|key| !is_collapse_key(key)) {
             return Err(PublishError::Collapse);
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::model::{Draft, EventType, StreamKind, StreamName, Ttl};
+use crate::hub::{PublishOptions, PublishRequest};
+use crate::model::{Draft, StreamKind, StreamName};
 use crate::store::{IngressEntry, Placement, Rejection};
 
 /// Fields of an entry.
@@ -37,19 +38,15 @@ pub fn read(entry: &IngressEntry) -> Result<(StreamName, Draft), String> {
     };
     let stream = stream.map_err(|error| error.to_string())?;
     let data = data.ok_or("the field 'data' is missing")?;
-    let kind = match kind {
-        Some(kind) => text("type", kind)?.parse::<EventType>().map_err(|error| error.to_string())?,
-        None => EventType::MESSAGE,
+    let options = PublishOptions {
+        kind: kind.map(|kind| text("type", kind)).transpose()?,
+        ttl: ttl.map(|ttl| text("ttl", ttl)).transpose()?,
+        collapse: collapse.map(|collapse| text("collapse", collapse)).transpose()?,
+        key: key.map(|key| text("key", key)).transpose()?,
+        ..PublishOptions::default()
     };
-    let word = |name, value: Option<&Bytes>| value.map(|value| text(name, value).map(str::to_owned)).transpose();
-    let mut draft = Draft::new(kind, data.clone());
-    draft.ttl = match ttl {
-        Some(ttl) => Some(text("ttl", ttl)?.parse::<Ttl>().map_err(|error| error.to_string())?.time()),
-        None => None,
-    };
-    draft.collapse = word("collapse", collapse)?;
-    draft.key = word("key", key)?;
-    Ok((stream, draft))
+    let request = PublishRequest::read(options).map_err(|error| error.to_string())?;
+    Ok((stream, request.draft(data.clone())))
 }
 
 /// An entry that could be read, but is refused by its stream.

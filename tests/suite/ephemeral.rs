@@ -1,4 +1,4 @@
-//! Events that are told to whoever is connected now, and not stored.
+//! Events for the connections of this moment, which are not stored.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
-        an_ephemeral_event_reaches_whoever_is_connected_and_leaves_no_trace,
+        an_ephemeral_event_reaches_connected_clients_and_leaves_no_trace,
         a_type_filter_holds_for_them_too,
         a_batch_may_hold_some,
         a_slow_reader_does_without;
     on_redis:
 }
 
-async fn tell(node: &Node, stream: &str, parameters: &str, data: &str) -> Value {
+async fn send(node: &Node, stream: &str, parameters: &str, data: &str) -> Value {
     let path = format!("{}?ephemeral=true{parameters}", crate::support::node::events_path(stream));
     let answer = node.call("POST", &path, &[], data).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
@@ -30,9 +30,9 @@ async fn ephemeral(client: &mut Client) -> (String, String, String) {
     }
 }
 
-async fn an_ephemeral_event_reaches_whoever_is_connected_and_leaves_no_trace(world: World) {
+async fn an_ephemeral_event_reaches_connected_clients_and_leaves_no_trace(world: World) {
     let [node, other] = world.nodes(&[]);
-    assert_eq!(tell(&node, "topic:a", "", "0").await, json!({"stream": "topic:a", "nodes": 0}));
+    assert_eq!(send(&node, "topic:a", "", "0").await, json!({"stream": "topic:a", "nodes": 0}));
     assert!(world.redis.is_some() || node.history("topic:a").await.is_empty());
     let before = node.publish("topic:a", "1").await;
     let mut clients = vec![
@@ -41,14 +41,14 @@ async fn an_ephemeral_event_reaches_whoever_is_connected_and_leaves_no_trace(wor
         world.wanted(&["topic:a", "device:1"]).connect(&other).await,
     ];
     let nodes = if world.redis.is_some() { 2 } else { 1 };
-    let told = tell(&node, "topic:a", "&type=typing", r#"{"who": "ann"}"#).await;
-    assert_eq!(told, json!({"stream": "topic:a", "nodes": nodes}));
+    let received = send(&node, "topic:a", "&type=typing", r#"{"who": "ann"}"#).await;
+    assert_eq!(received, json!({"stream": "topic:a", "nodes": nodes}));
     let cursors: Vec<_> = clients.iter().map(|client| client.cursor()).collect();
     for client in &mut clients {
         let (stream, kind, data) = ephemeral(client).await;
         assert_eq!((stream.as_str(), kind.as_str(), data.as_str()), ("topic:a", "typing", r#"{"who": "ann"}"#));
     }
-    // The position is as it was, and neither history nor anyone who comes later knows of it.
+    // The position is as it was, and neither the history nor a later listener has the event.
     for (client, cursor) in clients.iter().zip(&cursors) {
         assert_eq!(client.cursor(), *cursor);
     }
@@ -65,8 +65,8 @@ async fn an_ephemeral_event_reaches_whoever_is_connected_and_leaves_no_trace(wor
 async fn a_type_filter_holds_for_them_too(world: World) {
     let node = world.node(&[]);
     let mut client = world.wanted(&["topic:a"]).with("types", "price").connect(&node).await;
-    tell(&node, "topic:a", "&type=typing", "1").await;
-    tell(&node, "topic:a", "&type=price", "2").await;
+    send(&node, "topic:a", "&type=typing", "1").await;
+    send(&node, "topic:a", "&type=price", "2").await;
     assert_eq!(ephemeral(&mut client).await.2, "2");
 }
 
@@ -81,13 +81,13 @@ async fn a_batch_may_hold_some(world: World) {
     assert_eq!(results[2]["error"], "invalid-entry");
     assert_eq!(results[3], json!({"stream": "device:1", "nodes": 0}));
     assert_eq!(results[4]["error"], "invalid-name");
-    let mut told = [client.next().await, client.next().await, client.next().await].map(|said| match said {
+    let mut received = [client.next().await, client.next().await, client.next().await].map(|said| match said {
         Said::Event(event) => (true, event.data),
         Said::Ephemeral { data, .. } => (false, data),
         other => panic!("{other:?}"),
     });
-    told.sort();
-    assert_eq!(told, [(false, "2".into()), (true, "1".into()), (true, "4".into())]);
+    received.sort();
+    assert_eq!(received, [(false, "2".into()), (true, "1".into()), (true, "4".into())]);
 }
 
 async fn a_slow_reader_does_without(world: World) {
@@ -95,15 +95,15 @@ async fn a_slow_reader_does_without(world: World) {
     let mut slow = world.wanted(&["topic:a"]).narrow().connect(&node).await;
     let fill = "x".repeat(50_000);
     for n in 0..200 {
-        tell(&node, "topic:a", "", &format!("\"{n} {fill}\"")).await;
+        send(&node, "topic:a", "", &format!("\"{n} {fill}\"")).await;
     }
     assert!(node.metric("ephemeral_dropped_total").await > 0.0);
     node.metric_is("temporary_dispatchers", 0.0).await;
     node.publish("topic:a", "1").await;
-    let mut told = 0;
+    let mut received = 0;
     loop {
         match slow.next().await {
-            Said::Ephemeral { .. } => told += 1,
+            Said::Ephemeral { .. } => received += 1,
             Said::Event(event) => {
                 assert_eq!(event.data, "1");
                 break;
@@ -111,7 +111,7 @@ async fn a_slow_reader_does_without(world: World) {
             other => panic!("{other:?}"),
         }
     }
-    assert!(told < 200);
+    assert!(received < 200);
 }
 
 #[tokio::test]
@@ -125,12 +125,12 @@ async fn what_only_a_stored_event_can_have_is_refused_with_an_ephemeral_one() {
     }
     let key = [("Idempotency-Key", "k")];
     let answer = node.call("POST", "/v1/topics/a/events?ephemeral=1", &key, "1").await;
-    assert!(answer.problem(422).1.contains("Idempotency-Key"));
+    assert!(answer.problem(422).1.contains("idempotency key"));
     let answer = node.call("POST", "/v1/topics/a/events?ephemeral=perhaps", &[], "1").await;
     assert!(answer.problem(400).1.contains("'ephemeral'"));
     assert_eq!(node.call("POST", "/v1/topics/a/events?ephemeral=1", &[], "{").await.problem(400).0, "invalid-json");
     let large = format!("\"{}\"", "x".repeat(70_000));
     assert_eq!(node.call("POST", "/v1/topics/a/events?ephemeral=1", &[], large).await.problem(413).0, "too-large");
     node.publish("topic:a", "2").await;
-    assert_eq!(client.data(1).await, ["2"], "nobody was told of the others");
+    assert_eq!(client.data(1).await, ["2"], "the others were not sent");
 }

@@ -27,7 +27,7 @@ pub fn keys(prefix: &str, stream: &str, key: &str) -> Vec<String> {
         .collect()
 }
 
-async fn call<T: FromRedisValue>(
+pub async fn call<T: FromRedisValue>(
     raw: &MultiplexedConnection,
     function: &str,
     keys: &[String],
@@ -56,7 +56,7 @@ pub async fn loaded(raw: &MultiplexedConnection, function: &str) {
     eventually("the function library", has).await;
 }
 
-/// What the function says of itself.
+/// The function's description.
 async fn description(redis: &RedisServer) -> String {
     let listed = redis_cli(redis, &["FUNCTION", "LIST", "LIBRARYNAME", "whimbrel"]).await;
     listed[0]["functions"][0]["description"].as_str().unwrap_or_default().to_owned()
@@ -73,11 +73,11 @@ async fn what_the_function_publishes_is_an_event_like_any_other(world: World) {
         .await
         .unwrap();
     let after = node.publish("topic:news", "2").await;
-    let told = [client.event().await, client.event().await, client.event().await];
-    let told = told.map(|event| (event.id, event.kind, event.data));
+    let outcome = [client.event().await, client.event().await, client.event().await];
+    let outcome = outcome.map(|event| (event.id, event.kind, event.data));
     let event = |id: String, kind: &str, data: &str| (id, kind.to_owned(), data.to_owned());
     assert_eq!(
-        told,
+        outcome,
         [event(before, "message", "0"), event(id, "order.paid", "{\"a\": \"ä\"}"), event(after, "message", "2")]
     );
     // As somebody at a terminal does, with a key.
@@ -126,8 +126,8 @@ async fn bad_input_is_refused_by_name_and_stores_nothing() {
         (&["1", "type"], "invalid-option", "type is missing"),
         (&["1", "type", "a", "type", "a"], "invalid-option", "type is given more than once"),
     ] {
-        let told = refused(&news, arguments).await;
-        assert!(told.contains(&format!("{slug}: ")) && told.contains(named), "{arguments:?}: {told}");
+        let outcome = refused(&news, arguments).await;
+        assert!(outcome.contains(&format!("{slug}: ")) && outcome.contains(named), "{arguments:?}: {outcome}");
     }
     let with = |place: usize, key: &str| {
         let mut keys = news.clone();
@@ -153,16 +153,16 @@ async fn bad_input_is_refused_by_name_and_stores_nothing() {
         (keys("whimbrel", "topic:whimbrel:lifecycle", "-"), "invalid-name", "whimbrel:lifecycle"),
         (keys("whimbrel", &format!("topic:{name}"), "-"), "invalid-name", "1 to 200"),
     ] {
-        let told = refused(&keys, &["1"]).await;
-        assert!(told.contains(&format!("{slug}: ")) && told.contains(named), "{keys:?}: {told}");
+        let outcome = refused(&keys, &["1"]).await;
+        assert!(outcome.contains(&format!("{slug}: ")) && outcome.contains(named), "{keys:?}: {outcome}");
     }
     let stored: Vec<String> = raw.clone().keys("whimbrel:{*}:events").await.unwrap();
     assert!(stored.is_empty(), "{stored:?}");
-    let told = publish(&raw, "topic:news", &["1"]).await;
-    assert!(told.is_ok(), "{told:?}");
+    let outcome = publish(&raw, "topic:news", &["1"]).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
     let keyed = keys("whimbrel", "topic:news", "k");
-    let told: RedisResult<String> = call(&raw, "whimbrel_publish", &keyed, &[b"1", b"key", b"k"]).await;
-    assert!(told.is_ok(), "{told:?}");
+    let outcome: RedisResult<String> = call(&raw, "whimbrel_publish", &keyed, &[b"1", b"key", b"k"]).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
     assert!(refused(&keyed, &["2", "key", "k"]).await.contains("key-reused: "));
 }
 
@@ -248,8 +248,8 @@ async fn the_function_takes_just_what_is_json() {
     }
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert!(publish(&raw, "topic:json", &[&nested(60)]).await.is_ok());
-    let told = publish(&raw, "topic:json", &[&nested(30_000)]).await.unwrap_err().to_string();
-    assert!(told.contains("invalid-json"), "{told}");
+    let outcome = publish(&raw, "topic:json", &[&nested(30_000)]).await.unwrap_err().to_string();
+    assert!(outcome.contains("invalid-json"), "{outcome}");
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn other_settings_of_the_same_version_take_effect_with_the_node_that_bring
     assert!(publish(&raw, "topic:news", &[&wide]).await.is_err());
     let _new = Node::on(&redis, &[("WHIMBREL_LEASE_SECONDS", "1"), ("WHIMBREL_MAX_EVENT_BYTES", "100000")]);
     eventually("the new settings", async || publish(&raw, "topic:news", &[&wide]).await.ok()).await;
-    assert_ne!(description(&redis).await, old, "the description tells them apart");
+    assert_ne!(description(&redis).await, old, "the description differs");
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ mod producer_leases;
 mod progress;
 mod publish_api;
 mod publish_batch;
+mod publish_options;
 mod python_client;
 mod rates;
 mod redis_access;

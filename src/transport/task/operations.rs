@@ -11,8 +11,10 @@ use serde_json::value::RawValue;
 use crate::access::rates::TooFast;
 use crate::access::{Denied, Need, Refusal};
 use crate::dispatch::Sink as _;
-use crate::hub::{AckError, After, Hub, ListenError, PublishError, check_ephemeral};
-use crate::model::{Draft, Durability, EventId, EventType, StreamKind, StreamName, Ttl};
+use crate::hub::{
+    Accepted, AckError, After, Hub, ListenError, OptionError, PublishError, PublishOptions, PublishRequest,
+};
+use crate::model::{Draft, EventId, StreamKind, StreamName};
 use crate::presence::RenewError;
 use crate::transport::listener::Context;
 use crate::transport::{Connection, websocket};
@@ -127,7 +129,7 @@ struct Head<'a> {
 const OPERATIONS: [&str; 6] = ["ack", "ping", "publish", "renew", "subscribe", "unsubscribe"];
 
 #[derive(Serialize)]
-struct Answer<'a, T: Serialize> {
+struct Reply<'a, T: Serialize> {
     op: &'a str,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     reference: Option<&'a RawValue>,
@@ -144,6 +146,15 @@ struct Fault {
 impl From<PublishError> for Fault {
     fn from(error: PublishError) -> Self {
         Fault { code: error.slug(), detail: error.to_string() }
+    }
+}
+
+impl From<OptionError> for Fault {
+    fn from(error: OptionError) -> Self {
+        match error {
+            OptionError::Event(error) => error.into(),
+            error => Fault::bad(error),
+        }
     }
 }
 
@@ -242,7 +253,7 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fault> {
 }
 
 fn answer(connection: &Connection, reference: Option<&RawValue>, op: &str, content: impl Serialize) {
-    let json = serde_json::to_string(&Answer { op, reference, content }).expect("answers hold only strings");
+    let json = serde_json::to_string(&Reply { op, reference, content }).expect("answers hold only strings");
     connection.push(websocket::text(json));
     connection.flush();
 }
@@ -341,31 +352,22 @@ async fn acknowledge(connection: &Connection, context: &Context, wanted: &Ack) -
 async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
     connection.check(Need::Publish(&stream))?;
-    let kind: EventType = wanted.kind.as_deref().map(str::parse).transpose().map_err(Fault::bad)?.unwrap_or_default();
-    let ttl = wanted.ttl.map(|ttl| ttl.get().parse()).transpose().map_err(Fault::bad)?.map(Ttl::time);
-    let durability: Option<Durability> = wanted.durable.as_deref().map(str::parse).transpose().map_err(Fault::bad)?;
-    let exclude = (!wanted.echo).then(|| connection.known_as());
-    let draft = Draft { exclude, ..Draft::new(kind, wanted.data.get().to_owned()) };
+    let options = PublishRequest::read(PublishOptions {
+        kind: wanted.kind.as_deref(),
+        ttl: wanted.ttl.map(RawValue::get),
+        collapse: wanted.collapse.as_deref(),
+        key: wanted.key.as_deref(),
+        durable: wanted.durable.as_deref(),
+        exclude: None,
+        ephemeral: wanted.ephemeral,
+    })?;
+    let options = options.excluding((!wanted.echo).then(|| connection.known_as()));
     let allowed = context.throttle.publish(&connection.grant(), connection.device(), 1);
     allowed.inspect_err(|_| context.hub.metrics().refused("rate"))?;
-    if wanted.ephemeral {
-        check_ephemeral([
-            ("a ttl", ttl.is_some()),
-            ("a collapse key", wanted.collapse.is_some()),
-            ("a durability", durability.is_some()),
-            ("a key", wanted.key.is_some()),
-        ])?;
-        let nodes = context.hub.publish_ephemeral(&stream, &draft).await?;
-        return Ok(Some(serde_json::json!({"stream": stream, "nodes": nodes})));
-    }
-    let from = connection.device().cloned();
-    let draft = Draft { key: wanted.key, ttl, collapse: wanted.collapse, from, ..draft };
-    let (published, durable) = match durability {
-        None => (context.hub.publish(&stream, &draft).await?, None),
-        Some(durability) => {
-            let receipt = context.hub.publish_durably(&stream, &draft, durability).await?;
-            (receipt.published, Some(receipt.reached))
-        }
+    let draft = Draft { from: connection.device().cloned(), ..options.draft(wanted.data.get().to_owned()) };
+    let (published, durable) = match context.hub.carry_out(&stream, &options, &draft).await? {
+        Accepted::Sent { nodes } => return Ok(Some(serde_json::json!({"stream": stream, "nodes": nodes}))),
+        Accepted::Stored { published, durable } => (published, durable),
     };
     let mut answer = serde_json::json!({
         "id": published.id, "stream": published.stream, "duplicate": published.duplicate,
