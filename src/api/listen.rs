@@ -13,7 +13,7 @@ use super::{Api, Client, Problem, Request, body, reply};
 use crate::access::{Grant, Identity, Need};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
-use crate::presence::{Eviction, Membership, Place};
+use crate::presence::{Eviction, Membership, PresenceGuard};
 use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, retry_ms, sse, websocket};
 
 const PARAMETERS: [&str; 7] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members"];
@@ -206,7 +206,7 @@ async fn join(api: &Api, grant: &Grant, streams: &[Listening]) -> Membership {
 }
 
 /// Takes a place among the connections of the device, if the client is one.
-async fn enter(api: &Api, device: Option<&StreamName>, protocol: Protocol) -> Result<Place, Refused> {
+async fn enter(api: &Api, device: Option<&StreamName>, protocol: Protocol) -> Result<PresenceGuard, Refused> {
     let entered = api.hub.presence().enter(device.cloned(), protocol.as_str()).await;
     match (entered, device) {
         (Ok(place), device) => {

@@ -209,7 +209,7 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
         Route::Followers(topic) => topics::followers(api, topic, &request.query).await,
         Route::Members(topic) => topics::members(api, &topic, &request.query).await,
         Route::Nodes => nodes::list(api, &request.query).await,
-        Route::Place(stream) => regions::place(api, stream, request).await,
+        Route::Move(stream) => regions::move_to(api, stream, request).await,
         Route::Lease(stream) => lease::take(api, stream, request).await,
         Route::EndLease(stream) => lease::end(api, &stream, &request.query).await,
         Route::Sse => listen::sse(api, request, grant).await,

@@ -11,28 +11,28 @@ use super::{Api, Problem, Request, json};
 use crate::model::StreamName;
 
 /// Most bytes of a request for a region.
-const PLACE_BYTES: usize = 1024;
+const REGION_BYTES: usize = 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Place {
+struct RegionBody {
     region: String,
 }
 
 #[derive(Serialize)]
-struct Placed {
+struct Moved {
     stream: StreamName,
     region: String,
 }
 
 /// `PUT …/region`
-pub async fn place(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
+pub async fn move_to(api: &Api, stream: StreamName, request: Request) -> Result<Response, Problem> {
     Parameters::read(&request.query, &[])?;
     if body::kind(&request.headers)? != Kind::Json {
         return Err(Problem::unsupported_media("a region is named in a JSON object"));
     }
-    let (body, _held) = api.bodies.read(&request.headers, request.body, PLACE_BYTES).await?;
-    let Place { region } = serde_json::from_slice(&body)
+    let (body, _held) = api.bodies.read(&request.headers, request.body, REGION_BYTES).await?;
+    let RegionBody { region } = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body has to be {{\"region\": NAME}}: {error}")))?;
     let unknown = || Problem::unknown_region(&region);
     match api.hub.regions() {
@@ -41,7 +41,7 @@ pub async fn place(api: &Api, stream: StreamName, request: Request) -> Result<Re
         Some(regions) if regions.named(&region).is_none() => return Err(unknown()),
         Some(regions) => regions.move_to(&stream, &region).await?,
     }
-    Ok(json(StatusCode::OK, &Placed { stream, region }))
+    Ok(json(StatusCode::OK, &Moved { stream, region }))
 }
 
 /// `GET /v1/regions`

@@ -37,7 +37,7 @@ pub enum Route {
     /// `GET /v1/nodes`
     Nodes,
     /// `PUT …/region`
-    Place(StreamName),
+    Move(StreamName),
     /// `PUT …/lease`
     Lease(StreamName),
     /// `DELETE …/lease`
@@ -93,7 +93,7 @@ impl Route {
             Route::Acknowledge(stream) => Need::Acknowledge(stream),
             Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
             Route::Nodes | Route::Regions => Need::Inspect(None),
-            Route::Erase(stream) | Route::Kick(stream) | Route::Place(stream) => Need::Manage(Some(stream)),
+            Route::Erase(stream) | Route::Kick(stream) | Route::Move(stream) => Need::Manage(Some(stream)),
             Route::Metrics | Route::Leases | Route::Rejected => Need::Manage(None),
             Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => Need::Manage(None),
         }
@@ -104,7 +104,7 @@ impl Route {
         match self {
             Route::Live | Route::Ready | Route::Metrics | Route::Nodes | Route::Regions => true,
             Route::Leases | Route::Rejected => true,
-            Route::Kick(_) | Route::Erase(_) | Route::Place(_) => true,
+            Route::Kick(_) | Route::Erase(_) | Route::Move(_) => true,
             Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => true,
             Route::Publish(_) | Route::PublishBatch | Route::Stream(_) | Route::Event(..) | Route::Sse => false,
             Route::Device(_) | Route::Topic(_) | Route::Followers(_) | Route::Acknowledge(_) => false,
@@ -161,7 +161,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Topic(stream) if reading => Ok(Route::Topic(stream)),
         Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
         Known::Acknowledge(stream) if method == Method::POST => Ok(Route::Acknowledge(stream)),
-        Known::Region(stream) if method == Method::PUT => Ok(Route::Place(stream)),
+        Known::Region(stream) if method == Method::PUT => Ok(Route::Move(stream)),
         Known::Lease(stream) if method == Method::PUT => Ok(Route::Lease(stream)),
         Known::Lease(stream) if method == Method::DELETE => Ok(Route::EndLease(stream)),
         Known::Sse if reading => Ok(Route::Sse),
@@ -279,7 +279,7 @@ mod tests {
             Route::Followers(_) => 20,
             Route::Nodes => 21,
             Route::Regions => 22,
-            Route::Place(_) => 23,
+            Route::Move(_) => 23,
             Route::Lease(_) => 24,
             Route::EndLease(_) => 25,
             Route::SseByBody => 26,

@@ -51,7 +51,7 @@ pub enum Order {
 
 /// The answer to an [`Order`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Reply {
     /// It is done.
     Done,
     /// Events so far.
@@ -93,26 +93,26 @@ impl Listeners {
     }
 
     /// Carries out an order; `done` grows meanwhile.
-    pub async fn carry_out(&mut self, order: Order, done: &AtomicU64) -> Answer {
+    pub async fn carry_out(&mut self, order: Order, done: &AtomicU64) -> Reply {
         let outcome = match order {
             Order::Open(numbers) => self.open(numbers, done).await,
-            Order::Count => Ok(Answer::Count(self.stats.received())),
-            Order::Figures => Ok(Answer::Figures(self.stats.figures())),
+            Order::Count => Ok(Reply::Count(self.stats.received())),
+            Order::Figures => Ok(Reply::Figures(self.stats.figures())),
             Order::Reset => {
                 self.stats.reset();
-                Ok(Answer::Done)
+                Ok(Reply::Done)
             }
             Order::Cut => {
                 self.cut().await;
-                Ok(Answer::Done)
+                Ok(Reply::Done)
             }
             Order::Resume(events) => self.resume(events, done).await,
             Order::Churn(seconds, rate) => Ok(self.churn(Duration::from_secs(seconds), rate, done).await),
         };
-        outcome.unwrap_or_else(Answer::Failed)
+        outcome.unwrap_or_else(Reply::Failed)
     }
 
-    async fn open(&mut self, numbers: Range<usize>, done: &AtomicU64) -> Result<Answer, String> {
+    async fn open(&mut self, numbers: Range<usize>, done: &AtomicU64) -> Result<Reply, String> {
         let target = self.target.clone();
         let mut opening = stream::iter(numbers)
             .map(|number| {
@@ -125,7 +125,7 @@ impl Listeners {
             self.claim_slot(number, listener);
             done.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Answer::Done)
+        Ok(Reply::Done)
     }
 
     /// From here on the listener counts by itself.
@@ -161,7 +161,7 @@ impl Listeners {
         }
     }
 
-    async fn resume(&mut self, events: u64, done: &AtomicU64) -> Result<Answer, String> {
+    async fn resume(&mut self, events: u64, done: &AtomicU64) -> Result<Reply, String> {
         self.cut().await;
         let slots = std::mem::take(&mut self.slots);
         if slots.iter().any(|slot| slot.last_id.lock().is_empty()) {
@@ -180,10 +180,10 @@ impl Listeners {
             done.fetch_add(1, Ordering::Relaxed);
             self.claim_slot(number, listener);
         }
-        Ok(Answer::Resumed { times: flat(&times), retries: retries.load(Ordering::Relaxed) })
+        Ok(Reply::Resumed { times: flat(&times), retries: retries.load(Ordering::Relaxed) })
     }
 
-    async fn churn(&mut self, time: Duration, rate: f64, done: &AtomicU64) -> Answer {
+    async fn churn(&mut self, time: Duration, rate: f64, done: &AtomicU64) -> Reply {
         let (mut opened, mut failed) = (0, 0);
         let mut away: VecDeque<(Instant, Slot)> = VecDeque::new();
         let begin = Instant::now();
@@ -217,7 +217,7 @@ impl Listeners {
             }
             done.store(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
-        Answer::Churned { opened, failed }
+        Reply::Churned { opened, failed }
     }
 }
 

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_dialect_asks_in_its_own_way() {
+    fn each_dialect_subscribes_in_its_own_way() {
         let whimbrel = target(Dialect::Whimbrel, Transport::Sse, Pattern::Devices);
         assert_eq!(
             whimbrel.listen_request(7, Some("5-1")),

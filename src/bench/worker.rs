@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 
-use super::listeners::{Answer, Listeners, Order};
+use super::listeners::{Listeners, Order, Reply};
 use super::{BenchError, Target};
 
 /// How often a child reports its progress.
@@ -24,7 +24,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 #[derive(Serialize, Deserialize)]
 enum Line {
     Done(u64),
-    Answer(Answer),
+    Reply(Reply),
 }
 
 /// A process that carries out orders.
@@ -59,7 +59,7 @@ impl Worker {
     }
 
     /// Has an order carried out; `done` grows meanwhile.
-    pub async fn order(&mut self, order: Order, done: &AtomicU64) -> Result<Answer, BenchError> {
+    pub async fn order(&mut self, order: Order, done: &AtomicU64) -> Result<Reply, BenchError> {
         let answer = match self {
             Worker::Here(listeners) => listeners.carry_out(order, done).await,
             Worker::There { .. } => {
@@ -67,13 +67,13 @@ impl Worker {
                 loop {
                     match self.read_line().await? {
                         Line::Done(count) => done.store(count, Ordering::Relaxed),
-                        Line::Answer(answer) => break answer,
+                        Line::Reply(answer) => break answer,
                     }
                 }
             }
         };
         match answer {
-            Answer::Failed(reason) => Err(BenchError::Listeners(reason)),
+            Reply::Failed(reason) => Err(BenchError::Listeners(reason)),
             answer => Ok(answer),
         }
     }
@@ -122,7 +122,7 @@ pub async fn serve() -> std::io::Result<()> {
                     () = tokio::time::sleep(REPORT_EVERY) => report(Line::Done(done.load(Ordering::Relaxed))).await?,
                 }
             };
-            report(Line::Answer(answer)).await?;
+            report(Line::Reply(answer)).await?;
         }
         Ok(())
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::listeners::{Answer, Order};
+use super::listeners::{Order, Reply};
 use super::stats::Figures;
 use super::worker::Worker;
 use super::{BenchError, Plan, Progress, clock};
@@ -51,7 +51,7 @@ impl Workers {
     pub async fn figures(&mut self) -> Result<Figures, BenchError> {
         let mut sum = Figures::default();
         for answer in self.all(|_| Order::Figures, &Silent).await? {
-            let Answer::Figures(one) = answer else { continue };
+            let Reply::Figures(one) = answer else { continue };
             sum.received += one.received;
             sum.reads += one.reads;
             sum.bytes += one.bytes;
@@ -68,8 +68,7 @@ impl Workers {
         let (mut count, mut changed) = (0, Instant::now());
         loop {
             let answers = self.all(|_| Order::Count, &Silent).await?;
-            let received =
-                answers.iter().map(|answer| if let Answer::Count(count) = answer { *count } else { 0 }).sum();
+            let received = answers.iter().map(|answer| if let Reply::Count(count) = answer { *count } else { 0 }).sum();
             if received != count {
                 (count, changed) = (received, Instant::now());
                 progress.done(count);
@@ -94,7 +93,7 @@ impl Workers {
         let seconds = (clock::now() - begin) as f64 / 1e6;
         let (mut all, mut failed) = (Vec::new(), 0);
         for answer in answers {
-            let Answer::Resumed { times, retries } = answer else { continue };
+            let Reply::Resumed { times, retries } = answer else { continue };
             all.extend(times);
             failed += retries;
         }
@@ -106,16 +105,12 @@ impl Workers {
         let rate = rate / self.workers.len() as f64;
         let answers = self.all(|_| Order::Churn(time.as_secs(), rate), &Silent).await?;
         Ok(answers.iter().fold((0, 0), |sum, answer| match answer {
-            Answer::Churned { opened, failed } => (sum.0 + opened, sum.1 + failed),
+            Reply::Churned { opened, failed } => (sum.0 + opened, sum.1 + failed),
             _ => sum,
         }))
     }
 
-    async fn all(
-        &mut self,
-        order: impl Fn(usize) -> Order,
-        progress: &dyn Progress,
-    ) -> Result<Vec<Answer>, BenchError> {
+    async fn all(&mut self, order: impl Fn(usize) -> Order, progress: &dyn Progress) -> Result<Vec<Reply>, BenchError> {
         let done: Vec<AtomicU64> = self.workers.iter().map(|_| AtomicU64::new(0)).collect();
         let working = self
             .workers

@@ -35,7 +35,7 @@ struct Asked<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct Taken {
     lease: String,
 }
 
@@ -50,7 +50,7 @@ impl Publisher {
             let request = put(self, &url, &Asked { seconds: time, lease: None });
             match self.send(request.header("idempotency-key", &key)).await {
                 Ok(answer) => {
-                    let Answer { lease } = self.read(&answer)?;
+                    let Taken { lease } = self.read(&answer)?;
                     return Ok(Lease { publisher: self.clone(), url, id: lease, time });
                 }
                 Err(failure) if is_conflict(&failure) => tries.wait(Failure::passing(failure.error)).await?,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_kept_through_what_passes_until_the_server_says_that_it_is_over() {
+    async fn it_is_kept_through_what_passes_until_the_server_ends_it() {
         let away = problem("503 Service Unavailable", "away");
         let kept = answer("200 OK", "application/json", r#"{"lease":"l1"}"#);
         let over = problem("409 Conflict", "it lapsed");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_that_was_not_heard_is_an_end() {
+    async fn an_end_whose_answer_was_lost_is_an_end() {
         let (away, over) = (problem("504 Gateway Timeout", "no answer"), problem("409 Conflict", "no such lease"));
         let server = Server::start(vec![taken(), away, over.clone()]).await;
         lease(&server).await.end().await.unwrap();

@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn patience_has_an_end_and_honours_what_the_server_asks() {
+    async fn retries_have_an_end_and_honour_the_servers_wait() {
         let refusal = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n";
         let server = Server::start(vec![refusal.into()]).await;
         let error = Publisher::new(&server.url()).unwrap().publish_batch(&entries(&["1"])).await.unwrap_err();

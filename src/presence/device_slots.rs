@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_before_the_store_answered_gives_its_place_back() {
+    fn a_connection_that_left_before_the_store_answered_gives_its_place_back() {
         let (mut slots, client) = (DeviceSlots::default(), Arc::default());
         let number = come(&mut slots, &client, None);
         let wanted = slots.wanted(&device(), number).unwrap();

@@ -1,6 +1,6 @@
 //! Presence: the connections of devices on this node, here and in the store.
 //!
-//! A connection that names a device takes a place among those of the device before it is let in ([`Place`]),
+//! A connection that names a device takes a place among those of the device before it is let in ([`PresenceGuard`]),
 //! and gives it back when it ends. [`device_slots`] holds them as a plain value; around it stand the store and the
 //! tasks around it. Places are given back, and claimed again after an outage, in pipelines and off the way of
 //! any socket.
@@ -99,7 +99,7 @@ pub struct Presence {
 }
 
 /// A connection's presence; it ends when this is dropped.
-pub struct Place {
+pub struct PresenceGuard {
     presence: Arc<Presence>,
     connection: Uuid,
     /// The device, and the number among those here.
@@ -149,14 +149,14 @@ impl Presence {
         self: &Arc<Self>,
         device: Option<StreamName>,
         transport: &'static str,
-    ) -> Result<Place, Eviction> {
+    ) -> Result<PresenceGuard, Eviction> {
         let connection = Uuid::new_v4();
         let slot = device.map(|device| {
             let number = self.slots.lock().enter(&device, connection, transport);
             (device, number)
         });
         // Made before the claim: a connection that ends meanwhile gives the place back.
-        let place = Place { presence: self.clone(), connection, slot, reason: "client" };
+        let place = PresenceGuard { presence: self.clone(), connection, slot, reason: "client" };
         if let Some((device, number)) = &place.slot {
             if let Err(error) = self.claim(device, *number).await {
                 // Its streams are followed here already, or it would not have come so far: it is let in, as
@@ -355,7 +355,7 @@ fn notify(evicted: Evicted) {
     }
 }
 
-impl Place {
+impl PresenceGuard {
     /// The connection's public id.
     pub fn connection(&self) -> Uuid {
         self.connection
@@ -378,7 +378,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PresenceGuard {
     fn drop(&mut self) {
         if let Some((device, number)) = &self.slot {
             let now_ms = self.presence.now_ms();

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_told_to_be_lost_comes_anew_under_another_id() {
+    fn a_connection_published_as_lost_comes_anew_under_another_id() {
         let (mut slots, client) = (DeviceSlots::default(), Arc::<Client>::default());
         let (connection, number) = come(&mut slots, &client);
         assert_eq!(drain(&mut slots), [(connection, "connected")]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_told_of_yet_keeps_its_id() {
+    fn a_connection_not_published_yet_keeps_its_id() {
         let (mut slots, client) = (DeviceSlots::default(), Arc::<Client>::default());
         let (connection, _) = come(&mut slots, &client);
         assert!(slots.lost(None, 2).is_empty());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_lost_is_told_again_and_who_is_open_and_gone_is_closed() {
+    fn what_a_store_lost_is_published_again_and_what_is_open_and_gone_is_closed() {
         let (mut slots, client) = (DeviceSlots::default(), Arc::<Client>::default());
         let ((kept, _), (forgotten, _)) = (come(&mut slots, &client), come(&mut slots, &client));
         drain(&mut slots);

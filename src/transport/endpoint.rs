@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_told_from_what_others_reach() {
+    fn loopback_is_distinguished_from_what_others_reach() {
         for (place, reach) in [
             ("127.0.0.1:1", Reach::Loopback),
             ("[::ffff:127.0.0.1]:1", Reach::Loopback),

@@ -14,7 +14,7 @@ use super::{CloseReason, Permit, Protocol, retry_ms};
 use crate::access::Grant;
 use crate::hub::Listening;
 use crate::model::{StreamName, TypeFilter};
-use crate::presence::{Membership, Place};
+use crate::presence::{Membership, PresenceGuard};
 
 /// A listener's request that was accepted.
 pub struct Accepted {
@@ -33,7 +33,7 @@ pub struct Accepted {
     /// The streams, attached, with the positions to go on from.
     pub streams: Vec<Listening>,
     /// Its place among those who are connected. Or why it has none: the client is notified and the connection closed.
-    pub place: Result<Place, Refused>,
+    pub place: Result<PresenceGuard, Refused>,
     /// Its part in the topics' presence, if it asked for one.
     pub members: Option<Box<Membership>>,
     /// Its place among the node's connections.

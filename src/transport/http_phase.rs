@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_idle_for_longest_gives_way_and_only_one_for_each_newcomer() {
+    fn the_connection_idle_for_longest_gives_way_and_only_one_for_each_newcomer() {
         let (mut state, start) = state(3, 1);
         let at = |ms| start + Duration::from_millis(ms);
         let seats: Vec<_> = (0..3).map(|n| state.admit(at(n)).unwrap()).collect();

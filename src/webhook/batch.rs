@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_trimmed_before_it_was_sent_is_told_in_front_of_what_is_left() {
+    fn what_was_trimmed_before_it_was_sent_is_a_gap_in_front_of_what_is_left() {
         let batch = batch(Chain::at(id(4)), &page(4, 20..22, 1), None);
         let gap = serde_json::json!({"after": "4-1", "next": "20-1", "reason": "trimmed"});
         assert_eq!((&body(&batch)["gap"], batch.events, batch.gap), (&gap, 2, true));

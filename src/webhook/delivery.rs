@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::batch::{self, Batch, MAX_EVENTS, Next};
-use super::receiver::{Answer, Failure, Receiver};
+use super::receiver::{Failure, Reaction, Receiver};
 use crate::backoff::Backoff;
 use crate::dispatch::chain::Chain;
 use crate::leader::{End, Job, Leadership};
@@ -38,7 +38,7 @@ pub struct Delivering {
 }
 
 /// A place in the stream, and the checkpoint in the store.
-struct Place {
+struct Position {
     chain: Chain,
     checkpoint: Option<Checkpoint>,
 }
@@ -104,7 +104,7 @@ impl Delivering {
     }
 
     /// Where delivery goes on.
-    async fn begin(&self) -> Result<Place, StoreError> {
+    async fn begin(&self) -> Result<Position, StoreError> {
         let checkpoint = self.store.leaders().checkpoint(&self.stream).await?;
         let position = match (checkpoint, self.known) {
             (Some(checkpoint), _) => checkpoint.position,
@@ -113,7 +113,7 @@ impl Delivering {
             // belong to it.
             (None, None) => self.store.read(&self.stream, Start::Earliest, 1).await?.from,
         };
-        Ok(Place { chain: Chain::at(position), checkpoint })
+        Ok(Position { chain: Chain::at(position), checkpoint })
     }
 
     /// What the stream has after a position.
@@ -128,7 +128,12 @@ impl Delivering {
     }
 
     /// Writes down where delivery is now. False: it is not this node's to say.
-    async fn go_on(&self, leadership: &Leadership<'_>, place: &mut Place, to: Checkpoint) -> Result<bool, StoreError> {
+    async fn go_on(
+        &self,
+        leadership: &Leadership<'_>,
+        place: &mut Position,
+        to: Checkpoint,
+    ) -> Result<bool, StoreError> {
         if place.checkpoint == Some(to) {
             return Ok(true);
         }
@@ -154,15 +159,15 @@ impl Delivering {
             self.metrics.webhook.lag_seconds.set((waited + read.elapsed()).as_secs_f64());
             match self.post(batch, leadership).await? {
                 None => return Ok(Some(End::Lost)),
-                Some(Answer::Taken) => {
+                Some(Reaction::Taken) => {
                     self.taken(batch);
                     return Ok(None);
                 }
-                Some(Answer::Gone) => {
+                Some(Reaction::Gone) => {
                     self.give_up();
                     return Ok(None);
                 }
-                Some(Answer::Failed(failure)) => {
+                Some(Reaction::Failed(failure)) => {
                     let wait = backoff.next_wait().max(failure.rest.unwrap_or_default());
                     self.failed(&failure, wait);
                     let until = Instant::now() + wait;
@@ -181,7 +186,7 @@ impl Delivering {
     }
 
     /// Sends a batch once, and renews the leadership meanwhile. `None`: it is lost.
-    async fn post(&self, batch: &Batch, leadership: &mut Leadership<'_>) -> Result<Option<Answer>, StoreError> {
+    async fn post(&self, batch: &Batch, leadership: &mut Leadership<'_>) -> Result<Option<Reaction>, StoreError> {
         let post = self.receiver.post(batch);
         tokio::pin!(post);
         loop {
@@ -230,7 +235,7 @@ impl Delivering {
 
 /// What comes next at a place. Where all is gone of what had been sent before, and what is there is beyond, it is
 /// no longer asked for just that.
-fn next(place: &Place, page: &Page) -> Next {
+fn next(place: &Position, page: &Page) -> Next {
     let sent = place.checkpoint.and_then(|checkpoint| checkpoint.sent);
     match batch::next(place.chain, page, sent) {
         Next::Nothing if sent.is_some() => batch::next(place.chain, page, None),

@@ -31,7 +31,7 @@ pub struct ReceiverError(String);
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reaction {
     /// It was taken.
     Taken,
     /// The receiver refuses all further requests.
@@ -70,7 +70,7 @@ impl Receiver {
     }
 
     /// Sends a batch once.
-    pub async fn post(&self, batch: &Batch) -> Answer {
+    pub async fn post(&self, batch: &Batch) -> Reaction {
         // Of the attempt, not of the events: receivers refuse what was signed minutes ago.
         let now = SystemTime::now();
         let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -98,25 +98,25 @@ impl Receiver {
             }
             Err(error) => {
                 let kind = if error.is_timeout() { "timeout" } else { "unreachable" };
-                Answer::Failed(Failure { kind, reason: client::cause(&error), rest: None })
+                Reaction::Failed(Failure { kind, reason: client::cause(&error), rest: None })
             }
         }
     }
 }
 
 /// What an answer means, by the specification.
-fn judge(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Answer {
+fn judge(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Reaction {
     if status.is_success() {
-        return Answer::Taken;
+        return Reaction::Taken;
     }
     if status == StatusCode::GONE {
-        return Answer::Gone;
+        return Reaction::Gone;
     }
     let hint = match status.is_redirection() {
         true => "; redirects are not followed",
         false => "",
     };
-    Answer::Failed(Failure {
+    Reaction::Failed(Failure {
         kind: "status",
         reason: format!("the answer was {status}{hint}"),
         rest: rest(headers, now),
@@ -137,7 +137,7 @@ fn rest(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn judged(status: u16, retry_after: Option<&str>) -> Answer {
+    fn judged(status: u16, retry_after: Option<&str>) -> Reaction {
         let headers = retry_after.map(|value| (header::RETRY_AFTER, value.parse().unwrap()));
         let now = UNIX_EPOCH + Duration::from_secs(60);
         judge(StatusCode::from_u16(status).unwrap(), &headers.into_iter().collect(), now)
@@ -145,7 +145,7 @@ mod tests {
 
     fn rested(retry_after: &str) -> Option<Duration> {
         match judged(503, Some(retry_after)) {
-            Answer::Failed(failure) => failure.rest,
+            Reaction::Failed(failure) => failure.rest,
             other => panic!("{other:?}"),
         }
     }
@@ -153,11 +153,11 @@ mod tests {
     #[test]
     fn only_2xx_is_success_and_410_ends_it() {
         for status in [200, 201, 202, 204, 299] {
-            assert_eq!(judged(status, None), Answer::Taken);
+            assert_eq!(judged(status, None), Reaction::Taken);
         }
-        assert_eq!(judged(410, Some("1")), Answer::Gone);
+        assert_eq!(judged(410, Some("1")), Reaction::Gone);
         for status in [301, 304, 307, 400, 401, 404, 408, 429, 500, 502, 503, 504] {
-            assert!(matches!(judged(status, None), Answer::Failed(Failure { kind: "status", rest: None, .. })));
+            assert!(matches!(judged(status, None), Reaction::Failed(Failure { kind: "status", rest: None, .. })));
         }
     }
 

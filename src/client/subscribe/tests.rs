@@ -60,7 +60,7 @@ async fn a_subscriber_resumes_at_the_next_server_after_the_last_whole_event() {
 }
 
 #[tokio::test]
-async fn gaps_closes_and_unknown_frames_of_the_service_are_told_apart() {
+async fn gaps_closes_and_unknown_frames_of_the_service_are_distinguished() {
     let frames = "retry: 60000\n\nevent: whimbrel:gap\nid: 8-0\n\
          data: {\"stream\":\"topic:news\",\"after\":\"5-1\",\"next\":\"8-1\",\"reason\":\"trimmed\"}\n\n\
          event: whimbrel:later\ndata: ?\n\n\
