@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_is_told_that_no_other_page_may_embed_the_answer() {
+    fn other_answers_forbid_other_pages_to_embed_them() {
         for caller in [Caller::Nobody, Caller::OwnPage] {
             let lines = lines(caller, false);
             assert_eq!(lines, "cross-origin-resource-policy: same-origin\r\nx-content-type-options: nosniff\r\n");

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_denied_names_the_stream_and_whoever_is_nobody_is_asked_who_they_are() {
+    fn a_denial_names_the_stream_and_an_anonymous_caller_is_asked_for_credentials() {
         let (news, nobody) = (stream("topic:news"), Grant::nothing(Holder::Anonymous));
         assert!(
             matches!(nobody.check(Need::Subscribe(&news)), Err(Denied::Unknown(why)) if why.contains("topic:news"))

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_told_from_what_is_merely_not_allowed() {
+    fn what_is_not_json_is_distinguished_from_what_is_merely_not_allowed() {
         for data in ["", "{", "[1,]", "nul", "\"\u{1}\"", "1 2"] {
             assert!(matches!(check(data.as_bytes()), Err(JsonError::Syntax(_))), "{data}");
         }

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_slept_begins_to_look_anew() {
+    fn a_node_that_slept_begins_to_look_anew() {
         let (start, mut watch) = (Instant::now(), Watch::new(LEASE));
         let seen = nodes(&[("a", 100, true)]);
         assert_eq!(watch.look(&seen, start), []);

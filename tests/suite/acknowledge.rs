@@ -11,11 +11,11 @@ use crate::support::world::{World, promises};
 promises! {
     everywhere:
         after_ack_goes_on_behind_what_was_acknowledged_on_any_node,
-        an_inbox_that_overflowed_before_it_was_read_is_told_as_a_gap,
+        an_inbox_that_overflowed_before_it_was_read_begins_with_a_gap,
         pending_counts_what_is_to_be_delivered;
     on_redis:
         an_acknowledgement_outlives_the_events_and_the_node,
-        who_goes_on_at_its_acknowledgement_misses_nothing_though_nodes_are_killed,
+        a_device_that_goes_on_at_its_acknowledgement_misses_nothing_though_nodes_are_killed,
 }
 
 async fn acknowledge(node: &Node, id: &str) -> Answer {
@@ -70,7 +70,7 @@ async fn after_ack_goes_on_behind_what_was_acknowledged_on_any_node(world: World
     assert_eq!(done.data(1).await, ["6"]);
 }
 
-async fn an_inbox_that_overflowed_before_it_was_read_is_told_as_a_gap(world: World) {
+async fn an_inbox_that_overflowed_before_it_was_read_begins_with_a_gap(world: World) {
     let [node, other] = world.nodes(&[("WHIMBREL_RETENTION", "*=10/3600"), ("WHIMBREL_RING_BYTES", "0")]);
     let inbox = world.wanted(&["device:42"]).after("ack");
     // What nobody ever acknowledged begins with the stream itself.
@@ -129,7 +129,7 @@ async fn an_acknowledgement_outlives_the_events_and_the_node(world: World) {
     assert_eq!(client.data(1).await, ["3"], "no gap: it had acknowledged all there was");
 }
 
-async fn who_goes_on_at_its_acknowledgement_misses_nothing_though_nodes_are_killed(world: World) {
+async fn a_device_that_goes_on_at_its_acknowledgement_misses_nothing_though_nodes_are_killed(world: World) {
     let producer = world.node(&[]);
     let inbox = world.wanted(&["device:42"]).after("ack");
     let (mut published, mut dealt_with) = (Vec::new(), 0);

@@ -7,7 +7,7 @@ use super::support::node::Node;
 use super::support::redis::RedisServer;
 use super::support::token::{SECRET, now, token};
 
-/// So few events are kept that a client which comes back late is told of a gap.
+/// So few events are kept that a client which comes back late gets a gap.
 const SETTINGS: &[(&str, &str)] = &[
     ("WHIMBREL_RETENTION", "topic:news=5/600 *=1000/600"),
     ("WHIMBREL_PING_SECONDS", "1"),
@@ -23,12 +23,12 @@ async fn is_held_to_its_description(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stock_clients_of_an_embedded_node_hear_what_is_described_and_nothing_else() {
+async fn stock_clients_of_an_embedded_node_receive_what_is_described_and_nothing_else() {
     is_held_to_its_description(&Node::start(SETTINGS)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stock_clients_of_a_node_on_redis_hear_what_is_described_and_nothing_else() {
+async fn stock_clients_of_a_node_on_redis_receive_what_is_described_and_nothing_else() {
     let redis = RedisServer::start_with(&["--stream-node-max-entries", "1"]);
     is_held_to_its_description(&Node::on(&redis, SETTINGS)).await;
 }

@@ -1,4 +1,4 @@
-//! Where listeners begin, and what they are told when that is no longer kept.
+//! Where listeners begin, and what they get when that is no longer kept.
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,9 @@ use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
-        who_begins_before_everything_is_told_of_what_was_trimmed,
-        who_begins_before_everything_gets_all_of_an_untrimmed_stream_and_no_gap,
-        earliest_says_so_when_older_events_are_gone,
+        a_listener_that_begins_before_everything_gets_a_gap_for_what_was_trimmed,
+        a_listener_that_begins_before_everything_gets_all_of_an_untrimmed_stream_and_no_gap,
+        earliest_is_marked_incomplete_when_older_events_are_gone,
         a_listener_from_a_cursor_misses_nothing_that_came_after_it;
     on_redis:
 }
@@ -25,7 +25,7 @@ async fn oldest(node: &Node, topic: &str) -> String {
     history["events"][0]["id"].as_str().unwrap().to_owned()
 }
 
-async fn who_begins_before_everything_is_told_of_what_was_trimmed(world: World) {
+async fn a_listener_that_begins_before_everything_gets_a_gap_for_what_was_trimmed(world: World) {
     let node = world.node(&TRIMMED);
     let published = node.publish_all("topic:news", 0..300).await;
     let kept = oldest(&node, "news").await;
@@ -44,7 +44,7 @@ async fn who_begins_before_everything_is_told_of_what_was_trimmed(world: World) 
     assert_eq!(node.get_json("/v1/topics/news/events").await["gap"], Value::Null);
 }
 
-async fn who_begins_before_everything_gets_all_of_an_untrimmed_stream_and_no_gap(world: World) {
+async fn a_listener_that_begins_before_everything_gets_all_of_an_untrimmed_stream_and_no_gap(world: World) {
     let node = world.node(&[]);
     let mut early = world.wanted(&["topic:empty"]).after("0-0").connect(&node).await;
     node.publish("topic:empty", "1").await;
@@ -56,7 +56,7 @@ async fn who_begins_before_everything_gets_all_of_an_untrimmed_stream_and_no_gap
     assert_eq!((&history["gap"], &history["events"][0]["id"]), (&Value::Null, &json!(published[0])));
 }
 
-async fn earliest_says_so_when_older_events_are_gone(world: World) {
+async fn earliest_is_marked_incomplete_when_older_events_are_gone(world: World) {
     let node = world.node(&TRIMMED);
     node.publish_all("topic:news", 0..300).await;
     node.publish("topic:small", "1").await;

@@ -56,7 +56,7 @@ async fn a_bench_publishes_batches_as_fast_as_they_are_answered() {
 }
 
 #[tokio::test]
-async fn a_bench_spreads_over_nodes_and_processes_and_tells_storm_idle_and_churn() {
+async fn a_bench_spreads_over_nodes_and_processes_and_reports_storm_idle_and_churn() {
     let redis = RedisServer::start();
     let (first, second) = (Node::on(&redis, &[]), Node::on(&redis, &[]));
     for (transport, pattern, expected) in [("sse", "topic", 2.0 * 41.0), ("websocket", "devices", 2.0)] {
@@ -103,7 +103,7 @@ async fn a_server_that_stalls_shows_in_the_latency() {
 }
 
 #[tokio::test]
-async fn a_bench_that_can_not_work_says_why_in_one_line() {
+async fn a_bench_that_can_not_work_reports_why_in_one_line() {
     let node = Node::start(&[]);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (arguments, code, named) in [

@@ -1,4 +1,4 @@
-//! Collapse keys: whoever catches up is given only the newest event of each.
+//! Collapse keys: a client that catches up gets only the newest event of each.
 
 use crate::support::client::{Said, Transport};
 use crate::support::node::Node;
@@ -6,13 +6,13 @@ use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
-        who_catches_up_is_given_the_newest_of_each_key_and_who_is_live_all,
+        a_client_that_catches_up_gets_the_newest_of_each_key_and_a_live_one_all,
         a_slow_reader_is_spared_what_was_superseded_meanwhile;
     on_redis:
         keys_are_honoured_across_pages,
 }
 
-async fn who_catches_up_is_given_the_newest_of_each_key_and_who_is_live_all(world: World) {
+async fn a_client_that_catches_up_gets_the_newest_of_each_key_and_a_live_one_all(world: World) {
     let [node, other] = world.nodes(&[]);
     let mut live = world.wanted(&["device:1"]).connect(&node).await;
     let first = node.publish_with("device:1", "collapse=a", "1").await;

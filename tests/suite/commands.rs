@@ -65,7 +65,7 @@ async fn a_setting_that_can_not_work_ends_the_start_with_one_line() {
 }
 
 #[tokio::test]
-async fn a_check_tells_a_good_redis_from_a_bad_one() {
+async fn a_check_distinguishes_a_good_redis_from_a_bad_one() {
     let good = RedisServer::start_with(&["--appendonly", "yes"]);
     let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &good.url())], b"").await;
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
@@ -129,7 +129,7 @@ async fn one_event_is_published_from_the_command_line() {
 }
 
 #[tokio::test]
-async fn what_may_be_said_of_an_event_may_be_said_on_the_command_line() {
+async fn every_option_of_an_event_is_a_flag_of_the_command_line() {
     let node = Node::start(&[]);
     let url = node.url();
     let mut client = Wanted::new(Transport::WebSocket, &["topic:a"]).connect(&node).await;
@@ -137,7 +137,7 @@ async fn what_may_be_said_of_an_event_may_be_said_on_the_command_line() {
         run(&[&["publish", "topic:a", "--url", &url], rest].concat(), &[], input).await
     };
     let outcome = publish(&["1", "--ephemeral", "--type", "typing"], b"").await;
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "1\n"), "nodes told");
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "1\n"), "nodes");
     let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "1".into() };
     assert_eq!(client.next().await, expected);
     assert_eq!(publish(&["2", "--ttl", "1"], b"").await.code, Some(0));
@@ -167,7 +167,7 @@ async fn what_may_be_said_of_an_event_may_be_said_on_the_command_line() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_published_is_told_with_its_line() {
+async fn what_can_not_be_published_is_reported_with_its_line() {
     let node = Node::start(&[("WHIMBREL_MAX_EVENT_BYTES", "1000")]);
     let url = node.url();
     let publish = async |rest: &[&str], input: &[u8]| {
@@ -229,18 +229,18 @@ async fn a_subscription_with_a_cursor_file_goes_on_where_it_was_stopped() {
     let cursor = cursor.to_str().unwrap();
     let url = node.url();
     let arguments = ["subscribe", "topic:log", "device:42", "--url", &url, "--cursor-file", cursor];
-    let mut told = Vec::new();
+    let mut ids = Vec::new();
     let mut published = 0;
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::TERM, 143)] {
         let running = start(&arguments, &[]);
         connected(&node).await;
         node.publish_all("topic:log", published..published + 10).await;
         let all: String = (0..published + 10).map(|n| format!("{n}\n")).collect();
-        running.printed(all.len() - told.len()).await;
+        running.printed(all.len() - ids.len()).await;
         running.signal(signal);
         let outcome = running.end().await;
         assert_eq!(outcome.code, Some(code), "{outcome:?}");
-        told.extend(outcome.stdout.into_bytes());
+        ids.extend(outcome.stdout.into_bytes());
         node.metric_is("connections{transport=\"sse\"}", 0.0).await;
         // While nobody listens.
         node.publish_all("topic:log", published + 10..published + 15).await;
@@ -248,9 +248,9 @@ async fn a_subscription_with_a_cursor_file_goes_on_where_it_was_stopped() {
     }
     let last = start(&[&arguments[..], &["--limit", "5"]].concat(), &[]).end().await;
     assert_eq!(last.code, Some(0), "{last:?}");
-    told.extend(last.stdout.into_bytes());
+    ids.extend(last.stdout.into_bytes());
     let expected: String = (0..published).map(|n| format!("{n}\n")).collect();
-    assert_eq!(String::from_utf8(told).unwrap(), expected);
+    assert_eq!(String::from_utf8(ids).unwrap(), expected);
 }
 
 #[tokio::test]
@@ -274,16 +274,19 @@ async fn a_subscription_prints_texts_plain_and_everything_else_as_json() {
 }
 
 #[tokio::test]
-async fn publish_says_that_the_server_is_away_and_publishes_when_it_comes() {
+async fn publish_reports_that_the_server_is_away_and_publishes_when_it_comes() {
     let address = format!("127.0.0.1:{}", free_port());
     let url = format!("http://{address}");
     let publish = start(&["publish", "topic:a", "1", "--url", &url], &[]);
-    publish.said("trying again for up to 60 s").await;
+    publish.message("trying again for up to 60 s").await;
     let node = Node::start(&[("WHIMBREL_LISTEN", &address)]);
     let outcome = publish.end().await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let said = outcome.stderr.trim_end();
-    assert!(said.starts_with(&format!("whimbrel: {url} can't be reached")) && said.lines().count() == 1, "{said}");
+    let message = outcome.stderr.trim_end();
+    assert!(
+        message.starts_with(&format!("whimbrel: {url} can't be reached")) && message.lines().count() == 1,
+        "{message}"
+    );
     assert_eq!(node.history("topic:a").await, ["1"]);
 }
 
@@ -306,7 +309,7 @@ async fn publish_waits_for_the_durability_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn the_log_says_that_access_is_closed() {
+async fn the_log_shows_that_access_is_closed() {
     let node = Node::start(&[("WHIMBREL_JWT_SECRET", crate::support::token::SECRET)]);
     assert!(node.log().lines().next().unwrap().contains("access=\"closed\""), "{}", node.log());
 }

@@ -62,26 +62,26 @@ for_each_store! {
     a_publish_is_read_back_byte_for_byte("*=1000/3600");
     ids_ascend_and_prev_chains_even_within_a_millisecond("*=1000/3600");
     a_first_touch_gives_a_birth_id_that_stays("*=1000/3600");
-    attach_tells_last_and_then_publishes_reach_the_channel_in_order("*=1000/3600");
+    attach_returns_last_and_then_publishes_reach_the_channel_in_order("*=1000/3600");
     sync_with_a_head_reads_what_is_newer("*=1000/3600");
     streams_synced_together_are_answered_each_for_itself("*=1000/3600");
-    nodes_told_are_counted_and_lapsed_routes_are_not("*=1000/3600");
+    nodes_with_routes_are_counted_and_lapsed_routes_are_not("*=1000/3600");
     detach_removes_only_its_own_registration("*=1000/3600");
-    a_page_ends_at_its_limits_and_says_that_there_is_more("*=1000/3600");
-    reading_begins_where_it_is_told("*=1000/3600");
+    a_page_ends_at_its_limits_and_shows_that_there_is_more("*=1000/3600");
+    reading_begins_where_the_caller_wants("*=1000/3600");
     reading_before_an_id_gives_the_newest_before_it("*=1000/3600");
-    trimming_keeps_at_least_what_is_said_and_first_tells("*=10/3600");
+    trimming_keeps_at_least_the_retention_and_first_shows_it("*=10/3600");
     a_log_that_expires_leaves_its_position_behind("*=1000/1");
-    each_stream_is_kept_as_the_first_pattern_that_matches_says("topic:brief:*=1000/1 topic:brief=2000/3600 topic:*=10/3600");
+    each_stream_is_kept_by_the_first_pattern_that_matches("topic:brief:*=1000/1 topic:brief=2000/3600 topic:*=10/3600");
     a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
     a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
     a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel("*=1000/3600");
     pages_say_what_is_superseded_and_what_has_expired("*=1000/3600");
     the_newest_of_256_collapse_keys_are_known("*=100000/3600");
-    an_event_that_is_told_is_not_stored("*=1000/3600");
+    an_ephemeral_event_is_not_stored("*=1000/3600");
     an_acknowledged_position_moves_only_forward_and_never_above_last("*=1000/3600");
     what_waits_is_counted_behind_the_acknowledged_position("*=100000/3600");
-    it_is_known_up_to_where_nodes_were_told("*=1000/3600");
+    the_store_keeps_up_to_where_nodes_were_notified("*=1000/3600");
     erased_events_are_gone_and_the_positions_stay("*=1000/3600");
     the_largest_and_least_ids_are_positions_too("*=1000/3600");
     a_handover_goes_on_only_from_where_it_is("*=1000/3600");
@@ -150,8 +150,8 @@ async fn a_publish_is_read_back_byte_for_byte(store: &impl Store) {
 async fn ids_ascend_and_prev_chains_even_within_a_millisecond(store: &impl Store) {
     let stream = stream("topic:busy");
     let batch = vec![(stream.clone(), draft("1")); 300];
-    let told: Vec<EventId> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
-    assert!(told.is_sorted_by(|a, b| a < b));
+    let stored: Vec<EventId> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
+    assert!(stored.is_sorted_by(|a, b| a < b));
     let mut position = store.read(&stream, Start::Last(0), 1).await.unwrap().epoch;
     let mut read = Vec::new();
     loop {
@@ -166,7 +166,7 @@ async fn ids_ascend_and_prev_chains_even_within_a_millisecond(store: &impl Store
             break;
         }
     }
-    assert_eq!(read, told);
+    assert_eq!(read, stored);
 }
 
 async fn a_first_touch_gives_a_birth_id_that_stays(store: &impl Store) {
@@ -182,7 +182,7 @@ async fn a_first_touch_gives_a_birth_id_that_stays(store: &impl Store) {
     assert_eq!((page.events[0].prev, page.last, page.epoch), (epoch.epoch, id, epoch.epoch));
 }
 
-async fn attach_tells_last_and_then_publishes_reach_the_channel_in_order(store: &impl Store) {
+async fn attach_returns_last_and_then_publishes_reach_the_channel_in_order(store: &impl Store) {
     let (stream, other, node) = (stream("topic:news"), stream("topic:other"), NodeId::random());
     let before = publish(store, &stream, 3).await;
     let mut subscription = store.subscribe(&node).await.unwrap();
@@ -201,11 +201,11 @@ async fn attach_tells_last_and_then_publishes_reach_the_channel_in_order(store: 
 
 async fn sync_with_a_head_reads_what_is_newer(store: &impl Store) {
     let (stream, node) = (stream("topic:news"), NodeId::random());
-    let told = publish(store, &stream, PAGE_EVENTS + 3).await;
-    let page = store.sync(&stream, &route(&node, 1), Some(told[1])).await.unwrap();
-    assert_eq!((page.from, page.more), (told[1], true));
-    assert_eq!(ids(&page), told[2..2 + PAGE_EVENTS]);
-    let page = store.sync(&stream, &route(&node, 1), Some(told[PAGE_EVENTS + 2])).await.unwrap();
+    let stored = publish(store, &stream, PAGE_EVENTS + 3).await;
+    let page = store.sync(&stream, &route(&node, 1), Some(stored[1])).await.unwrap();
+    assert_eq!((page.from, page.more), (stored[1], true));
+    assert_eq!(ids(&page), stored[2..2 + PAGE_EVENTS]);
+    let page = store.sync(&stream, &route(&node, 1), Some(stored[PAGE_EVENTS + 2])).await.unwrap();
     assert_eq!((page.events.len(), page.more), (0, false));
     assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 1);
 }
@@ -227,9 +227,9 @@ async fn streams_synced_together_are_answered_each_for_itself(store: &impl Store
     let mut newer = vec![Vec::new()];
     for n in 0..20 {
         let stream = stream(&format!("device:{n}"));
-        let told = publish(store, &stream, n + 1).await;
-        due.push((stream, Route { noted: n % 3 > 0, ..route(&node, 1) }, Some(told[n / 2])));
-        newer.push(told[n / 2 + 1..].to_vec());
+        let stored = publish(store, &stream, n + 1).await;
+        due.push((stream, Route { noted: n % 3 > 0, ..route(&node, 1) }, Some(stored[n / 2])));
+        newer.push(stored[n / 2 + 1..].to_vec());
     }
     let read: Vec<_> = sync_each(store, &due).await.into_iter().map(|answer| ids(&answer.unwrap())).collect();
     assert_eq!(read, newer);
@@ -238,7 +238,7 @@ async fn streams_synced_together_are_answered_each_for_itself(store: &impl Store
     }
 }
 
-async fn nodes_told_are_counted_and_lapsed_routes_are_not(store: &impl Store) {
+async fn nodes_with_routes_are_counted_and_lapsed_routes_are_not(store: &impl Store) {
     let (stream, first, second) = (stream("topic:news"), NodeId::random(), NodeId::random());
     assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 0);
     store.sync(&stream, &route(&first, 1), None).await.unwrap();
@@ -267,90 +267,90 @@ async fn detach_removes_only_its_own_registration(store: &impl Store) {
     assert_eq!(store.publish(&stream, &draft("1")).await.unwrap().nodes, 0);
 }
 
-async fn a_page_ends_at_its_limits_and_says_that_there_is_more(store: &impl Store) {
+async fn a_page_ends_at_its_limits_and_shows_that_there_is_more(store: &impl Store) {
     let stream = stream("device:1");
-    let told = publish(store, &stream, 40).await;
+    let stored = publish(store, &stream, 40).await;
     let page = store.read(&stream, Start::Earliest, 40).await.unwrap();
     assert_eq!((page.events.len(), page.more), (40, false));
     let page = store.read(&stream, Start::Earliest, 39).await.unwrap();
     assert_eq!((page.events.len(), page.more), (39, true));
-    let page = store.read(&stream, Start::After(told[38]), 1).await.unwrap();
-    assert_eq!((ids(&page), page.more), (vec![told[39]], false));
+    let page = store.read(&stream, Start::After(stored[38]), 1).await.unwrap();
+    assert_eq!((ids(&page), page.more), (vec![stored[39]], false));
     // The event that crosses the line of bytes is still in the page.
     let big = "x".repeat(PAGE_BYTES / 4);
     for _ in 0..6 {
         store.publish(&stream, &draft(format!("\"{big}\""))).await.unwrap();
     }
-    let page = store.read(&stream, Start::After(told[39]), 40).await.unwrap();
+    let page = store.read(&stream, Start::After(stored[39]), 40).await.unwrap();
     assert_eq!((page.events.len(), page.more), (4, true));
     let page = store.read_before(&stream, EventId::new(u64::MAX, u64::MAX), 40).await.unwrap();
     assert_eq!((page.events.len(), page.more), (4, true));
 }
 
-async fn reading_begins_where_it_is_told(store: &impl Store) {
+async fn reading_begins_where_the_caller_wants(store: &impl Store) {
     let stream = stream("device:1");
-    let told = publish(store, &stream, 20).await;
+    let stored = publish(store, &stream, 20).await;
     let read = async |start| store.read(&stream, start, 100).await.unwrap();
     let earliest = read(Start::Earliest).await;
-    assert_eq!((ids(&earliest), earliest.from), (told.clone(), earliest.epoch));
-    let after = read(Start::After(told[4])).await;
-    assert_eq!((ids(&after), after.from), (told[5..].to_vec(), told[4]));
+    assert_eq!((ids(&earliest), earliest.from), (stored.clone(), earliest.epoch));
+    let after = read(Start::After(stored[4])).await;
+    assert_eq!((ids(&after), after.from), (stored[5..].to_vec(), stored[4]));
     let last = read(Start::Last(3)).await;
-    assert_eq!((ids(&last), last.from, last.more), (told[17..].to_vec(), told[16], false));
+    assert_eq!((ids(&last), last.from, last.more), (stored[17..].to_vec(), stored[16], false));
     let all = read(Start::Last(500)).await;
-    assert_eq!((ids(&all), all.from), (told.clone(), all.epoch));
+    assert_eq!((ids(&all), all.from), (stored.clone(), all.epoch));
     let none = read(Start::Last(0)).await;
-    assert_eq!((none.events.len(), none.from, none.more), (0, told[19], false));
+    assert_eq!((none.events.len(), none.from, none.more), (0, stored[19], false));
     let paged = store.read(&stream, Start::Last(10), 4).await.unwrap();
-    assert_eq!((ids(&paged), paged.more), (told[10..14].to_vec(), true));
-    let beyond = EventId::new(told[19].ms + 1_000_000, 1);
+    assert_eq!((ids(&paged), paged.more), (stored[10..14].to_vec(), true));
+    let beyond = EventId::new(stored[19].ms + 1_000_000, 1);
     let ahead = read(Start::After(beyond)).await;
-    assert_eq!((ahead.events.len(), ahead.from, ahead.last), (0, beyond, told[19]));
+    assert_eq!((ahead.events.len(), ahead.from, ahead.last), (0, beyond, stored[19]));
 }
 
 async fn reading_before_an_id_gives_the_newest_before_it(store: &impl Store) {
     let stream = stream("device:1");
-    let told = publish(store, &stream, 20).await;
-    let page = store.read_before(&stream, told[10], 4).await.unwrap();
-    assert_eq!((ids(&page), page.more, page.from), (told[6..10].to_vec(), true, told[5]));
-    let page = store.read_before(&stream, told[2], 4).await.unwrap();
-    assert_eq!((ids(&page), page.more), (told[..2].to_vec(), false));
-    let page = store.read_before(&stream, told[0], 4).await.unwrap();
-    assert_eq!((page.events.len(), page.more, page.last), (0, false, told[19]));
+    let stored = publish(store, &stream, 20).await;
+    let page = store.read_before(&stream, stored[10], 4).await.unwrap();
+    assert_eq!((ids(&page), page.more, page.from), (stored[6..10].to_vec(), true, stored[5]));
+    let page = store.read_before(&stream, stored[2], 4).await.unwrap();
+    assert_eq!((ids(&page), page.more), (stored[..2].to_vec(), false));
+    let page = store.read_before(&stream, stored[0], 4).await.unwrap();
+    assert_eq!((page.events.len(), page.more, page.last), (0, false, stored[19]));
 }
 
-async fn trimming_keeps_at_least_what_is_said_and_first_tells(store: &impl Store) {
+async fn trimming_keeps_at_least_the_retention_and_first_shows_it(store: &impl Store) {
     let stream = stream("device:1");
-    let told = publish(store, &stream, 300).await;
+    let stored = publish(store, &stream, 300).await;
     let page = store.read(&stream, Start::Earliest, 300).await.unwrap();
     assert!((10..300).contains(&page.events.len()), "{}", page.events.len());
     assert_eq!(page.first, Some(page.events[0].id));
-    assert_eq!(ids(&page), told[300 - page.events.len()..]);
+    assert_eq!(ids(&page), stored[300 - page.events.len()..]);
     // The chain goes on into what is gone, which is how a reader finds out.
-    assert_eq!(page.events[0].prev, told[299 - page.events.len()]);
-    let overtaken = store.read(&stream, Start::After(told[2]), 300).await.unwrap();
-    assert_eq!((overtaken.from, ids(&overtaken)), (told[2], ids(&page)));
-    // Trimming is no loss: nobody is to be told of a fork.
-    let recovered = store.recover(&stream, told[2], page.epoch, &[told[2], told[1]]).await.unwrap();
-    assert_eq!((recovered.from, recovered.fork, recovered.last), (told[2], None, told[299]));
+    assert_eq!(page.events[0].prev, stored[299 - page.events.len()]);
+    let overtaken = store.read(&stream, Start::After(stored[2]), 300).await.unwrap();
+    assert_eq!((overtaken.from, ids(&overtaken)), (stored[2], ids(&page)));
+    // Trimming is no loss: no reader must get a fork.
+    let recovered = store.recover(&stream, stored[2], page.epoch, &[stored[2], stored[1]]).await.unwrap();
+    assert_eq!((recovered.from, recovered.fork, recovered.last), (stored[2], None, stored[299]));
 }
 
 async fn a_log_that_expires_leaves_its_position_behind(store: &impl Store) {
     let stream = stream("device:1");
-    let told = publish(store, &stream, 2).await;
+    let stored = publish(store, &stream, 2).await;
     let page = eventually("the log expires", || async {
         Some(store.read(&stream, Start::Earliest, 10).await.unwrap()).filter(|page| page.first.is_none())
     })
     .await;
-    assert_eq!((page.last, page.from, page.events.len()), (told[1], told[1], 0));
-    let recovered = store.recover(&stream, told[1], page.epoch, &told).await.unwrap();
-    assert_eq!((recovered.last, recovered.fork), (told[1], None));
+    assert_eq!((page.last, page.from, page.events.len()), (stored[1], stored[1], 0));
+    let recovered = store.recover(&stream, stored[1], page.epoch, &stored).await.unwrap();
+    assert_eq!((recovered.last, recovered.fork), (stored[1], None));
     let id = store.publish(&stream, &draft("1")).await.unwrap().id;
-    let page = store.read(&stream, Start::After(told[1]), 10).await.unwrap();
-    assert_eq!((page.events[0].prev, page.events[0].id), (told[1], id));
+    let page = store.read(&stream, Start::After(stored[1]), 10).await.unwrap();
+    assert_eq!((page.events[0].prev, page.events[0].id), (stored[1], id));
 }
 
-async fn each_stream_is_kept_as_the_first_pattern_that_matches_says(store: &impl Store) {
+async fn each_stream_is_kept_by_the_first_pattern_that_matches(store: &impl Store) {
     let streams = ["topic:brief:a", "topic:brief", "topic:brie", "device:1"].map(stream);
     for stream in &streams {
         let batch: Vec<_> = (0..500).map(|n| (stream.clone(), draft(n.to_string()))).collect();
@@ -371,7 +371,7 @@ async fn each_stream_is_kept_as_the_first_pattern_that_matches_says(store: &impl
         }
     };
     assert_eq!(kept(1).await, 500);
-    // A store may keep some more than it was told to.
+    // A store may keep some more than the retention.
     assert!((10..500).contains(&kept(2).await));
     // No pattern matches it, and by default a stream keeps a thousand.
     assert_eq!(kept(3).await, 500);
@@ -410,10 +410,10 @@ async fn a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel(store:
     let given = Draft { ttl: Some(HOUR), collapse: Some("a=b:c".to_owned()), ..draft("1") };
     store.publish(&stream, &given).await.unwrap();
     store.publish(&stream, &draft("2")).await.unwrap();
-    let told = receive(&mut subscription, 2).await;
+    let stored = receive(&mut subscription, 2).await;
     let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
-    for (read, (_, told)) in page.events.iter().zip(&told) {
-        assert_eq!(read, told);
+    for (read, (_, stored)) in page.events.iter().zip(&stored) {
+        assert_eq!(read, stored);
     }
     let event = &page.events[0];
     assert_eq!(event.collapse.as_deref(), Some("a=b:c"));
@@ -428,35 +428,35 @@ async fn pages_say_what_is_superseded_and_what_has_expired(store: &impl Store) {
     let (stream, node) = (stream("device:1"), NodeId::random());
     let keyed = |key: &str| Draft { collapse: Some(key.to_owned()), ..draft("1") };
     let brief = Draft { ttl: Some(Duration::from_millis(1)), ..draft("\"brief\"") };
-    let mut told = Vec::new();
+    let mut stored = Vec::new();
     for draft in [keyed("a"), keyed("b"), brief, keyed("a"), draft("2"), keyed("a")] {
-        told.push(store.publish(&stream, &draft).await.unwrap().id);
+        stored.push(store.publish(&stream, &draft).await.unwrap().id);
     }
-    let superseded = [told[0], told[3]];
+    let superseded = [stored[0], stored[3]];
     let page = eventually("the brief one expires", async || {
         let page = store.read(&stream, Start::Earliest, 100).await.unwrap();
         page.events[2].is_expired(page.now_ms).then_some(page)
     })
     .await;
-    assert_eq!((ids(&page), &page.superseded[..]), (told.clone(), &superseded[..]));
+    assert_eq!((ids(&page), &page.superseded[..]), (stored.clone(), &superseded[..]));
     for pair in page.events.windows(2) {
         assert_eq!(pair[1].prev, pair[0].id, "the chain is whole");
     }
     assert_eq!(page.unexpired().count(), 5);
-    let after = store.read(&stream, Start::After(told[0]), 2).await.unwrap();
-    assert_eq!((ids(&after), after.superseded.len()), (told[1..3].to_vec(), 0));
-    let after = store.read(&stream, Start::After(told[1]), 2).await.unwrap();
-    assert_eq!(after.superseded, [told[3]], "what supersedes it is on another page");
-    let before = store.read_before(&stream, told[5], 100).await.unwrap();
-    assert_eq!((ids(&before), &before.superseded[..]), (told[..5].to_vec(), &superseded[..]));
-    let synced = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
-    assert_eq!(synced.superseded, [told[3]]);
-    let recovered = store.recover(&stream, told[2], synced.epoch, &[told[2]]).await.unwrap();
-    assert_eq!(recovered.superseded, [told[3]]);
-    let since = store.read(&stream, Start::Since(told[0].ms), 100).await.unwrap();
-    assert_eq!((since.from, since.events[0].id), (since.epoch, told[0]));
-    let since = store.read(&stream, Start::Since(told[5].ms + 1), 100).await.unwrap();
-    assert_eq!((since.from, since.events.len()), (told[5], 0));
+    let after = store.read(&stream, Start::After(stored[0]), 2).await.unwrap();
+    assert_eq!((ids(&after), after.superseded.len()), (stored[1..3].to_vec(), 0));
+    let after = store.read(&stream, Start::After(stored[1]), 2).await.unwrap();
+    assert_eq!(after.superseded, [stored[3]], "what supersedes it is on another page");
+    let before = store.read_before(&stream, stored[5], 100).await.unwrap();
+    assert_eq!((ids(&before), &before.superseded[..]), (stored[..5].to_vec(), &superseded[..]));
+    let synced = store.sync(&stream, &route(&node, 1), Some(stored[2])).await.unwrap();
+    assert_eq!(synced.superseded, [stored[3]]);
+    let recovered = store.recover(&stream, stored[2], synced.epoch, &[stored[2]]).await.unwrap();
+    assert_eq!(recovered.superseded, [stored[3]]);
+    let since = store.read(&stream, Start::Since(stored[0].ms), 100).await.unwrap();
+    assert_eq!((since.from, since.events[0].id), (since.epoch, stored[0]));
+    let since = store.read(&stream, Start::Since(stored[5].ms + 1), 100).await.unwrap();
+    assert_eq!((since.from, since.events.len()), (stored[5], 0));
 }
 
 async fn the_newest_of_256_collapse_keys_are_known(store: &impl Store) {
@@ -474,7 +474,7 @@ async fn the_newest_of_256_collapse_keys_are_known(store: &impl Store) {
     assert_eq!(page.superseded, ids(&page)[300 - superseded..300]);
 }
 
-async fn an_event_that_is_told_is_not_stored(store: &impl Store) {
+async fn an_ephemeral_event_is_not_stored(store: &impl Store) {
     let (stream, node) = (stream("topic:a"), NodeId::random());
     let typing = Draft { exclude: Some(Uuid::new_v4()), ..Draft::new("typing".parse().unwrap(), "{\n}") };
     assert_eq!(store.publish_ephemeral(&stream, &typing).await, Ok(0));
@@ -496,22 +496,22 @@ async fn an_acknowledged_position_moves_only_forward_and_never_above_last(store:
     for id in [EventId::ZERO, first.epoch, EventId::new(u64::MAX, u64::MAX)] {
         assert_eq!(acknowledge(Some(id)).await, first, "there is nothing to be acknowledged yet");
     }
-    let told = publish(store, &stream, 10).await;
+    let stored = publish(store, &stream, 10).await;
     let epoch = acknowledge(None).await.epoch;
     for (id, acked) in [
-        (told[3], told[3]),
-        (told[1], told[3]),
-        (EventId::new(u64::MAX, u64::MAX), told[3]),
-        (EventId::new(told[9].ms, told[9].seq + 1), told[3]),
-        (told[8], told[8]),
-        (told[9], told[9]),
+        (stored[3], stored[3]),
+        (stored[1], stored[3]),
+        (EventId::new(u64::MAX, u64::MAX), stored[3]),
+        (EventId::new(stored[9].ms, stored[9].seq + 1), stored[3]),
+        (stored[8], stored[8]),
+        (stored[9], stored[9]),
     ] {
         let after = acknowledge(Some(id)).await;
-        assert_eq!((after.acked, after.last, after.epoch), (Some(acked), told[9], epoch), "{id}");
+        assert_eq!((after.acked, after.last, after.epoch), (Some(acked), stored[9], epoch), "{id}");
     }
-    assert_eq!(acknowledge(None).await.position(), told[9]);
+    assert_eq!(acknowledge(None).await.position(), stored[9]);
     publish(store, &stream, 1).await;
-    assert_eq!(acknowledge(None).await.acked, Some(told[9]));
+    assert_eq!(acknowledge(None).await.acked, Some(stored[9]));
 }
 
 async fn what_waits_is_counted_behind_the_acknowledged_position(store: &impl Store) {
@@ -519,12 +519,12 @@ async fn what_waits_is_counted_behind_the_acknowledged_position(store: &impl Sto
     assert_eq!(store.inbox(&stream).await.unwrap().pending, 0);
     // More than one look takes.
     let batch: Vec<_> = (0..1000).map(|n| (stream.clone(), draft(n.to_string()))).collect();
-    let told: Vec<_> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
+    let stored: Vec<_> = store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id).collect();
     let pending = async || store.inbox(&stream).await.unwrap().pending;
     assert_eq!(pending().await, 1000);
-    store.acknowledge(&stream, Some(told[299])).await.unwrap();
+    store.acknowledge(&stream, Some(stored[299])).await.unwrap();
     let inbox = store.inbox(&stream).await.unwrap();
-    assert_eq!((inbox.standing.acked, inbox.standing.last, inbox.pending), (Some(told[299]), told[999], 700));
+    assert_eq!((inbox.standing.acked, inbox.standing.last, inbox.pending), (Some(stored[299]), stored[999], 700));
     for _ in 0..3 {
         store.publish(&stream, &Draft { collapse: Some("a".to_owned()), ..draft("1") }).await.unwrap();
         store.publish(&stream, &Draft { ttl: Some(Duration::from_millis(1)), ..draft("1") }).await.unwrap();
@@ -532,36 +532,36 @@ async fn what_waits_is_counted_behind_the_acknowledged_position(store: &impl Sto
     eventually("three expire, and two are superseded", async || (pending().await == 701).then_some(())).await;
 }
 
-async fn it_is_known_up_to_where_nodes_were_told(store: &impl Store) {
+async fn the_store_keeps_up_to_where_nodes_were_notified(store: &impl Store) {
     let (stream, nodes) = (stream("device:1"), [NodeId::random(), NodeId::random()]);
-    let told = async || store.acknowledge(&stream, None).await.unwrap().told;
+    let sent = async || store.acknowledge(&stream, None).await.unwrap().told;
     let before = publish(store, &stream, 2).await;
-    assert_eq!(told().await, None);
+    assert_eq!(sent().await, None);
     // A node that comes has all that is there within its reach.
     store.sync(&stream, &route(&nodes[0], 1), None).await.unwrap();
-    assert_eq!(told().await, Some(before[1]));
+    assert_eq!(sent().await, Some(before[1]));
     let during = publish(store, &stream, 2).await;
     store.sync(&stream, &route(&nodes[1], 1), None).await.unwrap();
     store.detach(&stream, &nodes[0], None).await.unwrap();
-    assert_eq!(told().await, Some(during[1]), "one is still there");
+    assert_eq!(sent().await, Some(during[1]), "one is still there");
     let still = publish(store, &stream, 1).await;
     store.detach(&stream, &nodes[1], Some(2)).await.unwrap();
-    assert_eq!(told().await, Some(still[0]));
+    assert_eq!(sent().await, Some(still[0]));
     store.detach(&stream, &nodes[1], Some(1)).await.unwrap();
     publish(store, &stream, 2).await;
-    assert_eq!(told().await, Some(still[0]), "nobody was there any more");
+    assert_eq!(sent().await, Some(still[0]), "nobody was there any more");
     // A route that lapses was good for what came before.
     let brief = Route { ttl: Duration::from_secs(4), ..route(&nodes[0], 2) };
     store.sync(&stream, &brief, None).await.unwrap();
     let last = publish(store, &stream, 1).await[0];
-    assert_eq!(told().await, Some(last));
+    assert_eq!(sent().await, Some(last));
     let later = eventually("the route lapses", async || {
         let published = store.publish(&stream, &draft("1")).await.unwrap();
         (published.nodes == 0).then_some(published.id)
     })
     .await;
-    let told = told().await.unwrap();
-    assert!(last <= told && told < later, "{last} {told} {later}");
+    let sent = sent().await.unwrap();
+    assert!(last <= sent && sent < later, "{last} {sent} {later}");
 }
 
 async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
@@ -572,21 +572,21 @@ async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
     assert_eq!(attached.erased, None);
     let keyed = Draft { collapse: Some("a".to_owned()), ..draft("1") };
     let first = store.publish(&stream, &keyed).await.unwrap().id;
-    let told = publish(store, &stream, 3).await;
-    store.acknowledge(&stream, Some(told[0])).await.unwrap();
+    let stored = publish(store, &stream, 3).await;
+    store.acknowledge(&stream, Some(stored[0])).await.unwrap();
     receive(&mut subscription, 4).await;
     store.erase(&stream).await.unwrap();
     let messages = in_time("a message", subscription.next(64)).await.unwrap();
     assert_eq!(messages, [ChannelMessage::Erased(stream.clone())]);
-    let page = store.sync(&stream, &route(&node, 1), Some(told[2])).await.unwrap();
-    assert_eq!((page.events.len(), page.last, page.first), (0, told[2], None));
-    assert_eq!((page.erased, page.epoch), (Some(told[2]), attached.epoch));
-    assert_eq!(store.inbox(&stream).await.unwrap().standing.acked, Some(told[0]));
+    let page = store.sync(&stream, &route(&node, 1), Some(stored[2])).await.unwrap();
+    assert_eq!((page.events.len(), page.last, page.first), (0, stored[2], None));
+    assert_eq!((page.erased, page.epoch), (Some(stored[2]), attached.epoch));
+    assert_eq!(store.inbox(&stream).await.unwrap().standing.acked, Some(stored[0]));
     assert_eq!(store.read(&stream, Start::After(first), 10).await.unwrap().events, []);
     // What is known of the collapse keys went with the events.
     let next = store.publish(&stream, &keyed).await.unwrap().id;
     let page = store.read(&stream, Start::Earliest, 10).await.unwrap();
-    assert_eq!((ids(&page), page.events[0].prev, page.erased), (vec![next], told[2], Some(told[2])));
+    assert_eq!((ids(&page), page.events[0].prev, page.erased), (vec![next], stored[2], Some(stored[2])));
     assert_eq!(store.inbox(&stream).await.unwrap().pending, 1);
 }
 
@@ -620,15 +620,15 @@ async fn a_batch_is_answered_in_its_order_each_for_itself(store: &impl Store) {
 
 async fn the_largest_and_least_ids_are_positions_too(store: &impl Store) {
     let (stream, largest) = (stream("device:1"), EventId::new(u64::MAX, u64::MAX));
-    let told = publish(store, &stream, 2).await;
+    let stored = publish(store, &stream, 2).await;
     let page = store.read(&stream, Start::After(largest), 10).await.unwrap();
-    assert_eq!((page.events.len(), page.from, page.last), (0, largest, told[1]));
+    assert_eq!((page.events.len(), page.from, page.last), (0, largest, stored[1]));
     let page = store.read(&stream, Start::After(EventId::ZERO), 10).await.unwrap();
-    assert_eq!(ids(&page), told);
+    assert_eq!(ids(&page), stored);
     let page = store.read_before(&stream, EventId::ZERO, 10).await.unwrap();
     assert_eq!((page.events.len(), page.more), (0, false));
     let page = store.read_before(&stream, largest, 10).await.unwrap();
-    assert_eq!(ids(&page), told);
+    assert_eq!(ids(&page), stored);
 }
 
 async fn alive(store: &impl Store) -> Vec<NodeId> {

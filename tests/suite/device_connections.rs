@@ -13,10 +13,10 @@ promises! {
         each_connection_of_a_device_gets_everything,
         a_kick_ends_all_connections_wherever_they_are_and_none_that_comes_after,
         over_the_limit_the_newest_is_refused,
-        whoever_was_refused_comes_back_later_and_later_and_gets_in_once_there_is_room,
+        a_refused_client_comes_back_later_and_later_and_gets_in_once_there_is_room,
         over_the_limit_the_oldest_gives_way_where_that_is_set,
         a_place_is_free_when_its_connection_left,
-        who_comes_back_by_itself_after_a_final_close_is_stopped_and_who_comes_on_purpose_is_not;
+        a_client_that_reconnects_after_a_final_close_is_stopped_and_one_that_connects_on_purpose_is_not;
     on_redis:
         a_kick_whose_message_is_lost_is_found_with_the_next_sync,
         places_are_taken_again_after_a_flush,
@@ -69,7 +69,7 @@ async fn a_kick_whose_message_is_lost_is_found_with_the_next_sync(world: World) 
     let mut kicked = world.wanted(&["device:42"]).connect(&node).await;
     let mut raw = world.redis.as_ref().unwrap().raw().await;
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut raw).await.unwrap();
-    // What the script leaves behind, without what it tells the node.
+    // What the script leaves behind, without the message to the node.
     let mark = format!("{} 0", seconds * 1_000_000 + micros);
     let () = raw.hset("whimbrel:{device:42}:meta", "kick", &mark).await.unwrap();
     let () = raw.del("whimbrel:{device:42}:connections").await.unwrap();
@@ -107,7 +107,7 @@ async fn over_the_limit_the_oldest_gives_way_where_that_is_set(world: World) {
     publish_and_see(&first, &mut [&mut newest, &mut last], "2").await;
 }
 
-async fn whoever_was_refused_comes_back_later_and_later_and_gets_in_once_there_is_room(world: World) {
+async fn a_refused_client_comes_back_later_and_later_and_gets_in_once_there_is_room(world: World) {
     let node = world.node(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1")]);
     let here = world.wanted(&["device:42"]).connect(&node).await;
     let wanted = world.wanted(&["device:42"]);
@@ -161,7 +161,7 @@ async fn places_that_outlived_their_connections_keep_nobody_out(world: World) {
     publish_and_see(&second, &mut [&mut one, &mut two], "1").await;
 }
 
-async fn who_comes_back_by_itself_after_a_final_close_is_stopped_and_who_comes_on_purpose_is_not(world: World) {
+async fn a_client_that_reconnects_after_a_final_close_is_stopped_and_one_that_connects_on_purpose_is_not(world: World) {
     let node = world.node(&[]);
     for streams in [&["device:42"][..], &["device:42", "topic:news"]] {
         let mut client = world.wanted(streams).connect(&node).await;

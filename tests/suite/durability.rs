@@ -1,4 +1,4 @@
-//! Durability receipts: an answer says how far the event got, and never says more.
+//! Durability receipts: an answer shows how far the event got, and never claims more.
 
 use serde_json::json;
 
@@ -48,10 +48,10 @@ async fn a_replica_that_does_not_answer_in_time_is_a_504_with_the_id_and_the_eve
     let key = [("idempotency-key", "order-1")];
     let answer = publish(&node, "replicas:1", &key).await;
     let (slug, _) = answer.problem(504);
-    let told = answer.json();
-    assert_eq!((slug.as_str(), &told["reached"]), ("not-durable", &json!({"replicas": 0})));
+    let receipt = answer.json();
+    assert_eq!((slug.as_str(), &receipt["reached"]), ("not-durable", &json!({"replicas": 0})));
     let kept = node.get_json(PATH).await;
-    assert_eq!(kept["events"][0]["id"], told["id"]);
+    assert_eq!(kept["events"][0]["id"], receipt["id"]);
 
     // Asked again with the same key: nothing is stored twice, and the wait is for the first one.
     replica.signal(Signal::CONT);
@@ -60,7 +60,7 @@ async fn a_replica_that_does_not_answer_in_time_is_a_504_with_the_id_and_the_eve
         (again.status != 504).then_some(again)
     })
     .await;
-    assert_eq!((again.status, &again.json()["id"]), (200, &told["id"]));
+    assert_eq!((again.status, &again.json()["id"]), (200, &receipt["id"]));
     assert_eq!(again.json()["durable"], json!({"replicas": 1}));
     assert_eq!(node.get_json(PATH).await["events"].as_array().unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! A node may die at any instant, or be told to stop; its clients miss nothing.
+//! A node may die or be stopped at any instant; its clients miss nothing.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use crate::support::{Signal, eventually, in_time, send};
 
 promises! {
     everywhere:
-        a_drain_tells_clients_and_the_node_exits_in_time,
+        a_drain_notifies_clients_and_the_node_exits_in_time,
         a_draining_node_turns_new_listeners_away;
     on_redis:
         clients_of_a_killed_node_resume_elsewhere,
@@ -70,7 +70,7 @@ fn drain_close(world: &World) -> Said {
     Said::Close { reason: "drain".into(), code }
 }
 
-async fn a_drain_tells_clients_and_the_node_exits_in_time(world: World) {
+async fn a_drain_notifies_clients_and_the_node_exits_in_time(world: World) {
     let node = world.node(DRAIN);
     let mut clients = Vec::new();
     for _ in 0..10 {
@@ -103,7 +103,7 @@ async fn a_draining_node_turns_new_listeners_away(world: World) {
     node.signal(Signal::TERM);
     eventually("it is unready", async || (node.get("/health/ready").await.status == 503).then_some(())).await;
     assert_eq!(node.get("/health/live").await.status, 200);
-    // Unready, but whoever was sent here a moment ago is still served.
+    // Unready, but clients that the balancer sent a moment ago are still served.
     let mut late = world.wanted(&["topic:news"]).connect(&node).await;
     node.publish("topic:news", "1").await;
     for client in [&mut first, &mut second, &mut late] {
@@ -120,14 +120,14 @@ async fn a_draining_node_turns_new_listeners_away(world: World) {
 async fn a_drained_node_leaves_no_routes(world: World) {
     let [node, other] = world.nodes(DRAIN);
     let mut client = world.wanted(&["topic:news", "device:42"]).connect(&node).await;
-    let told = async || other.call("POST", "/v1/topics/news/events", &[], "1").await.json()["nodes"].clone();
-    assert_eq!(told().await, 1);
+    let sent_to = async || other.call("POST", "/v1/topics/news/events", &[], "1").await.json()["nodes"].clone();
+    assert_eq!(sent_to().await, 1);
     client.data(1).await;
     let id = node.id().await;
     node.signal(Signal::TERM);
     assert_eq!(client.next().await, drain_close(&world));
     assert_eq!(node.ended().await.code(), Some(0));
-    assert_eq!(told().await, 0);
+    assert_eq!(sent_to().await, 0);
     let mut raw = world.redis.as_ref().unwrap().raw().await;
     let keys: Vec<String> = raw.keys(format!("*{id}*")).await.unwrap();
     assert!(keys.is_empty(), "{keys:?}");
@@ -179,7 +179,7 @@ async fn a_store_that_lost_everything_has_the_streams_of_a_node_noted_again(worl
 }
 
 #[tokio::test]
-async fn a_node_without_clients_still_serves_whoever_its_balancer_sends() {
+async fn a_node_without_clients_still_serves_what_its_balancer_sends() {
     let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "3600")]);
     node.signal(Signal::TERM);
     eventually("it is unready", async || (node.get("/health/ready").await.status == 503).then_some(())).await;
@@ -189,7 +189,7 @@ async fn a_node_without_clients_still_serves_whoever_its_balancer_sends() {
         assert_eq!(late.data(1).await, ["1"]);
     }
     node.signal(Signal::TERM);
-    assert_eq!(node.ended().await.code(), Some(1), "told again, it ends at once");
+    assert_eq!(node.ended().await.code(), Some(1), "at a second signal, it ends at once");
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_node_without_clients_ends_at_once_when_interrupted() {
 }
 
 #[tokio::test]
-async fn a_start_ends_at_whatever_line_of_its_log_it_is_told_to_stop() {
+async fn a_start_ends_at_whatever_line_of_its_log_it_is_stopped() {
     for line in [0, 1, 2].iter().cycle().take(150) {
         let mut start = tokio::process::Command::from(program());
         start.args(["serve", "--listen", "127.0.0.1:0"]).env("WHIMBREL_LOG", "info,whimbrel=debug");
@@ -211,7 +211,7 @@ async fn a_start_ends_at_whatever_line_of_its_log_it_is_told_to_stop() {
         }
         let told_at = log.next_line().await.unwrap().unwrap();
         send(start.id().unwrap(), Signal::INT);
-        let ended = in_time(&format!("the end of a start that was told to stop at {told_at}"), start.wait()).await;
-        assert_eq!(ended.unwrap().code(), Some(0), "told to stop at {told_at}");
+        let ended = in_time(&format!("the end of a start that was stopped at {told_at}"), start.wait()).await;
+        assert_eq!(ended.unwrap().code(), Some(0), "stopped at {told_at}");
     }
 }

@@ -37,7 +37,7 @@ async fn what_is_erased_is_nowhere_and_the_stream_goes_on_above_it(world: World)
     assert_eq!(node.get(&format!("/v1/devices/42/events/{}", ids[4])).await.status, 404);
     let state = node.get_json("/v1/devices/42").await;
     assert_eq!((&state["last"], &state["pending"]), (&json!(ids[4]), &json!(0)));
-    // Who had not seen all is told of a gap on either node, as soon as that node has heard of it; who had is not.
+    // A client that had not seen all gets a gap on either node, as soon as the erasure is there; one that had does not.
     let missed =
         Gap { stream: "device:42".into(), after: ids[1].clone(), next: ids[4].clone(), reason: "expired".into() };
     for node in [&node, &other] {
@@ -77,7 +77,7 @@ async fn nothing_of_the_events_is_left_in_redis(world: World) {
     let fields: Vec<String> = redis::cmd("HKEYS").arg("whimbrel:{topic:a}:meta").query_async(&mut raw).await.unwrap();
     assert!(fields.iter().all(|field| ["last", "epoch", "erased"].contains(&field.as_str())), "{fields:?}");
     assert_eq!(node.history("topic:b").await, ["2"], "another stream is as it was");
-    // Of a stream that nobody heard of, nothing is written.
+    // For an unknown stream nothing is written.
     erase(&node, "/v1/topics/unheard").await;
     let keys: Vec<String> = redis::cmd("KEYS").arg("*unheard*").query_async(&mut raw).await.unwrap();
     assert_eq!(keys, [""; 0]);

@@ -1,4 +1,4 @@
-//! Every event reaches everyone who follows the stream, on whichever node, once and in order.
+//! Every event reaches every subscriber of the stream, on any node, once and in order.
 
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ promises! {
         all_subscribers_get_all_events_once_in_order,
         a_device_gets_its_inbox_on_every_connection;
     on_redis:
-        a_publish_says_how_many_nodes_were_told,
+        a_publish_returns_the_number_of_nodes_it_was_sent_to,
 }
 
 async fn all_subscribers_get_all_events_once_in_order(world: World) {
@@ -66,7 +66,7 @@ async fn a_device_gets_its_inbox_on_every_connection(world: World) {
     assert_eq!(other.data(1).await, ["2"], "an inbox is its device's alone");
 }
 
-async fn a_publish_says_how_many_nodes_were_told(world: World) {
+async fn a_publish_returns_the_number_of_nodes_it_was_sent_to(world: World) {
     let [first, second] = world.nodes(&[]);
     let publish = async || first.call("POST", "/v1/topics/news/events", &[], "1").await.json()["nodes"].clone();
     assert_eq!(publish().await, 0);

@@ -84,7 +84,7 @@ async fn messages_that_make_no_sense_are_dropped_and_do_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn entries_that_are_no_events_are_passed_over_by_everybody_who_reads() {
+async fn entries_that_are_no_events_are_passed_over_by_every_reader() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[]);
     let mut raw = redis.raw().await;
@@ -184,7 +184,7 @@ async fn a_publish_that_is_refused_half_way_leaves_nothing_behind() {
     node.publish("topic:t", "0").await;
     assert_eq!(client.data(1).await, ["0"]);
     for (command, key_of) in [("hset", None), ("xadd", None), ("set", Some("k")), ("pexpireat", None)] {
-        // What is said of the log's life is not said again with each event.
+        // The log's life is not checked again with each event.
         let () = raw.hset(key("topic:t", "meta"), "kept", "0").await.unwrap();
         let acl = async |rule: String| {
             let () = redis::cmd("ACL").arg(&["SETUSER", "default", &rule]).query_async(&mut raw.clone()).await.unwrap();
@@ -236,7 +236,7 @@ async fn reading_writes_nothing() {
     let acknowledged = node.call("POST", "/v1/devices/x/ack", &[], r#"{"id":"5-5"}"#).await;
     assert_eq!(acknowledged.problem(422).0, "not-published");
     assert_eq!(keys(&mut raw).await, before);
-    // Whoever goes on from what such a read says misses nothing, and is told of no gap.
+    // A reader that goes on from such a read misses nothing, and gets no gap.
     let last = last_of(&node, "topic:new").await;
     let answer: Value = node.get_json(&format!("/v1/topics/new/events?after={last}")).await;
     assert_eq!(answer["gap"], Value::Null);

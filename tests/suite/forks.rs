@@ -139,10 +139,10 @@ macro_rules! for_each_store {
 
 for_each_store! {
     a_lost_tail_is_found_and_the_stream_goes_on_above_it
-    whoever_saw_the_lost_tail_reads_on_from_the_ancestor
+    a_reader_that_saw_the_lost_tail_reads_on_from_the_ancestor
     a_second_report_of_a_fork_only_raises_its_head
     who_had_seen_what_the_old_master_took_meanwhile_misses_nothing_of_the_new_one
-    whoever_was_told_and_waits_at_the_mark_is_not_told_again
+    a_reader_that_got_the_gap_and_waits_at_the_mark_gets_it_once
     what_was_published_before_the_report_is_in_its_page
     a_report_of_what_is_still_there_changes_nothing
     a_flush_is_a_new_birth
@@ -156,80 +156,80 @@ for_each_store! {
 
 /// Five events, of which the last `lost` are lost. Gives the ids and the epoch id.
 async fn cut(store: &mut impl Fragile, lost: usize) -> (Vec<EventId>, EventId) {
-    let mut told = Vec::new();
+    let mut stored = Vec::new();
     for _ in 0..5 {
-        told.push(store.publish().await);
+        stored.push(store.publish().await);
     }
     let epoch = store.read(Start::Earliest).await.epoch;
     store.lose(lost).await;
-    assert_eq!(store.read(Start::Earliest).await.last, told[4 - lost]);
-    (told, epoch)
+    assert_eq!(store.read(Start::Earliest).await.last, stored[4 - lost]);
+    (stored, epoch)
 }
 
 /// Newest first, as a ring gives them.
-fn seen(told: &[EventId]) -> Vec<EventId> {
-    told.iter().rev().copied().collect()
+fn seen(stored: &[EventId]) -> Vec<EventId> {
+    stored.iter().rev().copied().collect()
 }
 
 async fn a_lost_tail_is_found_and_the_stream_goes_on_above_it(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let page = store.recover(told[4], epoch, &seen(&told)).await;
-    assert_eq!((page.from, page.events.len(), page.epoch), (told[2], 0, epoch));
+    let (stored, epoch) = cut(store, 2).await;
+    let page = store.recover(stored[4], epoch, &seen(&stored)).await;
+    assert_eq!((page.from, page.events.len(), page.epoch), (stored[2], 0, epoch));
     assert_eq!(
         page.fork,
-        Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last })
+        Some(Fork { ancestor: stored[2], head: stored[4], before: stored[2], mark: page.last, next: page.last })
     );
-    assert!(page.last > told[4]);
+    assert!(page.last > stored[4]);
     let next = store.publish().await;
     let after = store.read(Start::After(page.last)).await;
     assert_eq!((ids(&after), after.events[0].prev, after.fork), (vec![next], page.last, page.fork));
 }
 
-async fn whoever_saw_the_lost_tail_reads_on_from_the_ancestor(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    store.recover(told[4], epoch, &seen(&told)).await;
+async fn a_reader_that_saw_the_lost_tail_reads_on_from_the_ancestor(store: &mut impl Fragile) {
+    let (stored, epoch) = cut(store, 2).await;
+    store.recover(stored[4], epoch, &seen(&stored)).await;
     let next = store.publish().await;
-    for position in [told[3], told[4]] {
+    for position in [stored[3], stored[4]] {
         for page in [store.read(Start::After(position)).await, store.sync(position).await] {
-            assert_eq!((page.from, ids(&page)), (told[2], vec![next]));
+            assert_eq!((page.from, ids(&page)), (stored[2], vec![next]));
         }
-        // A node that knows nothing but its head, such as one that serves a resume.
+        // A node with nothing but its head, such as one that serves a resume.
         let page = store.recover(position, epoch, &[]).await;
-        assert_eq!((page.from, ids(&page), page.last), (told[2], vec![next], next));
+        assert_eq!((page.from, ids(&page), page.last), (stored[2], vec![next], next));
     }
-    for kept in [told[1], told[2]] {
+    for kept in [stored[1], stored[2]] {
         assert_eq!(store.read(Start::After(kept)).await.from, kept);
     }
 }
 
 async fn a_second_report_of_a_fork_only_raises_its_head(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let first = store.recover(told[3], epoch, &seen(&told[..4])).await;
+    let (stored, epoch) = cut(store, 2).await;
+    let first = store.recover(stored[3], epoch, &seen(&stored[..4])).await;
     let fork = first.fork.unwrap();
-    let second = store.recover(told[4], epoch, &seen(&told)).await;
-    assert_eq!((second.last, second.from), (first.last, told[2]));
-    assert_eq!(second.fork, Some(Fork { head: told[4], ..fork }));
-    let third = store.recover(told[3], epoch, &seen(&told[..4])).await;
+    let second = store.recover(stored[4], epoch, &seen(&stored)).await;
+    assert_eq!((second.last, second.from), (first.last, stored[2]));
+    assert_eq!(second.fork, Some(Fork { head: stored[4], ..fork }));
+    let third = store.recover(stored[3], epoch, &seen(&stored[..4])).await;
     assert_eq!((third.last, third.fork), (first.last, second.fork));
 }
 
 async fn who_had_seen_what_the_old_master_took_meanwhile_misses_nothing_of_the_new_one(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
+    let (stored, epoch) = cut(store, 2).await;
     let fresh = [store.publish().await, store.publish().await];
-    let first = store.recover(told[4], epoch, &seen(&told)).await;
+    let first = store.recover(stored[4], epoch, &seen(&stored)).await;
     // Another node was still with the old master, which gave ids above the mark.
     let shown = EventId::new(first.last.ms + 500, 5);
-    store.recover(shown, epoch, &[shown, told[3], told[2]]).await;
+    store.recover(shown, epoch, &[shown, stored[3], stored[2]]).await;
     let page = store.read(Start::After(shown)).await;
-    assert_eq!((page.from, ids(&page), page.last), (told[2], fresh.to_vec(), first.last));
+    assert_eq!((page.from, ids(&page), page.last), (stored[2], fresh.to_vec(), first.last));
 }
 
-async fn whoever_was_told_and_waits_at_the_mark_is_not_told_again(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let first = store.recover(told[4], epoch, &seen(&told)).await;
+async fn a_reader_that_got_the_gap_and_waits_at_the_mark_gets_it_once(store: &mut impl Fragile) {
+    let (stored, epoch) = cut(store, 2).await;
+    let first = store.recover(stored[4], epoch, &seen(&stored)).await;
     let mark = first.last;
     for _ in 0..2 {
-        let page = store.recover(mark, epoch, &seen(&told)).await;
+        let page = store.recover(mark, epoch, &seen(&stored)).await;
         assert_eq!((page.from, page.fork), (mark, first.fork));
         assert_eq!(store.read(Start::After(mark)).await.from, mark);
         assert_eq!(store.sync(mark).await.from, mark);
@@ -238,12 +238,12 @@ async fn whoever_was_told_and_waits_at_the_mark_is_not_told_again(store: &mut im
 }
 
 async fn what_was_published_before_the_report_is_in_its_page(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
+    let (stored, epoch) = cut(store, 2).await;
     let fresh = [store.publish().await, store.publish().await];
-    let page = store.recover(told[4], epoch, &seen(&told)).await;
-    assert_eq!((page.from, ids(&page)), (told[2], fresh.to_vec()));
-    assert!(page.last > fresh[1] && page.last > told[4]);
-    let fork = Fork { ancestor: told[2], head: told[4], before: fresh[1], mark: page.last, next: fresh[0] };
+    let page = store.recover(stored[4], epoch, &seen(&stored)).await;
+    assert_eq!((page.from, ids(&page)), (stored[2], fresh.to_vec()));
+    assert!(page.last > fresh[1] && page.last > stored[4]);
+    let fork = Fork { ancestor: stored[2], head: stored[4], before: fresh[1], mark: page.last, next: fresh[0] };
     assert_eq!(page.fork, Some(fork));
     // Who follows the new history stands at its newest event, and finds it there.
     let page = store.recover(fresh[1], epoch, &fresh).await;
@@ -251,34 +251,34 @@ async fn what_was_published_before_the_report_is_in_its_page(store: &mut impl Fr
 }
 
 async fn a_report_of_what_is_still_there_changes_nothing(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let page = store.recover(told[1], epoch, &seen(&told[..2])).await;
-    assert_eq!((page.from, ids(&page)), (told[1], vec![told[2]]));
-    assert_eq!((page.last, page.fork), (told[2], None));
+    let (stored, epoch) = cut(store, 2).await;
+    let page = store.recover(stored[1], epoch, &seen(&stored[..2])).await;
+    assert_eq!((page.from, ids(&page)), (stored[1], vec![stored[2]]));
+    assert_eq!((page.last, page.fork), (stored[2], None));
 }
 
 async fn a_flush_is_a_new_birth(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 0).await;
+    let (stored, epoch) = cut(store, 0).await;
     store.flush().await;
-    let page = store.recover(told[4], epoch, &seen(&told)).await;
+    let page = store.recover(stored[4], epoch, &seen(&stored)).await;
     // Not always above: all this may happen within one millisecond.
     assert_ne!(page.epoch, epoch);
     assert_eq!((page.from, page.events.len(), page.first), (page.epoch, 0, None));
     let next = store.publish().await;
-    let again = store.recover(told[3], epoch, &seen(&told[..4])).await;
+    let again = store.recover(stored[3], epoch, &seen(&stored[..4])).await;
     assert_eq!((again.from, ids(&again), again.epoch), (page.epoch, vec![next], page.epoch));
 }
 
 async fn after_a_flush_with_a_clock_behind_ids_go_on_above_what_was_shown(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 0).await;
+    let (stored, epoch) = cut(store, 0).await;
     // Shown while the clock was an hour ahead.
     let hour = 3_600_000;
-    let (shown, newer) = (EventId::new(told[4].ms + hour, 5), EventId::new(told[4].ms + hour, 9));
+    let (shown, newer) = (EventId::new(stored[4].ms + hour, 5), EventId::new(stored[4].ms + hour, 9));
     store.flush().await;
     let early = store.publish().await;
-    let page = store.recover(shown, epoch, &[shown, told[4]]).await;
+    let page = store.recover(shown, epoch, &[shown, stored[4]]).await;
     assert_eq!((page.from, ids(&page)), (page.epoch, vec![early]));
-    // Every chain breaks at a birth: a mark would only tell those of the new history of a loss that is
+    // Every chain breaks at a birth: a mark would only report to those of the new history a loss that is
     // none to them.
     assert_eq!(page.fork, Some(Fork { ancestor: early, head: shown, before: early, mark: early, next: early }));
     assert_eq!(page.last, early);
@@ -289,20 +289,20 @@ async fn after_a_flush_with_a_clock_behind_ids_go_on_above_what_was_shown(store:
 }
 
 async fn a_tail_that_nothing_is_left_of_forks_at_the_newest_event(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let page = store.recover(told[4], epoch, &[told[4], told[3]]).await;
-    assert_eq!((page.from, page.events.len()), (told[2], 0));
+    let (stored, epoch) = cut(store, 2).await;
+    let page = store.recover(stored[4], epoch, &[stored[4], stored[3]]).await;
+    assert_eq!((page.from, page.events.len()), (stored[2], 0));
     assert_eq!(
         page.fork,
-        Some(Fork { ancestor: told[2], head: told[4], before: told[2], mark: page.last, next: page.last })
+        Some(Fork { ancestor: stored[2], head: stored[4], before: stored[2], mark: page.last, next: page.last })
     );
-    assert!(page.last > told[4]);
+    assert!(page.last > stored[4]);
 }
 
 async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let first = store.recover(told[4], epoch, &seen(&told)).await;
-    let mut more = vec![told[2]];
+    let (stored, epoch) = cut(store, 2).await;
+    let first = store.recover(stored[4], epoch, &seen(&stored)).await;
+    let mut more = vec![stored[2]];
     for _ in 0..3 {
         more.push(store.publish().await);
     }
@@ -315,26 +315,26 @@ async fn a_second_failover_at_another_event_is_another_fork(store: &mut impl Fra
 }
 
 async fn a_lost_head_among_newer_ids_is_a_fork_even_when_nothing_else_was_seen(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
+    let (stored, epoch) = cut(store, 2).await;
     // In memory all this may happen within one millisecond, where ids step at random.
-    let mut below = told[2];
+    let mut below = stored[2];
     let mut newest = store.publish().await;
-    while newest < told[4] {
+    while newest < stored[4] {
         below = newest;
         newest = store.publish().await;
     }
-    let page = store.recover(told[4], epoch, &[]).await;
-    let fork = Fork { ancestor: below, head: told[4], before: newest, mark: page.last, next: newest };
+    let page = store.recover(stored[4], epoch, &[]).await;
+    let fork = Fork { ancestor: below, head: stored[4], before: newest, mark: page.last, next: newest };
     assert_eq!((page.from, ids(&page), page.fork), (below, vec![newest], Some(fork)));
     assert!(page.last > newest);
 }
 
 async fn a_second_report_from_far_ahead_lifts_the_ids_but_breaks_no_chain(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let first = store.recover(told[4], epoch, &seen(&told)).await;
-    let shown = EventId::new(told[4].ms + 3_600_000, 5);
-    let second = store.recover(shown, epoch, &[shown, told[3], told[2]]).await;
-    assert_eq!((second.from, second.last), (told[2], first.last));
+    let (stored, epoch) = cut(store, 2).await;
+    let first = store.recover(stored[4], epoch, &seen(&stored)).await;
+    let shown = EventId::new(stored[4].ms + 3_600_000, 5);
+    let second = store.recover(shown, epoch, &[shown, stored[3], stored[2]]).await;
+    assert_eq!((second.from, second.last), (stored[2], first.last));
     let next = store.publish().await;
     let page = store.read(Start::After(first.last)).await;
     assert_eq!((ids(&page), page.events[0].prev), (vec![next], first.last));
@@ -342,8 +342,8 @@ async fn a_second_report_from_far_ahead_lifts_the_ids_but_breaks_no_chain(store:
 }
 
 async fn a_position_right_before_the_oldest_event_is_known(store: &mut impl Fragile) {
-    let (told, epoch) = cut(store, 2).await;
-    let mark = store.recover(told[4], epoch, &seen(&told)).await.last;
+    let (stored, epoch) = cut(store, 2).await;
+    let mark = store.recover(stored[4], epoch, &seen(&stored)).await.last;
     // A second fork takes the place of the first: its mark is now known by the event after it alone.
     let mut more = Vec::new();
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Where events are missing a client is told so, exactly; where none are it is not.
+//! Where events are missing a client gets an exact notice; where none are it gets none.
 
 use crate::support::client::{Gap, Said, Transport};
 use crate::support::eventually;
@@ -7,12 +7,12 @@ use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
-        trimmed_history_is_told_exactly,
-        expired_history_is_told_exactly,
-        a_client_up_to_date_is_told_nothing_when_the_history_has_expired;
+        trimmed_history_is_reported_exactly,
+        expired_history_is_reported_exactly,
+        a_client_up_to_date_gets_no_gap_when_the_history_has_expired;
     on_redis:
-        a_flush_is_told_to_connected_clients_and_later_events_arrive,
-        a_flush_is_told_to_clients_that_come_back,
+        a_flush_is_reported_to_connected_clients_and_later_events_arrive,
+        a_flush_is_reported_to_clients_that_come_back,
 }
 
 /// Without a ring a node can only give what the store still has.
@@ -30,7 +30,7 @@ async fn history_is_empty(node: &Node) {
     .await;
 }
 
-async fn trimmed_history_is_told_exactly(world: World) {
+async fn trimmed_history_is_reported_exactly(world: World) {
     let [first, second] = world.nodes(&[NO_RING, ("WHIMBREL_RETENTION", "*=10/3600")]);
     let mut client = world.wanted(&["topic:news"]).connect(&first).await;
     let mut published = first.publish_all("topic:news", 0..3).await;
@@ -62,7 +62,7 @@ async fn trimmed_history_is_told_exactly(world: World) {
     assert_eq!(earliest.event().await.id, kept);
 }
 
-async fn expired_history_is_told_exactly(world: World) {
+async fn expired_history_is_reported_exactly(world: World) {
     let [first, second] = world.nodes(&[NO_RING, ("WHIMBREL_RETENTION", "*=1000/1")]);
     let mut client = world.wanted(&["topic:news"]).connect(&first).await;
     let seen = first.publish("topic:news", "1").await;
@@ -79,7 +79,7 @@ async fn expired_history_is_told_exactly(world: World) {
     assert_eq!(client.data(1).await, ["3"]);
 }
 
-async fn a_client_up_to_date_is_told_nothing_when_the_history_has_expired(world: World) {
+async fn a_client_up_to_date_gets_no_gap_when_the_history_has_expired(world: World) {
     let [first, second] = world.nodes(&[NO_RING, ("WHIMBREL_RETENTION", "*=1000/1")]);
     let mut client = world.wanted(&["topic:news"]).connect(&first).await;
     first.publish("topic:news", "1").await;
@@ -104,7 +104,7 @@ async fn flush(world: &World) {
     redis::cmd("FLUSHALL").exec_async(&mut raw).await.unwrap();
 }
 
-async fn a_flush_is_told_to_connected_clients_and_later_events_arrive(world: World) {
+async fn a_flush_is_reported_to_connected_clients_and_later_events_arrive(world: World) {
     let [first, second] = world.nodes(SHORT);
     let mut clients =
         [world.wanted(&["topic:news"]).connect(&first).await, world.wanted(&["topic:news"]).connect(&second).await];
@@ -115,8 +115,8 @@ async fn a_flush_is_told_to_connected_clients_and_later_events_arrive(world: Wor
     flush(&world).await;
     let next = first.publish("topic:news", "2").await;
     for client in &mut clients {
-        let told = client.gap().await;
-        assert_eq!((told.after.as_str(), told.reason.as_str()), (seen.as_str(), "lost"));
+        let notice = client.gap().await;
+        assert_eq!((notice.after.as_str(), notice.reason.as_str()), (seen.as_str(), "lost"));
         assert_eq!(client.event().await.id, next);
     }
     let last = second.publish("topic:news", "3").await;
@@ -125,7 +125,7 @@ async fn a_flush_is_told_to_connected_clients_and_later_events_arrive(world: Wor
     }
 }
 
-async fn a_flush_is_told_to_clients_that_come_back(world: World) {
+async fn a_flush_is_reported_to_clients_that_come_back(world: World) {
     let [first, second] = world.nodes(SHORT);
     let mut client = world.wanted(&["topic:news"]).connect(&first).await;
     let seen = first.publish("topic:news", "1").await;

@@ -130,8 +130,8 @@ async fn a_client_that_comes_back_at_once_is_turned_away_about_once_a_second() {
         for _ in 0..3 {
             let mut http = Http::connect(node.address()).await;
             http.request("GET", "/v1/sse?topic=a", &[], b"").await;
-            let told = String::from_utf8(http.rest().await).unwrap();
-            assert!(told.starts_with("HTTP/1.1 200 ") && told.contains(reason), "{told}");
+            let answered = String::from_utf8(http.rest().await).unwrap();
+            assert!(answered.starts_with("HTTP/1.1 200 ") && answered.contains(reason), "{answered}");
         }
         assert!(since.elapsed() >= Duration::from_millis(1500), "{reason}: {:?}", since.elapsed());
         // Others are not held up by them.
@@ -159,8 +159,8 @@ async fn more_of_a_repeated_parameter_than_is_of_use_is_refused() {
         (format!("/v1/sse?x=1{streams}").replace("x=1&", ""), "more than 64 streams"),
         (format!("/v1/sse?topic=a{positions}"), "more than 64 positions"),
     ] {
-        let (slug, told) = node.get(&path).await.problem(400);
-        assert!(slug == "bad-request" && told.contains(detail), "{told}");
+        let (slug, answered) = node.get(&path).await.problem(400);
+        assert!(slug == "bad-request" && answered.contains(detail), "{answered}");
     }
     assert!(wanted.refused(&node).await.problem(400).1.contains("64 types"));
 }

@@ -62,7 +62,7 @@ async fn silent_sockets_keep_nobody_out_and_the_oldest_give_way() {
 }
 
 #[tokio::test]
-async fn when_all_are_at_work_probes_are_answered_and_others_told_that_there_is_no_room() {
+async fn when_all_are_at_work_probes_are_answered_and_others_refused() {
     let redis = RedisServer::start();
     let node = small_node(&redis).await;
     let id = node.publish("device:42", "1").await;
@@ -82,8 +82,8 @@ async fn when_all_are_at_work_probes_are_answered_and_others_told_that_there_is_
     let refused = node.call("POST", "/v1/topics/news/events", &[], "1").await;
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(refused.problem(503).0, "overload");
-    let told = Wanted::new(Transport::Sse, &["topic:news"]).turned_away(&node).await;
-    assert_eq!(told, Said::Close { reason: "overload".into(), code: None });
+    let close = Wanted::new(Transport::Sse, &["topic:news"]).turned_away(&node).await;
+    assert_eq!(close, Said::Close { reason: "overload".into(), code: None });
     drop(waiting);
     eventually("there is room again", async || {
         let answer = node.call("POST", "/v1/topics/news/events", &[], "1").await;

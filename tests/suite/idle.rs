@@ -26,7 +26,7 @@ fn private(pid: u32) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// A listener that was told its position.
+/// A listener that has its position.
 async fn listener(node: &Node, target: &str) -> TcpStream {
     listen(TcpStream::connect(node.address()).await.unwrap(), node, target).await
 }
@@ -42,12 +42,12 @@ async fn listen<S: AsyncRead + AsyncWrite + Unpin>(mut socket: S, node: &Node, t
     let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.flush().await.unwrap();
-    let mut told = Vec::new();
+    let mut read = Vec::new();
     while ![&b"data: {\"connection\""[..], b"\"positions\""]
         .iter()
-        .any(|end| told.windows(end.len()).any(|part| part == *end))
+        .any(|end| read.windows(end.len()).any(|part| part == *end))
     {
-        assert!(socket.read_buf(&mut told).await.unwrap() > 0, "{}", String::from_utf8_lossy(&told));
+        assert!(socket.read_buf(&mut read).await.unwrap() > 0, "{}", String::from_utf8_lossy(&read));
     }
     socket
 }

@@ -419,7 +419,7 @@ async fn lost_answers_make_nothing_come_twice_or_out_of_order() {
     for round in 1..8 {
         let some = async || (data_of(&raw, STREAMS[0]).await.len() >= COUNT / 3 * round / 10).then_some(());
         eventually("some progress", some).await;
-        // What was sent is done; that it was is never heard.
+        // What was sent is done; its answer never arrives.
         proxy.set(Direction::ToClient, Flow::Stall);
         let unheard = async || {
             let waiting: u64 = raw.clone().xlen(INGRESS).await.unwrap();
@@ -456,7 +456,7 @@ async fn a_node_that_stops_hands_its_turn_over_at_once() {
 }
 
 #[tokio::test]
-async fn a_node_can_be_told_to_leave_the_ingress_stream_to_others() {
+async fn a_node_can_be_set_to_leave_the_ingress_stream_to_others() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[("WHIMBREL_INGRESS", "false")]);
     add(&redis, &["topic", "news", "data", "1"]).await;

@@ -16,7 +16,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/js")
 }
 
-/// Runs node in the client's folder; panics with what it said if it fails.
+/// Runs node in the client's folder; panics with its output if it fails.
 async fn javascript(arguments: &[&str]) -> Output {
     assert!(folder().join("node_modules").exists(), "scripts/test installs what clients/js/package.json lists");
     let mut command = Command::new("node");

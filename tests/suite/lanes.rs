@@ -23,7 +23,7 @@ async fn behind_a_proxy(server: &RedisServer) -> (Arc<RedisStore>, Proxy) {
 }
 
 #[tokio::test]
-async fn a_node_whose_lanes_can_not_be_opened_keeps_its_lease_and_says_what_is_wrong() {
+async fn a_node_whose_lanes_can_not_be_opened_keeps_its_lease_and_reports_what_is_wrong() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[("WHIMBREL_LEASE_SECONDS", "1")]);
     let id = node.id().await;

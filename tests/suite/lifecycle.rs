@@ -18,45 +18,45 @@ use crate::support::{Signal, eventually};
 
 promises! {
     everywhere:
-        each_connection_of_a_device_is_told_when_it_comes_and_when_it_leaves,
-        the_reason_why_a_connection_ended_is_told,
-        who_is_refused_is_not_told_of,
+        each_connect_and_each_disconnect_of_a_device_is_published,
+        the_reason_why_a_connection_ended_is_published,
+        a_refused_connection_is_not_published,
         nobody_else_can_publish_there;
     on_redis:
         every_connection_has_its_pair_when_one_of_three_nodes_is_killed,
         a_node_that_others_took_for_dead_goes_on_with_its_connections_under_new_ids,
-        a_drained_node_leaves_nothing_to_tell,
-        what_happens_during_an_outage_of_the_store_is_told_after_it_in_few_batches,
-        who_was_let_in_during_an_outage_and_is_one_too_many_is_told_with_limit,
-        after_a_flush_all_who_are_here_are_told_of,
+        a_drained_node_leaves_nothing_to_publish,
+        what_happens_during_an_outage_of_the_store_is_published_after_it_in_few_batches,
+        a_connection_of_an_outage_that_is_one_too_many_is_published_with_limit,
+        after_a_flush_all_open_connections_are_published,
 }
 
 const LIFECYCLE: &str = "topic:whimbrel:lifecycle";
 const SHORT_LEASE: (&str, &str) = ("WHIMBREL_LEASE_SECONDS", "1");
 
-/// All that the topic was told, oldest first: type and data.
-async fn told(node: &Node) -> Vec<(String, Value)> {
+/// All events of the topic, oldest first: type and data.
+async fn published(node: &Node) -> Vec<(String, Value)> {
     let history = node.get_json(&format!("{}?limit=1000", events_path(LIFECYCLE))).await;
     let events = history["events"].as_array().unwrap();
     events.iter().map(|event| (event["type"].as_str().unwrap().to_owned(), event["data"].clone())).collect()
 }
 
-/// What became of each connection that was told of: its device, and the reason of its end. No connection may have
+/// What became of each published connection: its device, and the reason of its end. No connection may have
 /// more than its pair, or a half of it in the wrong order.
-fn connections(told: &[(String, Value)]) -> BTreeMap<String, (String, Option<String>)> {
+fn connections(published: &[(String, Value)]) -> BTreeMap<String, (String, Option<String>)> {
     let mut known = BTreeMap::new();
-    for (kind, data) in told {
+    for (kind, data) in published {
         let field = |name: &str| data[name].as_str().map(str::to_owned);
         let (connection, device) = (field("connection").unwrap(), field("device").unwrap());
         match kind.as_str() {
             "connected" => {
                 assert!(data["reason"].is_null());
-                assert!(known.insert(connection, (device, None)).is_none(), "came twice: {data} in {told:?}");
+                assert!(known.insert(connection, (device, None)).is_none(), "came twice: {data} in {published:?}");
             }
             "disconnected" => {
                 let (came, reason) = known.get_mut(&connection).unwrap_or_else(|| panic!("never came: {data}"));
                 assert_eq!(*came, device);
-                assert_eq!(*reason, None, "left twice: {data} in {told:?}");
+                assert_eq!(*reason, None, "left twice: {data} in {published:?}");
                 *reason = Some(field("reason").unwrap());
             }
             other => panic!("{other}: {data}"),
@@ -65,11 +65,11 @@ fn connections(told: &[(String, Value)]) -> BTreeMap<String, (String, Option<Str
     known
 }
 
-/// Waits until the topic knows of so many connections, of which so many are there, and gives their ends: device and
+/// Waits until the topic has so many connections, of which so many are there, and gives their ends: device and
 /// reason, sorted.
 async fn ends(node: &Node, count: usize, here: usize) -> Vec<(String, String)> {
-    eventually(&format!("{count} connections are told of, and {here} of them stay"), async || {
-        let known = connections(&told(node).await);
+    eventually(&format!("{count} connections are published, and {here} of them stay"), async || {
+        let known = connections(&published(node).await);
         let mut ends: Vec<_> =
             known.values().filter_map(|(device, reason)| Some((device.clone(), reason.clone()?))).collect();
         ends.sort();
@@ -87,7 +87,7 @@ async fn kick(node: &Node, device: &str) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-async fn each_connection_of_a_device_is_told_when_it_comes_and_when_it_leaves(world: World) {
+async fn each_connect_and_each_disconnect_of_a_device_is_published(world: World) {
     let [first, second] = world.nodes(&[]);
     let mut follower = world.wanted(&[LIFECYCLE]).connect(&first).await;
     let _no_device = world.wanted(&["topic:news"]).connect(&second).await;
@@ -108,14 +108,14 @@ async fn each_connection_of_a_device_is_told_when_it_comes_and_when_it_leaves(wo
     let gone: Value = serde_json::from_str(&left.data).unwrap();
     assert_eq!((left.kind.as_str(), &gone["reason"]), ("disconnected", &json!("client")));
     assert_eq!(gone["connection"], data["connection"]);
-    // Another connection of the device is another pair, and who comes later can read of all.
+    // Another connection of the device is another pair, and a later listener can read all.
     drop(world.wanted(&["device:42"]).connect(&first).await);
     assert_eq!(ends(&second, 2, 0).await, [end("42", "client"), end("42", "client")]);
     let mut late = world.wanted(&[LIFECYCLE]).with("types", "disconnected").after("earliest").connect(&second).await;
     assert_eq!(late.event().await.id, left.id);
 }
 
-async fn the_reason_why_a_connection_ended_is_told(world: World) {
+async fn the_reason_why_a_connection_ended_is_published(world: World) {
     let [first, second] =
         world.nodes(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1"), ("WHIMBREL_DEVICE_OVERFLOW", "oldest")]);
     let _replaced = world.wanted(&["device:1"]).connect(&first).await;
@@ -131,7 +131,7 @@ async fn the_reason_why_a_connection_ended_is_told(world: World) {
     }
 }
 
-async fn who_is_refused_is_not_told_of(world: World) {
+async fn a_refused_connection_is_not_published(world: World) {
     let [first, second] = world.nodes(&[("WHIMBREL_CONNECTIONS_PER_DEVICE", "1")]);
     let _here = world.wanted(&["device:1"]).connect(&first).await;
     let said = world.wanted(&["device:1"]).turned_away(&second).await;
@@ -179,7 +179,7 @@ async fn nobody_else_can_publish_there(world: World) {
         })
         .await;
     }
-    assert!(told(&node).await.is_empty());
+    assert!(published(&node).await.is_empty());
 }
 
 async fn every_connection_has_its_pair_when_one_of_three_nodes_is_killed(world: World) {
@@ -190,14 +190,14 @@ async fn every_connection_has_its_pair_when_one_of_three_nodes_is_killed(world: 
         clients.push(join_all(connecting.map(async |(wanted, node)| wanted.connect(node).await)).await);
     }
     assert_eq!(ends(&second, 60, 60).await, []);
-    // Of these the store may have heard, or not.
+    // The store may have these, or not.
     let late = (0..20).map(|number| world.wanted(&[&format!("device:late-{number}")]));
     let late = join_all(late.map(async |wanted| wanted.connect(&doomed).await)).await;
     doomed.kill();
     let back = (0..20).map(|number| world.wanted(&[&format!("device:0-{number}")]));
     let back = join_all(back.map(async |wanted| wanted.connect(&third).await)).await;
-    eventually("all of the dead node are told as lost", async || {
-        let known = connections(&told(&second).await);
+    eventually("all of the dead node are published as lost", async || {
+        let known = connections(&published(&second).await);
         let lost = known.values().filter(|(_, reason)| reason.as_deref() == Some("lost")).count();
         let here = known.values().filter(|(_, reason)| reason.is_none()).count();
         (lost >= 20 && here == 60).then_some(())
@@ -205,7 +205,7 @@ async fn every_connection_has_its_pair_when_one_of_three_nodes_is_killed(world: 
     .await;
     drop((clients, late, back));
     let known = eventually("everybody has left", async || {
-        let known = connections(&told(&third).await);
+        let known = connections(&published(&third).await);
         known.values().all(|(_, reason)| reason.is_some()).then_some(known)
     })
     .await;
@@ -225,7 +225,7 @@ async fn a_node_that_others_took_for_dead_goes_on_with_its_connections_under_new
     assert_eq!(ends(&other, 2, 1).await, [end("42", "lost")]);
     sleeper.signal(Signal::CONT);
     assert_eq!(ends(&other, 3, 2).await, [end("42", "lost")]);
-    let (_, anew) = told(&other).await.pop().unwrap();
+    let (_, anew) = published(&other).await.pop().unwrap();
     eventually("the device is known under the new id", async || {
         let connections = other.get_json("/v1/devices/42").await["connections"].clone();
         (connections.as_array()?.len() == 1 && connections[0]["id"] == anew["connection"]).then_some(())
@@ -238,7 +238,7 @@ async fn a_node_that_others_took_for_dead_goes_on_with_its_connections_under_new
     assert_eq!(ends(&other, 3, 1).await, [end("42", "client"), end("42", "lost")]);
 }
 
-async fn a_drained_node_leaves_nothing_to_tell(world: World) {
+async fn a_drained_node_leaves_nothing_to_publish(world: World) {
     let [stopping, other] = world.nodes(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "1")]);
     let connecting = (0..10).map(|number| world.wanted(&[&format!("device:{number}")]));
     let mut clients: Vec<Client> = join_all(connecting.map(async |wanted| wanted.connect(&stopping).await)).await;
@@ -264,7 +264,7 @@ async fn store_is(node: &Node, up: bool) {
     .await;
 }
 
-async fn what_happens_during_an_outage_of_the_store_is_told_after_it_in_few_batches(mut world: World) {
+async fn what_happens_during_an_outage_of_the_store_is_published_after_it_in_few_batches(mut world: World) {
     durable(&mut world);
     let node = world.node(&[("WHIMBREL_LEASE_SECONDS", "2"), ("WHIMBREL_CONNECTIONS_PER_DEVICE", "100")]);
     let before = world.wanted(&["device:42"]).connect(&node).await;
@@ -288,7 +288,7 @@ async fn what_happens_during_an_outage_of_the_store_is_told_after_it_in_few_batc
     assert_eq!(ends(&node, 42, 1).await, vec![end("42", "client"); 41]);
 }
 
-async fn who_was_let_in_during_an_outage_and_is_one_too_many_is_told_with_limit(mut world: World) {
+async fn a_connection_of_an_outage_that_is_one_too_many_is_published_with_limit(mut world: World) {
     durable(&mut world);
     let node = world.node(&[("WHIMBREL_LEASE_SECONDS", "2"), ("WHIMBREL_CONNECTIONS_PER_DEVICE", "1")]);
     let _here = world.wanted(&["device:42"]).connect(&node).await;
@@ -301,7 +301,7 @@ async fn who_was_let_in_during_an_outage_and_is_one_too_many_is_told_with_limit(
     assert_eq!(ends(&node, 2, 1).await, [end("42", "limit")]);
 }
 
-async fn after_a_flush_all_who_are_here_are_told_of(world: World) {
+async fn after_a_flush_all_open_connections_are_published(world: World) {
     let node = world.node(&[SHORT_LEASE]);
     let one = world.wanted(&["device:1"]).connect(&node).await;
     let two = world.wanted(&["device:2"]).connect(&node).await;
@@ -316,22 +316,23 @@ async fn after_a_flush_all_who_are_here_are_told_of(world: World) {
 }
 
 #[tokio::test]
-async fn a_webhook_is_told_what_the_topic_is_told() {
+async fn a_webhook_gets_what_the_topic_gets() {
     let receiver = Receiver::start(Manner::Take).await;
     let node = Node::start(&[("WHIMBREL_WEBHOOK_URL", &receiver.url()), ("WHIMBREL_WEBHOOK_SECRET", SECRET)]);
     drop(Wanted::new(Transport::Sse, &["device:42"]).connect(&node).await);
     ends(&node, 1, 0).await;
     let history = node.get_json(&events_path(LIFECYCLE)).await["events"].clone();
     eventually("the webhook has all", async || {
-        let told = receiver.told();
-        let sent: Vec<_> = told.iter().flat_map(|told| told.body["events"].as_array().unwrap().clone()).collect();
+        let requests = receiver.requests();
+        let sent: Vec<_> =
+            requests.iter().flat_map(|delivery| delivery.body["events"].as_array().unwrap().clone()).collect();
         (json!(sent) == history).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_topic_tells_of_the_connections_of_all_regions() {
+async fn one_topic_has_the_connections_of_all_regions() {
     let regions = Regions::start();
     let [eu, us] = regions.nodes(&[]);
     let _survivor = regions.node("us", &[]);
@@ -339,9 +340,9 @@ async fn one_topic_tells_of_the_connections_of_all_regions() {
     let at_home = Wanted::new(Transport::Sse, &["device:1"]).connect(&eu).await;
     let _abroad = Wanted::new(Transport::WebSocket, &["device:1"]).connect(&us).await;
     assert_eq!(ends(&us, 2, 2).await, []);
-    let mut told_of: Vec<_> = told(&eu).await.into_iter().map(|(_, data)| data["region"].clone()).collect();
-    told_of.sort_by_key(Value::to_string);
-    assert_eq!(told_of, ["eu", "us"]);
+    let mut regions: Vec<_> = published(&eu).await.into_iter().map(|(_, data)| data["region"].clone()).collect();
+    regions.sort_by_key(Value::to_string);
+    assert_eq!(regions, ["eu", "us"]);
     us.kill();
     assert_eq!(ends(&eu, 2, 1).await, [end("1", "lost")]);
     drop(at_home);

@@ -29,10 +29,10 @@ macro_rules! for_each_store {
 }
 
 for_each_store! {
-    a_batch_is_told_once_however_often_and_late_it_comes;
+    a_batch_is_published_once_however_often_and_late_it_comes;
     one_batch_may_hold_a_coming_and_its_leaving;
     what_a_dead_node_left_open_is_closed_once;
-    a_node_whose_term_others_ended_tells_nothing_more;
+    a_node_whose_session_others_ended_publishes_nothing_more;
     a_term_goes_on_under_another_id;
     a_term_that_goes_on_twice_is_found_where_it_is;
     a_term_is_ended_by_nodes_of_its_own_region;
@@ -62,7 +62,7 @@ fn lost(n: u128) -> Change {
 }
 
 /// What the stream holds: connections, and what happened to them.
-async fn told(store: &impl Store) -> Vec<String> {
+async fn published(store: &impl Store) -> Vec<String> {
     let page = store.read(&StreamName::lifecycle(), Start::Earliest, 100).await.unwrap();
     let shown = |event: &whimbrel::model::Event| {
         let data: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
@@ -82,7 +82,7 @@ async fn node(store: &impl Store) -> NodeId {
     node
 }
 
-async fn a_batch_is_told_once_however_often_and_late_it_comes(store: &impl Store) {
+async fn a_batch_is_published_once_however_often_and_late_it_comes(store: &impl Store) {
     let node = node(store).await;
     let (first, second) = ([came(1), came(2)], [left(1)]);
     assert_eq!(store.tell_changes(&node, 2, &second).await, Ok(Told::Behind(0)));
@@ -92,7 +92,7 @@ async fn a_batch_is_told_once_however_often_and_late_it_comes(store: &impl Store
     assert_eq!(store.tell_changes(&node, 2, &second).await, Ok(Told::UpTo(2)));
     // A copy that was on its way for long.
     assert_eq!(store.tell_changes(&node, 1, &first).await, Ok(Told::UpTo(2)));
-    assert_eq!(told(store).await, ["1 connected", "2 connected", "1 disconnected client"]);
+    assert_eq!(published(store).await, ["1 connected", "2 connected", "1 disconnected client"]);
     assert_eq!(store.open(&node).await.unwrap(), [subject(2)]);
 }
 
@@ -101,7 +101,7 @@ async fn one_batch_may_hold_a_coming_and_its_leaving(store: &impl Store) {
     for _ in 0..2 {
         store.tell_changes(&node, 1, &[came(1), left(1), came(2)]).await.unwrap();
     }
-    assert_eq!(told(store).await, ["1 connected", "1 disconnected client", "2 connected"]);
+    assert_eq!(published(store).await, ["1 connected", "1 disconnected client", "2 connected"]);
 }
 
 async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
@@ -116,11 +116,11 @@ async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
         store.close(&dead, &[lost(2), lost(3)]).await.unwrap();
     }
     assert!(store.end_session(&dead, EU, 10).await.unwrap().is_empty());
-    assert_eq!(told(store).await[4..], ["4 connected", "2 disconnected lost", "3 disconnected lost"]);
+    assert_eq!(published(store).await[4..], ["4 connected", "2 disconnected lost", "3 disconnected lost"]);
     assert_eq!(store.sessions(EU).await.unwrap(), [alive]);
 }
 
-async fn a_node_whose_term_others_ended_tells_nothing_more(store: &impl Store) {
+async fn a_node_whose_session_others_ended_publishes_nothing_more(store: &impl Store) {
     let slept = node(store).await;
     store.tell_changes(&slept, 1, &[came(1)]).await.unwrap();
     assert_eq!(store.end_session(&slept, EU, 10).await.unwrap(), [subject(1)]);
@@ -133,7 +133,7 @@ async fn a_node_whose_term_others_ended_tells_nothing_more(store: &impl Store) {
     }
     store.close(&slept, &[lost(1)]).await.unwrap();
     assert_eq!(store.tell_changes(&again, 1, &[came(2)]).await, Ok(Told::UpTo(1)));
-    assert_eq!(told(store).await, ["1 connected", "1 disconnected lost", "2 connected"]);
+    assert_eq!(published(store).await, ["1 connected", "1 disconnected lost", "2 connected"]);
 }
 
 async fn a_term_goes_on_under_another_id(store: &impl Store) {
@@ -147,7 +147,7 @@ async fn a_term_goes_on_under_another_id(store: &impl Store) {
     assert_eq!(store.open(&after).await.unwrap(), [subject(1)]);
     assert_eq!(store.tell_changes(&before, 2, &[left(1)]).await, Ok(Told::Over));
     assert_eq!(store.tell_changes(&after, 2, &[left(1)]).await, Ok(Told::UpTo(2)));
-    assert_eq!(told(store).await, ["1 connected", "1 disconnected client"]);
+    assert_eq!(published(store).await, ["1 connected", "1 disconnected client"]);
 }
 
 async fn a_term_that_goes_on_twice_is_found_where_it_is(store: &impl Store) {

@@ -84,7 +84,7 @@ async fn events_go_over_the_link_and_not_over_the_channel() {
     let hits = undisturbed(&from, "topic:news", &mut client, async |client| {
         for n in 0..50 {
             let answer = from.call("POST", "/v1/topics/news/events?type=price", &[], n.to_string()).await;
-            assert_eq!(answer.json()["nodes"], 1, "nodes reached by link are told too");
+            assert_eq!(answer.json()["nodes"], 1, "nodes reached by link count too");
             let event = client.event().await;
             assert_eq!((event.data, event.kind.as_str(), event.id), (n.to_string(), "price", answer.id()));
         }
@@ -208,7 +208,7 @@ async fn strangers_are_shown_out() {
         let _ = crate::support::in_time("the end", socket.read_to_end(&mut rest)).await;
         assert_eq!(rest, b"", "{nonsense:?}");
     }
-    // One that says nothing at all.
+    // One that sends nothing at all.
     let mut socket = tokio::net::TcpStream::connect(node.link_address()).await.unwrap();
     let _ = crate::support::in_time("the end", socket.read(&mut [0; 1])).await;
 }
@@ -292,7 +292,7 @@ async fn a_publish_whose_answer_is_lost_reaches_linked_nodes_all_the_same() {
     let (from, to) = (linked(&redis, &[("WHIMBREL_REDIS_URL", &url)]), linked(&redis, &[]));
     let mut client = listen(&to, "topic:news").await;
     until_linked(&from, "topic:news", &mut client).await;
-    // The store gets the event, and nobody hears of it.
+    // The store gets the event, and no node is notified.
     way.set(Direction::ToClient, Flow::Stall);
     let lost = tokio::spawn(async move {
         let answer = from.call("POST", "/v1/topics/news/events", &[], "1").await;

@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(2);
 /// Devices that each get their share of the events, spread over all nodes but the publishing one.
 const DEVICES: usize = 56;
 
-/// So much is kept that whoever falls behind can read on.
+/// So much is kept that a client that falls behind can read on.
 const SETTINGS: &[(&str, &str)] = &[
     ("WHIMBREL_RETENTION", "*=100000/3600"),
     ("WHIMBREL_LINK_LISTEN", "127.0.0.1:0"),
@@ -47,7 +47,7 @@ async fn latencies(mut client: Client, count: usize, begun: Instant) -> Vec<u64>
     latencies
 }
 
-/// What is published, and to whom.
+/// What is published, and to which streams.
 #[derive(Clone, Copy)]
 enum Load {
     /// One topic that all nodes follow.

@@ -15,21 +15,21 @@ use crate::support::{Signal, eventually, in_time};
 /// Sends a request and reads what comes until it ends with `end`.
 async fn read_until(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str, end: &str) -> String {
     socket.write_all(request.as_bytes()).await.unwrap();
-    let mut told = Vec::new();
+    let mut read = Vec::new();
     in_time(end, async {
-        while !String::from_utf8_lossy(&told).ends_with(end) {
-            assert!(socket.read_buf(&mut told).await.unwrap() > 0, "{}", String::from_utf8_lossy(&told));
+        while !String::from_utf8_lossy(&read).ends_with(end) {
+            assert!(socket.read_buf(&mut read).await.unwrap() > 0, "{}", String::from_utf8_lossy(&read));
         }
     })
     .await;
-    String::from_utf8_lossy(&told).into_owned()
+    String::from_utf8_lossy(&read).into_owned()
 }
 
-/// All addresses that a node says it listens on.
+/// All addresses that a node logs as its own.
 fn addresses(node: &Node) -> Vec<SocketAddr> {
     let log = node.log();
-    let told = log.lines().filter_map(|line| line.split_once("listening on http://"));
-    told.map(|(_, address)| address.split_whitespace().next().unwrap().parse().unwrap()).collect()
+    let read = log.lines().filter_map(|line| line.split_once("listening on http://"));
+    read.map(|(_, address)| address.split_whitespace().next().unwrap().parse().unwrap()).collect()
 }
 
 fn socket_in(folder: &TempDir) -> (String, String) {
@@ -42,7 +42,7 @@ async fn a_node_listens_at_several_addresses_and_a_unix_socket() {
     let folder = TempDir::new().unwrap();
     let (place, path) = socket_in(&folder);
     let node = Node::start(&[("WHIMBREL_LISTEN", &format!("127.0.0.1:0  127.0.0.2:0 {place}"))]);
-    // The last one is told last.
+    // The last one is logged last.
     eventually("all places", async || node.log().contains(&format!("listening on {place}")).then_some(())).await;
     let addresses = addresses(&node);
     assert_eq!(addresses.len(), 2);

@@ -1,4 +1,4 @@
-//! Presence in topics: who is there, and who is notified of it.
+//! Presence in topics: the members, and the clients that are notified.
 
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,19 @@ use crate::support::{Signal, eventually};
 promises! {
     everywhere:
         a_device_joins_with_its_first_connection_and_leaves_with_its_last,
-        who_did_not_ask_is_no_member_and_is_not_notified,
+        a_client_that_did_not_ask_is_no_member_and_is_not_notified,
         members_are_listed_page_by_page_once_each;
     on_redis:
         what_a_killed_node_had_leaves_within_two_lease_times,
         a_node_that_others_took_for_dead_brings_its_members_back,
-        who_may_have_missed_notices_is_told_so,
+        a_client_that_may_have_missed_notices_is_notified,
 }
 
 async fn member(world: &World, node: &Node, streams: &[&str]) -> Client {
     world.wanted(streams).with("members", "1").connect(node).await
 }
 
-/// The notice that has to come next: what happened, and to whom.
+/// The notice that has to come next: what happened, and to which device.
 async fn notice(client: &mut Client) -> (String, String) {
     match client.next().await {
         Said::Member { kind, notice } => (kind, notice["device"].as_str().unwrap().to_owned()),
@@ -77,7 +77,7 @@ async fn a_device_joins_with_its_first_connection_and_leaves_with_its_last(world
     let since = members(&node).await[0]["since"].clone();
     drop(tab);
     for client in [&mut near, &mut far] {
-        assert_eq!(notice(client).await, said("left", "ann"), "nothing was said of what lay between");
+        assert_eq!(notice(client).await, said("left", "ann"), "no notice of what lay between");
     }
     assert_eq!(counts(&node).await, [("watcher".into(), 1)]);
     let _again = member(&world, &node, &["device:ann", "topic:room"]).await;
@@ -88,7 +88,7 @@ async fn a_device_joins_with_its_first_connection_and_leaves_with_its_last(world
     assert_eq!(near.data(1).await, ["1"]);
 }
 
-async fn who_did_not_ask_is_no_member_and_is_not_notified(world: World) {
+async fn a_client_that_did_not_ask_is_no_member_and_is_not_notified(world: World) {
     let node = world.node(&[]);
     let mut silent = world.wanted(&["device:bob", "topic:room"]).connect(&node).await;
     let mut watcher = member(&world, &node, &["topic:room"]).await;
@@ -141,7 +141,7 @@ async fn what_a_killed_node_had_leaves_within_two_lease_times(world: World) {
     let took = killed.elapsed();
     assert!(took < LEASE * 2, "{took:?}");
     assert_eq!(counts(&survivor).await, [("both".into(), 1)]);
-    // Nothing else is said of it.
+    // There is no other notice of it.
     let _late = member(&world, &survivor, &["device:late", "topic:room"]).await;
     assert_eq!(notice(&mut watcher).await, said("joined", "late"));
 }
@@ -159,7 +159,7 @@ async fn a_node_that_others_took_for_dead_brings_its_members_back(world: World) 
     assert_eq!(counts(&node).await, [("ann".into(), 1)]);
 }
 
-async fn who_may_have_missed_notices_is_told_so(world: World) {
+async fn a_client_that_may_have_missed_notices_is_notified(world: World) {
     let node = world.node(&[]);
     let mut watcher = member(&world, &node, &["topic:room"]).await;
     let mut silent = world.wanted(&["topic:room"]).connect(&node).await;
@@ -207,7 +207,7 @@ async fn a_node_that_stops_in_order_leaves_nobody_behind() {
 }
 
 #[tokio::test]
-async fn a_member_is_shown_with_what_its_token_says_of_it() {
+async fn a_member_is_shown_with_the_info_of_its_token() {
     let node = Node::start(&[("WHIMBREL_JWT_SECRET", SECRET)]);
     let info = "{\"name\":\n\"Ann\"}";
     let rights = format!(r#"{{"subscribe":["topic:room"],"info":{info}}}"#);

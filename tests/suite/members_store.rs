@@ -30,8 +30,8 @@ macro_rules! for_each_store {
 
 for_each_store! {
     thousands_of_members_are_listed_page_by_page_and_leave_with_their_node;
-    a_member_is_told_of_once_however_often_it_is_set;
-    nobody_joins_through_a_node_without_a_route_and_who_leaves_it_is_told;
+    a_member_is_published_once_however_often_it_is_set;
+    no_device_joins_through_a_node_without_a_route_and_a_leave_through_it_is_published;
 }
 
 fn room() -> StreamName {
@@ -100,7 +100,7 @@ async fn thousands_of_members_are_listed_page_by_page_and_leave_with_their_node(
     assert_eq!(devices(store).await, ["2000"]);
 }
 
-async fn a_member_is_told_of_once_however_often_it_is_set(store: &impl Store) {
+async fn a_member_is_published_once_however_often_it_is_set(store: &impl Store) {
     let ((first, mut channel), (second, _)) = (node(store).await, node(store).await);
     let set = async |node: &NodeId, count: u32| {
         assert_eq!(store.set_members(&room(), node, &[local("ann", count)]).await, Ok(true));
@@ -113,7 +113,7 @@ async fn a_member_is_told_of_once_however_often_it_is_set(store: &impl Store) {
     assert_eq!(notices(&mut channel, 3).await, ["joined ann", "left ann", "joined ann"]);
 }
 
-async fn nobody_joins_through_a_node_without_a_route_and_who_leaves_it_is_told(store: &impl Store) {
+async fn no_device_joins_through_a_node_without_a_route_and_a_leave_through_it_is_published(store: &impl Store) {
     let ((gone, _), (_node, mut channel)) = (node(store).await, node(store).await);
     assert_eq!(store.set_members(&room(), &gone, &[local("ann", 1), local("bob", 1)]).await, Ok(true));
     store.detach(&room(), &gone, None).await.unwrap();

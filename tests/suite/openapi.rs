@@ -103,7 +103,7 @@ impl Api {
         in_time(path, request.send()).await.unwrap()
     }
 
-    /// What the document says of this answer; panics if it does not know it.
+    /// The document's entry of this answer; panics if it has none.
     fn described(&self, operation: &Value, answer: &Response) -> Value {
         let status = answer.status().as_str().to_owned();
         let described = self.followed(&operation["responses"][&status]);
@@ -142,7 +142,7 @@ async fn every_documented_operation_is_answered_as_described() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_nobody_knows_is_refused_wherever_that_is_described() {
+async fn an_unknown_parameter_is_refused_wherever_that_is_described() {
     let api = Api::start().await;
     for (path, item) in api.paths() {
         // That of a WebSocket comes after the handshake is judged, and history has its own.
@@ -239,7 +239,7 @@ async fn schemathesis_finds_no_difference_between_the_description_and_the_node()
     let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let node = RedisNode::on(&redis, &[]);
     let folder = TempDir::new().unwrap();
-    // A seed of its own in every run finds more; the report tells it.
+    // A seed of its own in every run finds more; the report shows it.
     let output = tokio::process::Command::new(installed("python/bin/schemathesis"))
         .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/schemathesis.toml")])
         .arg("run")

@@ -79,7 +79,7 @@ async fn a_page_of_another_origin_is_refused_before_anything_is_done(world: Worl
 async fn a_page_of_an_allowed_origin_may_publish_and_listen_and_read_the_answers(world: World) {
     let node = world.node(&[("WHIMBREL_ORIGINS", "https://app.example.com https://*.example.org")]);
     for allowed in ["https://app.example.com", "https://a.b.example.org"] {
-        // A browser says of these that they are of another site.
+        // A browser marks these as from another site.
         let origin = [("Origin", allowed), ("Sec-Fetch-Site", "cross-site")];
         let answers = [
             (201, node.call("POST", "/v1/topics/news/events", &origin, "1").await),

@@ -8,15 +8,15 @@ use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
-        every_form_of_after_begins_where_it_says,
-        since_a_time_begins_with_what_was_stored_then_and_tells_what_is_gone,
+        every_form_of_after_begins_at_its_position,
+        since_a_time_begins_with_what_was_stored_then_and_reports_what_is_gone,
         after_nothing_is_from_the_beginning_and_no_gap,
         a_type_filter_moves_the_position_over_what_it_leaves_out;
     on_redis:
         a_position_that_makes_no_sense_is_refused,
 }
 
-async fn every_form_of_after_begins_where_it_says(world: World) {
+async fn every_form_of_after_begins_at_its_position(world: World) {
     let node = world.node(&[]);
     let news = node.publish_all("topic:news", 0..5).await;
     let sport = node.publish_all("topic:sport", 10..13).await;
@@ -32,20 +32,20 @@ async fn every_form_of_after_begins_where_it_says(world: World) {
     let both = world.wanted(&["topic:news", "topic:sport"]);
     let pairs = both.clone().after(&format!("topic:news/{}", news[3])).after(&format!("topic:sport/{}", sport[0]));
     let mut client = pairs.connect(&node).await;
-    let mut told = [client.event().await, client.event().await, client.event().await].map(|event| event.id);
-    told.sort();
+    let mut received = [client.event().await, client.event().await, client.event().await].map(|event| event.id);
+    received.sort();
     let mut expected = [news[4].clone(), sport[1].clone(), sport[2].clone()];
     expected.sort();
-    assert_eq!(told, expected);
+    assert_eq!(received, expected);
     from_now.push(client);
     // A pair that is not given means now, and a pair of another stream means nothing.
     let client = both.after(&format!("topic:news/{}", news[4])).after("topic:other/1-1").connect(&node).await;
     from_now.push(client);
     let words = world.wanted(&["topic:news", "topic:sport"]).after("last:1");
     let mut client = words.connect(&node).await;
-    let mut told = client.data(2).await;
-    told.sort();
-    assert_eq!(told, ["12", "4"]);
+    let mut received = client.data(2).await;
+    received.sort();
+    assert_eq!(received, ["12", "4"]);
     from_now.push(client);
     // From there on they all get the same, and nothing they had before.
     node.publish("topic:news", "5").await;
@@ -54,7 +54,7 @@ async fn every_form_of_after_begins_where_it_says(world: World) {
     }
 }
 
-async fn since_a_time_begins_with_what_was_stored_then_and_tells_what_is_gone(world: World) {
+async fn since_a_time_begins_with_what_was_stored_then_and_reports_what_is_gone(world: World) {
     let node = world.node(&[("WHIMBREL_RETENTION", "topic:short=1/3600 *=1000/3600")]);
     let before = node.publish("topic:news", "0").await;
     // Another millisecond on the store's clock.
@@ -200,8 +200,8 @@ async fn a_listener_that_makes_no_sense_is_refused() {
         ("/v1/sse?topic=a&heartbeat=", "bad-request", "'heartbeat'"),
         ("/v1/ws?topic=a", "bad-request", "upgrade"),
     ] {
-        let (told, detail) = node.get(path).await.problem(400);
-        assert_eq!(told, slug, "{path}");
+        let (received, detail) = node.get(path).await.problem(400);
+        assert_eq!(received, slug, "{path}");
         assert!(detail.contains(named), "{path}: {detail}");
     }
     let binary = node.call("GET", "/v1/sse?topic=a", &[("Last-Event-ID", "\u{e9}")], "").await;

@@ -1,4 +1,4 @@
-//! Who is connected, as producers and operators are told: devices, topics, nodes.
+//! Who is connected, as producers and operators see it: devices, topics, nodes.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{Signal, eventually};
 
 promises! {
     everywhere:
-        a_device_is_told_with_its_connections_on_all_nodes,
+        a_device_is_shown_with_its_connections_on_all_nodes,
         a_topics_followers_are_counted_and_listed_page_by_page,
         every_node_is_listed_with_its_load;
     on_redis:
@@ -26,7 +26,7 @@ fn transport(world: &World) -> &'static str {
     }
 }
 
-async fn a_device_is_told_with_its_connections_on_all_nodes(world: World) {
+async fn a_device_is_shown_with_its_connections_on_all_nodes(world: World) {
     let [first, second] = world.nodes(&[]);
     let state = first.get_json("/v1/devices/42").await;
     assert_eq!(
@@ -86,13 +86,13 @@ async fn a_topics_followers_are_counted_and_listed_page_by_page(world: World) {
     let nodes = if world.redis.is_some() { 2 } else { 1 };
     let expected = |count: usize| json!({"topic": "news", "connections": count, "nodes": nodes, "silent": []});
     for node in [&first, &second] {
-        // A client hears of its connection a moment before the node counts it.
+        // A client learns its connection's id a moment before the node counts it.
         eventually("all are counted", async || (node.get_json("/v1/topics/news").await == expected(5)).then_some(()))
             .await;
         let all = followers(node).await;
         let ids: Vec<_> = all.iter().map(|follower| follower["id"].as_str().unwrap()).collect();
-        let told: BTreeSet<String> = clients.iter().map(Client::connection).collect();
-        assert_eq!(ids, Vec::from_iter(&told), "each is told the id that others know it by");
+        let connected: BTreeSet<String> = clients.iter().map(Client::connection).collect();
+        assert_eq!(ids, Vec::from_iter(&connected), "each has the id that others see");
         let mut devices: Vec<_> = all.iter().filter_map(|follower| follower["device"].as_str()).collect();
         devices.sort_unstable();
         assert_eq!(devices, ["41", "42"]);
@@ -160,7 +160,7 @@ async fn a_node_that_gives_no_answer_is_named_as_silent(world: World) {
         assert_eq!(node.get_json(path).await["silent"], json!([id]), "{path}");
     }
     stopped.signal(Signal::CONT);
-    eventually("it is heard again", async || {
+    eventually("it is notified again", async || {
         (node.get_json("/v1/nodes").await["nodes"].as_array().unwrap().len() == 2).then_some(())
     })
     .await;

@@ -31,14 +31,14 @@ macro_rules! for_each_store {
 
 for_each_store! {
     the_newest_over_the_limit_is_refused;
-    the_oldest_over_the_limit_gives_way_and_its_node_is_told;
+    the_oldest_over_the_limit_gives_way_and_its_node_is_notified;
     a_kick_is_for_all_before_it_and_for_nobody_after;
     a_place_counts_for_as_long_as_its_nodes_route_holds;
     a_place_that_is_asserted_again_stays_the_same;
     a_claim_whose_answer_was_lost_takes_no_second_place;
-    who_was_told_to_go_can_not_assert_its_place_again;
+    an_evicted_connection_can_not_assert_its_place_again;
     nobody_comes_to_be_by_being_kicked;
-    what_one_node_says_another_hears;
+    what_one_node_sends_another_receives;
 }
 
 fn device() -> StreamName {
@@ -104,7 +104,7 @@ async fn the_newest_over_the_limit_is_refused(store: &impl Store) {
     );
 }
 
-async fn the_oldest_over_the_limit_gives_way_and_its_node_is_told(store: &impl Store) {
+async fn the_oldest_over_the_limit_gives_way_and_its_node_is_notified(store: &impl Store) {
     let (first, second) = (node(store).await, node(store).await);
     let mut subscription = store.subscribe(&first).await.unwrap();
     let limit = most(2, Overflow::Oldest);
@@ -116,7 +116,7 @@ async fn the_oldest_over_the_limit_gives_way_and_its_node_is_told(store: &impl S
     let marks = Marks { kicked: 0, replaced: gone.stamp };
     assert_eq!(heard(&mut subscription).await, Control::new("kick", format!("device:42 {marks}")));
     let page = store.sync(&device(), &route(&first, 1), None).await.unwrap();
-    assert_eq!(page.marks, marks, "who does not hear the message finds it with a sync");
+    assert_eq!(page.marks, marks, "a node that misses the message finds it with a sync");
 }
 
 async fn a_kick_is_for_all_before_it_and_for_nobody_after(store: &impl Store) {
@@ -174,7 +174,7 @@ async fn a_claim_whose_answer_was_lost_takes_no_second_place(store: &impl Store)
     assert_eq!(connections(store).await, [claim.connection]);
 }
 
-async fn who_was_told_to_go_can_not_assert_its_place_again(store: &impl Store) {
+async fn an_evicted_connection_can_not_assert_its_place_again(store: &impl Store) {
     let node = node(store).await;
     let (mut kicked, limit) = (claim(&node), most(1, Overflow::Oldest));
     kicked.slot = Some(slot(store, &kicked, limit).await);
@@ -193,7 +193,7 @@ async fn nobody_comes_to_be_by_being_kicked(store: &impl Store) {
     assert_eq!(store.device(&device()).await.unwrap().last, None);
 }
 
-async fn what_one_node_says_another_hears(store: &impl Store) {
+async fn what_one_node_sends_another_receives(store: &impl Store) {
     let node = NodeId::random();
     let mut subscription = store.subscribe(&node).await.unwrap();
     store.signal(&NodeId::random(), &Control::new("news", "for somebody else")).await.unwrap();

@@ -89,8 +89,8 @@ async fn measure(redis: &RedisServer, node: &Node, way: Way, batch: usize) -> (f
         producer.send(way, batch).await;
     }
     let answered = begun.elapsed().as_secs_f64();
-    let told = listening.await.unwrap();
-    (total as f64 / answered, total as f64 / told)
+    let received = listening.await.unwrap();
+    (total as f64 / answered, total as f64 / received)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,8 +114,8 @@ async fn tokens_a_second_of_one_producer_by_each_way_in() {
         (Way::Fcall, 1, "FCALL, one after another"),
         (Way::Fcall, BATCH, "FCALL, 100 in a pipeline"),
     ] {
-        let (answered, told) = measure(&redis, &node, way, batch).await;
-        let single = *first.get_or_insert(told);
-        println!("| {name} | {answered:.0} | {told:.0} | {:.1} |", told / single);
+        let (answered, received) = measure(&redis, &node, way, batch).await;
+        let single = *first.get_or_insert(received);
+        println!("| {name} | {answered:.0} | {received:.0} | {:.1} |", received / single);
     }
 }

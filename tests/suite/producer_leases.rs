@@ -1,5 +1,5 @@
-//! Producers that hold a lease of their stream: when one is gone its readers are told, once, and when it is done
-//! or only late nobody is told.
+//! Producers that hold a lease of their stream: when one is gone its readers are notified, once, and when it is done
+//! or only late they are not.
 
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ use crate::support::{Signal, eventually};
 
 promises! {
     everywhere:
-        a_lapse_is_told_once_to_those_who_listen_and_to_those_who_come_later,
+        a_lapse_is_published_once_to_live_and_to_later_listeners,
         a_renewal_after_the_lapse_is_refused_and_the_next_lease_is_another;
     on_redis:
-        a_lapse_is_told_once_whichever_nodes_are_killed_meanwhile,
-        a_node_that_was_stopped_over_a_lapse_tells_nobody_a_second_time,
+        a_lapse_is_published_once_whichever_nodes_are_killed_meanwhile,
+        a_node_that_was_stopped_over_a_lapse_publishes_nothing_a_second_time,
 }
 
 const ABANDONED: &str = "whimbrel:abandoned";
@@ -64,20 +64,20 @@ async fn types(node: &Node, stream: &str) -> Vec<String> {
     events.map(|event| event["type"].as_str().unwrap().to_owned()).collect()
 }
 
-/// How often it is told in a stream that its producer is gone.
-async fn told(node: &Node, stream: &str) -> usize {
+/// How often a stream has the event that its producer is gone.
+async fn lapses(node: &Node, stream: &str) -> usize {
     types(node, stream).await.iter().filter(|kind| *kind == ABANDONED).count()
 }
 
-async fn is_told(node: &Node, stream: &str) {
-    eventually(&format!("{stream} is told"), async || (told(node, stream).await > 0).then_some(())).await;
+async fn is_published(node: &Node, stream: &str) {
+    eventually(&format!("{stream} has the event"), async || (lapses(node, stream).await > 0).then_some(())).await;
 }
 
-/// Waits until all leases were looked at once more: another one lapses and is told.
+/// Waits until all leases were looked at once more: another one lapses and is published.
 async fn looked_again(node: &Node) {
     let stream = format!("topic:{}", LeaseId::random());
     take(node, &stream, 1).await;
-    is_told(node, &stream).await;
+    is_published(node, &stream).await;
 }
 
 async fn next_is_abandoned(client: &mut Client, stream: &str, lease: &str, seconds: u64) -> Event {
@@ -89,7 +89,7 @@ async fn next_is_abandoned(client: &mut Client, stream: &str, lease: &str, secon
     event
 }
 
-async fn a_lapse_is_told_once_to_those_who_listen_and_to_those_who_come_later(world: World) {
+async fn a_lapse_is_published_once_to_live_and_to_later_listeners(world: World) {
     let [one, other] = world.nodes(&[]);
     for stream in ["topic:answer", "device:42"] {
         let mut listening = world.wanted(&[stream]).connect(&other).await;
@@ -119,22 +119,22 @@ async fn renewed_or_ended(world: World) {
     assert_eq!(end(&other, "topic:ended", &lease).await.status, 204);
     // The first two would have lapsed before this one.
     take(&one, "topic:silent", 5).await;
-    is_told(&one, "topic:silent").await;
+    is_published(&one, "topic:silent").await;
     looked_again(&one).await;
     for stream in ["topic:renewed", "topic:ended"] {
-        assert_eq!(told(&other, stream).await, 0, "{stream}");
+        assert_eq!(lapses(&other, stream).await, 0, "{stream}");
     }
     let next = take(&one, "topic:ended", 5).await;
     assert_ne!(next, lease);
 }
 
 #[tokio::test]
-async fn a_lease_that_is_renewed_or_ended_tells_nobody() {
+async fn a_lease_that_is_renewed_or_ended_publishes_nothing() {
     renewed_or_ended(World::on_redis(Transport::Sse)).await;
 }
 
 #[tokio::test]
-async fn a_lease_that_is_renewed_or_ended_tells_nobody_of_the_embedded_store() {
+async fn on_the_embedded_store_a_lease_that_is_renewed_or_ended_publishes_nothing() {
     renewed_or_ended(World::embedded(Transport::Sse)).await;
 }
 
@@ -167,7 +167,7 @@ async fn held(world: World) {
         assert_eq!(answer.problem(409).0, "lease-lost");
     }
     assert_eq!(renew(&other, "topic:answer", &lease, 3600).await.status, 200);
-    // Whoever did not hear the answer asks again, and is known by the key.
+    // A producer that did not get the answer repeats the request, and is recognised by the key.
     let keyed = async |key: &str| {
         one.call("PUT", "/v1/topics/keyed/lease", &[("Idempotency-Key", key)], r#"{"seconds":3600}"#).await
     };
@@ -194,7 +194,7 @@ async fn a_renewal_after_the_lapse_is_refused_and_the_next_lease_is_another(worl
     })
     .await;
     next_is_abandoned(&mut client, "topic:answer", &second, 1).await;
-    assert_eq!(told(&one, "topic:answer").await, 2);
+    assert_eq!(lapses(&one, "topic:answer").await, 2);
 }
 
 /// The node whose turn it is to look.
@@ -210,7 +210,7 @@ async fn looker<'a>(redis: &RedisServer, nodes: impl IntoIterator<Item = &'a Nod
     panic!("{id} has the turn for {kept} ms, and is none of the nodes");
 }
 
-async fn a_lapse_is_told_once_whichever_nodes_are_killed_meanwhile(world: World) {
+async fn a_lapse_is_published_once_whichever_nodes_are_killed_meanwhile(world: World) {
     const COUNT: usize = 300;
     let redis = world.redis.as_ref().unwrap();
     let nodes = world.nodes::<3>(SHORT_LEASE);
@@ -221,21 +221,21 @@ async fn a_lapse_is_told_once_whichever_nodes_are_killed_meanwhile(world: World)
     for stream in &streams {
         take(survivor, stream, 2).await;
     }
-    // In the middle of telling.
-    is_told(survivor, "topic:0").await;
+    // In the middle of publishing.
+    is_published(survivor, "topic:0").await;
     killed.kill();
     for stream in &streams {
-        is_told(survivor, stream).await;
+        is_published(survivor, stream).await;
     }
     looked_again(survivor).await;
     for stream in &streams {
-        assert_eq!(told(survivor, stream).await, 1, "{stream}");
+        assert_eq!(lapses(survivor, stream).await, 1, "{stream}");
     }
     assert_eq!((client.event().await.kind, client.event().await.kind), (ABANDONED.into(), ABANDONED.into()));
     assert_eq!(redis.raw().await.hlen::<_, u64>(LEASES).await.unwrap(), 0);
 }
 
-async fn a_node_that_was_stopped_over_a_lapse_tells_nobody_a_second_time(world: World) {
+async fn a_node_that_was_stopped_over_a_lapse_publishes_nothing_a_second_time(world: World) {
     let redis = world.redis.as_ref().unwrap();
     let [one, other] = world.nodes(SHORT_LEASE);
     let stopped = looker(redis, [&*one, &*other]).await;
@@ -246,12 +246,12 @@ async fn a_node_that_was_stopped_over_a_lapse_tells_nobody_a_second_time(world: 
     next_is_abandoned(&mut client, "topic:answer", &lease, 2).await;
     stopped.signal(Signal::CONT);
     looked_again(stopped).await;
-    assert_eq!(told(stopped, "topic:answer").await, 1);
+    assert_eq!(lapses(stopped, "topic:answer").await, 1);
 }
 
-/// Whoever ended a lease and died before it could tell is followed by the next.
+/// A node that ended a lease and died before it could publish is followed by the next.
 #[tokio::test]
-async fn what_a_dead_node_had_ended_and_not_told_is_told_by_the_next() {
+async fn what_a_dead_node_had_ended_and_not_published_is_published_by_the_next() {
     let redis = RedisServer::start();
     let store = connect(&redis, RetentionRules::default()).await;
     let (answer, id) = (stream("topic:answer"), LeaseId::random());
@@ -264,20 +264,20 @@ async fn what_a_dead_node_had_ended_and_not_told_is_told_by_the_next() {
     .await;
     assert_eq!((ended.id, &ended.stream), (id, &answer));
     assert_eq!(store.renew_lease(&answer, id, second).await, Ok(false));
-    assert_eq!(store.end_lease(&answer, id).await, Ok(false), "it is for whoever tells of it to forget");
+    assert_eq!(store.end_lease(&answer, id).await, Ok(false), "the node that publishes it forgets it");
     let node = Node::on(&redis, &[]);
-    is_told(&node, "topic:answer").await;
+    is_published(&node, "topic:answer").await;
     looked_again(&node).await;
-    assert_eq!(told(&node, "topic:answer").await, 1);
+    assert_eq!(lapses(&node, "topic:answer").await, 1);
 }
 
-/// As after a failover that lost the newest: the lease is back although its lapse was told.
+/// As after a failover that lost the newest: the lease is back although its lapse was published.
 #[tokio::test]
-async fn what_was_told_and_not_forgotten_is_not_told_again() {
+async fn what_was_published_and_not_forgotten_is_not_published_again() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[]);
     let lease = take(&node, "topic:answer", 1).await;
-    is_told(&node, "topic:answer").await;
+    is_published(&node, "topic:answer").await;
     let mut raw = redis.raw().await;
     let connection = raw.clone();
     let forgotten = async || (connection.clone().hlen::<_, u64>(LEASES).await.unwrap() == 0).then_some(());
@@ -285,12 +285,12 @@ async fn what_was_told_and_not_forgotten_is_not_told_again() {
     let _: () = raw.hset(LEASES, "topic:answer", format!("{lease} 1000 5 lapsed ")).await.unwrap();
     let _: () = raw.zadd("whimbrel:{producers}:deadlines", "topic:answer", 5).await.unwrap();
     eventually("that it is forgotten again", forgotten).await;
-    assert_eq!(told(&node, "topic:answer").await, 1);
+    assert_eq!(lapses(&node, "topic:answer").await, 1);
 }
 
-/// One whose lapse can't be told keeps no other waiting, and is told when it can be.
+/// One whose lapse can't be published keeps no other waiting, and is published when it can be.
 #[tokio::test]
-async fn a_stream_that_takes_no_event_is_told_when_it_does() {
+async fn a_lapse_is_published_once_its_stream_takes_events_again() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[]);
     let mut raw = redis.raw().await;
@@ -299,7 +299,7 @@ async fn a_stream_that_takes_no_event_is_told_when_it_does() {
     take(&node, "topic:broken", 1).await;
     looked_again(&node).await;
     let _: () = raw.del(broken).await.unwrap();
-    is_told(&node, "topic:broken").await;
+    is_published(&node, "topic:broken").await;
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn after_an_outage_a_lease_holds_for_its_time_once_more() {
     assert_eq!(renewed.status, 200, "{}", renewed.text());
     next_is_abandoned(&mut client, "topic:gone", &gone, 5).await;
     looked_again(&nodes[0]).await;
-    assert_eq!((told(&nodes[0], "topic:there").await, told(&nodes[0], "topic:gone").await), (0, 1));
+    assert_eq!((lapses(&nodes[0], "topic:there").await, lapses(&nodes[0], "topic:gone").await), (0, 1));
 }
 
 #[tokio::test]
@@ -379,7 +379,7 @@ async fn what_makes_no_sense_of_a_lease_is_refused_and_nothing_is_taken() {
         (node.call("DELETE", &format!("{path}?lease={lease}&lease={lease}"), &[], "").await, 400, "bad-request"),
         (node.call("GET", path, &[], "").await, 405, "method-not-allowed"),
         (node.call("POST", path, &[], sound).await, 405, "method-not-allowed"),
-        // Nobody else can say what only the service says.
+        // Only the service publishes this type.
         (node.call("POST", "/v1/topics/answer/events?type=whimbrel:abandoned", &[], "1").await, 400, "bad-request"),
     ] {
         assert_eq!(answer.problem(status).0, slug, "{}", answer.text());
@@ -441,7 +441,7 @@ async fn a_publisher_that_comes_to_its_end_is_not_missed_and_one_that_fails_is()
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let outcome = publish("topic:half", &["1", "--json"], b"1\n{oops\n").await;
     assert!(outcome.code == Some(1) && outcome.stderr.contains("line 2"), "{outcome:?}");
-    is_told(&node, "topic:half").await;
+    is_published(&node, "topic:half").await;
     assert_eq!(types(&node, "topic:half").await, ["message", ABANDONED]);
     assert_eq!(types(&node, "topic:whole").await, ["message", "message"]);
     take(&node, "topic:whole", 3600).await;
@@ -505,7 +505,7 @@ async fn a_producer_at_redis_holds_a_lease_by_a_function() {
     assert_eq!(put(&node, "topic:answer", &json!({"seconds": 5})).await.problem(409).0, "lease-held");
     assert_eq!(renew(&node, "topic:answer", &id, 3600).await.status, 200);
     assert_eq!(lease(&["renew", "topic:answer", &id, "1"]).await, id);
-    is_told(&node, "topic:answer").await;
+    is_published(&node, "topic:answer").await;
     assert!(lease(&["renew", "topic:answer", &id, "1"]).await.contains("lease-lost: "));
     let ended = lease(&["take", "device:42", "5"]).await;
     assert_eq!(lease(&["end", "device:42", &ended]).await, ended);

@@ -11,9 +11,9 @@ use crate::support::world::{World, promises};
 promises! {
     everywhere:
         an_event_is_stored_then_told_then_acknowledged,
-        who_waits_is_answered_once_it_is_acknowledged_on_whichever_node;
+        a_wait_is_answered_once_the_event_is_acknowledged_on_any_node;
     on_redis:
-        an_event_that_is_trimmed_while_somebody_waits_is_still_told_about,
+        an_event_that_is_trimmed_during_a_wait_is_still_answered,
 }
 
 fn path(id: &str) -> String {
@@ -42,9 +42,9 @@ async fn an_event_is_stored_then_told_then_acknowledged(world: World) {
     acknowledge(&node, &first).await;
     assert_eq!(status(&other, &first).await, "acknowledged");
     assert_eq!(status(&other, &second).await, "told");
-    // Its node lets the stream go some seconds after the client; what it was told stays told.
+    // Its node lets the stream go some seconds after the client; what was sent to it stays `told`.
     drop(client);
-    let third = eventually("nobody is told any more", async || {
+    let third = eventually("no node is notified any more", async || {
         let answer = node.call("POST", "/v1/devices/42/events", &[], "3").await.json();
         (answer["nodes"] == 0).then(|| answer["id"].as_str().unwrap().to_owned())
     })
@@ -54,7 +54,7 @@ async fn an_event_is_stored_then_told_then_acknowledged(world: World) {
     assert_eq!(node.get_json("/v1/devices/42/events?limit=1").await["events"][0].get("status"), None);
 }
 
-async fn who_waits_is_answered_once_it_is_acknowledged_on_whichever_node(world: World) {
+async fn a_wait_is_answered_once_the_event_is_acknowledged_on_any_node(world: World) {
     let [node, other] = world.nodes(&[]);
     let id = node.publish("device:42", "1").await;
     // A while without an acknowledgement is answered with what there is.
@@ -78,7 +78,7 @@ async fn who_waits_is_answered_once_it_is_acknowledged_on_whichever_node(world: 
     assert_eq!(answer["status"], "stored");
 }
 
-async fn an_event_that_is_trimmed_while_somebody_waits_is_still_told_about(world: World) {
+async fn an_event_that_is_trimmed_during_a_wait_is_still_answered(world: World) {
     let node = world.node(&[]);
     let id = node.publish("device:42", "1").await;
     let waiting = {

@@ -53,7 +53,7 @@ async fn data_arrives_byte_for_byte(world: World) {
 }
 
 #[tokio::test]
-async fn an_answer_says_what_is_stored_and_where_to_read_it() {
+async fn an_answer_shows_what_is_stored_and_where_to_read_it() {
     let node = Node::start(&[]);
     for (path, stream) in [("/v1/devices/a%7Cb:c/events", "device:a|b:c"), ("/v1/topics/n/events", "topic:n")] {
         let answer = node.call("POST", &format!("{path}?type=a/b"), &[], "[1, 2]").await;
@@ -121,7 +121,7 @@ async fn what_names_no_other_kind_is_json_and_what_would_be_misread_is_refused()
 }
 
 #[tokio::test]
-async fn what_says_two_things_is_refused_and_nothing_is_stored() {
+async fn an_ambiguous_publish_is_refused_and_nothing_is_stored() {
     let node = Node::start(&[]);
     let publish =
         async |headers: &[(&str, &str)], body: &str| node.call("POST", "/v1/topics/a/events", headers, body).await;
@@ -256,9 +256,9 @@ async fn a_repeat_with_the_same_key_stores_nothing(world: World) {
         assert_eq!(publish(&first, "a", key, "1").await.problem(400).0, "invalid-key", "{key:?}");
     }
     assert_eq!(publish(&first, "a", &"k".repeat(128), "4").await.status, 201);
-    let mut told = client.data(3).await;
-    told.sort();
-    assert_eq!(told, ["1", "3", "4"]);
+    let mut received = client.data(3).await;
+    received.sort();
+    assert_eq!(received, ["1", "3", "4"]);
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn names_are_held_to_their_alphabet() {
 }
 
 #[tokio::test]
-async fn paths_and_methods_that_do_not_exist_are_told_as_problems() {
+async fn paths_and_methods_that_do_not_exist_are_answered_as_problems() {
     let node = Node::start(&[]);
     for path in ["/nothing", "/v1", "/v1/", "/v1/topics", "/v1/topics/a/events/1-1/x", "/v2/events", "//", "/%2e%2e"] {
         let answer = node.get(path).await;

@@ -60,9 +60,9 @@ async fn one_bad_entry_does_not_fail_the_others(world: World) {
         r#"{"topic":"a","data":null}"#,
     ];
     let results = post(&node, None, &format!("[{}]", entries.join(" ,\n"))).await;
-    let told: Vec<&str> = results.iter().map(|r| r["error"].as_str().or(r["stream"].as_str()).unwrap()).collect();
+    let received: Vec<&str> = results.iter().map(|r| r["error"].as_str().or(r["stream"].as_str()).unwrap()).collect();
     assert_eq!(
-        told,
+        received,
         [
             "device:1",
             "invalid-name",
@@ -136,16 +136,16 @@ async fn the_order_within_a_batch_is_kept(world: World) {
         })
         .collect();
     let results = post(&node, None, &format!("[{}]", entries.join(","))).await;
-    let mut told: Vec<Vec<(String, usize)>> = vec![Vec::new(); 3];
+    let mut received: Vec<Vec<(String, usize)>> = vec![Vec::new(); 3];
     for _ in 0..600 {
         let event = client.event().await;
         let at = streams.iter().position(|stream| *stream == event.stream).unwrap();
-        told[at].push((event.id, event.data.parse().unwrap()));
+        received[at].push((event.id, event.data.parse().unwrap()));
     }
-    for (at, told) in told.iter().enumerate() {
+    for (at, received) in received.iter().enumerate() {
         let expected: Vec<_> =
             (at..600).step_by(3).map(|n| (results[n]["id"].as_str().unwrap().to_owned(), n)).collect();
-        assert_eq!(*told, expected);
+        assert_eq!(*received, expected);
     }
 }
 

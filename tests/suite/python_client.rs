@@ -10,7 +10,7 @@ use crate::support::installed;
 /// They may take so long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs a tool that scripts/test installed in the client's folder; panics with what it said if it fails.
+/// Runs a tool that scripts/test installed in the client's folder; panics with its output if it fails.
 async fn tool(name: &str, arguments: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python");
     let mut command = Command::new(installed(&format!("python/bin/{name}")));

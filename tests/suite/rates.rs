@@ -1,4 +1,4 @@
-//! How often somebody may do something, and what they are told beyond.
+//! Rates, and the answers beyond them.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::world::{World, promises};
 
 promises! {
     everywhere:
-        connects_of_one_address_beyond_the_rate_are_told_when_to_come_back,
+        connects_of_one_address_beyond_the_rate_get_a_retry_after,
         an_address_has_no_more_connections_than_it_may;
     on_redis:
 }
@@ -37,7 +37,7 @@ async fn connect(world: &World, node: &Node, client: &str, headers: &[(&str, &st
     (head, http)
 }
 
-async fn connects_of_one_address_beyond_the_rate_are_told_when_to_come_back(world: World) {
+async fn connects_of_one_address_beyond_the_rate_get_a_retry_after(world: World) {
     let node = world.node(&[("WHIMBREL_RATE_CONNECT", "2"), ("WHIMBREL_TRUSTED_PROXIES", "127.0.0.0/8")]);
     let welcome = if world.transport == Transport::Sse { 200 } else { 101 };
     let mut held = Vec::new();
@@ -54,7 +54,7 @@ async fn connects_of_one_address_beyond_the_rate_are_told_when_to_come_back(worl
     }
     assert!(held.len() >= 2 && refused >= 1, "{refused} refused");
     node.metric_is("requests_refused_total{reason=\"rate\"}", f64::from(refused)).await;
-    // Others are not held up, and what nobody but the client itself says about its address is not believed.
+    // Others are not held up, and a client's own word about its address is not believed.
     assert_eq!(connect(&world, &node, "192.0.2.2", &[]).await.0.status, welcome);
     let spoofing = async |n: u32| connect(&world, &node, &format!("10.9.9.{n}, 192.0.2.3"), &[]).await.0.status;
     let mut answers = Vec::new();

@@ -15,22 +15,22 @@ use crate::support::redis::{RedisServer, config};
 use crate::support::{eventually, in_time};
 
 #[tokio::test]
-async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+async fn a_server_that_lost_the_scripts_gets_them_again() {
     let server = RedisServer::start();
     let store = connect(&server, RetentionRules::default()).await;
     let (stream, node) = (stream("topic:news"), NodeId::random());
     let mut raw = server.raw().await;
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     for _ in 0..3 {
         redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut raw).await.unwrap();
         let batch = vec![(stream.clone(), draft("1")); 5];
-        told.extend(store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id));
+        found.extend(store.publish_all(&batch).await.into_iter().map(|answer| answer.unwrap().id));
         redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut raw).await.unwrap();
         store.sync(&stream, &route(&node, 1), None).await.unwrap();
         redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut raw).await.unwrap();
         store.read(&stream, Start::Earliest, 1).await.unwrap();
     }
-    assert_eq!(ids(&store.read(&stream, Start::Earliest, 100).await.unwrap()), told);
+    assert_eq!(ids(&store.read(&stream, Start::Earliest, 100).await.unwrap()), found);
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_server_that_is_silent_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_publishes_and_keeps_who_is_connected() {
+async fn a_full_server_refuses_publishes_and_keeps_connections() {
     let server = RedisServer::start();
     let store = connect(&server, RetentionRules::default()).await;
     let (stream, node) = (stream("device:1"), NodeId::random());
@@ -144,7 +144,7 @@ async fn a_replica_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_server_that_evicts_is_refused_and_told_apart() {
+async fn a_server_that_evicts_is_refused_with_that_reason() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let outcome =
         RedisStore::connect(&config(&server.url()), "whimbrel", RetentionRules::default(), Duration::ZERO).await;
@@ -152,21 +152,21 @@ async fn a_server_that_evicts_is_refused_and_told_apart() {
 }
 
 #[tokio::test]
-async fn an_inspection_tells_how_the_server_is_set_up_and_a_blocked_config_is_fine() {
+async fn an_inspection_shows_how_the_server_is_set_up_and_a_blocked_config_is_fine() {
     let server = RedisServer::start();
-    let told = inspect(&config(&server.url())).await.unwrap();
-    assert!(told.version.as_ref().unwrap().starts_with(char::is_numeric));
-    assert_eq!((told.append_only, told.snapshots.as_deref()), (Some(false), Some("")));
-    assert_eq!((told.eviction.as_deref(), told.stream_node_bytes), (Some("noeviction"), Some(512)));
+    let found = inspect(&config(&server.url())).await.unwrap();
+    assert!(found.version.as_ref().unwrap().starts_with(char::is_numeric));
+    assert_eq!((found.append_only, found.snapshots.as_deref()), (Some(false), Some("")));
+    assert_eq!((found.eviction.as_deref(), found.stream_node_bytes), (Some("noeviction"), Some(512)));
     let mut raw = server.raw().await;
     let user = ["SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config"];
     redis::cmd("ACL").arg(&user).exec_async(&mut raw).await.unwrap();
     let url = format!("redis://app:secret@{}/", server.address());
     let rules = RetentionRules::default();
     RedisStore::connect(&config(&url), "whimbrel", rules, Duration::ZERO).await.map(drop).unwrap();
-    let told = inspect(&config(&url)).await.unwrap();
-    assert_eq!((told.snapshots, told.stream_node_bytes), (None, None));
-    assert_eq!(told.eviction.as_deref(), Some("noeviction"));
+    let found = inspect(&config(&url)).await.unwrap();
+    assert_eq!((found.snapshots, found.stream_node_bytes), (None, None));
+    assert_eq!(found.eviction.as_deref(), Some("noeviction"));
 }
 
 #[tokio::test]

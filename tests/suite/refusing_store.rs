@@ -99,7 +99,7 @@ async fn what_is_refused_is_logged_when_it_begins_and_when_it_ends_and_shown_mea
 }
 
 #[tokio::test]
-async fn an_ingress_stream_that_can_not_be_read_is_told() {
+async fn an_ingress_stream_that_can_not_be_read_is_reported() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[("WHIMBREL_LEASE_SECONDS", "1")]);
     let mut raw = redis.raw().await;
@@ -114,7 +114,7 @@ async fn an_ingress_stream_that_can_not_be_read_is_told() {
 }
 
 #[tokio::test]
-async fn an_embedded_store_that_is_full_says_so_too() {
+async fn an_embedded_store_that_is_full_is_reported_too() {
     let node = Node::start(&[("WHIMBREL_EMBEDDED_BYTES", "1048576"), ("WHIMBREL_RETENTION", "*=1000000/3600")]);
     let data = format!("\"{}\"", "x".repeat(60_000));
     while node.call("POST", "/v1/topics/a/events", &[], &data).await.status == 201 {}

@@ -353,7 +353,7 @@ async fn a_stream_that_awaits_an_answer_is_not_asked_again_and_holds_up_no_other
     let _attached = (registry.attach(&slow).await.unwrap(), registry.attach(&quick).await.unwrap());
     gate.close();
     for n in 0..5 {
-        // Nobody tells this node: only a sync finds it.
+        // No node notifies this one: only a sync finds it.
         let missed = gate.publish(&quick, &draft(n.to_string())).await.unwrap().id;
         gate.answer(&quick).await;
         gate.answer(&quick).await;

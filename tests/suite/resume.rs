@@ -27,9 +27,9 @@ async fn history_in_between_is_delivered_on_another_node(world: World) {
     let [first, second] = world.nodes(&[]);
     let mut client = world.wanted(&["device:42"]).connect(&first).await;
     let mut published = first.publish_all("device:42", 0..3).await;
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..3 {
-        told.push(client.event().await);
+        received.push(client.event().await);
     }
     let cursor = client.cursor();
     assert_eq!(cursor.id(), published[2], "the cursor of one stream is the id of the last event");
@@ -39,10 +39,10 @@ async fn history_in_between_is_delivered_on_another_node(world: World) {
     let mut client = world.wanted(&["device:42"]).from(&cursor).connect(&second).await;
     published.extend(first.publish_all("device:42", 700..710).await);
     for _ in 3..710 {
-        told.push(client.event().await);
+        received.push(client.event().await);
     }
-    assert_eq!(told.iter().map(|event| &event.id).collect::<Vec<_>>(), published.iter().collect::<Vec<_>>());
-    assert_eq!(told.iter().map(|e| e.data.clone()).collect::<Vec<_>>(), texts(0..710));
+    assert_eq!(received.iter().map(|event| &event.id).collect::<Vec<_>>(), published.iter().collect::<Vec<_>>());
+    assert_eq!(received.iter().map(|e| e.data.clone()).collect::<Vec<_>>(), texts(0..710));
     second.metric_is("temporary_dispatchers", 0.0).await;
 }
 
@@ -51,23 +51,23 @@ async fn resumes_at_full_speed_leave_no_seam(world: World) {
     let nodes: [_; 2] = world.nodes(LONG);
     let mut client = world.wanted(&["topic:ticks"]).connect(&nodes[0]).await;
     let publisher = Publisher::start(&nodes[0], "topic:ticks");
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for resume in 0..RESUMES {
         for _ in 0..=resume * 17 {
-            told.push(client.event().await);
+            received.push(client.event().await);
         }
         let cursor = client.cursor();
         drop(client);
         client = world.wanted(&["topic:ticks"]).from(&cursor).connect(&nodes[(resume + 1) % 2]).await;
     }
     let published = publisher.stop().await;
-    assert!(published.len() > told.len(), "it was published all the while");
-    while told.len() < published.len() {
-        told.push(client.event().await);
+    assert!(published.len() > received.len(), "it was published all the while");
+    while received.len() < published.len() {
+        received.push(client.event().await);
     }
-    let ids: Vec<String> = told.iter().map(|event| event.id.clone()).collect();
-    assert!(ids == published, "{} told, {} published", ids.len(), published.len());
-    assert!(told.iter().map(|event| event.data.as_str()).eq(texts(0..published.len()).iter()));
+    let ids: Vec<String> = received.iter().map(|event| event.id.clone()).collect();
+    assert!(ids == published, "{} received, {} published", ids.len(), published.len());
+    assert!(received.iter().map(|event| event.data.as_str()).eq(texts(0..published.len()).iter()));
     for node in &nodes {
         node.metric_is("temporary_dispatchers", 0.0).await;
     }
@@ -88,15 +88,15 @@ async fn several_streams_resume_each_at_its_own_place(world: World) {
     first.publish("device:42", "5").await;
     first.publish("topic:other", "6").await;
     let mut resumed = world.wanted(&streams).from(&cursor).connect(&second).await;
-    let mut told = [resumed.event().await, resumed.event().await].map(|event| (event.stream, event.data));
-    told.sort();
-    assert_eq!(told, [("device:42".into(), "5".into()), ("topic:sport".into(), "4".into())]);
-    // Fewer streams than the cursor knows, and one that it does not know: that one begins now.
+    let mut received = [resumed.event().await, resumed.event().await].map(|event| (event.stream, event.data));
+    received.sort();
+    assert_eq!(received, [("device:42".into(), "5".into()), ("topic:sport".into(), "4".into())]);
+    // Fewer streams than the cursor has, and one that it does not have: that one begins now.
     let mut fewer = world.wanted(&["topic:sport", "topic:other"]).from(&cursor).connect(&second).await;
     first.publish("topic:other", "7").await;
-    let mut told = [fewer.event().await, fewer.event().await].map(|event| (event.stream, event.data));
-    told.sort();
-    assert_eq!(told, [("topic:other".into(), "7".into()), ("topic:sport".into(), "4".into())]);
+    let mut received = [fewer.event().await, fewer.event().await].map(|event| (event.stream, event.data));
+    received.sort();
+    assert_eq!(received, [("topic:other".into(), "7".into()), ("topic:sport".into(), "4".into())]);
 }
 
 async fn a_client_that_left_before_its_first_event_misses_none(world: World) {
@@ -123,7 +123,7 @@ async fn a_client_that_is_up_to_date_gets_what_comes_and_no_gap(world: World) {
     }
 }
 
-/// The new node has not heard of the newest events yet when the client comes with their ids.
+/// The new node does not have the newest events yet when the client comes with their ids.
 async fn a_client_ahead_of_its_new_node_gets_nothing_twice(world: World) {
     let [first, second] = world.nodes(&[]);
     let mut there = world.wanted(&["topic:news"]).connect(&second).await;

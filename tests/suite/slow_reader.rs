@@ -8,7 +8,7 @@ use crate::support::world::{World, promises};
 promises! {
     everywhere:
         a_slow_reader_delays_nobody_and_catches_up,
-        a_slow_reader_that_trimming_overtakes_is_told_each_gap;
+        a_slow_reader_that_trimming_overtakes_gets_each_gap;
     on_redis:
         a_client_that_takes_nothing_is_ended,
 }
@@ -49,7 +49,7 @@ async fn a_slow_reader_delays_nobody_and_catches_up(world: World) {
     assert_eq!((slow.data(1).await, fast.data(1).await), (vec!["\"end\"".into()], vec!["\"end\"".into()]));
 }
 
-async fn a_slow_reader_that_trimming_overtakes_is_told_each_gap(world: World) {
+async fn a_slow_reader_that_trimming_overtakes_gets_each_gap(world: World) {
     let settings =
         [("WHIMBREL_OUTBOX_BYTES", "4096"), ("WHIMBREL_RING_BYTES", "0"), ("WHIMBREL_RETENTION", "*=20/3600")];
     let [node, publisher] = world.nodes(&settings);

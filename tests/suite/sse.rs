@@ -139,7 +139,7 @@ async fn an_envelope_names_what_a_bare_event_does_not() {
 }
 
 #[tokio::test]
-async fn the_first_block_says_when_and_where_to_come_back() {
+async fn the_first_block_has_the_retry_and_the_position() {
     let node = Node::start(&[]);
     let id = node.publish("topic:news", "1").await;
     let mut http = Http::connect(node.address()).await;
@@ -174,7 +174,7 @@ async fn an_idle_connection_gets_a_sign_of_life() {
 }
 
 #[tokio::test]
-async fn a_streams_own_address_is_a_live_stream_for_who_accepts_one() {
+async fn a_streams_own_address_is_a_live_stream_for_clients_that_accept_one() {
     let node = Node::start(&[]);
     let id = node.publish("device:a:b", "1").await;
     for accept in ["text/event-stream", "text/html, Text/Event-Stream;q=0.9"] {
@@ -200,7 +200,7 @@ fn is_no_stream_to_keep(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn two_last_event_ids_are_refused_as_nobody_knows_which_one_is_meant() {
+async fn two_last_event_ids_are_refused_as_ambiguous() {
     let node = Node::start(&[]);
     let id = node.publish("topic:a", "1").await;
     let one = ("Last-Event-ID", id.as_str());

@@ -1,4 +1,4 @@
-//! A node that loses its store keeps its clients, says so, and goes on when the store is back.
+//! A node that loses its store keeps its clients, reports it, and goes on when the store is back.
 
 use crate::support::client::{Client, Gap, Said, Transport};
 use crate::support::command::start;
@@ -12,8 +12,8 @@ promises! {
     everywhere: ;
     on_redis:
         clients_stay_and_everything_goes_on_when_the_store_is_back,
-        a_store_that_comes_back_empty_is_told_as_lost,
-        new_listeners_are_told_to_come_back,
+        a_store_that_comes_back_empty_is_reported_as_lost,
+        new_listeners_are_asked_to_come_back,
 }
 
 const SETTINGS: &[(&str, &str)] = &[("WHIMBREL_LEASE_SECONDS", "2"), ("WHIMBREL_SYNC_SECONDS", "1")];
@@ -85,7 +85,7 @@ async fn clients_stay_and_everything_goes_on_when_the_store_is_back(mut world: W
     }
 }
 
-async fn a_store_that_comes_back_empty_is_told_as_lost(mut world: World) {
+async fn a_store_that_comes_back_empty_is_reported_as_lost(mut world: World) {
     let node = world.node(SETTINGS);
     let mut client = world.wanted(&["topic:news"]).connect(&node).await;
     let seen = publish(&node, "1").await;
@@ -99,7 +99,7 @@ async fn a_store_that_comes_back_empty_is_told_as_lost(mut world: World) {
     assert_eq!(client.event().await.id, last);
 }
 
-/// What the gap says was seen, of the gap notices that have to come before the event.
+/// The `after` of the gap notices that have to come before the event.
 async fn gap_then_event(client: &mut Client, id: &str) -> String {
     let Gap { after, reason, .. } = client.gap().await;
     assert_eq!(reason, "lost");
@@ -107,7 +107,7 @@ async fn gap_then_event(client: &mut Client, id: &str) -> String {
     after
 }
 
-async fn new_listeners_are_told_to_come_back(mut world: World) {
+async fn new_listeners_are_asked_to_come_back(mut world: World) {
     durable(&mut world);
     let node = world.node(SETTINGS);
     let mut client = world.wanted(&["topic:news"]).connect(&node).await;
@@ -140,7 +140,7 @@ async fn a_node_may_start_before_its_store() {
     assert_eq!(node.get("/health/live").await.status, 200);
     let ready = node.get("/health/ready").await;
     assert_eq!((ready.status, &ready.json()["store"]["up"]), (503, &false.into()), "{}", ready.text());
-    eventually("the reason is told", async || {
+    eventually("the reason is reported", async || {
         node.get("/health/ready").await.json()["store"]["error"]
             .as_str()
             .map(|why| assert!(why.contains("refused"), "{why}"))
@@ -172,7 +172,7 @@ async fn a_node_may_start_before_its_store() {
 }
 
 #[tokio::test]
-async fn a_node_on_a_replica_says_that_it_is_not_ready_and_becomes_so_when_that_may_be_written() {
+async fn a_node_on_a_replica_is_not_ready_and_becomes_so_when_that_may_be_written() {
     let master = RedisServer::start_with(&[]);
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
     let listen = format!("127.0.0.1:{}", free_port());
@@ -190,7 +190,7 @@ async fn a_node_on_a_replica_says_that_it_is_not_ready_and_becomes_so_when_that_
 }
 
 #[tokio::test]
-async fn a_node_that_waits_for_its_store_stops_when_told() {
+async fn a_node_that_waits_for_its_store_stops_at_a_signal() {
     let mut world = World::on_redis(Transport::Sse);
     world.redis.as_mut().unwrap().kill();
     let node = world.node(&[]);

@@ -79,7 +79,7 @@ struct Told<'a> {
 impl<'a> Told<'a> {
     async fn new(store: &'a dyn EventLog, stream: &StreamName) -> Self {
         let nodes: Vec<_> = (0..3).map(|_| NodeId::random()).collect();
-        // It begins with whoever follows it first.
+        // It begins with its first subscriber.
         let route = Route { node: nodes[0].clone(), registration: 1, ttl: HOUR, noted: false };
         let epoch = store.sync(stream, &route, None).await.unwrap().epoch;
         Told { store, stream: stream.clone(), nodes, ids: vec![epoch] }
@@ -94,7 +94,7 @@ impl<'a> Told<'a> {
         self.ids.iter().position(|known| *known == id).unwrap_or_else(|| panic!("{id} is nobody's"))
     }
 
-    /// Carries out an operation, and says what the answer is apart from the store's own ids and clock.
+    /// Carries out an operation, and returns the answer without the store's own ids and clock.
     async fn act(&mut self, operation: &Operation) -> String {
         let (store, stream) = (self.store, self.stream.clone());
         match *operation {

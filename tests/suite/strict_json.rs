@@ -46,13 +46,13 @@ async fn refusals(redis: &RedisServer, node: &Node, data: &str) -> Vec<(&'static
         .arg(data)
         .query_async(&mut raw)
         .await;
-    let told = |error: redis::RedisError| {
+    let detail_of = |error: redis::RedisError| {
         let text = error.to_string();
         let (slug, detail) = text.split_once("invalid-json").expect("a refusal by name");
         assert!(slug.len() < 64, "{text}");
         ("invalid-json".to_owned(), detail.to_owned())
     };
-    refusals.push(("FCALL", answer.err().map(told)));
+    refusals.push(("FCALL", answer.err().map(detail_of)));
 
     let _: String = raw.xadd("whimbrel:ingress", "*", &[("topic", "a"), ("data", data)]).await.unwrap();
     eventually("an empty ingress stream", async || {

@@ -68,7 +68,7 @@ async fn a_reader_that_is_cut_twice_and_one_that_comes_late_print_the_text_that_
 }
 
 #[tokio::test]
-async fn readers_of_a_text_whose_producer_is_killed_are_told_that_it_breaks_off() {
+async fn readers_of_a_text_whose_producer_is_killed_get_an_event_that_it_breaks_off() {
     let redis = RedisServer::start();
     let node = node(&redis).await;
     let mut witness = Wanted::new(Transport::Sse, &["topic:answer:1"]).connect(&node).await;
@@ -80,19 +80,19 @@ async fn readers_of_a_text_whose_producer_is_killed_are_told_that_it_breaks_off(
     }
     producer.kill().await;
     let breaks_off = async |reader: Script| {
-        let (text, told) = reader.failed().await;
+        let (text, reported) = reader.failed().await;
         assert_eq!(text, part(0));
-        assert!(told.contains("breaks off here"), "{told}");
+        assert!(reported.contains("breaks off here"), "{reported}");
     };
     breaks_off(early).await;
     breaks_off(reader(&node.url())).await;
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_too_late_for_the_beginning_says_so() {
+async fn a_reader_that_comes_too_late_for_the_beginning_reports_it() {
     let node = Node::start(&[("WHIMBREL_RETENTION", "*=10/3600")]);
     node.publish_all("topic:answer:1", 0..300).await;
-    let (text, told) = reader(&node.url()).failed().await;
+    let (text, reported) = reader(&node.url()).failed().await;
     assert_eq!(text, "", "not a word from the middle");
-    assert!(told.contains("no longer kept"), "{told}");
+    assert!(reported.contains("no longer kept"), "{reported}");
 }

@@ -16,7 +16,7 @@ const HEADING: &str = "## A five-minute tour";
 const ADDRESS: &str = "WHIMBREL=http://127.0.0.1:8080\n";
 const WHIMBREL: &str = env!("CARGO_BIN_EXE_whimbrel");
 
-/// What the reader types, and what the README says comes out.
+/// What the reader types, and the README's output.
 struct Step {
     typed: String,
     printed: String,
@@ -38,9 +38,9 @@ impl Node {
             .unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
         let said = log.find_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned()));
-        let url = said.expect("the node says where it listens");
+        let url = said.expect("the node logs where it listens");
         let url = url.split_whitespace().next().unwrap().to_owned();
-        // Whatever else it says must not fill the pipe.
+        // The rest of its log must not fill the pipe.
         std::thread::spawn(move || log.for_each(drop));
         Node { process, url }
     }
@@ -93,7 +93,7 @@ fn normal(text: &str) -> String {
     text.lines().filter(|it| *it != ":").map(|it| line(it) + "\n").collect()
 }
 
-/// Ids and times stand alone or between quotes; the number of nodes told depends on how fast one types.
+/// Ids and times stand alone or between quotes; the number of nodes depends on how fast one types.
 fn values(line: &str) -> String {
     let shown = |part: &str| match part {
         part if is_id(part) => "ID".to_owned(),

@@ -1,4 +1,4 @@
-//! Webhooks: what happens on the lifecycle stream is told to a receiver at least once and in order, whatever
+//! Webhooks: events of the lifecycle topic reach a receiver at least once and in order, whatever
 //! fails in between.
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::support::http::Http;
 use crate::support::node::Node;
 use crate::support::producers::python_with;
 use crate::support::proxy::{Cut, Proxy};
-use crate::support::receiver::{Manner, Receiver, SECRET, Told};
+use crate::support::receiver::{Delivery, Manner, Receiver, SECRET};
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
 use crate::support::{Signal, eventually, free_port, in_time};
@@ -79,26 +79,26 @@ async fn is_written_down(redis: &RedisServer, events: &[String]) {
 
 promises! {
     everywhere:
-        a_backend_is_told_who_came_and_who_left;
+        a_backend_gets_connects_and_disconnects;
     on_redis:
-        that_the_connections_of_a_killed_node_were_lost_is_told,
+        the_connections_of_a_killed_node_are_published_as_lost,
 }
 
 /// What a receiver took of a device: types, and data.
 fn taken_of(receiver: &Receiver, device: &str) -> Vec<(String, Value)> {
     let taken = receiver.taken();
-    let events = taken.iter().flat_map(|told| told.body["events"].as_array().unwrap());
+    let events = taken.iter().flat_map(|delivery| delivery.body["events"].as_array().unwrap());
     let of_device = events.filter(|event| event["data"]["device"] == device);
     of_device.map(|event| (event["type"].as_str().unwrap().to_owned(), event["data"].clone())).collect()
 }
 
 /// Waits until so much was taken of a device.
-async fn told_of(receiver: &Receiver, device: &str, count: usize) -> Vec<(String, Value)> {
+async fn events_of(receiver: &Receiver, device: &str, count: usize) -> Vec<(String, Value)> {
     let what = format!("{count} events of device {device}");
     eventually(&what, async || Some(taken_of(receiver, device)).filter(|taken| taken.len() >= count)).await
 }
 
-async fn a_backend_is_told_who_came_and_who_left(world: World) {
+async fn a_backend_gets_connects_and_disconnects(world: World) {
     let receiver = Receiver::start(Manner::Take).await;
     let url = receiver.url();
     let settings = [
@@ -112,32 +112,32 @@ async fn a_backend_is_told_who_came_and_who_left(world: World) {
     let _stays = world.wanted(&["device:7", "topic:news"]).connect(&second).await;
     let id = first.id().await;
     drop(visitor);
-    let [came, left]: [_; 2] = told_of(&receiver, "42", 2).await.try_into().unwrap();
+    let [came, left]: [_; 2] = events_of(&receiver, "42", 2).await.try_into().unwrap();
     assert_eq!((came.0.as_str(), left.0.as_str()), ("connected", "disconnected"));
     assert_eq!((&came.1["node"], &came.1["connection"]), (&json!(id), &left.1["connection"]));
-    assert_eq!(told_of(&receiver, "7", 1).await[0].0, "connected");
+    assert_eq!(events_of(&receiver, "7", 1).await[0].0, "connected");
     // Whoever is let go when its node stops has left too, also where there is no other node to tell it.
     second.signal(Signal::TERM);
     assert!(second.ended().await.success());
-    let told = told_of(&receiver, "7", 2).await;
-    assert_eq!((told[1].0.as_str(), &told[1].1["reason"]), ("disconnected", &json!("drain")));
-    assert_eq!((taken_of(&receiver, "42").len(), told.len()), (2, 2), "once each");
+    let requests = events_of(&receiver, "7", 2).await;
+    assert_eq!((requests[1].0.as_str(), &requests[1].1["reason"]), ("disconnected", &json!("drain")));
+    assert_eq!((taken_of(&receiver, "42").len(), requests.len()), (2, 2), "once each");
 }
 
-async fn that_the_connections_of_a_killed_node_were_lost_is_told(world: World) {
+async fn the_connections_of_a_killed_node_are_published_as_lost(world: World) {
     let receiver = Receiver::start(Manner::Take).await;
     let url = receiver.url();
     let settings = [("WHIMBREL_WEBHOOK_URL", url.as_str()), ("WHIMBREL_WEBHOOK_SECRET", SECRET), SHORT_LEASE];
     let [killed, _other] = world.nodes(&settings);
     let _client = world.wanted(&["device:42"]).connect(&killed).await;
-    told_of(&receiver, "42", 1).await;
+    events_of(&receiver, "42", 1).await;
     killed.kill();
-    let told = told_of(&receiver, "42", 2).await;
-    assert_eq!((told[1].0.as_str(), &told[1].1["reason"]), ("disconnected", &json!("lost")));
+    let requests = events_of(&receiver, "42", 2).await;
+    assert_eq!((requests[1].0.as_str(), &requests[1].1["reason"]), ("disconnected", &json!("lost")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_several_regions_one_node_tells_of_all() {
+async fn with_several_regions_one_node_delivers_for_all() {
     let (regions, receiver) = (Regions::start(), Receiver::start(Manner::Take).await);
     let url = receiver.url();
     let settings = [("WHIMBREL_WEBHOOK_URL", url.as_str()), ("WHIMBREL_WEBHOOK_SECRET", SECRET)];
@@ -145,19 +145,19 @@ async fn with_several_regions_one_node_tells_of_all() {
     let mut clients = Vec::new();
     for (device, node) in ["1", "2"].iter().zip(&nodes) {
         clients.push(Wanted::new(Transport::Sse, &[&format!("device:{device}")]).connect(node).await);
-        told_of(&receiver, device, 1).await;
+        events_of(&receiver, device, 1).await;
     }
     // Whichever region the one that tells is in, a node of the other one goes on.
     let killed = deliverer(&nodes).await;
     killed.kill();
     let other = nodes.iter().find(|node| !Arc::ptr_eq(node, &killed)).unwrap();
     let _visitor = Wanted::new(Transport::WebSocket, &["device:3"]).connect(other).await;
-    assert_eq!(told_of(&receiver, "3", 1).await[0].0, "connected");
+    assert_eq!(events_of(&receiver, "3", 1).await[0].0, "connected");
     assert_eq!((taken_of(&receiver, "1").len(), taken_of(&receiver, "2").len()), (1, 1), "once each");
 }
 
 #[tokio::test]
-async fn every_event_is_told_once_in_order_and_signed() {
+async fn every_event_is_sent_once_in_order_and_signed() {
     let (redis, receiver) = (RedisServer::start(), Receiver::start(Manner::Take).await);
     let store = lifecycle(&redis, "*=1000/3600").await;
     // Those that are kept from before the first start, too.
@@ -166,15 +166,15 @@ async fn every_event_is_told_once_in_order_and_signed() {
     receiver.takes(&events).await;
     events.extend(happen(&store, 3..260).await);
     receiver.takes(&events).await;
-    let told = receiver.told();
-    assert!(told.len() >= 4, "at most 100 events a request");
-    assert_eq!(told[0].body["gap"], json!(null));
-    let first = &told[0].body["events"][0];
+    let requests = receiver.requests();
+    assert!(requests.len() >= 4, "at most 100 events a request");
+    assert_eq!(requests[0].body["gap"], json!(null));
+    let first = &requests[0].body["events"][0];
     assert_eq!((&first["type"], &first["data"]), (&json!("connected"), &json!({"device": "42", "number": 0})));
     assert!(first["time"].as_str().unwrap().ends_with('Z'), "{first}");
     node.metric_is("webhook_events_total", 260.0).await;
     node.metric_is("webhook_lag_seconds", 0.0).await;
-    node.metric_is("webhook_batches_total", told.len() as f64).await;
+    node.metric_is("webhook_batches_total", requests.len() as f64).await;
     assert!(!node.log().contains("MfKQ9r8"), "the secret is in the log");
 }
 
@@ -201,9 +201,9 @@ async fn what_is_not_taken_is_sent_again_under_the_same_id_until_it_is() {
     receiver.be(Manner::Take);
     proxy.refuse(false);
     receiver.takes(&events).await;
-    let told = receiver.told();
-    let again = told.iter().filter(|again| again.id == told[0].id).count();
-    assert!(again >= 3 && told[0].events() == events[..5], "{told:?}");
+    let requests = receiver.requests();
+    let again = requests.iter().filter(|again| again.id == requests[0].id).count();
+    assert!(again >= 3 && requests[0].events() == events[..5], "{requests:?}");
     logs(&node, "500 Internal Server Error").await;
     logs(&node, "the webhook is taken again").await;
 }
@@ -214,7 +214,7 @@ async fn a_receiver_that_asks_for_rest_gets_it() {
     let (redis, receiver) = (RedisServer::start(), Receiver::start(Manner::Refuse(429, rest)).await);
     let events = happen(&lifecycle(&redis, "*=1000/3600").await, 0..1).await;
     let _node = node(&redis.url(), &receiver.url(), &[]);
-    receiver.is_told(1).await;
+    receiver.received(1).await;
     let since = Instant::now();
     receiver.be(Manner::Take);
     receiver.takes(&events).await;
@@ -228,10 +228,10 @@ async fn a_redirect_is_not_followed() {
     let (redis, receiver) = (RedisServer::start(), Receiver::start(Manner::Refuse(307, location)).await);
     let events = happen(&lifecycle(&redis, "*=1000/3600").await, 0..1).await;
     let node = node(&redis.url(), &receiver.url(), &[]);
-    receiver.is_told(2).await;
+    receiver.received(2).await;
     receiver.be(Manner::Take);
     receiver.takes(&events).await;
-    assert!(elsewhere.told().is_empty());
+    assert!(elsewhere.requests().is_empty());
     logs(&node, "redirects are not followed").await;
 }
 
@@ -250,7 +250,7 @@ async fn a_receiver_that_is_gone_is_left_alone_until_a_node_starts() {
     let second = node(&redis.url(), &receiver.url(), &lease);
     first.metric_is("webhook_delivering", 1.0).await;
     logs(&first, "410 Gone").await;
-    assert_eq!(receiver.told().len(), 1);
+    assert_eq!(receiver.requests().len(), 1);
     first.kill();
     receiver.takes(&events).await;
     second.metric_is("webhook_delivering", 1.0).await;
@@ -267,7 +267,7 @@ async fn when_the_delivering_node_is_killed_another_goes_on() {
         events.extend(happen(&store, step * 50..(step + 1) * 50).await);
         if step % 8 == 7 {
             let killed = deliverer(&nodes).await;
-            receiver.is_told(1).await;
+            receiver.received(1).await;
             killed.kill();
             nodes.retain(|node| !Arc::ptr_eq(node, &killed));
         }
@@ -281,14 +281,14 @@ async fn a_batch_whose_answer_was_lost_with_the_node_comes_again_under_the_same_
     let store = lifecycle(&redis, "*=1000/3600").await;
     let mut events = happen(&store, 0..3).await;
     let killed = node(&redis.url(), &receiver.url(), &[SHORT_LEASE]);
-    let first = receiver.is_told(1).await.remove(0);
+    let first = receiver.received(1).await.remove(0);
     // There is more by the time, and still the same is sent.
     events.extend(happen(&store, 3..6).await);
     receiver.be(Manner::Take);
     killed.kill();
     let since = Instant::now();
     let _other = node(&redis.url(), &receiver.url(), &[SHORT_LEASE]);
-    let again = receiver.is_told(2).await.remove(1);
+    let again = receiver.received(2).await.remove(1);
     assert!(since.elapsed() < Duration::from_secs(10), "taken over after {:?}", since.elapsed());
     assert_eq!((&again.id, &again.body), (&first.id, &first.body));
     receiver.takes(&events).await;
@@ -302,7 +302,7 @@ async fn a_node_that_was_stopped_and_wakes_undoes_nothing() {
     let nodes: Vec<_> = (0..2).map(|_| node(&redis.url(), &receiver.url(), &[SHORT_LEASE])).collect();
     let stopped = deliverer(&nodes).await;
     let awake = nodes.iter().find(|node| !Arc::ptr_eq(node, &stopped)).unwrap();
-    receiver.is_told(1).await;
+    receiver.received(1).await;
     stopped.signal(Signal::STOP);
     receiver.be(Manner::Take);
     events.extend(happen(&store, 3..6).await);
@@ -328,7 +328,7 @@ async fn while_the_store_is_away_nothing_is_lost() {
     // In the middle of a request, too.
     receiver.be(Manner::Hang);
     events.extend(happen(&store, 3..6).await);
-    receiver.is_told(2).await;
+    receiver.received(2).await;
     proxy.refuse(true);
     proxy.cut(Cut::Reset);
     node.metric_is("store_up", 0.0).await;
@@ -339,23 +339,23 @@ async fn while_the_store_is_away_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn events_that_were_trimmed_before_they_could_be_sent_are_told_as_a_gap() {
+async fn events_that_were_trimmed_before_they_could_be_sent_are_reported_as_a_gap() {
     let (redis, receiver) = (RedisServer::start(), Receiver::start(Manner::Refuse(503, None)).await);
     let store = lifecycle(&redis, "*=10/3600").await;
     let before = happen(&store, 0..3).await;
     let node = node(&redis.url(), &receiver.url(), &[("WHIMBREL_RETENTION", "*=10/3600")]);
-    receiver.is_told(1).await;
+    receiver.received(1).await;
     let after = happen(&store, 3..303).await;
     receiver.be(Manner::Take);
     let last = after.last().unwrap();
     let all = async || {
         let taken = receiver.taken();
-        taken.iter().any(|told| told.events().contains(last)).then_some(taken)
+        taken.iter().any(|delivery| delivery.events().contains(last)).then_some(taken)
     };
     let taken = eventually("the newest event", all).await;
     assert_eq!((taken[0].events(), &taken[0].body["gap"]), (before.clone(), &json!(null)));
     let gap = taken[1].body["gap"].clone();
-    let rest: Vec<String> = taken[1..].iter().flat_map(Told::events).collect();
+    let rest: Vec<String> = taken[1..].iter().flat_map(Delivery::events).collect();
     assert_eq!(gap, json!({"after": before[2], "next": rest[0], "reason": "trimmed"}));
     assert!(rest.len() >= 10 && after.ends_with(&rest), "the newest events without another hole: {rest:?}");
     node.metric_is("webhook_gaps_total", 1.0).await;
@@ -372,13 +372,16 @@ async fn a_flush_is_told_as_a_gap_by_the_node_that_saw_it() {
     redis::cmd("FLUSHALL").exec_async(&mut redis.raw().await).await.unwrap();
     let after = happen(&store, 3..5).await;
     receiver.takes(&[before.clone(), after].concat()).await;
-    let gap = receiver.taken().into_iter().find_map(|told| Some(told.body["gap"].clone()).filter(|gap| !gap.is_null()));
-    let gap = gap.expect("a gap is told");
+    let gap = receiver
+        .taken()
+        .into_iter()
+        .find_map(|delivery| Some(delivery.body["gap"].clone()).filter(|gap| !gap.is_null()));
+    let gap = gap.expect("a gap is sent");
     assert_eq!((&gap["after"], &gap["reason"]), (&json!(before[2]), &json!("lost")));
 }
 
 #[tokio::test]
-async fn the_receiver_in_the_docs_verifies_with_a_stock_library_what_it_is_told() {
+async fn the_receiver_in_the_docs_verifies_requests_with_a_stock_library() {
     let (_, code) = include_str!("../../docs/webhooks.md").split_once("```python\n").unwrap();
     let (code, _) = code.split_once("```").unwrap();
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());

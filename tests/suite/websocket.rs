@@ -32,7 +32,7 @@ fn fault(answer: &Value, reference: &Value, named: &str) {
 }
 
 #[tokio::test]
-async fn ready_says_who_is_connected_to_whom_and_where() {
+async fn ready_has_the_connection_its_node_and_its_positions() {
     let node = Node::start(&[]);
     let id = node.publish("device:42", "1").await;
     let client = wanted(&["topic:news", "device:42"]).connect(&node).await;
@@ -44,7 +44,7 @@ async fn ready_says_who_is_connected_to_whom_and_where() {
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_confirmed_to_who_asks_for_it() {
+async fn the_subprotocol_is_confirmed_where_it_is_offered() {
     let node = Node::start(&[]);
     for (offered, confirmed) in [(Some("chat, whimbrel.v1"), Some("whimbrel.v1")), (Some("chat"), None), (None, None)] {
         let mut http = Http::connect(node.address()).await;
@@ -140,19 +140,19 @@ async fn a_publish_may_say_all_that_it_may_say_over_rest() {
     }
     let durable = client.ask(with(4, json!({"durable": "disk"}))).await;
     assert_eq!((&durable["op"], &durable["durable"]), (&json!("ok"), &json!({"disk": true})));
-    let told = client.ask(with(5, json!({"ephemeral": true, "type": "typing"}))).await;
-    assert_eq!(told, json!({"op": "ok", "stream": "topic:a", "nodes": 1}));
+    let sent = client.ask(with(5, json!({"ephemeral": true, "type": "typing"}))).await;
+    assert_eq!(sent, json!({"op": "ok", "stream": "topic:a", "nodes": 1}));
     // Unless this took so long that the first is no longer delivered.
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let ephemeral = loop {
         match other.next().await {
-            Said::Event(event) => heard.push(event.data),
+            Said::Event(event) => received.push(event.data),
             Said::Position => {}
             said => break said,
         }
     };
     let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "5".into() };
-    assert_eq!((&heard[heard.len() - 3..], ephemeral), (&["2", "3", "4"].map(String::from)[..], expected));
+    assert_eq!((&received[received.len() - 3..], ephemeral), (&["2", "3", "4"].map(String::from)[..], expected));
     eventually("the brief one expires", async || (node.history("topic:a").await.len() == 3).then_some(())).await;
     let mut late = wanted(&["topic:a"]).after("earliest").connect(&node).await;
     assert_eq!(late.data(2).await, ["3", "4"], "neither what has expired nor what is superseded");
@@ -179,7 +179,7 @@ async fn an_operation_that_makes_no_sense_is_an_error_with_its_ref_and_no_end() 
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "durable": "often"}), "often"),
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "durable": "disk"}), "disk"),
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": true, "ttl": 5}), "a ttl"),
-        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": true, "key": "k"}), "a key"),
+        (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": true, "key": "k"}), "an idempotency key"),
         (json!({"op": "publish", "stream": "topic:b", "data": 1, "ephemeral": 1}), "boolean"),
         (json!({"op": "subscribe", "stream": "topic:b", "after": "since:now"}), "'now'"),
         (json!({"op": "subscribe", "stream": "topic:b", "after": 5}), "string"),
@@ -306,7 +306,7 @@ async fn what_is_not_allowed_ends_the_connection_with_its_code() {
     for wrong in [
         &[0x81, 2, b'{', b'}'][..], // not masked
         &[0xf1, 0x80, 0, 0, 0, 0],  // reserved bits
-        &[0x83, 0x80, 0, 0, 0, 0],  // an opcode nobody knows
+        &[0x83, 0x80, 0, 0, 0, 0],  // an unknown opcode
         &[0x09, 0x80, 0, 0, 0, 0],  // a control frame in fragments
         &[0x80, 0x80, 0, 0, 0, 0],  // the end of nothing
     ] {

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_after_a_mover_that_died_passes_over_what_is_done() {
+    fn the_successor_of_a_mover_that_died_passes_over_what_is_done() {
         use Step::*;
         let (steps, end) = walk(&[Outcome::Sealed]);
         assert_eq!((steps, end), (vec![Begin, Prepare, CopyRest, Open, Record, Clear], End::Moved));

@@ -28,8 +28,8 @@ async fn a_token_and_a_key_from_the_commands_are_what_the_other_commands_need() 
     let listening = start(&subscribe, &[at, ("WHIMBREL_TOKEN", token)]);
     let published = run(&["publish", "topic:orders:7", "7", "--token", key], &[at], b"").await;
     assert_eq!(published.code, Some(0), "{published:?}");
-    let heard = listening.end().await;
-    assert_eq!((heard.code, heard.stdout.as_str()), (Some(0), "7\n"), "{heard:?}");
+    let outcome = listening.end().await;
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "7\n"), "{outcome:?}");
 
     let header = format!("Authorization: Bearer {key}");
     let by_header = run(&["publish", "topic:orders:7", "8", "--header", &header, "--url", &url], &[], b"").await;
@@ -43,7 +43,7 @@ async fn a_token_and_a_key_from_the_commands_are_what_the_other_commands_need() 
 }
 
 #[tokio::test]
-async fn what_makes_no_token_is_told_in_a_line() {
+async fn what_makes_no_token_is_reported_in_a_line() {
     let without = run(&["token", "--device", "42"], &[], b"").await;
     assert_eq!(without.code, Some(2), "{without:?}");
     assert!(without.stderr.contains("WHIMBREL_JWT_SECRET"), "{without:?}");

@@ -17,7 +17,7 @@ fn closed_for(reason: &str, transport: Transport, code: u16) -> Said {
     Said::Close { reason: reason.into(), code: (transport == Transport::WebSocket).then_some(code) }
 }
 
-/// What a client is told next apart from the notice that its token ends.
+/// A client's next message apart from the notice that its token ends.
 async fn after_the_notice(client: &mut Client) -> Said {
     match client.next().await {
         Said::Expiring => client.next().await,
@@ -26,7 +26,7 @@ async fn after_the_notice(client: &mut Client) -> Said {
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_its_token_and_is_told_before_once() {
+async fn a_connection_ends_with_its_token_and_is_notified_before_once() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     for transport in [Transport::Sse, Transport::WebSocket] {
@@ -96,7 +96,7 @@ async fn any_node_renews_an_sse_connection_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn a_token_for_one_more_stream_lasts_as_long_as_it_says() {
+async fn a_token_for_one_more_stream_lasts_until_its_own_expiry() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     let mut client = Wanted::new(Transport::WebSocket, &[]).bearer(&ending_in(3600, &[])).connect(&node).await;
@@ -161,7 +161,7 @@ async fn a_revocation_ends_connections_on_all_nodes_and_holds_on_those_that_star
 }
 
 #[tokio::test]
-async fn an_sse_client_that_was_revoked_is_told_to_stay_away() {
+async fn an_sse_client_that_was_revoked_is_stopped_from_reconnecting() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     let token = token(json!({"sub": "42", "jti": "t-1"}));

@@ -17,7 +17,7 @@ async fn keys_are_read_again_when_the_file_changes_and_on_sighup() {
     eventually("the new key", async || (status_of(&node, "another-key-0123456789").await == 201).then_some(())).await;
     assert_eq!(status_of(&node, PUBLISH).await, 401, "the old one is gone");
 
-    // A file that makes no sense changes nothing, and the log says so without showing it.
+    // A file that is not valid changes nothing, and a line of the log reports it without showing it.
     std::fs::write(file.path(), r#"[{"name":"a","key":"key-that-nobody-may-see"}]"#).unwrap();
     node.signal(Signal::HUP);
     eventually("a word of it", async || node.log().contains("keys of producers stay as they were").then_some(())).await;

@@ -14,7 +14,7 @@ use crate::support::token::{device, now, token};
 enum Call {
     /// Probes, descriptions, the page.
     Free,
-    /// Something about whoever asks.
+    /// Something about the caller.
     Own,
     /// A batch, each entry of which is judged for itself.
     Batch,
@@ -57,7 +57,7 @@ fn call(method: &str, path: &str) -> Call {
         ("delete", "/v1/devices/{device}" | "/v1/topics/{topic}" | "/v1/devices/{device}/connections") => {
             Call::Manage(stream)
         }
-        _ => panic!("{method} {path} is described, but nobody says here who may do it"),
+        _ => panic!("{method} {path} is described, but this table has no right for it"),
     }
 }
 
@@ -148,7 +148,7 @@ fn callers() -> Vec<Caller> {
         Caller {
             name: "a key that manages elsewhere",
             token: Some(ADMIN_OTHER.into()),
-            // What is no stream's own is seen by whoever reads anything.
+            // What is no stream's own is seen by callers that may read anything.
             judge: |call| allowed_if(matches!(call, Call::Free | Call::Own | Call::Batch | Call::Inspect("service"))),
         },
     ]
@@ -214,7 +214,7 @@ async fn judged_on(nodes: &[&Node]) {
     assert!(cells > 400, "only {cells} cells");
 }
 
-/// A refusal says who is asked for, or which stream it is about, and never the token.
+/// A refusal names the missing right or the stream, and never the token.
 fn check_refusal(caller: &Caller, call: Call, verdict: Verdict, answer: &Answer) {
     if verdict == Allowed {
         return;
@@ -242,13 +242,13 @@ fn check_refusal(caller: &Caller, call: Call, verdict: Verdict, answer: &Answer)
 }
 
 #[tokio::test]
-async fn every_call_is_for_those_who_may_and_for_nobody_else_on_the_embedded_store() {
+async fn every_call_is_for_callers_with_its_right_alone_on_the_embedded_store() {
     let keys = keys_file();
     judged_on(&[&Node::start(&borrowed(&closed(&keys)))]).await;
 }
 
 #[tokio::test]
-async fn every_call_is_for_those_who_may_and_for_nobody_else_on_two_nodes_with_redis() {
+async fn every_call_is_for_callers_with_its_right_alone_on_two_nodes_with_redis() {
     let (redis, keys) = (RedisServer::start(), keys_file());
     let settings = closed(&keys);
     let nodes = [Node::on(&redis, &borrowed(&settings)), Node::on(&redis, &borrowed(&settings))];
@@ -268,7 +268,7 @@ async fn operation(client: &mut Client, operation: Value) -> String {
 }
 
 #[tokio::test]
-async fn over_a_websocket_each_operation_is_for_those_who_may() {
+async fn over_a_websocket_each_operation_is_for_callers_with_its_right() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     let id = ask_as(&node, Some(PUBLISH), "POST", "/v1/devices/42/events", "1").await.id();
@@ -282,27 +282,32 @@ async fn over_a_websocket_each_operation_is_for_those_who_may() {
             continue;
         }
         let mut client = connect.connect(&node).await;
-        let told = |call| match (caller.judge)(call) {
+        let outcome = |call| match (caller.judge)(call) {
             Allowed => "ok",
             Unknown => "unauthorized",
             Forbidden => "forbidden",
         };
         for (stream, data) in [("device:42", "1"), ("topic:news", "2")] {
             let publish = json!({"op": "publish", "stream": stream, "data": data});
-            assert_eq!(operation(&mut client, publish).await, told(Call::Publish(stream)), "{} {stream}", caller.name);
+            assert_eq!(
+                operation(&mut client, publish).await,
+                outcome(Call::Publish(stream)),
+                "{} {stream}",
+                caller.name
+            );
             let subscribe = json!({"op": "subscribe", "stream": stream});
             let answer = operation(&mut client, subscribe).await;
-            assert_eq!(answer, told(Call::Subscribe(stream)), "{} {stream}", caller.name);
+            assert_eq!(answer, outcome(Call::Subscribe(stream)), "{} {stream}", caller.name);
         }
         let ack = json!({"op": "ack", "stream": "device:42", "id": id});
-        assert_eq!(operation(&mut client, ack).await, told(Call::Acknowledge), "{}", caller.name);
+        assert_eq!(operation(&mut client, ack).await, outcome(Call::Acknowledge), "{}", caller.name);
         judged += 1;
     }
     assert_eq!(judged, callers().len() - 4, "only those whose token is no good stay out");
 }
 
 #[tokio::test]
-async fn one_forbidden_stream_refuses_the_connection_and_tells_nothing_of_what_is_there() {
+async fn one_forbidden_stream_refuses_the_connection_and_reveals_nothing() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     ask_as(&node, Some(PUBLISH), "POST", "/v1/topics/there/events", "1").await.id();

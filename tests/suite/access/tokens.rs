@@ -1,4 +1,4 @@
-//! Tokens: how they are brought, by which keys they are judged, what is said of them.
+//! Tokens: how they are sent, by which keys they are verified, how refusals read.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ async fn a_token_can_be_brought_in_four_ways() {
             assert_eq!(client.event().await.id, id);
         }
     }
-    // A browser offers both; what it is told was chosen must not repeat the token.
+    // A browser offers both; the one confirmed must not repeat the token.
     let protocols = format!("whimbrel.v1, whimbrel.token.{token}");
     let answer = ask(&node, "GET", "/v1/ws?device=42", &[("Sec-WebSocket-Protocol", &protocols)], "").await;
     assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, Some("whimbrel.v1")));
@@ -99,7 +99,7 @@ async fn tokens_of_every_kind_of_key_are_accepted_and_keys_can_be_rotated() {
 }
 
 #[tokio::test]
-async fn whoami_tells_what_a_token_or_key_may_do() {
+async fn whoami_shows_what_a_token_or_key_may_do() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
     let rights = json!({"subscribe": ["topic:a"], "publish": ["topic:b:*"], "info": {"name": "Ann"}});

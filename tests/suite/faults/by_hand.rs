@@ -1,4 +1,4 @@
-//! `whimbrel check --history`: the judge, for whoever has a history.
+//! `whimbrel check --history`: the checker, on any history.
 
 use super::recorder::Recorder;
 use crate::support::command;

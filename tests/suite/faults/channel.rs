@@ -52,7 +52,7 @@ async fn a_half_open_subscription_is_found_by_its_missing_beats() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_over_its_output_buffer_limit_loses_nothing() {
-    // Every large event is over the limit, so that each cuts off all that were told of it.
+    // Every large event is over the limit, so that each cuts off every node that it is sent to.
     let plan = Plan { redis: vec!["--client-output-buffer-limit", "pubsub 16384 0 0"], ..Plan::default() };
     let mut lab = Lab::busy("output_buffer_limit", plan).await;
     // On both nodes, as each hands its own clients what is published on it.

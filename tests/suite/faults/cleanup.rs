@@ -37,20 +37,20 @@ async fn exactly_one_survivor_cleans_up_after_a_dead_node_within_two_leases() {
         let stream = format!("device:{number}");
         clients.push(Wanted::new(Transport::Sse, &[&stream]).connect(&doomed).await);
     }
-    let told = |number: usize| {
+    let cleaned_by = |number: usize| {
         let first = &first;
         async move {
             let answer = first.call("POST", &format!("/v1/devices/{number}/events"), &[], "1").await;
             answer.json()["nodes"].as_u64().unwrap()
         }
     };
-    assert_eq!(told(0).await, 1);
+    assert_eq!(cleaned_by(0).await, 1);
     doomed.kill();
     eventually("the dead node is forgotten", async || is_forgotten(&redis, &dead).await.then_some(())).await;
     for number in 0..20 {
-        assert_eq!(told(number).await, 0, "nobody counts the dead node's connections");
+        assert_eq!(cleaned_by(number).await, 0, "nobody counts the dead node's connections");
     }
-    eventually("somebody says so", async || (cleaned(&[&first, &second]).await > 0.0).then_some(())).await;
+    eventually("a node reports it", async || (cleaned(&[&first, &second]).await > 0.0).then_some(())).await;
     assert_eq!(cleaned(&[&first, &second]).await, 1.0, "one did it");
 }
 

@@ -12,7 +12,7 @@ use crate::support::proxy::{Cut, Direction, Flow};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_stop_reading_cost_only_themselves() {
-    // On a busy machine who takes nothing would otherwise be let go before its outbox is full.
+    // On a busy machine a client that takes nothing would otherwise be closed before its outbox is full.
     let settings = vec![("WHIMBREL_PING_SECONDS", "10")];
     let mut lab = Lab::busy("stopped_reading", Plan { settings, ..Plan::default() }).await;
     let (deaf, others): (Vec<_>, Vec<_>) = lab.listeners.iter().partition(|client| client.behaviour.door == 0);
@@ -41,7 +41,7 @@ async fn clients_that_vanish_without_a_word_are_let_go_and_miss_nothing_when_the
     let open = async |lab: &Lab, transport: &str| {
         lab.nodes[0].metric(&format!("connections{{transport=\"{transport}\"}}")).await
     };
-    // Node 1 takes them; node 0 is not told.
+    // Node 1 takes them; node 0 is not notified.
     lab.doors.set(0, "n1.0".into(), lab.fronts[1].address());
     for word in ["GET /v1/sse", "GET /v1/ws"] {
         for connection in lab.fronts[0].connections(word) {

@@ -1,4 +1,4 @@
-//! Another Redis takes over, and knows less than the one before.
+//! Another Redis takes over, and has less than the one before.
 
 use whimbrel::history::record::Loss;
 
@@ -41,12 +41,12 @@ async fn lose_a_tail(name: &str, server: RedisServer) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_lacks_the_last_events_is_told_to_everyone() {
+async fn a_replica_that_lacks_the_last_events_is_reported_to_every_client() {
     lose_a_tail("lost_tail", RedisServer::start()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_lacks_the_last_events_and_whose_clock_is_behind_is_told_to_everyone() {
+async fn a_replica_that_lacks_the_last_events_and_whose_clock_is_behind_is_reported_to_every_client() {
     let Some(server) = RedisServer::start_with_clock("-30s") else {
         eprintln!("SKIPPED: libfaketime is missing, so no server's clock can be behind (Debian: apt install faketime)");
         return;
@@ -169,13 +169,13 @@ async fn a_lost_tail_is_named_also_where_new_events_came_before_its_report() {
     assert_eq!((gap.after, gap.next, gap.reason.as_str()), (ancestor, first, "lost"));
     assert_eq!(passed.data(1).await, ["3"]);
     assert_eq!(saw_all.data(1).await, ["3"]);
-    for told in [&mut came_later, &mut saw_the_tail] {
-        assert_eq!(told.data(2).await, ["2", "3"], "told once");
+    for answer in [&mut came_later, &mut saw_the_tail] {
+        assert_eq!(answer.data(2).await, ["2", "3"], "told once");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_of_a_store_that_lost_its_tail_unnoticed_is_told_and_does_not_read_for_ever() {
+async fn a_reader_of_a_store_that_lost_its_tail_unnoticed_gets_a_gap_and_does_not_read_for_ever() {
     // Nothing breaks, and nothing new is published: only the reader itself can find out.
     let plan = Plan { nodes: 1, settings: vec![("WHIMBREL_RING_BYTES", "0")], ..Plan::default() };
     let lab = Lab::new("unnoticed", plan).await;
@@ -190,14 +190,14 @@ async fn a_reader_of_a_store_that_lost_its_tail_unnoticed_is_told_and_does_not_r
     let _: usize = lab.ask_store(&["HSET", meta, "last", &ids[1]]).await;
     let reads = node.metric("page_reads_total").await;
     let mut reader = Wanted::new(Transport::Sse, &["topic:news"]).after(&ids[1]).connect(node).await;
-    // Whoever saw the tail is told once somebody has found out.
+    // A client that saw the tail gets the gap once a node has found out.
     let mut follower = follower;
     assert_eq!(follower.data(3).await, ["0", "1", "2"]);
     let gap = follower.gap().await;
     assert_eq!((&gap.after, gap.reason.as_str()), (&ids[2], "lost"));
     node.publish("topic:news", "3").await;
-    let told = reader.next().await;
-    assert!(matches!(&told, Said::Gap(gap) if gap.after == ids[1] && gap.reason == "lost"), "{told:?}");
+    let answer = reader.next().await;
+    assert!(matches!(&answer, Said::Gap(gap) if gap.after == ids[1] && gap.reason == "lost"), "{answer:?}");
     let more = node.metric("page_reads_total").await - reads;
     assert!(more < 20.0, "{more} reads");
 }

@@ -69,7 +69,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("WHIMBREL_CONNECTIONS_PER_DEVICE", "1000"),
 ];
 
-/// As the retention above says.
+/// By the retention above.
 const KEPT: usize = 100_000;
 
 /// How long clients may take to read to the end, once everything is healed.
@@ -157,7 +157,7 @@ impl Lab {
             ("WHIMBREL_LINK_SECRET", SECRET),
             ("WHIMBREL_LINK_ADVERTISE", advertised.as_str()),
         ];
-        // What a test says beats what the lab says.
+        // A test's settings beat the lab's.
         linked.append(&mut settings);
         let node = tokio::task::block_in_place(|| Node::start(&linked));
         wire.lead_to(node.link_address());
@@ -218,7 +218,7 @@ impl Lab {
         self.all_placed().await;
     }
 
-    /// What an ordinary client does: it stays as long as it hears something.
+    /// What an ordinary client does: it stays as long as something arrives.
     pub fn behaviour(&self, transport: Transport, door: usize) -> Behaviour {
         Behaviour {
             transport,
@@ -359,7 +359,7 @@ impl Lab {
             while !self.all_at_end().await && begun.elapsed() < SETTLING {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            assert!(!self.listeners.iter().any(Listener::is_gone), "a client was told what makes no sense");
+            assert!(!self.listeners.iter().any(Listener::is_gone), "a client got a message that makes no sense");
             for stream in &self.streams {
                 let ids = self.log(stream).await;
                 self.recorder.note(Record::Log { stream: stream.clone(), ids, retention: Some(KEPT) });

@@ -13,7 +13,7 @@ use whimbrel::history::{Place, Record};
 use whimbrel::model::StreamName;
 
 use super::recorder::Recorder;
-use super::wire::{Told, Wire};
+use super::wire::{Incoming, Wire};
 use crate::support::client::Transport;
 
 /// Longest time to connect and to be greeted.
@@ -56,7 +56,7 @@ pub struct Behaviour {
     pub door: usize,
 }
 
-/// What a client can be told while it runs.
+/// Orders for a client while it runs.
 #[derive(Default)]
 pub struct Whims {
     /// Do not leave any more.
@@ -130,8 +130,8 @@ impl Client {
 
     /// From the greeting to the end of the connection.
     async fn listen(&mut self, mut wire: Wire, node: String) {
-        // A node that turns the client away says so in place of a position.
-        let Ok(Ok(Told::Position(at))) = timeout(GREETING, wire.next()).await else { return };
+        // A node that turns the client away sends a close in place of a position.
+        let Ok(Ok(Incoming::Position(at))) = timeout(GREETING, wire.next()).await else { return };
         let session = self.recorder.session();
         let (client, streams) = (self.name.clone(), self.behaviour.streams.clone());
         self.recorder.note(Record::Session { session, client, node: Some(node), streams, after: self.cursor.clone() });
@@ -145,8 +145,8 @@ impl Client {
             }
             let leaves = leaves.filter(|_| !self.whims.settled.load(Ordering::Relaxed));
             let silent = Instant::now() + self.behaviour.patience.unwrap_or(Duration::from_secs(3600));
-            let told = tokio::select! {
-                told = wire.next() => told,
+            let message = tokio::select! {
+                message = wire.next() => message,
                 // A frame that was begun is lost, and comes again in the next session.
                 () = tokio::time::sleep_until(leaves.unwrap_or(silent)) => match leaves {
                     Some(_) if self.whims.settled.load(Ordering::Relaxed) => continue,
@@ -154,9 +154,9 @@ impl Client {
                 },
                 () = tokio::time::sleep_until(silent) => break,
             };
-            let Ok(told) = told else { break };
-            match told {
-                Told::Event { stream, id, payload, cursor } => {
+            let Ok(message) = message else { break };
+            match message {
+                Incoming::Event { stream, id, payload, cursor } => {
                     match (&mut self.cursor, &cursor) {
                         (at, Some(cursor)) => *at = Some(Place::Cursor(cursor.clone())),
                         (Some(Place::Positions(at)), None) => _ = at.insert(stream.clone(), id),
@@ -165,15 +165,15 @@ impl Client {
                     self.recorder.note(Record::Event { session, stream: stream.clone(), id, payload, cursor });
                     self.recorder.stands(&self.name, &stream, id);
                 }
-                Told::Gap { stream, after, next, reason } => {
+                Incoming::Gap { stream, after, next, reason } => {
                     self.recorder.note(Record::Gap { session, stream, after, next, reason });
                 }
-                Told::Position(at) => self.position(session, at),
-                Told::Close(reason) => {
+                Incoming::Position(at) => self.position(session, at),
+                Incoming::Close(reason) => {
                     self.recorder.note(Record::Close { session, reason });
                     break;
                 }
-                Told::Ping => {}
+                Incoming::Ping => {}
             }
         }
         self.recorder.note(Record::End { session });
@@ -186,7 +186,7 @@ impl Client {
             }
         }
         match (&mut self.cursor, &at) {
-            (Some(Place::Positions(known)), Place::Positions(told)) => known.extend(told.clone()),
+            (Some(Place::Positions(known)), Place::Positions(positions)) => known.extend(positions.clone()),
             (cursor, _) => *cursor = Some(at.clone()),
         }
         self.recorder.note(Record::Position { session, at });

@@ -66,7 +66,7 @@ async fn two_thousand_stalled_readers_of_a_busy_topic_cost_what_is_stated() {
         (behind >= READERS as f64).then_some(())
     })
     .await;
-    // The topic goes on, and those who read go on with it.
+    // The topic goes on, and so do clients that read.
     lab.published(20).await;
     lab.flowing().await;
     let stalled = resident(lab.nodes[0].pid());

@@ -1,6 +1,6 @@
 //! Everything at once, at random, for as long as one likes.
 //!
-//! `WHIMBREL_FAULT_SECONDS` says for how long, `WHIMBREL_FAULT_SEED` which faults: the same seed gives the
+//! `WHIMBREL_FAULT_SECONDS` sets how long, `WHIMBREL_FAULT_SEED` which faults: the same seed gives the
 //! same faults in the same order, though not the same interleaving with what else goes on. With an odd seed,
 //! or `WHIMBREL_FAULT_LINKS=1`, the nodes have links, and faults of links come in.
 
@@ -19,7 +19,7 @@ use crate::support::Signal;
 use crate::support::proxy::{Cut, Direction, Flow};
 use crate::support::redis::RedisServer;
 
-/// How long the mixed test takes where nobody says.
+/// How long the mixed test takes by default.
 const SECONDS: u64 = 20;
 
 /// A killed store comes back with all that it acknowledged.

@@ -77,14 +77,14 @@ async fn a_node_that_slept_for_a_moment_goes_on_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_while_events_are_published_says_so_to_each_client_and_loses_nothing() {
+async fn a_drain_while_events_are_published_notifies_each_client_and_loses_nothing() {
     let mut lab = Lab::busy("drained", Plan::default()).await;
     for node in [0, 1] {
         lab.drain(node).await;
         lab.flowing().await;
     }
-    let told = lab.recorder.count(|record| matches!(record, Record::Close { reason, .. } if reason == "drain"));
-    assert!(told >= 6, "{told} clients were told");
+    let notified = lab.recorder.count(|record| matches!(record, Record::Close { reason, .. } if reason == "drain"));
+    assert!(notified >= 6, "{notified} clients were notified");
     lab.verdict().await;
 }
 

@@ -1,4 +1,4 @@
-//! Producers that publish steadily, and write down what they were told.
+//! Producers that publish steadily, and write down the answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

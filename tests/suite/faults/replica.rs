@@ -44,7 +44,7 @@ impl Replica {
         .await;
     }
 
-    /// It is the master now, for whoever connects.
+    /// It is the master now, for every new connection.
     pub async fn take_over(&self, lab: &mut Lab) {
         self.ask(&["REPLICAOF", "NO", "ONE"]).await;
         lab.store = self.server.address();

@@ -17,7 +17,7 @@ async fn busy(name: &str, group: &Group) -> Lab {
     lab.listen().await;
     lab.produce(Duration::from_millis(10));
     lab.flowing().await;
-    // Of what no replica had at all the judge could not tell that it was ever kept.
+    // The checker could not know that what no replica had at all was ever kept.
     for server in &group.servers[1..] {
         eventually("the replica has events of each stream", async || {
             let mut lengths = redis::pipe();

@@ -19,12 +19,12 @@ use crate::support::{eventually, in_time};
 /// seconds, and a machine that is busy with other tests gets some more.
 const BOUND: Duration = Duration::from_secs(8);
 
-/// What the health body says of the store.
+/// The store in the body of health.
 async fn store_of(lab: &Lab, node: usize) -> Value {
     lab.nodes[node].get("/health/ready").await.json()["store"].clone()
 }
 
-async fn everyone_says_down(lab: &Lab) {
+async fn all_nodes_report_it_down(lab: &Lab) {
     for node in 0..lab.nodes.len() {
         let store = eventually("the health body names the loss", async || {
             let store = store_of(lab, node).await;
@@ -37,9 +37,9 @@ async fn everyone_says_down(lab: &Lab) {
     }
 }
 
-async fn everyone_says_up(lab: &Lab) {
+async fn all_nodes_report_it_up(lab: &Lab) {
     for node in 0..lab.nodes.len() {
-        eventually("the health body says that the store is back", async || {
+        eventually("the body of health has the store as up", async || {
             (store_of(lab, node).await["up"] == true).then_some(())
         })
         .await;
@@ -63,11 +63,11 @@ async fn a_store_that_is_killed_and_comes_back_with_its_file_loses_nothing() {
     let mut lab = Lab::busy("killed_store", plan).await;
     for _ in 0..2 {
         lab.redis.kill();
-        everyone_says_down(&lab).await;
+        all_nodes_report_it_down(&lab).await;
         let failed = lab.findings().failed;
         eventually("publishes are refused", async || (lab.findings().failed > failed).then_some(())).await;
         tokio::task::block_in_place(|| lab.redis.revive());
-        everyone_says_up(&lab).await;
+        all_nodes_report_it_up(&lab).await;
         lab.flowing().await;
     }
     let (_, findings) = lab.verdict().await;
@@ -86,12 +86,12 @@ async fn out_of_reach(name: &str, time: Duration, break_it: impl Fn(&Lab), statu
     let before = placed(&lab);
     let begun = Instant::now();
     break_it(&lab);
-    everyone_says_down(&lab).await;
+    all_nodes_report_it_down(&lab).await;
     tokio::time::sleep(time.saturating_sub(begun.elapsed())).await;
     lab.links.iter().for_each(Proxy::heal);
-    everyone_says_up(&lab).await;
+    all_nodes_report_it_up(&lab).await;
     lab.flowing().await;
-    // Sockets stay: who had no reason of its own to leave is still in its first session.
+    // Sockets stay: a client with no reason of its own to leave is still in its first session.
     assert_eq!(placed(&lab), before);
     let (_, findings) = lab.verdict().await;
     for status in statuses {
@@ -112,7 +112,7 @@ async fn while_the_store_is_unreachable_for_a_minute_sockets_stay_and_publishes_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_store_says_nothing_publishes_are_answered_in_time() {
+async fn while_the_store_is_silent_publishes_are_answered_in_time() {
     let break_it = |lab: &Lab| lab.links.iter().for_each(|link| link.set(Direction::Both, Flow::Stall));
     out_of_reach("silent", Duration::from_secs(10), break_it, &[504, 503]).await;
 }
@@ -135,7 +135,7 @@ async fn a_slow_and_late_store_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flush_is_told_to_everyone() {
+async fn a_flush_is_reported_to_every_client() {
     let mut lab = Lab::busy("flush", Plan::default()).await;
     let _: String = lab.losing(Loss::Flush, async |lab| lab.ask_store(&["FLUSHALL"]).await).await;
     lab.flowing().await;

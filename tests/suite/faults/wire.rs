@@ -18,9 +18,9 @@ use whimbrel::model::{EventId, GapReason, StreamName};
 use crate::support::chunks::Chunks;
 use crate::support::client::Transport;
 
-/// What a client is told.
+/// What a client receives.
 #[derive(Debug)]
-pub enum Told {
+pub enum Incoming {
     Event { stream: StreamName, id: EventId, payload: String, cursor: Option<String> },
     Gap { stream: StreamName, after: EventId, next: EventId, reason: GapReason },
     Position(Place),
@@ -82,7 +82,7 @@ impl Wire {
     }
 
     /// What comes next; an error is the end.
-    pub async fn next(&mut self) -> io::Result<Told> {
+    pub async fn next(&mut self) -> io::Result<Incoming> {
         match self {
             Wire::Sse { body, streams } => sse(body, streams).await,
             Wire::WebSocket(socket) => websocket(socket).await,
@@ -121,7 +121,7 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> io::Result<T> {
     serde_json::from_str(text).map_err(|error| broken(format!("{error}: {text}")))
 }
 
-async fn sse(body: &mut Chunks<BufReader<TcpStream>>, streams: &[StreamName]) -> io::Result<Told> {
+async fn sse(body: &mut Chunks<BufReader<TcpStream>>, streams: &[StreamName]) -> io::Result<Incoming> {
     let (mut id, mut kind, mut data) = (None, String::new(), Vec::new());
     loop {
         let line = body.line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -130,43 +130,43 @@ async fn sse(body: &mut Chunks<BufReader<TcpStream>>, streams: &[StreamName]) ->
             Some(("id", value)) => id = Some(value.to_owned()),
             Some(("event", value)) => value.clone_into(&mut kind),
             Some(("data", value)) => data.push(value.to_owned()),
-            _ if line == ":" => return Ok(Told::Ping),
+            _ if line == ":" => return Ok(Incoming::Ping),
             _ if line.is_empty() => break,
             _ => {}
         }
     }
     let data = data.join("\n");
     Ok(match (kind.as_str(), id) {
-        ("whimbrel:ping", _) => Told::Ping,
-        ("whimbrel:position", Some(cursor)) => Told::Position(Place::Cursor(cursor)),
+        ("whimbrel:ping", _) => Incoming::Ping,
+        ("whimbrel:position", Some(cursor)) => Incoming::Position(Place::Cursor(cursor)),
         ("whimbrel:gap", _) => {
             let Notice { stream, after, next, reason } = json(&data)?;
-            Told::Gap { stream, after, next, reason }
+            Incoming::Gap { stream, after, next, reason }
         }
-        ("whimbrel:close", _) => Told::Close(json::<Reason>(&data)?.reason),
+        ("whimbrel:close", _) => Incoming::Close(json::<Reason>(&data)?.reason),
         (_, Some(cursor)) => match streams {
             [only] => {
                 let id = cursor.parse().map_err(broken)?;
-                Told::Event { stream: only.clone(), id, payload: data, cursor: Some(cursor) }
+                Incoming::Event { stream: only.clone(), id, payload: data, cursor: Some(cursor) }
             }
             _ => {
                 let body: Body<'_> = json(&data)?;
                 let payload = body.data.get().to_owned();
-                Told::Event { stream: body.stream, id: body.id, payload, cursor: Some(cursor) }
+                Incoming::Event { stream: body.stream, id: body.id, payload, cursor: Some(cursor) }
             }
         },
         (kind, None) => panic!("an event stream with a block of no sense: {kind:?} {data}"),
     })
 }
 
-async fn websocket(socket: &mut WebSocketStream<TcpStream>) -> io::Result<Told> {
+async fn websocket(socket: &mut WebSocketStream<TcpStream>) -> io::Result<Incoming> {
     loop {
         let text = match socket.next().await {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_))) => {
                 // Answered by the codec with what is sent next; nothing else would be.
                 let _ = socket.flush().await;
-                return Ok(Told::Ping);
+                return Ok(Incoming::Ping);
             }
             Some(Ok(Message::Close(_))) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
             Some(Ok(_)) => continue,
@@ -183,7 +183,7 @@ async fn websocket(socket: &mut WebSocketStream<TcpStream>) -> io::Result<Told> 
                 struct Ready {
                     positions: BTreeMap<StreamName, EventId>,
                 }
-                Told::Position(Place::Positions(json::<Ready>(&text)?.positions))
+                Incoming::Position(Place::Positions(json::<Ready>(&text)?.positions))
             }
             "position" => {
                 #[derive(Deserialize)]
@@ -192,17 +192,17 @@ async fn websocket(socket: &mut WebSocketStream<TcpStream>) -> io::Result<Told> 
                     id: EventId,
                 }
                 let Position { stream, id } = json(&text)?;
-                Told::Position(Place::Positions(BTreeMap::from([(stream, id)])))
+                Incoming::Position(Place::Positions(BTreeMap::from([(stream, id)])))
             }
             "event" => {
                 let body: Body<'_> = json(&text)?;
-                Told::Event { stream: body.stream, id: body.id, payload: body.data.get().to_owned(), cursor: None }
+                Incoming::Event { stream: body.stream, id: body.id, payload: body.data.get().to_owned(), cursor: None }
             }
             "gap" => {
                 let Notice { stream, after, next, reason } = json(&text)?;
-                Told::Gap { stream, after, next, reason }
+                Incoming::Gap { stream, after, next, reason }
             }
-            "close" => Told::Close(json::<Reason>(&text)?.reason),
+            "close" => Incoming::Close(json::<Reason>(&text)?.reason),
             other => panic!("an operation that nobody asked for: {other}"),
         });
     }

@@ -18,7 +18,7 @@ async fn the_first_touch_gives_a_stream_its_home_and_every_node_learns_it() {
     for node in [&eu, &us] {
         knows(node, 2).await;
     }
-    // A node that starts later knows all of it before it is ready.
+    // A node that starts later has all of it before it is ready.
     let late = regions.node("eu", &[]);
     assert_eq!(late.get_json("/v1/regions").await["directory"]["streams"], 2);
     assert_eq!(late.metric("directory_streams").await, 2.0);
@@ -55,7 +55,7 @@ async fn the_lifecycle_topic_stays_where_it_is() {
     };
     assert_eq!(place("eu").await.status, 200, "it is given its home");
     let _listening = Wanted::new(Transport::Sse, &["device:1"]).connect(&us).await;
-    eventually("somebody is told of", async || {
+    eventually("it is notified", async || {
         let history = eu.get_json("/v1/topics/whimbrel:lifecycle/events").await;
         (history["events"].as_array().unwrap().len() == 1).then_some(())
     })
@@ -82,7 +82,7 @@ async fn of_many_first_touches_at_once_one_decides() {
     }
 }
 
-/// A listener at a node of another region than the stream's home, and whatever is told there.
+/// A listener at a node of another region than the stream's home, and what it receives.
 async fn listens_elsewhere(transport: Transport) {
     let regions = Regions::start();
     let [eu, us] = regions.nodes(&[]);
@@ -172,7 +172,7 @@ async fn batches_of_many_streams_keep_each_streams_order_over_all_regions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_was_cut_off_for_longer_than_changes_are_kept_reads_the_directory_again() {
+async fn a_node_that_was_cut_off_for_longer_than_changes_are_kept_reads_the_directory_again() {
     let regions = Regions::start();
     let [eu, us] = regions.nodes(&[]);
     regions.directory_link.refuse(true);
@@ -264,9 +264,9 @@ async fn a_replica_that_is_wrong_is_corrected_by_the_refusal_and_nothing_goes_to
     let stream = "device:1";
     let first = eu.publish(stream, "0").await;
     knows(&us, 1).await;
-    let mut tell = redis::cmd("XADD");
-    tell.arg("whimbrel:directory").arg("*").arg("s").arg(stream).arg("h").arg("5 us");
-    tell.exec_async(&mut regions.directory.raw().await).await.unwrap();
+    let mut entry = redis::cmd("XADD");
+    entry.arg("whimbrel:directory").arg("*").arg("s").arg(stream).arg("h").arg("5 us");
+    entry.exec_async(&mut regions.directory.raw().await).await.unwrap();
     // It shows that this was read when what comes after it is known, and a node knows at once what it gave a home.
     us.publish("device:2", "0").await;
     eu.publish("device:3", "0").await;
@@ -316,7 +316,7 @@ async fn places_that_outlived_their_connections_keep_nobody_out_of_another_regio
     for _ in 0..2 {
         let () = raw.hset(key, uuid::Uuid::new_v4().to_string(), &places[0].1).await.unwrap();
     }
-    // They are the other node's to look after, which hears of it on its channel in the device's home.
+    // They are the other node's to look after, which learns of it on its channel in the device's home.
     let mut at_home = Wanted::new(Transport::Sse, &["device:1"]).connect(&eu).await;
     let id = us.publish("device:1", "1").await;
     for client in [&mut abroad, &mut at_home] {

@@ -70,7 +70,7 @@ impl Regions {
         keys
     }
 
-    /// What the directory says of a stream.
+    /// The directory's entry of a stream.
     pub async fn home(&self, stream: &str) -> Option<String> {
         let mut directory = raw(&self.directory.url()).await;
         let buckets: Vec<String> = directory.keys("whimbrel:directory:*").await.unwrap();
@@ -90,9 +90,9 @@ pub async fn seen(node: &Node, region: &str) -> Value {
     regions.iter().find(|entry| entry["name"] == region).unwrap_or_else(|| panic!("{body}")).clone()
 }
 
-/// Waits until the node's copy of the directory knows so many streams.
+/// Waits until the node's copy of the directory has so many streams.
 pub async fn knows(node: &Node, streams: u64) {
-    eventually("the replica knows the streams", async || {
+    eventually("the replica has the streams", async || {
         let body = node.get_json("/v1/regions").await;
         (body["directory"]["streams"] == streams).then_some(())
     })

@@ -71,7 +71,7 @@ async fn touch(regions: &Regions, nodes: &[Node; 2], stream: &str) -> Vec<String
     }
 }
 
-/// The ids of a stream's events, as a node tells them.
+/// The ids of a stream's events, as a node returns them.
 async fn ids(node: &Node, stream: &str) -> Vec<String> {
     let history = node.get_json(&format!("{}?limit=1000", events_path(stream))).await;
     let events = history["events"].as_array().unwrap().iter();
@@ -206,7 +206,7 @@ async fn is_cut_off_behind_the_seal(cut_off: usize) {
     let others = [near, far][1 - cut_off];
     for (stream, ..) in &streams {
         for node in &nodes {
-            let refused = eventually("publishes are told that nothing was stored", async || {
+            let refused = eventually("publishes are answered that nothing was stored", async || {
                 let answer = publish(node, stream, "1000").await;
                 assert_ne!(answer.status, 201, "between its homes a stream takes nothing");
                 (answer.status == 503).then_some(answer)

@@ -41,13 +41,13 @@ async fn a_region_that_is_cut_off_costs_its_own_streams_and_nothing_is_lost() {
     let missed = insider.publish_all(far, 2..50).await;
     assert_eq!(eu.get("/health/ready").await.status, 200);
     assert_eq!(eu.get_json("/health/ready").await["store"]["up"], true, "the node's own store is");
-    eventually("the list says it", async || (seen(&eu, "us").await["up"] == false).then_some(())).await;
+    eventually("the list shows it", async || (seen(&eu, "us").await["up"] == false).then_some(())).await;
     regions.links[1].heal();
     // Both of the outage's streams go on where they were, in the connection that was open all along.
     for id in &missed {
         assert_eq!(&follows_far.event().await.id, id);
     }
-    eventually("the list says that it is back", async || (seen(&eu, "us").await["up"] == true).then_some(())).await;
+    eventually("the list shows that it is back", async || (seen(&eu, "us").await["up"] == true).then_some(())).await;
     let id = eventually("publishes again", async || {
         let answer = publish(&eu, far, "50").await;
         (answer.status == 201).then(|| answer.id())

@@ -62,7 +62,7 @@ async fn the_function_publishes_where_the_home_is_and_is_refused_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_is_one_for_all_regions_and_its_lapse_is_told_once() {
+async fn a_lease_is_one_for_all_regions_and_its_lapse_is_published_once() {
     let regions = Regions::start();
     let [eu, us] = regions.nodes(&[("WHIMBREL_REGION_RULES", "topic:us*=us topic:eu*=eu")]);
     for (stream, path) in [("topic:us-news", "/v1/topics/us-news/lease"), ("topic:eu-news", "/v1/topics/eu-news/lease")]

@@ -41,7 +41,7 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// What a client is told.
+/// What a client receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said {
     Event(Event),
@@ -61,11 +61,11 @@ pub enum Said {
     Position,
     /// The token ends in a minute or less.
     Expiring,
-    /// The SSE comment or heartbeat, or a WebSocket ping (which is answered unless told otherwise).
+    /// The SSE comment or heartbeat, or a WebSocket ping (which is answered by default).
     Ping,
     /// The answer to a WebSocket operation: `ok`, `error`, `pong`, or a pong frame as `{"frame": payload}`.
     Answer(Value),
-    /// The server said that it ends the connection, and did. With the WebSocket close code.
+    /// The server announced that it ends the connection, and did. With the WebSocket close code.
     Close {
         reason: String,
         code: Option<u16>,
@@ -114,7 +114,7 @@ pub struct Client {
     pub ready: Value,
     /// Signs of life so far.
     pub pings: usize,
-    /// When it was told to come back, by whoever let it go.
+    /// When it may come back, by the notice that closed it.
     pub retry_ms: Option<u64>,
     answers_pings: bool,
 }
@@ -141,10 +141,10 @@ impl Client {
         self.answers_pings = false;
     }
 
-    /// What it is told next. Panics after a while when there is nothing.
+    /// Its next message. Panics after a while when there is none.
     pub async fn next(&mut self) -> Said {
         loop {
-            match in_time("something to be told", self.read()).await {
+            match in_time("a message", self.read()).await {
                 Said::Ping => {}
                 said => return said,
             }
@@ -153,7 +153,7 @@ impl Client {
 
     /// The same, but pings count.
     pub async fn next_or_ping(&mut self) -> Said {
-        in_time("something to be told", self.read()).await
+        in_time("a message", self.read()).await
     }
 
     /// The next event; nothing else may come before it but positions.
@@ -228,7 +228,7 @@ impl Client {
         match in_time("the greeting", self.read()).await {
             Said::Position if matches!(self.wire, Wire::Sse(_)) => {
                 let Wire::Sse(blocks) = &self.wire else { unreachable!() };
-                assert!(blocks.retry.is_some(), "the first block says when to come back");
+                assert!(blocks.retry.is_some(), "the first block has a retry");
                 None
             }
             Said::Answer(ready) if ready["op"] == "ready" => {
@@ -246,7 +246,7 @@ impl Client {
         let said = match &mut self.wire {
             Wire::Sse(blocks) => match blocks.next().await {
                 None => {
-                    assert!(!blocks.ended, "the server says why it ends the stream");
+                    assert!(!blocks.ended, "the server sends the reason before it ends the stream");
                     Said::Broken
                 }
                 Some(block) => {
@@ -265,7 +265,7 @@ impl Client {
                             if self.ready.is_null() {
                                 self.ready = position;
                             } else {
-                                assert_eq!(position, serde_json::json!({}), "the first position says it all");
+                                assert_eq!(position, serde_json::json!({}), "the first position is complete");
                             }
                             Said::Position
                         }
@@ -282,7 +282,7 @@ impl Client {
                         "whimbrel:close" => {
                             let close: Value = serde_json::from_str(&block.data.unwrap()).unwrap();
                             self.retry_ms = Some(close["retry"].as_u64().unwrap());
-                            assert!(blocks.next().await.is_none() && blocks.ended, "the stream ends after it was said");
+                            assert!(blocks.next().await.is_none() && blocks.ended, "the stream ends after the notice");
                             Said::Close { reason: close["reason"].as_str().unwrap().to_owned(), code: None }
                         }
                         kind if block.id.is_none() => sse_ephemeral(self.only.as_deref(), kind, &block.data.unwrap()),

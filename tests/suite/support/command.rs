@@ -70,7 +70,7 @@ impl Running {
         eventually(&what, async || (self.stdout.lock().len() >= bytes).then_some(())).await;
     }
 
-    /// Waits until it has said something on standard error.
+    /// Waits until it has printed something on standard error.
     pub async fn said(&self, words: &str) {
         let said = async || String::from_utf8_lossy(&self.stderr.lock()).contains(words).then_some(());
         eventually(&format!("'{words}' on standard error"), said).await;

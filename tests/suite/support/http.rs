@@ -62,7 +62,7 @@ impl Http {
         Http { address, socket: BufReader::new(socket) }
     }
 
-    /// Connects with a small receive buffer, so that whoever stops reading is soon felt by the node.
+    /// Connects with a small receive buffer, so that the node soon notices a client that stops reading.
     pub async fn connect_narrow(address: SocketAddr, receive_bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(receive_bytes).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::installed;
 
-/// Runs a program of `tests/tools` with what scripts/test installed for it; panics with what it said if it
+/// Runs a program of `tests/tools` with what scripts/test installed for it; panics with its output if it
 /// fails.
 pub async fn javascript(program: &str, arguments: &[&str]) {
     installed("node_modules");

@@ -13,7 +13,7 @@ use super::http::{Answer, Http};
 use super::redis::RedisServer;
 use super::{PATIENCE, Signal, eventually, send};
 
-/// The program, without any setting of whoever runs the tests.
+/// The program, without the settings of the shell that runs the tests.
 pub fn program() -> Command {
     program_by(env!("CARGO_BIN_EXE_whimbrel"))
 }

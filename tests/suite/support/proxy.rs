@@ -20,7 +20,7 @@ pub enum Flow {
     Pass,
     /// Each byte comes so much later.
     Late(Duration),
-    /// Nothing comes through, not even an end, and nobody is told: a half-open connection.
+    /// Nothing comes through, not even an end: a half-open connection.
     Stall,
     /// So many bytes a second.
     Slow(u32),
@@ -29,7 +29,7 @@ pub enum Flow {
 /// Which bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// What the one who connected sends.
+    /// What the client sends.
     ToServer,
     ToClient,
     Both,
@@ -187,7 +187,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The listener that had the port is closed by its task, which ends a moment after it was told.
+/// The listener that had the port is closed by its task, which ends a moment after it was stopped.
 fn bind_soon(address: SocketAddr) -> Socket {
     let deadline = Instant::now() + super::PATIENCE;
     loop {
@@ -233,7 +233,7 @@ async fn carry(client: TcpStream, server: TcpStream, connection: &Connection) ->
     let down = pump(&mut from_server, &mut to_client, flow_to_client.subscribe(), None);
     let mut cut = connection.cut.subscribe();
     let how = tokio::select! {
-        // When one side breaks, the other hears of it, though it may have nothing to say.
+        // When one side breaks, the other gets an end, though it may have nothing to send.
         ended = async { tokio::try_join!(up, down) } => if ended.is_ok() { Cut::Fin } else { Cut::Reset },
         cut = cut.wait_for(Option::is_some) => cut.ok().and_then(|cut| *cut).unwrap_or(Cut::Reset),
     };

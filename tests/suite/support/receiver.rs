@@ -1,4 +1,4 @@
-//! A receiver of webhooks: a real HTTP server that keeps what it got, and answers as it is told to.
+//! A receiver of webhooks: a real HTTP server that keeps what it got, and answers as the test wants.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,13 +38,13 @@ pub enum Manner {
 
 /// A request that it got.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct Delivery {
     pub id: String,
     pub taken: bool,
     pub body: Value,
 }
 
-impl Told {
+impl Delivery {
     /// The ids of its events.
     pub fn events(&self) -> Vec<String> {
         let events = self.body["events"].as_array().unwrap();
@@ -54,7 +54,7 @@ impl Told {
 
 struct Shared {
     manner: Mutex<Manner>,
-    told: Mutex<Vec<Told>>,
+    requests: Mutex<Vec<Delivery>>,
 }
 
 /// A receiver; it is gone when dropped.
@@ -68,7 +68,7 @@ impl Receiver {
     pub async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { manner: Mutex::new(manner), told: Mutex::default() });
+        let shared = Arc::new(Shared { manner: Mutex::new(manner), requests: Mutex::default() });
         let serving = shared.clone();
         let accepting = tokio::spawn(async move {
             loop {
@@ -95,23 +95,23 @@ impl Receiver {
     }
 
     /// All requests so far.
-    pub fn told(&self) -> Vec<Told> {
-        self.shared.told.lock().clone()
+    pub fn requests(&self) -> Vec<Delivery> {
+        self.shared.requests.lock().clone()
     }
 
     /// Waits until it got so many requests.
-    pub async fn is_told(&self, count: usize) -> Vec<Told> {
+    pub async fn received(&self, count: usize) -> Vec<Delivery> {
         let what = format!("{count} requests");
-        eventually(&what, async || Some(self.told()).filter(|told| told.len() >= count)).await
+        eventually(&what, async || Some(self.requests()).filter(|delivery| delivery.len() >= count)).await
     }
 
     /// What it took, each request once, however often it came.
-    pub fn taken(&self) -> Vec<Told> {
-        let mut taken: Vec<Told> = Vec::new();
-        for told in self.told().into_iter().filter(|told| told.taken) {
-            match taken.iter().find(|before| before.id == told.id) {
-                Some(before) => assert_eq!(before.body, told.body, "one id, and two bodies"),
-                None => taken.push(told),
+    pub fn taken(&self) -> Vec<Delivery> {
+        let mut taken: Vec<Delivery> = Vec::new();
+        for delivery in self.requests().into_iter().filter(|delivery| delivery.taken) {
+            match taken.iter().find(|before| before.id == delivery.id) {
+                Some(before) => assert_eq!(before.body, delivery.body, "one id, and two bodies"),
+                None => taken.push(delivery),
             }
         }
         taken
@@ -120,7 +120,7 @@ impl Receiver {
     /// Waits until it took these events, in this order, and nothing else.
     pub async fn takes(&self, events: &[String]) {
         let enough = async || {
-            let taken: Vec<String> = self.taken().iter().flat_map(Told::events).collect();
+            let taken: Vec<String> = self.taken().iter().flat_map(Delivery::events).collect();
             (taken.len() >= events.len()).then_some(taken)
         };
         assert_eq!(eventually("enough events", enough).await, events);
@@ -146,7 +146,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     verify(&id, header("webhook-timestamp"), header("webhook-signature"), &body);
     let manner = shared.manner.lock().clone();
     let taken = matches!(manner, Manner::Take);
-    shared.told.lock().push(Told { id, taken, body: serde_json::from_slice(&body).unwrap() });
+    shared.requests.lock().push(Delivery { id, taken, body: serde_json::from_slice(&body).unwrap() });
     let mut response = Response::new(Full::from("thank you"));
     match manner {
         Manner::Take => {}

@@ -59,7 +59,7 @@ impl RedisServer {
         assert!(library.is_some() || !everything, "all tests have to run, and libfaketime is missing");
         let library = library?;
         let environment = vec![
-            // With the allocator of the C library, as Redis's own asks for the time before libfaketime can tell.
+            // With the allocator of the C library, as Redis's own reads the time before libfaketime is ready.
             ("LD_PRELOAD", format!("{} libc.so.6", library.display())),
             ("FAKETIME", offset.to_owned()),
             // Its timers go on as they are.
@@ -98,7 +98,7 @@ impl RedisServer {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Kills it as a power failure would. It keeps nothing unless told to.
+    /// Kills it as a power failure would. It keeps nothing by default.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -178,7 +178,7 @@ fn least_rights() -> &'static [String] {
     })
 }
 
-/// A Redis of which no more is to be said than its URL.
+/// A Redis with nothing special but its URL.
 pub fn config(url: &str) -> ServerConfig {
     ServerConfig::from(url.parse::<RedisUrl>().unwrap())
 }

@@ -47,7 +47,7 @@ impl Group {
         let group = Group { servers, sentinels };
         group.replicate_from(0, port).await;
         for sentinel in &group.sentinels {
-            eventually("the Sentinel knows the others", async || {
+            eventually("the Sentinel has found the others", async || {
                 let master: std::collections::HashMap<String, String> =
                     sentinel.ask(&["SENTINEL", "MASTER", MASTER]).await;
                 (master["num-slaves"] == "2" && master["num-other-sentinels"] == "2").then_some(())

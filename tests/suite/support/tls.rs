@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::in_time;
 
-/// Somebody who signs certificates, with a folder for them.
+/// A certificate authority, with a folder for its certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -81,7 +81,7 @@ impl Authority {
     }
 }
 
-/// Shakes hands with whoever listens there.
+/// Shakes hands with the listener there.
 pub async fn shake_hands(address: SocketAddr, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
     let socket = in_time("the connection", TcpStream::connect(address)).await?;
     let name = ServerName::try_from("localhost").unwrap();

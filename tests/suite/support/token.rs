@@ -45,7 +45,7 @@ pub fn hs256(secret: &str) -> impl FnOnce(&[u8]) -> Vec<u8> {
     move |message| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), message).as_ref().to_vec()
 }
 
-/// Signs with one of the private keys above, as `alg` says.
+/// Signs with one of the private keys above, by `alg`.
 pub fn by_key(alg: &str, pem: &str) -> impl FnOnce(&[u8]) -> Vec<u8> {
     let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     let (der, alg) = (STANDARD.decode(body).unwrap(), alg.to_owned());
