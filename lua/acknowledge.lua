@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Moves a stream's acknowledged position forward, or only says where it is.
+-- Moves a stream's acknowledged position forward, or only returns it.
 --
 -- KEYS  1 events, 2 meta, 3 nodes
 -- ARGV  1 id or '', 2 home version or ''
--- Answer: last, epoch, up to where nodes were told or '', the acknowledged position or ''. An id above last moves
+-- Answer: last, epoch, up to where events were sent to nodes or '', the acknowledged position or ''. An id above last moves
 --         nothing: this history has no such event, and what it will have up to there was not seen.
 local now = clock()
 local stream = look(KEYS[1], KEYS[2], now, ARGV[2])

@@ -4,10 +4,10 @@
 -- KEYS  1 events, 2 meta, 3 sessions, 4 what the node has open, 5 what it had under the id before (or the same)
 -- ARGV  1 node, 2 the id before or '', 3 step, 4 ms the position lives, 5 ms for which ended sessions are remembered,
 --       6 where the node has its lease, 7 home version or ''
--- Answer: what became of the session before: 'held' (it goes on), 'lost' (others ended it, and tell that its
+-- Answer: what became of the session before: 'held' (it goes on), 'lost' (others ended it, and publish that its
 --         connections were lost), 'moved' (to another id already: ask again with that one; nothing was done),
 --         'unknown', or 'over' (others ended the session that was to begin: nothing was done); the number of the batch
---         told last in it; where it moved, or ''; and the stream's birth.
+--         published last in it; where it moved, or ''; and the stream's birth.
 --
 -- Sessions are 'STATE NUMBER SINCE REGION [TO]' by node: 'open', 'over' or 'moved'; of a region without a name the
 -- hyphen stands. What ended is remembered for a while: the node may have slept, and ask.

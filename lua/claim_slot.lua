@@ -43,7 +43,7 @@ for at = 1, #held, 2 do
 end
 
 local surplus = #others + 1 - tonumber(ARGV[6])
--- Who has a place keeps it: the newest is whoever has none yet.
+-- A connection with a place keeps it: the newest is the one without.
 if surplus > 0 and ARGV[7] ~= 'oldest' and not stamp then
   redis.call('HDEL', connections, ARGV[1])
   return { 'full', '0', '0' }

@@ -1,5 +1,5 @@
 #!lua
--- Counts how many connections in a row a device made at nodes of one region, and says when it is to be moved there.
+-- Counts how many connections in a row a device made at nodes of one region, and returns when it is to be moved there.
 --
 -- KEYS  1 meta
 -- ARGV  1 region of the node, 2 connections in a row, 3 ms over which they are spread at least, 4 whether it may be

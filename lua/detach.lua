@@ -11,7 +11,7 @@ if route and ARGV[2] ~= '' and string.match(route, ' (%d+)$') ~= ARGV[2] then
 end
 local last = sound(redis.call('HGET', KEYS[2], 'last'), clock())
 if route and last then
-  -- It was told of everything so far: see told().
+  -- It was sent everything so far: see told().
   redis.call('HSET', KEYS[2], 'told', last)
 end
 redis.call('HDEL', KEYS[1], ARGV[1])

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Who is connected as a device, and where its inbox stands.
+-- The connections of a device, and the state of its inbox.
 --
 -- KEYS  1 connections, 2 nodes, 3 meta
 -- ARGV  1 home version or ''

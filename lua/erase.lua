@@ -20,7 +20,7 @@ end
 local now = clock()
 local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[2]), ARGV[3], ARGV[5])
 -- Nodes keep the newest events in memory, and learn of this with their next sync; those that follow the
--- stream now are told to sync at once. Written first: who may not write it may not erase either.
+-- stream now are notified to sync at once. Written first: a user that may not write it may not erase either.
 redis.call('HSET', KEYS[3], 'erased', stream.last)
 -- Not DEL: a large log would hold everybody up.
 redis.call('UNLINK', KEYS[1], KEYS[4])

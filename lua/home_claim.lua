@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Writes down that a stream's home is here, for a caller who has asked the directory. A newer record stays.
+-- Writes down that a stream's home is here, for a caller that has asked the directory. A newer record stays.
 --
 -- KEYS  1 events, 2 meta
 -- ARGV  1 version, 2 step, 3 ms the position lives

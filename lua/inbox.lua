@@ -3,7 +3,7 @@
 --
 -- KEYS  1 events, 2 meta, 3 collapse, 4 nodes
 -- ARGV  1 id to count on from, or '' to begin, 2 events to look at, 3 bytes to look at, 4 home version or ''
--- Answer: last, epoch, up to where nodes were told or '', the acknowledged position or '', events that wait,
+-- Answer: last, epoch, up to where events were sent to nodes or '', the acknowledged position or '', events that wait,
 --         id to count on from or ''.
 local now = clock()
 local stream = look(KEYS[1], KEYS[2], now, ARGV[4])

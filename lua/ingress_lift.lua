@@ -3,7 +3,7 @@
 --
 -- A failover to a clock that is behind may give ids below those of entries that are done. Their targets would
 -- refuse what has such an id, as if it were done too. So all that waits is added once more, above: some entries at a
--- time, as there may be very many. Until none is left below, the id stands in a key of its own, and whoever drains
+-- time, as there may be very many. Until none is left below, the id stands in a key of its own, and the node that drains
 -- then goes on with it before anything else.
 --
 -- KEYS  1 ingress, 2 the id up to which entries are added once more

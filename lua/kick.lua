@@ -5,7 +5,7 @@
 -- ARGV  1 stream, 2 what channels begin with, 3 step, 4 ms the position lives, 5 home version or ''
 -- Answer: how many connections it has.
 --
--- The mark stays with the device, so that a node that does not hear the message finds it with its next sync.
+-- The mark stays with the device, so that a node that misses the message finds it with its next sync.
 require_home(KEYS[4], ARGV[5])
 local now = clock()
 local live = live_routes(KEYS[2], now)

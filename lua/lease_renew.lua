@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Renews a producer's lease, if it is still in force: once its lapse is being told, it is over.
+-- Renews a producer's lease, if it is still in force: once its lapse is being published, it is over.
 --
 -- KEYS  1 leases, 2 deadlines
 -- ARGV  1 stream, 2 id, 3 ms it holds

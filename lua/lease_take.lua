@@ -4,10 +4,10 @@
 -- KEYS  1 leases, 2 deadlines
 -- ARGV  1 stream, 2 id of the new lease, 3 ms it holds, 4 idempotency key or '', 5 most leases
 -- Answer: 'taken' or 'again' and the id; 'held' and the ms until it lapses; 'full' and ''. With the key of the
---         lease that is held, whoever asks is its holder, who did not hear the answer: the lease is renewed.
+--         lease that is held, the caller is its holder, which did not get the answer: the lease is renewed.
 --
 -- A lease is the words ID MS RENEWED STATE KEY: how long it holds, when it was taken or renewed last, and
--- `held` or, once its lapse is being told, `lapsed`.
+-- `held` or, once its lapse is being published, `lapsed`.
 local now = clock()
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then

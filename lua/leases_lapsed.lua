@@ -24,7 +24,7 @@ for _, stream in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', whole(now),
     redis.call('ZADD', KEYS[2], whole(now + tonumber(ms) - reached), stream)
   else
     redis.call('HSET', KEYS[1], stream, id .. ' ' .. ms .. ' ' .. renewed .. ' lapsed ' .. key)
-    -- Behind all others: one whose lapse can't be told does not keep those of others from being told.
+    -- Behind all others: one whose lapse can't be published does not hold up those of others.
     redis.call('ZADD', KEYS[2], whole(now), stream)
     found[#found + 1] = { stream, id, ms, renewed }
   end

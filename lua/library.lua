@@ -212,7 +212,7 @@ redis.register_function({
   function_name = SETTINGS.lease,
   callback = lease_checked,
   description = SETTINGS.description,
-  -- A store without room takes no events, but who is at work on them is still there.
+  -- A store without room takes no events, but its producer is still there.
   flags = { 'allow-oom' },
 })
 

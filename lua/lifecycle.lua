@@ -1,15 +1,15 @@
 #!lua
--- Tells the lifecycle stream who came and who left, each once.
+-- Publishes connects and disconnects on the lifecycle topic, each once.
 --
 -- KEYS  1 to 5 those of publish.lua, 6 sessions, 7 what the node has open
--- ARGV  1 node, 2 number of its batch, or '' from who cleans up after it, 3 changes, then for each of them
+-- ARGV  1 node, 2 number of its batch, or '' from the node that cleans up after it, 3 changes, then for each of them
 --       'connected' or 'disconnected', the connection, what to remember of it, and the event's data; behind them
 --       what publish.lua takes, into which type and data are put here
 -- Answer: 'told', 'over' (the node's session: nothing was done) or 'behind' (batches before this one are missing, and
---         nothing was done); the number of the batch told last.
+--         nothing was done); the number of the batch published last.
 --
--- What decides stands beside the stream, in its slot, and changes in one step with it. A batch that is told again,
--- however late, is known by its number. One that a survivor tells of a node that others clean up after, too, is
+-- What decides stands beside the stream, in its slot, and changes in one step with it. A batch that is repeated,
+-- however late, is recognised by its number. One that a survivor publishes for a node that others clean up after, too, is
 -- known by what is open.
 local sessions, held = KEYS[6], KEYS[7]
 local number, count = tonumber(ARGV[2]), tonumber(ARGV[3])

@@ -19,7 +19,7 @@ local function connections_of(member, live)
   return sum
 end
 
--- Keeps a member. One whom no node has goes.
+-- Keeps a member, or removes one that no node has.
 local function keep_member(members, roster, device, member)
   local nodes = {}
   for node, count in pairs(member.nodes) do
@@ -40,7 +40,7 @@ local function devices_after(roster, after, limit)
   return redis.call('ZRANGE', roster, from, '+', 'BYLEX', 'LIMIT', 0, limit)
 end
 
--- Makes known to the topic's nodes who joined and who left.
+-- Publishes joins and leaves to the topic's nodes.
 local function notify_nodes(topic, channels, live, now, notices)
   if #notices == 0 then return end
   local message = '!member ' .. topic .. ' ' .. whole(now) .. '\n' .. table.concat(notices, '\n')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes away what a dead node had in a topic, and makes known who left with it.
+-- Takes away a dead node's members of a topic, and publishes who left with it.
 --
 -- KEYS  1 members, 2 roster, 3 nodes
 -- ARGV  1 topic, 2 node, 3 what channels begin with, 4 the device to go on after or '', 5 devices to look at

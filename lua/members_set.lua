@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Sets how many connections of devices a node has in a topic, and makes known who joined and who left.
+-- Sets how many connections of devices a node has in a topic, and publishes joins and leaves.
 --
 -- KEYS  1 members, 2 roster, 3 nodes, 4 meta
 -- ARGV  1 topic, 2 node, 3 what channels begin with, 4 home version or '', then of each device its name, its
@@ -9,7 +9,7 @@ require_home(KEYS[4], ARGV[4])
 local now, own = clock(), ARGV[2]
 local live = live_routes(KEYS[3], now)
 local routed = live[own]
--- What it has counts until it says that it has not, also when its route lapsed before.
+-- What it has counts until it sets something else, also when its route lapsed before.
 local counted = { [own] = true }
 for node in pairs(live) do counted[node] = true end
 local notices = {}

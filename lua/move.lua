@@ -7,7 +7,7 @@ local function home_of(known)
   return tonumber(version), sign, region, rest
 end
 
--- Whether the deadline is over before which whoever moves the stream does something again.
+-- Whether the deadline is over before which the mover does something again.
 local function lapsed(rest)
   return clock() > (tonumber(string.match(rest, '^%d+')) or 0)
 end

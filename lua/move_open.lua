@@ -30,7 +30,7 @@ redis.call('HSET', KEYS[2], 'home', whole(version))
 if drained then
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
 else
-  -- As with the mark's first home: whoever removes the entry lets it expire again.
+  -- As with the mark's first home: the removal of the entry lets it expire again.
   redis.call('PERSIST', KEYS[2])
 end
 return { 'open', '' }

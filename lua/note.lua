@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Notes that a node may have a route to a stream, for whoever cleans up after the node. For a node
+-- Notes that a node may have a route to a stream, for the node that cleans up after it. For a node
 -- without a lease nothing is noted: it was cleaned up after already, and nobody would remove it.
 --
 -- KEYS  1 streams of the node, 2 its lease

@@ -20,7 +20,7 @@ local function field(entry, name)
 end
 
 -- Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
--- `last` behind, and who was told of a fork waits at its mark.
+-- `last` behind, and a reader with the gap of a fork waits at its mark.
 local function knows(stream, id)
   local fork = stream.fork
   if stream.last == id or (fork and (fork.mark == id or fork.before == id)) then
@@ -90,7 +90,7 @@ end
 -- or XREVRANGE, `start` the bound to begin at, `stop` the one to end at.
 local function collect(stream, command, start, stop, limit, max_bytes, now)
   local entries, bytes = {}, 0
-  -- What the store said of collapse keys, to be asked once for each.
+  -- The store's entries of collapse keys, to be asked once for each.
   stream.newest = {}
   while true do
     -- As many as there is room for, going by those so far.

@@ -1,5 +1,5 @@
 #!lua
--- Stores one event and tells it to every node that has a route.
+-- Stores one event and publishes it to every node that has a route.
 --
 -- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 once (any key of the stream when there is no idempotency key)
 -- ARGV  1 stream, 2 data, 3 type or '', 4 idempotency key or '', 5 step, 6 events kept,
@@ -9,9 +9,9 @@
 --       their way; otherwise '', 14 home version or '', 15 the connection that is not
 --       given the event or ''; where the caller reaches nodes by itself: 16 the
 --       store's ms until which it does, 17 the nodes, each with a space before and behind it
--- Answer: id, nodes told, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
+-- Answer: id, number of nodes that it was sent to, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
 --         was stored now, the id of the one before it; with 16 and 17 also the store's ms, the nodes that the
---         caller has to reach, and those that were told over their channels. Instead of the id the newest
+--         caller has to reach, and those that got it over their channels. Instead of the id the newest
 --         entry taken, with 4: an entry as new as this was taken before; or '', with 5: the one before it was
 --         not taken.
 --
@@ -25,7 +25,7 @@ local AHEAD_OF_NEED = 60000
 -- Collapse keys that are remembered; over that, only those that are used most newly are.
 local MAX_GROUPS, KEPT_GROUPS = 256, 192
 
--- Before what a key or a mark here says, as both go with a stream that moves. open() checks all others.
+-- Before a key or a mark here counts, as both go with a stream that moves. open() checks all others.
 if ARGV[14] ~= '' and (key ~= '' or ARGV[13] ~= '') then
   require_home(meta, ARGV[14])
 end
@@ -94,7 +94,7 @@ put('c', group)
 put('e', excluded)
 
 -- All that can be refused comes before the first write, or is undone: an event that is stored, and not acknowledged, is
--- published once more, and one that the position does not know of is a gap to whoever follows.
+-- published once more, and one that the position does not cover is a gap to subscribers.
 local function require_command(...)
   if not redis.acl_check_cmd(...) then
     error({ err = 'NOPERM the user may not run ' .. (...) .. ' on the keys of a stream' })
@@ -109,7 +109,7 @@ if key ~= '' then
   require_command('SET', once, '')
 end
 -- The log's life is prolonged ahead of need, as saying it anew with each event costs nearly as much as the event:
--- `kept` is until when it is said to live. The position outlives it by more than what is ahead.
+-- `kept` is until when it has to live. The position outlives it by more than what is ahead.
 local kept, prolonged = stream.kept, nil
 if not kept or kept < now + life then
   prolonged = whole(now + life + math.min(AHEAD_OF_NEED, math.floor(life / 16)))
@@ -140,7 +140,7 @@ if prolonged then
 end
 if marks then
   redis.call('HSET', meta, 'ingress', marks)
-  -- It has to be there for as long as the entry is, whatever happens meanwhile. Who removes that lets it
+  -- It has to be there for as long as the entry is, whatever happens meanwhile. The removal of that lets it
   -- expire again.
   redis.call('PERSIST', meta)
 end
@@ -163,7 +163,7 @@ if key ~= '' then
   redis.call('SET', once, id .. ' ' .. digest, 'PX', ARGV[9])
 end
 
--- A script that was held up on its way finds that its time is over, and tells everyone: its caller may have
+-- A script that was held up on its way finds that its time is over, and publishes to all nodes: its caller may have
 -- given up, and would not reach those that were left out.
 local linked = ARGV[17]
 if linked and now >= tonumber(ARGV[16]) then
@@ -182,7 +182,7 @@ for at = 1, #routes, 2 do
     by_caller[#by_caller + 1] = node
   else
     told = told or message(ARGV[1], id, prev, kind, expires, group, excluded, data)
-    -- pcall: the event is stored, and an error here would say that it is not. Whoever was not told
+    -- pcall: the event is stored, and an error here would mean that it is not. A node that did not get it
     -- finds it with the next sync.
     redis.pcall('PUBLISH', ARGV[10] .. node, told)
     by_channel[#by_channel + 1] = node

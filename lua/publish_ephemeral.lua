@@ -4,7 +4,7 @@
 -- KEYS  1 nodes, 2 meta
 -- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with, 5 home version or '', 6 the connection that is not given it
 --       or ''
--- Answer: nodes told.
+-- Answer: the number of nodes that it was sent to.
 require_home(KEYS[2], ARGV[5])
 local now = clock()
 local excluded = ARGV[6] == '' and '' or ' ' .. ARGV[6]

@@ -11,13 +11,13 @@ local stream = open(KEYS[1], KEYS[2], now, step, ARGV[4], ARGV[7])
 stream.collapse = KEYS[3]
 
 -- Writes a fork down, so that ids go on above what was shown. A mark, if one is wanted, raises the stream
--- there, and the first event after it breaks the chain for all who were not told.
+-- there, and the first event after it breaks the chain for all readers that have not got the gap.
 local function record(ancestor, mark)
   local fork, before = stream.fork, stream.last
   local shown = highest(highest_shown(stream), head)
   if fork and above(fork.mark, ancestor) and fork.mark ~= fork.before then
-    -- Somebody reported this tail, or another that was lost before: who missed it meets that mark.
-    -- Raising again would break the chain for those who were told: a false alarm. With an ancestor that is
+    -- Somebody reported this tail, or another that was lost before: a reader that missed it meets that mark.
+    -- Raising again would break the chain for those that got the gap: a false alarm. With an ancestor that is
     -- too old, readers would be given again what they know: it is the newer of two.
     fork.ancestor = highest(fork.ancestor, ancestor)
     fork.head = highest(fork.head, head)
@@ -38,7 +38,7 @@ local function record(ancestor, mark)
 end
 
 if not sound(head, now) then
-  -- No store gave it: nothing is written down of it, and whoever is there is told where the stream stands.
+  -- No store gave it: nothing is written down of it, and readers there are sent the stream's position.
   return page_from(stream, stream.last, limit, max_bytes, now)
 end
 
@@ -63,7 +63,7 @@ for at = 8, #ARGV do
 end
 
 if above(head, stream.last) then
-  -- Nothing that was seen is left to compare with, but ids that the store never heard of were shown.
+  -- Nothing that was seen is left to compare with, but ids that the store never had were shown.
   local ancestor = stream.last
   record(ancestor, true)
   return page_from(stream, ancestor, limit, max_bytes, now)
@@ -71,7 +71,7 @@ end
 
 local below = redis.call('XREVRANGE', stream.key, head, '-', 'COUNT', 1)[1]
 if below then
-  -- The log reaches back beyond `head` and does not know it. Where the histories part can't be said, but
+  -- The log reaches back beyond `head` and does not have it. Where the histories part is unknown, but
   -- not after the newest event below.
   record(below[1], true)
   return page_from(stream, below[1], limit, max_bytes, now)

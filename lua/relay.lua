@@ -3,7 +3,7 @@
 --
 -- KEYS  1 events, 2 nodes
 -- ARGV  1 stream, 2 the event's id, 3 node, 4 what channels begin with
--- Answer: whether it was told.
+-- Answer: whether it was published.
 if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0 then
   return 0
 end

@@ -1,5 +1,5 @@
 #!lua
--- Adds to what is known of the nodes that a device's events go to, and tells it. What was counted before fades.
+-- Adds to the counts of the nodes that a device's events go to, and returns them. What was counted before fades.
 --
 -- KEYS  1 the device's send history: a hash of node to "amount ms"
 -- ARGV  1 the half-life in ms, 2 nodes kept, 3 ms it lives, 4… a node and how much went to it, in turn

@@ -49,13 +49,13 @@ end
 
 -- Which region is a stream's home stands in its `meta` as
 --   'V'                           this one, as of version V
---   'V >REGION DEADLINE'          this one; it is being copied to REGION, and whoever is at it does something again
+--   'V >REGION DEADLINE'          this one; it is being copied to REGION, and its mover does something again
 --                                 before the deadline
 --   'V REGION unfinished'         REGION as of version V; not all is done yet that a move ends with
 --   'V REGION'                    REGION as of version V
 --   'V <REGION DEADLINE COPIED'   this one, as soon as all is copied from REGION: so far up to the entry COPIED
 -- and not at all where there is one region only. `meant` is the version with which the caller came, '*' from a
--- producer who takes any as long as the home is here, '' from one who knows nothing of regions. Nothing may have
+-- producer that takes any as long as the home is here, '' from one without regions. Nothing may have
 -- been written before this is called.
 local function check_home(known, meant)
   local version, sign, region, rest = string.match(known or '', '^(%d+) ?([<>]?)(%S*) ?(.*)$')
@@ -63,7 +63,7 @@ local function check_home(known, meant)
     error({ err = 'HOMELESS the stream has no home in this region' })
   end
   local asked, held = tonumber(meant), tonumber(version)
-  -- The caller knows of a newer home, and it is here: this record was lost, or is about to be overwritten.
+  -- The caller has a newer home, and it is here: this record was lost, or is about to be overwritten.
   if asked and asked > held then
     error({ err = 'HOMELESS the stream has a newer home' })
   end
@@ -73,7 +73,7 @@ local function check_home(known, meant)
       local state = stalled and ' stalled' or ' soon'
       error({ err = 'ARRIVING ' .. version .. ' ' .. region .. state .. ' the stream is on its way to this region' })
     end
-    -- As long as it is not sealed, that is its home, and afterwards those who come there are told.
+    -- As long as it is not sealed, that is its home, and afterwards callers there are refused with the new one.
     error({ err = 'ELSEWHERE ' .. whole(held - 1) .. ' ' .. region .. ' that region is the stream\'s home' })
   end
   if sign == '>' or region == '' then
@@ -127,7 +127,7 @@ local function known_position(events, meta, now, home)
   end
   local last = sound(known[1], now)
   if known[1] and not last then
-    -- As far as the log tells.
+    -- As far as the log shows.
     local newest = newest_kept(events, now)
     last = newest ~= '0-0' and newest
   end
@@ -145,18 +145,18 @@ local function known_position(events, meta, now, home)
   return stream
 end
 
--- A stream's position, for whoever only reads: a stream that nobody used has none, and is not given one.
+-- A stream's position, for reads: an unused stream has none, and is not given one.
 local function look(events, meta, now, home)
   return known_position(events, meta, now, home)
     or { key = events, meta = meta, now = now, last = newest_kept(events, now), epoch = '0-0' }
 end
 
--- A stream's position; a birth if it has none, so that a flush is seen by whoever waits on an empty
+-- A stream's position; a birth if it has none, so that a flush is seen by a reader that waits on an empty
 -- stream. `position` is how long it lasts, in milliseconds.
 local function open(events, meta, now, step, position, home)
   local stream = known_position(events, meta, now, home)
   if stream then return stream end
-  -- Events without a position are what somebody left who deleted only the one key. XADD would refuse
+  -- Events without a position are left when only the one key was deleted. XADD would refuse
   -- ids below theirs until they expire.
   local epoch = next_id(newest_kept(events, now), now, step)
   redis.call('HSET', meta, 'last', epoch, 'epoch', epoch)
@@ -164,8 +164,8 @@ local function open(events, meta, now, step, position, home)
   return { key = events, meta = meta, now = now, last = epoch, epoch = epoch }
 end
 
--- Up to where nodes were told, '' when none ever was. All routes that there are were there for every event so
--- far: a publish removes those that lapsed, and whoever removes one writes down where the stream was then.
+-- Up to where events were sent to nodes, '' when none ever was. All routes that there are were there for every event so
+-- far: a publish removes those that lapsed, and the removal of one writes down where the stream was then.
 local function told(stream, nodes)
   if redis.call('EXISTS', nodes) == 1 then
     return stream.last

@@ -5,7 +5,7 @@
 -- ARGV  1 node, 2 registration, 3 ms the route holds, 4 head or '', 5 step, 6 ms the position lives,
 --       7 events in a page, 8 bytes in a page, 9 home version or ''
 --
--- allow-oom: a full store refuses publishes, but whoever is connected stays connected.
+-- allow-oom: a full store refuses publishes, but connections stay.
 local now = clock()
 local stream = open(KEYS[1], KEYS[3], now, tonumber(ARGV[5]), ARGV[6], ARGV[9])
 stream.collapse = KEYS[4]
@@ -14,7 +14,7 @@ stream.collapse = KEYS[4]
 redis.call('PEXPIRE', KEYS[3], ARGV[6])
 redis.call('PEXPIRE', KEYS[5], ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
--- Not only as long as its routes: one that lapsed says up to where its node was told, see told().
+-- Not only as long as its routes: one that lapsed shows up to where its node was sent events, see told().
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 if ARGV[4] == '' then
   return answer(stream, stream.last, {}, false, now)

@@ -2,7 +2,7 @@
 //! which the connection takes it, and is gone once the connection has joined the live end.
 //!
 //! It is made when a connection resumes behind the ring, and when a live connection's outbox overflows:
-//! resume and slowness are the same thing. [`CatchUp`] is a value that says what comes next; [`catch_up`] does that.
+//! resume and slowness are the same thing. [`CatchUp`] is a value that decides what comes next; [`catch_up`] does that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const KEEP_PAGE: Duration = Duration::from_secs(1);
 /// that have shown the position report that a failover lost it, or in which this node leaves a store that was replaced.
 const UNEXPLAINED_TRIES: u32 = 6;
 
-/// A temporary dispatcher as a value. Whoever drives it does what [`CatchUp::next`] says, and reports what came of it.
+/// A temporary dispatcher as a value. Its driver does what [`CatchUp::next`] returns, and reports the outcome.
 #[derive(Debug)]
 pub struct CatchUp {
     reader: Reader,
@@ -83,7 +83,7 @@ impl CatchUp {
             Then::HandOver => match self.reader.next() {
                 Some(delivery) => Next::Offer(delivery),
                 // At the live end it would be told of it a second time.
-                None if self.reader.is_before_told_break() && !self.reader.needs_fresh_page() => self.read(),
+                None if self.reader.is_before_notified_break() && !self.reader.needs_fresh_page() => self.read(),
                 None => Next::Join(self.reader.position()),
             },
             Then::WaitForRoom { with_page } => Next::Room(with_page.then_some(KEEP_PAGE)),

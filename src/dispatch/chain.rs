@@ -1,4 +1,4 @@
-//! The chain rule: how a reader knows that nothing is missing between two events.
+//! The chain rule: how a reader sees that nothing is missing between two events.
 //!
 //! Every event carries the id of the one before it in its stream. **The next event's `prev` equals the
 //! position, or there is no next event and the stream's `last` equals the position; otherwise something
@@ -22,7 +22,7 @@ pub enum Delivery {
     Passed(EventId),
     /// The position moved without an event: no event has this id, and the stream goes on after it.
     Position(EventId),
-    /// An event outside the stream's order, told once to whoever follows now: it moves nothing.
+    /// An event outside the stream's order, for connections at the live end: it moves nothing.
     Ephemeral(Arc<Event>),
 }
 
@@ -50,9 +50,9 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chain {
     position: EventId,
-    /// A break ahead that is no news to this reader, because the gap notice it was told covers it: the
+    /// A break ahead that is no news to this reader, because a gap notice that it got covers it: the
     /// one that the mark of a fork makes on purpose.
-    told: Option<Jump>,
+    notified: Option<Jump>,
 }
 
 /// From the last position before a break of the chain to the first one after it. Both ends count: events
@@ -66,7 +66,7 @@ struct Jump {
 impl Chain {
     /// A reader that has seen everything up to and including `position`.
     pub fn at(position: EventId) -> Self {
-        Chain { position, told: None }
+        Chain { position, notified: None }
     }
 
     /// The id of the last event seen, or the id at which the stream was joined.
@@ -81,22 +81,22 @@ impl Chain {
 
     /// What the next event may have for its `prev`.
     pub fn continuations(&self) -> impl Iterator<Item = EventId> + use<> {
-        let jump = self.told.filter(|jump| jump.from == self.position);
+        let jump = self.notified.filter(|jump| jump.from == self.position);
         [Some(self.position), jump.map(|jump| jump.to)].into_iter().flatten()
     }
 
     /// Whether a break lies ahead that is no news to this reader, but would be to others.
-    pub fn is_before_told_break(&self) -> bool {
-        self.told.is_some_and(|jump| jump.from >= self.position)
+    pub fn is_before_notified_break(&self) -> bool {
+        self.notified.is_some_and(|jump| jump.from >= self.position)
     }
 
-    /// A reader at `position` that has been told that there is nothing between there and `to`.
-    pub fn told_up_to(position: EventId, to: EventId) -> Self {
-        Chain { position, told: Some(Jump { from: position, to }) }
+    /// A reader at `position` that got the notice that there is nothing between there and `to`.
+    pub fn notified_up_to(position: EventId, to: EventId) -> Self {
+        Chain { position, notified: Some(Jump { from: position, to }) }
     }
 
     fn jumps_to(&self, to: EventId) -> bool {
-        self.told == Some(Jump { from: self.position, to })
+        self.notified == Some(Jump { from: self.position, to })
     }
 
     /// The same knowledge at an earlier or later position.
@@ -140,15 +140,15 @@ impl Chain {
                 steps.push(self.gap(event.prev, event.id, page));
                 // The notice covers everything up to the event, which connects to its own `prev`.
                 self.position = event.prev;
-            } else if page.fork.is_some_and(|fork| fork.is_first(event) && !self.is_told_of(fork)) {
+            } else if page.fork.is_some_and(|fork| fork.is_first(event) && !self.is_notified_of(fork)) {
                 steps.push(self.gap(event.prev, event.id, page));
             }
             steps.push(self.event(event));
         }
         if !page.more && page.last != self.position {
-            let told = self.jumps_to(page.last);
-            let gap = (!told).then(|| self.gap(page.last, page.last, page));
-            let resume = if told { *self } else { Chain::told_up_to(self.position, page.last) };
+            let covered = self.jumps_to(page.last);
+            let gap = (!covered).then(|| self.gap(page.last, page.last, page));
+            let resume = if covered { *self } else { Chain::notified_up_to(self.position, page.last) };
             steps.extend(gap);
             self.position = page.last;
             steps.push(Step { delivery: Delivery::Position(page.last), resume });
@@ -162,7 +162,7 @@ impl Chain {
         let gap = self.missing(prev, next, page);
         // The hole before `next` covers what a fork lost only if the lost tail began before it.
         let covered = page.fork.filter(|fork| fork.ancestor < next && fork.before != fork.mark);
-        self.told = covered.map(|fork| Jump { from: fork.before, to: fork.mark });
+        self.notified = covered.map(|fork| Jump { from: fork.before, to: fork.mark });
         Step { delivery: Delivery::Gap(gap), resume }
     }
 
@@ -182,8 +182,8 @@ impl Chain {
     }
 
     /// Whether a notice that this reader was given covers what the fork lost.
-    fn is_told_of(&self, fork: Fork) -> bool {
-        self.told.is_some_and(|jump| jump.to == fork.mark)
+    fn is_notified_of(&self, fork: Fork) -> bool {
+        self.notified.is_some_and(|jump| jump.to == fork.mark)
     }
 
     /// Whether `page`, read after this position, shows that the position belongs to another history, while the store
@@ -201,8 +201,8 @@ impl Chain {
     fn reason(&self, page: &Page) -> GapReason {
         let position = self.position;
         if position > page.last || page.from != position || (position < page.epoch && position != EventId::ZERO) {
-            // The store knows less than the reader, or began anew after it. A position that is merely
-            // older than positions are kept for (`epoch` anew, long after) can't be told from a flush.
+            // The store has less than the reader, or began anew after it. A position that is merely
+            // older than positions are kept for (`epoch` anew, long after) can't be distinguished from a flush.
             GapReason::Lost
         } else if page.first.is_none() {
             // The position outlives the log: its time was up.
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_up_to_date_reader_is_told_nothing_even_when_the_log_is_gone() {
+    fn an_up_to_date_reader_gets_no_gap_even_when_the_log_is_gone() {
         let mut chain = Chain::at(id(8));
         let page = page(8, &[], 8, None);
         assert!(!chain.is_broken_by(&page));
@@ -280,16 +280,16 @@ mod tests {
         let mut chain = Chain::at(id(5));
         let page = page(5, &[(20, 19), (21, 20)], 21, Some(20));
         assert!(chain.is_broken_by(&page));
-        let told = read(&mut chain, &page);
-        assert_eq!(told[0], gap(5, 20, GapReason::Trimmed));
-        assert_eq!(told.len(), 3);
+        let read = read(&mut chain, &page);
+        assert_eq!(read[0], gap(5, 20, GapReason::Trimmed));
+        assert_eq!(read.len(), 3);
     }
 
     #[test]
     fn an_expired_log_is_a_gap_up_to_the_newest_id() {
         let mut chain = Chain::at(id(5));
-        let told = read(&mut chain, &page(5, &[], 9, None));
-        assert_eq!(told, [gap(5, 9, GapReason::Expired), Delivery::Position(id(9))]);
+        let read = read(&mut chain, &page(5, &[], 9, None));
+        assert_eq!(read, [gap(5, 9, GapReason::Expired), Delivery::Position(id(9))]);
         assert_eq!(chain.position(), id(9));
     }
 
@@ -304,12 +304,12 @@ mod tests {
     #[test]
     fn a_position_above_the_newest_id_is_a_lost_tail() {
         let mut chain = Chain::at(id(50));
-        let told = read(&mut chain, &page(50, &[], 9, Some(2)));
-        assert_eq!(told, [gap(50, 9, GapReason::Lost), Delivery::Position(id(9))]);
+        let read = read(&mut chain, &page(50, &[], 9, Some(2)));
+        assert_eq!(read, [gap(50, 9, GapReason::Lost), Delivery::Position(id(9))]);
     }
 
     #[test]
-    fn a_flush_is_told_to_a_reader_that_waited_on_an_empty_stream() {
+    fn a_flush_is_reported_to_a_reader_that_waited_on_an_empty_stream() {
         let mut chain = Chain::at(id(5));
         let mut flushed = page(5, &[], 9, None);
         flushed.epoch = id(9);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_a_fork_breaks_the_chain_only_for_those_who_were_not_told() {
+    fn the_mark_of_a_fork_breaks_the_chain_only_for_readers_without_the_gap() {
         let fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(12), next: id(11) });
         // This one had seen the lost tail up to 9: one gap, then the new history without a second.
         let mut chain = Chain::at(id(9));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_that_lost_nothing_to_readers_before_it_is_not_told_to_them() {
+    fn a_fork_that_lost_nothing_to_readers_before_it_is_not_reported_to_them() {
         // Nothing was raised: the histories share nothing.
         let mut reborn = page(5, &[(11, 5)], 11, Some(2));
         reborn.fork = Some(Fork { ancestor: id(5), head: id(9), before: id(11), mark: id(11), next: id(11) });
@@ -381,12 +381,12 @@ mod tests {
         let mut chain = Chain::at(id(9));
         let mut page = page(9, &[(11, 10), (12, 11), (21, 20)], 21, Some(2));
         page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(12), mark: id(20), next: id(12) });
-        let told = read(&mut chain, &page);
-        assert_eq!((&told[0], &told[2]), (&gap(9, 11, GapReason::Lost), &gap(11, 12, GapReason::Lost)));
+        let read = read(&mut chain, &page);
+        assert_eq!((&read[0], &read[2]), (&gap(9, 11, GapReason::Lost), &gap(11, 12, GapReason::Lost)));
     }
 
     #[test]
-    fn who_stops_between_two_gaps_of_one_page_is_told_of_the_second() {
+    fn who_stops_between_two_gaps_of_one_page_is_notified_of_the_second() {
         let mut page = page(9, &[(11, 10), (21, 20)], 21, Some(2));
         page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(11), mark: id(20), next: id(20) });
         let steps = Chain::at(id(9)).read(&page);

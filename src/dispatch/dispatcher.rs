@@ -1,6 +1,6 @@
-//! The dispatcher: one stream's live end on this node, and who follows it.
+//! The dispatcher: one stream's live end on this node, and the connections that follow it.
 //!
-//! It is a lock around values; it knows neither the store nor tasks. What it wants is returned as a [`Need`], which
+//! It is a lock around values; it has neither the store nor tasks. What it wants is returned as a [`Need`], which
 //! goes to the repair scheduler. No two dispatchers are ever locked at once; a sink's own lock is taken inside a
 //! dispatcher's.
 
@@ -212,7 +212,7 @@ impl Dispatcher {
         })
     }
 
-    /// An event that is not stored: it goes to whoever follows the live end now, and leaves no trace.
+    /// An event that is not stored: it goes to the connections at the live end now, and leaves no trace.
     pub(super) fn dispatch_ephemeral(&self, event: Arc<Event>, flush: &mut Flush) {
         let delivery = Delivery::Ephemeral(event);
         let mut state = self.state.lock();
@@ -241,7 +241,7 @@ impl Dispatcher {
         state.need()
     }
 
-    /// What it asks the store now, after it said that it wants to.
+    /// What it asks the store now, after it returned that need.
     pub(super) fn ask(&self) -> Option<Question> {
         self.state.lock().ask()
     }

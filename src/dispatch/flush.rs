@@ -1,7 +1,7 @@
 //! Writing out what connections took, many at a time and each as seldom as can be.
 //!
 //! An event of a stream that thousands follow is put into all their outboxes within a moment, but each
-//! needs a write of its own, and those take a hundred times as long. Were the writes done by whoever
+//! needs a write of its own, and those take a hundred times as long. Were the writes done by the task that
 //! dispatches, the next event would wait until the last of them, and then for a round of its own. So where
 //! there are many, tasks write, a few at a time, while newer events are put into the outboxes behind them:
 //! a connection whose turn comes later gets them in the same write. Each waits for at most one round,

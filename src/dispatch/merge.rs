@@ -4,7 +4,7 @@
 //! Whatever continues the chain is dispatched at once. What comes early waits in one queue, and what the chain
 //! can't connect is asked of the store:
 //!
-//! - at most one *question* is out, and whoever carries it asks [`Merge::question`] just before sending it, so
+//! - at most one *question* is out, and its sender calls [`Merge::question`] just before sending it, so
 //!   that it begins at the newest head;
 //! - at most one *wait* runs: a few milliseconds for a hole to close, longer for what the store has trimmed.
 //!
@@ -29,11 +29,11 @@ use crate::model::{Event, EventId, Page};
 const HOLE_WAIT: Duration = Duration::from_millis(5);
 
 /// How long the channel has to bring what the store no longer keeps. Events that are under way come in time
-/// on a busy machine too; where they are lost, those who follow learn of it that much later.
+/// on a busy machine too; where they are lost, subscribers learn of it that much later.
 const TRIMMED_WAIT: Duration = Duration::from_millis(100);
 
 /// Ids named to the store to find the newest event that a forked history still shares with ours. A
-/// failover loses a second or so of writes; what lies further back is told as a gap without an ancestor.
+/// failover loses a second or so of writes; what lies further back is reported as a gap without an ancestor.
 const FORK_SEARCH: usize = 512;
 
 /// What the store is asked.
@@ -117,7 +117,7 @@ enum WaitKind {
 enum Verdict<'a> {
     /// Reading goes on with this.
     Reads(Cow<'a, Page>),
-    /// It says nothing that is not known here.
+    /// It brings nothing new.
     Known,
     /// What comes next is no longer kept: the channel may still bring it.
     Gone { last: EventId },
@@ -264,8 +264,8 @@ impl Merge {
 
     /// Where a connection at `position` stands.
     pub fn join(&self, position: EventId) -> Join {
-        if self.chain.is_before_told_break() {
-            // Those who follow already were told of the break; a page tells it to whoever comes now.
+        if self.chain.is_before_notified_break() {
+            // Present subscribers got the gap; a page brings it to later ones.
             Join::Behind
         } else if position == self.head() {
             Join::Deliveries(Vec::new())
@@ -324,8 +324,8 @@ impl Merge {
         if asked.recovers && !moved {
             return Verdict::Reads(self.with_what_leads_to(page));
         }
-        // Also when the store knows of a fork there: whether it is the one that took our history, and
-        // whether it has a mark for those who missed what we have shown, only a report finds out.
+        // Also when the store has a fork there: whether it is the one that took our history, and
+        // whether it has a mark for readers that missed what we have shown, only a report finds out.
         if page.from != asked.head || page.events.iter().any(|event| self.ring.contradicts(event)) {
             return Verdict::Broken;
         }
@@ -359,7 +359,7 @@ impl Merge {
         for step in self.chain.read(page) {
             match &step.delivery {
                 Delivery::Event(event) => self.ring.push(event.clone()),
-                // Nobody may join before it without being told.
+                // Nobody may join before it without the gap.
                 Delivery::Gap(_) | Delivery::Position(_) => self.ring.clear(),
                 Delivery::Passed(_) | Delivery::Ephemeral(_) => {}
             }
@@ -373,7 +373,7 @@ impl Merge {
     }
 
     /// The store no longer keeps what comes next. A burst that is longer than the stream's log does that to
-    /// whoever asks in the midst of it, and its events are on their way over the channel: nothing is missed if
+    /// a reader in the midst of it, and its events are on their way over the channel: nothing is missed if
     /// they arrive. As long as some do, the others are waited for.
     fn await_trimmed(&mut self, last: EventId, now: Instant) {
         let head = self.head();
@@ -384,7 +384,7 @@ impl Merge {
     }
 }
 
-/// What whoever catches up is given of these: of events with the same collapse key the newest only.
+/// What a client that catches up gets of these: of events with the same collapse key the newest only.
 fn newest_of_each_key<'a>(events: impl DoubleEndedIterator<Item = &'a Arc<Event>>) -> Vec<Delivery> {
     let mut seen = HashSet::new();
     let delivery = |event: &Arc<Event>| match &event.collapse {

@@ -344,7 +344,7 @@ fn events_trimmed_on_their_way_are_no_gap() {
     let mut stream = Stream::syncing(6);
     stream.message(7, 6);
     stream.answered(&trimmed(6, 10));
-    assert!(stream.merge.is_catching_up(), "whoever wants to know waits with it");
+    assert!(stream.merge.is_catching_up(), "a joining client waits with it");
     stream.come(8..=10);
     assert_eq!(stream.delivered(), "7, 8, 9, 10");
     assert!(stream.is_settled() && !stream.merge.is_catching_up());
@@ -542,7 +542,7 @@ fn a_new_event_above_the_head_that_does_not_connect_is_a_fork_with_a_clock_ahead
 #[test]
 fn a_second_node_that_finds_the_same_fork_reports_it_too() {
     let mut stream = Stream::syncing(8);
-    // Another node reported it: the store reads from the ancestor by itself. But only a report tells it
+    // Another node reported it: the store reads from the ancestor by itself. But only a report shows it
     // how far this node had got.
     let known = Page { fork: fork(7, 9, [20, 7], 20), ..page(7, &[], 20) };
     stream.answered(&known);
@@ -564,7 +564,7 @@ fn who_missed_the_tail_is_told_before_the_first_event_after_it() {
 }
 
 #[test]
-fn who_passed_the_place_of_the_loss_unaware_is_told_of_it_at_the_mark() {
+fn who_passed_the_place_of_the_loss_unaware_is_notified_of_it_at_the_mark() {
     let mut stream = Stream::at(7);
     stream.message(10, 7);
     stream.message(11, 10);
@@ -672,7 +672,7 @@ fn whoever_joins_inside_the_ring_is_given_the_newest_of_each_key() {
         event.collapse = key.map(Into::into);
         stream.merge.message(Arc::new(event), stream.now, &mut stream.out);
     }
-    assert_eq!(stream.delivered(), "6, 7, 8, 9, 10", "who is there already is given all");
+    assert_eq!(stream.delivered(), "6, 7, 8, 9, 10", "present subscribers get all");
     let Join::Deliveries(deliveries) = stream.merge.join(id(5)) else { panic!("it is in the ring") };
     stream.out.extend(deliveries.into_iter().map(|delivery| Step { delivery, resume: Chain::at(id(5)) }));
     assert_eq!(stream.delivered(), "(6), 7, 8, (9), 10");
@@ -687,7 +687,7 @@ fn a_slow_connection_goes_on_where_it_stopped() {
     let [gap, event, position] = &stream.out[..] else { panic!("{:?}", stream.out) };
     let mut later = page(7, &[(10, 7), (30, 20)], 30);
     later.fork = found.fork;
-    // Without the gap: it is told again. With it: it is not.
+    // Without the gap: it comes again. With it: it does not.
     let read = |step: &Step, page: &Page| {
         let steps = step.resume.clone().read(page);
         steps

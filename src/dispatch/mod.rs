@@ -1,4 +1,4 @@
-//! From the store to the connections of this node: who follows what, and what comes next for each.
+//! From the store to the connections of this node: which follow a stream, and what comes next for each.
 //!
 //! An event reaches a [`Dispatcher`] as a channel message, is judged by the chain rule ([`chain`]) in the
 //! stream's state machine ([`merge`]), and is offered to the sinks of all connections that follow the
@@ -6,7 +6,7 @@
 //! when the store is asked. A connection that is behind, because it resumes or because it is slow, is fed by a
 //! temporary dispatcher ([`catch_up`]) out of shared page reads ([`pages`]) until it joins the live end.
 //!
-//! All of these are values that are told the time and the answers: no sockets, no store, no clock. [`registry`] puts
+//! All of these are values that are given the time and the answers: no sockets, no store, no clock. [`registry`] puts
 //! tasks and the store around them, and [`simulation`] a world in which everything goes wrong.
 
 pub mod budget;

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::model::{EventId, Page, Start, StreamName};
 use crate::store::{PAGE_EVENTS, Store, StoreClock, StoreError};
 
-/// How long a page serves others who ask for the same position. Clients of one outage come back within
+/// How long a page serves other requests for the same position. Clients of one outage come back within
 /// about this time, and what a page lacks by then is at the live end.
 const SHARED_FOR: Duration = Duration::from_millis(200);
 
@@ -27,7 +27,7 @@ type Key = (StreamName, EventId);
 type Read = Result<Arc<Page>, StoreError>;
 type Slot = Arc<OnceCell<Read>>;
 
-/// Reads pages for temporary dispatchers, one read for all who are at the same position of a stream.
+/// Reads pages for temporary dispatchers, one read for all clients at the same position of a stream.
 pub struct Pages {
     store: Arc<dyn Store>,
     clock: Arc<StoreClock>,
@@ -93,7 +93,7 @@ impl Shared {
         slot
     }
 
-    /// Whoever asks from now on has it tried again.
+    /// The next request has it tried again.
     fn forget_failed(&mut self, key: &Key, slot: &Slot) {
         if self.pages.get(key).is_some_and(|(_, known)| Arc::ptr_eq(known, slot)) {
             self.pages.remove(key);

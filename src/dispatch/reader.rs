@@ -32,8 +32,8 @@ impl Reader {
     }
 
     /// Whether a break lies ahead that was told to this reader, while those at the live end may not know of it.
-    pub fn is_before_told_break(&self) -> bool {
-        self.chain.is_before_told_break()
+    pub fn is_before_notified_break(&self) -> bool {
+        self.chain.is_before_notified_break()
     }
 
     /// Whether `page` shows that the position is of another history, of which the store does not know yet.

@@ -69,7 +69,7 @@ pub struct Registry {
     detaches: Semaphore,
     flusher: Arc<Flusher>,
     metrics: Arc<Metrics>,
-    /// Who wants to hear of the marks that syncs bring.
+    /// Called with the marks that syncs bring.
     on_marks: OnceLock<OnMarks>,
 }
 
@@ -116,9 +116,9 @@ impl Registry {
         self.node.store(Arc::new(node));
     }
 
-    /// Has `told` called with the marks of a device whenever a sync brings some.
-    pub fn on_marks(&self, told: impl Fn(&StreamName, Marks) + Send + Sync + 'static) {
-        let _ = self.on_marks.set(Box::new(told));
+    /// Has `marked` called with the marks of a device whenever a sync brings some.
+    pub fn on_marks(&self, marked: impl Fn(&StreamName, Marks) + Send + Sync + 'static) {
+        let _ = self.on_marks.set(Box::new(marked));
     }
 
     /// How many nodes share the store of a region.
@@ -203,7 +203,7 @@ impl Registry {
         }
     }
 
-    /// An event that is not stored came in over the channel: whoever follows the live end now is told.
+    /// An event that is not stored came in over the channel: it goes to the connections at the live end.
     pub fn dispatch_ephemeral(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
@@ -217,7 +217,7 @@ impl Registry {
         self.flusher.take(flush);
     }
 
-    /// Something happened to a stream that its next sync tells: that is due now.
+    /// Something happened to a stream that its next sync brings: that is due now.
     pub fn sync(self: &Arc<Self>, stream: &StreamName) {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {

@@ -1,6 +1,6 @@
 //! The driver of a region's dispatchers: what they want goes to the [`Schedule`], and answers come back to them.
 //!
-//! It does no I/O: whoever calls [`Repairs::next`] asks the store, and brings the answer to [`Repairs::answered`].
+//! It does no I/O: the caller of [`Repairs::next`] asks the store, and brings the answer to [`Repairs::answered`].
 //! The dispatchers' locks are never taken inside the schedule's.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 /// The repairs of one region's streams.
 pub struct Repairs {
     schedule: Mutex<Schedule>,
-    /// Something is to be done earlier than the last [`Next::Sleep`] said.
+    /// Something is to be done earlier than the last [`Next::Sleep`].
     wake: Notify,
     /// Grows when the store may have lost which streams this node has routes for.
     generation: AtomicU32,
@@ -59,7 +59,7 @@ impl Repairs {
         self.schedule.lock().interval()
     }
 
-    /// Which routes the store knows of this node: what was noted before this grew has to be noted again.
+    /// Which routes of this node the store has: what was noted before this grew has to be noted again.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Relaxed)
     }

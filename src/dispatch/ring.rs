@@ -22,8 +22,8 @@ impl Ring {
         Ring { events: VecDeque::new(), budget }
     }
 
-    /// Adds the stream's next event. What it does not continue is forgotten: whoever would join before the
-    /// break has to be told of it. Over the budget the ring gives up its own oldest ones; the event
+    /// Adds the stream's next event. What it does not continue is forgotten: a connection that would join before the
+    /// break has to get its gap. Over the budget the ring gives up its own oldest ones; the event
     /// just added stays out too when there is no room at all.
     pub fn push(&mut self, event: Arc<Event>) {
         if self.events.back().is_some_and(|newest| newest.id != event.prev) {

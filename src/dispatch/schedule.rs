@@ -84,7 +84,7 @@ pub struct Schedule {
     urgent: VecDeque<Arc<Dispatcher>>,
     /// Retries whose time has come, and syncs that follow a question that was out when they were due.
     later: VecDeque<Arc<Dispatcher>>,
-    /// By number, the lowest first; whoever was filed again since is passed over.
+    /// By number, the lowest first; a stream that was filed again since is passed over.
     rotation: VecDeque<(u64, Weak<Dispatcher>)>,
     filed: u64,
     /// Streams that were filed below this number need a sync now.
@@ -335,7 +335,7 @@ impl Schedule {
         let timer = self.timers.peek().map(|Reverse(timer)| timer.at);
         let later = (!self.later.is_empty()).then_some(self.paced);
         let routine = later.into_iter().chain(self.rotates_at()).min();
-        // An answer that comes back wakes whoever waits for a permit.
+        // An answer that comes back wakes what waits for a permit.
         let routine = routine.filter(|_| self.routine_out + GROUP <= MAX_ROUTINE);
         let routine = routine.map(|at| self.away.as_ref().map_or(at, |away| at.max(away.until)));
         timer.into_iter().chain(routine).min()

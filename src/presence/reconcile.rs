@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_forgot_is_told_of_everybody_who_is_here() {
+    fn a_store_that_forgot_is_notified_of_everybody_who_is_here() {
         let (mut slots, client) = (DeviceSlots::default(), Arc::<Client>::default());
         let (stays, _) = come(&mut slots, &client);
         let (_, leaves) = come(&mut slots, &client);

@@ -1,6 +1,6 @@
 //! The store's clock, as far as this node knows it.
 //!
-//! What expires does so on the store's clock. Each page tells what that clock shows; between two pages this
+//! What expires does so on the store's clock. Each page brings what that clock shows; between two pages this
 //! node counts on from there with its own, which needs to be right in its pace alone.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

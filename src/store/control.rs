@@ -1,4 +1,4 @@
-//! Messages on a node's channel that are no events: one node says something to another.
+//! Messages from node to node, on channels, that are no events.
 
 use std::fmt;
 

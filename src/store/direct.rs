@@ -1,4 +1,4 @@
-//! The way from a publish to other nodes around the store's channels, for whoever has one.
+//! The way from a publish to other nodes around the store's channels, where there is one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::NodeId;
 use crate::model::{Event, StreamName};
 
 /// For how long after its beginning a publish may leave nodes out, on the store's clock. One that takes
-/// longer to get there tells everybody over the channels.
+/// longer to get there is sent to all nodes over the channels.
 pub const DIRECT_TIME: Duration = Duration::from_secs(1);
 
 /// Ways from this node to others that don't lead through the store.
@@ -16,13 +16,13 @@ pub trait DirectPath: Send + Sync {
     fn reach(&self, bytes: usize) -> Option<Arc<dyn DirectRoutes>>;
 }
 
-/// Nodes that can be reached. Whoever of them a publish leaves out is to be told of its event through here.
+/// Nodes that can be reached. A node that a publish leaves out gets its event through here.
 pub trait DirectRoutes: Send + Sync {
     /// The nodes' names, each with a space before and behind it.
     fn nodes(&self) -> &str;
 
     /// Carries an event that the store has to the nodes that were left out although they hold a route.
-    /// `told` are the others with a route: they have it over their channels. `from` is the device that
+    /// `by_channel` are the others with a route: they have it over their channels. `from` is the device that
     /// published it, where that is known.
     fn carry(
         &self,
@@ -30,10 +30,10 @@ pub trait DirectRoutes: Send + Sync {
         event: Arc<Event>,
         from: Option<&StreamName>,
         left_out: &[NodeId],
-        told: &[NodeId],
+        by_channel: &[NodeId],
     );
 
-    /// Nobody knows what became of a publish to the stream: has the nodes look into it, now and when
+    /// The outcome of a publish to the stream is unknown: has the nodes look into it, now and when
     /// [`DIRECT_TIME`] is over.
     fn request_sync(&self, stream: &StreamName);
 }

@@ -10,8 +10,8 @@ use crate::model::{Draft, EventId, StreamName};
 
 /// The ingress stream of a region, which one node at a time drains into the streams that its entries name.
 ///
-/// An entry stays until it is settled, so whoever drains next finds what the last one left. What was placed
-/// but not settled is placed a second time then: the target stream knows the highest entry that it took, and
+/// An entry stays until it is settled, so the next leader finds what the last one left. What was placed
+/// but not settled is placed a second time then: the target stream keeps the highest entry that it took, and
 /// refuses the rest, for as long as it has entries that are not settled.
 #[async_trait]
 pub trait Ingress: Send + Sync {

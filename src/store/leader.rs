@@ -46,7 +46,7 @@ impl Checkpoint {
     }
 }
 
-/// Who leads which job, and the checkpoints. A checkpoint lives as long as its stream's position.
+/// Leaders of jobs, and checkpoints. A checkpoint lives as long as its stream's position.
 #[async_trait]
 pub trait Leaders: Send + Sync {
     /// Makes `node` the leader for `ttl`, or keeps it so. False: another node is the leader.

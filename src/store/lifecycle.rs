@@ -1,4 +1,4 @@
-//! Who came and who left, told once each on a stream that only the service itself publishes to.
+//! Connects and disconnects, published once each on a topic of the service itself.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{NodeId, StoreError};
 use crate::model::{EventId, StreamKind, StreamName, Time};
 
-/// For how long it is remembered that a node's session ended. A node that slept longer takes it that others told
+/// For how long it is remembered that a node's session ended. A node that slept longer assumes that others published
 /// that its connections were lost.
 pub const REMEMBERED: Duration = Duration::from_secs(86_400);
 
@@ -108,9 +108,9 @@ impl Change {
 /// What became of the session before, when one begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Before {
-    /// It goes on under the new id, and so do the numbers of its batches: this one was told last.
+    /// It goes on under the new id, and so do the numbers of its batches: this one was published last.
     Held(u64),
-    /// Others ended it after this batch, and tell that its connections were lost.
+    /// Others ended it after this batch, and publish that its connections were lost.
     Lost(u64),
     /// It went on under this id already. The new one did not begin: ask again with this.
     Moved(NodeId),
@@ -120,7 +120,7 @@ pub enum Before {
     Over,
 }
 
-/// What the store says when a session begins.
+/// The store's answer when a session begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     /// What became of the one before.
@@ -132,20 +132,20 @@ pub struct Begun {
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// All up to the one of this number were told, now or before.
+    /// All up to the one of this number are published, now or before.
     UpTo(u64),
-    /// The node's session is over, or unknown. Nothing was told.
+    /// The node's session is over, or unknown. Nothing was published.
     Over,
-    /// The store lost what came after the batch of this number. Nothing was told.
+    /// The store lost what came after the batch of this number. Nothing was published.
     Behind(u64),
 }
 
-/// The lifecycle stream, and beside it what each node has open there: connections of which it was told that they
+/// The lifecycle stream, and beside it what each node has open there: connections of which it has that they
 /// came, and not that they left.
 ///
-/// A node tells in numbered batches during its session, and others end that when they clean up after the node. An
-/// event, what is open and the batch's number change in one step, so whoever tells something again, the node
-/// itself, a survivor or a node that slept, tells nothing twice.
+/// A node publishes in numbered batches during its session, and others end that when they clean up after the node. An
+/// event, what is open and the batch's number change in one step, so when a batch is repeated, by the node
+/// itself, a survivor or a node that slept, nothing is published twice.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
     /// A node's session begins, under a lease that it holds in `region` (empty where there is one only); its connections
@@ -153,7 +153,7 @@ pub trait Lifecycle: Send + Sync {
     async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError>;
 
     /// Tells changes of a node's connections, in order: all or none of them. Batches are numbered from 1 on, and
-    /// one whose answer did not come is told again under its number before the next. Without any changes this only
+    /// one whose answer did not come is repeated under its number before the next. Without any changes this only
     /// finds out how things stand.
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError>;
 
@@ -164,7 +164,7 @@ pub trait Lifecycle: Send + Sync {
     /// more is never opened.
     async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError>;
 
-    /// Tells that connections were lost which a node left open, unless that was told.
+    /// Publishes that connections were lost which a node left open, unless that was done.
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Nodes of this region whose sessions were not ended.

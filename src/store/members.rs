@@ -1,7 +1,7 @@
-//! What a store knows of the devices that are present in topics.
+//! Members of topics, as a store keeps them.
 //!
-//! A node says how many connections of a device it has in a topic; a device is a member while any node whose route to
-//! the topic holds has one. Whoever becomes a member or ceases to be one is made known to the nodes of the topic in the
+//! A node sets how many connections of a device it has in a topic; a device is a member while any node whose route to
+//! the topic holds has one. A device that becomes a member or ceases to be one is published to the nodes of the topic in the
 //! same step, with a control message: `!member TOPIC MS`, then a line `joined DEVICE INFO` or `left DEVICE INFO` each.
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::{Control, NodeId, StoreError};
 use crate::model::{MemberNotice, StreamName, Time};
 
-/// The word of the control message that says who joined a topic and who left it.
+/// The word of the control message with joins and leaves of a topic.
 pub const MEMBER: &str = "member";
 
 /// Members that are looked through in one call after a node's death.
@@ -23,7 +23,7 @@ pub struct LocalMember {
     pub device: String,
     /// Its connections on the node; 0 when the last has left.
     pub connections: u32,
-    /// What its token says of it, in JSON.
+    /// The `info` of its token, in JSON.
     pub info: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct LocalMember {
 pub struct Member {
     /// The device's name.
     pub device: String,
-    /// What its token says of it, in JSON.
+    /// The `info` of its token, in JSON.
     pub info: Option<String>,
     /// Its connections in the topic, on all nodes.
     pub connections: u64,
@@ -49,7 +49,7 @@ pub struct MemberPage {
     pub next: Option<String>,
 }
 
-/// Who is present in topics.
+/// Members of topics.
 #[async_trait]
 pub trait Members: Send + Sync {
     /// Sets what a node has in a topic. False when the node has no route to the topic: then nobody joins through it.
@@ -69,7 +69,7 @@ pub trait Members: Send + Sync {
     async fn members(&self, topic: &StreamName, after: Option<&str>, limit: usize) -> Result<MemberPage, StoreError>;
 }
 
-/// What a control message says of a topic's members; `None` if it makes no sense.
+/// The notices of a control message about a topic's members; `None` if it is not valid.
 pub fn read_notices(control: &Control) -> Option<Vec<MemberNotice>> {
     let mut lines = control.text()?.lines();
     let (topic, ms) = lines.next()?.split_once(' ')?;
@@ -88,7 +88,7 @@ pub fn read_notices(control: &Control) -> Option<Vec<MemberNotice>> {
     lines.map(notice).collect()
 }
 
-/// The control message that says this.
+/// The control message of these notices.
 pub fn write_notices(topic: &StreamName, now_ms: u64, changes: &[(bool, String, Option<String>)]) -> Control {
     let mut text = format!("{topic} {now_ms}");
     for (joined, device, info) in changes {

@@ -4,10 +4,10 @@
 //! - [`Channels`]: the way from a publish to the nodes that follow the stream, at most once;
 //! - [`Leases`]: which nodes are alive;
 //! - [`Ingress`]: what producers add past the nodes. Only the Redis store has it;
-//! - [`Presence`]: who is connected;
-//! - [`Members`]: who is present in topics;
-//! - [`Lifecycle`]: telling who connects and disconnects;
-//! - [`Producers`]: who publishes, and means to be missed;
+//! - [`Presence`]: connections of devices;
+//! - [`Members`]: members of topics;
+//! - [`Lifecycle`]: publishing connects and disconnects;
+//! - [`Producers`]: leases of producers;
 //! - [`Revocations`]: which tokens are refused before their time;
 //! - [`Leaders`]: what one node at a time does for all, and how far the webhook got.
 //!
@@ -112,17 +112,17 @@ impl From<String> for NodeId {
     }
 }
 
-/// A node's entry in a stream's routes: publishes to the stream are told to this node.
+/// A node's entry in a stream's routes: publishes to the stream are sent to this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Whom to tell.
+    /// The node.
     pub node: NodeId,
     /// Which attach of that node this is. A detach removes the route only if it is still this one's, so
     /// that a late one can't undo the attach that came after it.
     pub registration: u64,
     /// For how long the route holds unless it is asserted again, on the store's clock.
     pub ttl: Duration,
-    /// Whether the store wrote down before that this node has a route to the stream, for whoever cleans up after
+    /// Whether the store wrote down before that this node has a route to the stream, for the node that cleans up after
     /// the node. It need not again, unless the node got another id or the store lost something since.
     pub noted: bool,
 }
@@ -138,7 +138,7 @@ pub type OnAnswer<'a> = dyn Fn(usize, Result<Page, StoreError>) + Send + Sync + 
 /// All operations of one stream take effect in the order in which they were called.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// Stores an event and tells it to every node that has a route.
+    /// Stores an event and sends it to every node that has a route.
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError>;
 
     /// Publishes many at once, in order, each for itself. The answers are in the same order.
@@ -154,7 +154,7 @@ pub trait EventLog: Send + Sync {
     ) -> Result<Receipt, StoreError>;
 
     /// Tells an event to every node that has a route, at most once, and stores nothing. Gives the number of
-    /// nodes that were told.
+    /// nodes that it was sent to.
     async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError>;
 
     /// Asserts the route, then reads what is newer than `head`, in one step: attach (no head yet),
@@ -181,7 +181,7 @@ pub trait EventLog: Send + Sync {
     /// `seen` that the log still has becomes the [`Fork`](crate::model::Fork)'s ancestor (when nothing of
     /// `seen` is left, the newest event below `head`), the stream is raised above both `last` and `head`
     /// by `step`, and the page is read from the ancestor on. A second report, of the same fork or of one
-    /// before the mark, raises nothing: who missed that tail meets the mark. After a flush the page is read
+    /// before the mark, raises nothing: a reader that missed that tail meets the mark. After a flush the page is read
     /// from the new birth, and there is no mark, as every chain breaks at a birth. In any case no new id
     /// falls below a head that was reported.
     async fn recover(
@@ -202,24 +202,24 @@ pub trait EventLog: Send + Sync {
     /// the stream's fork (above its ancestor, not above its head), reading begins at the ancestor.
     async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError>;
 
-    /// Reads the newest events before an id, at most `limit`, oldest first. `more` says that older ones
+    /// Reads the newest events before an id, at most `limit`, oldest first. `more`: older ones
     /// are kept.
     async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError>;
 
     /// The newest id ever shown of a stream; `None` when nobody used it. Nothing is written.
     async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError>;
 
-    /// Moves the acknowledged position forward to `id`, and says where it is then. An older id moves nothing, and
+    /// Moves the acknowledged position forward to `id`, and returns where it is then. An older id moves nothing, and
     /// neither does one above `last`: what this history will have up to there was not seen. Without an id it
-    /// only says where the position is.
+    /// only returns where the position is.
     async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError>;
 
     /// Counts what waits for the device.
     async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError>;
 
-    /// Erases the events and what is known of collapse keys, and has every node that has a route told, so that
+    /// Erases the events and what is known of collapse keys, and notifies every node that has a route, so that
     /// it syncs. The positions stay, `last` so that ids go on above all that was shown, and what was
-    /// acknowledged: who had not seen all is told of a gap, who had is not.
+    /// acknowledged: a client that had not seen all gets a gap, one that had does not.
     async fn erase(&self, stream: &StreamName) -> Result<(), StoreError>;
 }
 
@@ -229,11 +229,11 @@ pub trait EventLog: Send + Sync {
 pub enum ChannelMessage {
     /// An event of a stream to which this node has, or had, a route.
     Event(StreamName, Arc<Event>),
-    /// An event that is not stored, for whoever follows the stream now.
+    /// An ephemeral event, for subscribers of this moment.
     Ephemeral(StreamName, Arc<Event>),
     /// A stream's events were erased.
     Erased(StreamName),
-    /// A stream is on its way to another region: whoever follows it goes there.
+    /// A stream is on its way to another region: its subscribers go there.
     Moved(StreamName),
     /// Events were dropped, as more waited than have room.
     Missed(Missed),
@@ -282,7 +282,7 @@ pub trait Subscription: Send {
     async fn next(&mut self, limit: usize) -> Option<Vec<ChannelMessage>>;
 }
 
-/// What a node tells of itself with its lease.
+/// What a node registers about itself with its lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeInfo {
     /// The region it calls home.
@@ -322,7 +322,7 @@ pub trait Leases: Send + Sync {
     async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError>;
     /// Renews it, only if it still exists.
     async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError>;
-    /// Where a node that is alive is reached for links, if it told.
+    /// Where a node that is alive is reached for links, if it registered that.
     async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError>;
     /// Gives it back; the node has no routes any more.
     async fn release(&self, node: &NodeId) -> Result<(), StoreError>;
@@ -377,15 +377,15 @@ pub enum StoreError {
     )]
     KeyReused,
     /// The stream's home is another region, or this one again as of a newer version (`None`). It did not take
-    /// effect. Callers of a store that knows all regions never see it, nor the next three. `unfinished`: whoever
+    /// effect. Callers of a store that knows all regions never see it, nor the next three. `unfinished`: the node that
     /// moved it has not done all that a move ends with.
     #[error("the stream's home is {}, as of version {version}", region.as_deref().unwrap_or("here"))]
     Moved { region: Option<String>, version: u32, unfinished: bool },
-    /// The stream is on its way here. It did not take effect. `stalled`: whoever moves it has not been at it for a
+    /// The stream is on its way here. It did not take effect. `stalled`: its mover has not been at it for a
     /// while.
     #[error("the stream is being moved here from region '{from}'")]
     Arriving { from: String, version: u32, stalled: bool },
-    /// Whoever moves the stream away has not been at it for a while. It did not take effect.
+    /// The mover of the stream has not been at it for a while. It did not take effect.
     #[error("the stream is being moved to region '{to}'")]
     Leaving { to: String, version: u32 },
     /// Nobody wrote down here that the stream's home is here. It did not take effect.
@@ -400,7 +400,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The error for whoever asked this node for something: what the store itself said is in the node's log, and in
+    /// The error for clients: the store's own message is in the node's log, and in
     /// its health.
     pub fn for_client(&self) -> String {
         let text = match self {
@@ -412,7 +412,7 @@ impl StoreError {
             },
             StoreError::Unknown(_) => "the store gave no answer",
             StoreError::Full(_) => "the store is full",
-            StoreError::Refused(_) => "the store refuses it; the node's log says why",
+            StoreError::Refused(_) => "the store refuses it; the node's log has the reason",
             StoreError::Protocol(_) => "the store answered what this version does not understand",
             plain => return plain.to_string(),
         };

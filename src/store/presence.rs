@@ -1,4 +1,4 @@
-//! What a store knows of connections.
+//! Connections of devices, as a store keeps them.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub enum Claimed {
     Granted(Slot),
     /// The device has as many connections as it may.
     Full,
-    /// It was told to go before it asserted its place again.
+    /// It was told to close before it asserted its place again.
     Passed(Marks),
 }
 
@@ -96,22 +96,22 @@ pub struct DeviceState {
     pub last: Option<EventId>,
 }
 
-/// Who is connected. Entries of a device lie beside its routes, and hold for as long as its node's route
+/// Connections of devices. Entries of a device lie beside its routes, and hold for as long as its node's route
 /// does: an idle connection costs the store nothing beyond the sync of its stream.
 #[async_trait]
 pub trait Presence: Send + Sync {
     /// Gives a connection its place among those of its device, or asserts the one it has. Over the limit, the
-    /// nodes of those that give way are told with a `!kick` message.
+    /// nodes of those that give way are notified with a `!kick` message.
     async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError>;
 
     /// Takes connections' places away.
     async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError>;
 
     /// Tells all connections that a device has now to go: their nodes with a `!kick` message, and with the
-    /// next sync those whom that does not reach. Returns how many there are.
+    /// next sync those that the message does not reach. Returns how many there are.
     async fn kick(&self, device: &StreamName) -> Result<u32, StoreError>;
 
-    /// Who is connected as a device.
+    /// The connections of a device.
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError>;
 }
 
@@ -119,5 +119,5 @@ pub trait Presence: Send + Sync {
 /// there: `!look device:42`.
 pub const LOOK: &str = "look";
 
-/// The word of the control message that tells a node of a device's marks: `!kick device:42 KICKED REPLACED`.
+/// The word of the control message with a device's marks: `!kick device:42 KICKED REPLACED`.
 pub const KICK: &str = "kick";

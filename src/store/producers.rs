@@ -80,7 +80,7 @@ pub struct Look {
 /// the lapse is published on the stream, so that another node completes what a dying one began.
 #[async_trait]
 pub trait Producers: Send + Sync {
-    /// Gives a lease to whoever asks, unless the stream has one.
+    /// Gives out the lease of a stream, unless it is held.
     async fn take_lease(
         &self,
         stream: &StreamName,

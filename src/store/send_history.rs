@@ -8,8 +8,8 @@ use crate::model::StreamName;
 /// To which nodes the events of a device go, kept beside the device's state.
 #[async_trait]
 pub trait SendHistory: Send + Sync {
-    /// Adds what went to which node, and tells what counts for each now, the most first; with nothing to add it
-    /// only tells. What is long ago counts less. A store that only one node uses knows nothing.
+    /// Adds what went to which node, and returns what counts for each now, the most first; with nothing to add it
+    /// only returns. What is long ago counts less. A store that only one node uses keeps nothing.
     async fn send_history(&self, device: &StreamName, sent: &[(NodeId, f64)])
     -> Result<Vec<(NodeId, f64)>, StoreError>;
 }

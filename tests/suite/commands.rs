@@ -278,7 +278,7 @@ async fn publish_reports_that_the_server_is_away_and_publishes_when_it_comes() {
     let address = format!("127.0.0.1:{}", free_port());
     let url = format!("http://{address}");
     let publish = start(&["publish", "topic:a", "1", "--url", &url], &[]);
-    publish.message("trying again for up to 60 s").await;
+    publish.said("trying again for up to 60 s").await;
     let node = Node::start(&[("WHIMBREL_LISTEN", &address)]);
     let outcome = publish.end().await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");

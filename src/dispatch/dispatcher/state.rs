@@ -1,4 +1,4 @@
-//! What a dispatcher knows, behind its lock.
+//! The state of a dispatcher, behind its lock.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct State {
     pub timer: Option<Instant>,
     /// Questions without an answer since the last one that had one.
     pub failures: u8,
-    /// Whether the registry knows that there is something in the ring.
+    /// Whether the registry has noted that there is something in the ring.
     pub ring_known: bool,
     pub active: Instant,
     /// When the last one left.
@@ -46,7 +46,7 @@ pub struct Attaching {
     pub early: Early,
     ring: Arc<Budget>,
     asked: bool,
-    /// A sync was wanted meanwhile: what the attach says may be from before the interruption that the sync is for.
+    /// A sync was wanted meanwhile: the attach's answer may be from before the interruption that the sync is for.
     pub wanted: Option<Urgency>,
 }
 

@@ -88,7 +88,7 @@ impl Registry {
                 tracing::debug!(stream = %dispatcher.stream(), %error, attaches, "the store gave no answer");
                 dispatcher.forget_note();
                 if attaches {
-                    // Out of the map first: who is told of the failure may try again at once.
+                    // Out of the map first: a caller that gets the failure may try again at once.
                     self.dispatchers.lock().remove(dispatcher.stream());
                 }
             }
@@ -98,7 +98,7 @@ impl Registry {
         self.carry_out(dispatcher, step);
         self.flush(&mut flush);
         if self.repairs.len() > 1 {
-            // Whoever attaches a stream first may be the first to learn where its home is.
+            // The first to attach a stream may be the first to learn where its home is.
             self.repairs_of(dispatcher.stream()).adopt(dispatcher, Instant::now());
         }
         if attaches && dispatcher.is_unused() {

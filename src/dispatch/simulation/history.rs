@@ -1,18 +1,18 @@
-//! What really happened in the store, and what a client may be told of it: the model that the code is
-//! held against. It knows nothing of `prev`, rings or pages.
+//! What really happened in the store, and what a client may get of it: the model that the code is
+//! held against. It has no `prev`, rings or pages.
 //!
 //! History is a tree. A birth begins one, each event stands after the one that the store had last, and a
 //! failover goes back to an older point, from which the next event grows another branch. Where a node
 //! found a lost tail and the stream was raised, a [`Kind::Mark`] stands between two events.
 //!
 //! What can't be promised, and is let pass here:
-//! - A tail that only dead or detached nodes had dispatched: nobody knows that there was one. Likewise when
-//!   the log was trimmed beyond it before the node that knows could report it, as a lost head and one that
+//! - A tail that only dead or detached nodes had dispatched: no node has it. Likewise when
+//!   the log was trimmed beyond it before a node could report it, as a lost head and one that
 //!   was merely trimmed look alike then.
 //! - Two failovers before any node reports the first: the store keeps one mark for both tails, and who was
-//!   told of the older one passes it.
-//! - A client that is told of its loss before a node reported the tail is told again at the mark: a
-//!   position, all that a cursor is, does not say what its owner was told. The same goes for a client that
+//!   notified of the older one passes it.
+//! - A client that is notified of its loss before a node reported the tail is notified again at the mark: a
+//!   position, all that a cursor is, does not show which notices its owner got. The same goes for a client that
 //!   connects anew between the notice and the mark, and for one that begins there: what it did not see
 //!   before it came is missing for all that is known.
 
@@ -60,14 +60,14 @@ pub struct History {
     /// For each id that a reader may go on at after a gap, the marks that the pages knew of which said so.
     marks: HashMap<EventId, HashSet<Option<EventId>>>,
     pub branch: Branch,
-    /// Whether anything at all happened that may be told as a gap.
+    /// Whether anything at all happened that may be reported as a gap.
     pub eventful: bool,
     /// The latest time that a store showed.
     latest: u64,
 }
 
 impl History {
-    pub fn knows(&self, id: EventId) -> bool {
+    pub fn has(&self, id: EventId) -> bool {
         self.points.contains_key(&id)
     }
 
@@ -101,7 +101,7 @@ impl History {
 
     /// The fork that the store has on record after a node reported `head`. Its ancestor is where histories
     /// part or, when a node can't name an event that both share, later: never before, or readers would be
-    /// given events again. Who went on before it is told again at the mark.
+    /// given events again. A client that went on before it is notified again at the mark.
     pub fn recorded(&mut self, fork: Fork, head: EventId) {
         if !self.on_branch(head) && head <= fork.head {
             let shared = self.path(head).into_iter().find(|id| self.on_branch(*id));
@@ -223,7 +223,7 @@ pub struct Client {
     /// Where it went on after the gaps of this connection.
     landings: Vec<EventId>,
     /// Dispatchers that had dispatched what this client would have got next when the store lost it. As
-    /// long as one of them lives, the client has to be told.
+    /// long as one of them lives, the client has to get a gap.
     pub owed_by: Vec<u64>,
     /// Cursors it had, for resuming with an old one.
     pub trail: Vec<EventId>,
@@ -273,12 +273,12 @@ impl Client {
                 self.step(*id, true, history);
             }
             Delivery::Position(id) => self.step(*id, false, history),
-            Delivery::Ephemeral(_) => panic!("nobody told any"),
+            Delivery::Ephemeral(_) => panic!("none was published"),
         }
         self.trail.push(self.at);
     }
 
-    /// Goes on at `to`. What it passes over has to be a loss, and told.
+    /// Goes on at `to`. What it passes over has to be a loss, and reported.
     fn step(&mut self, to: EventId, delivered: bool, history: &History) {
         let path = history.path(to);
         let between: Vec<_> =
@@ -286,7 +286,7 @@ impl Client {
         let connected = path.contains(&self.at);
         match self.gap.take() {
             None => {
-                assert!(connected, "{} does not follow {}, and nothing was told", to, self.at);
+                assert!(connected, "{} does not follow {}, and there was no gap", to, self.at);
                 for id in between {
                     assert!(self.was_told_of(id, history), "{id} is missing between {} and {to}", self.at);
                 }
@@ -336,7 +336,7 @@ impl Client {
             && history.is_at_or_before(gap.next, self.at)
     }
 
-    /// Whether `id` is the mark of a loss that this connection was told of: it went on, after a notice,
+    /// Whether `id` is the mark of a loss for which this connection got a gap: it went on, after a notice,
     /// somewhere between where the lost tail left this branch and the mark.
     fn was_told_of(&self, id: EventId, history: &History) -> bool {
         let Kind::Mark { shared, .. } = history.points[&id].kind else { return false };
@@ -345,7 +345,7 @@ impl Client {
 
     /// The same, and the notice has to have known it: it came out of a page that named the mark. A node may
     /// find the lost tail later, or two forks follow each other and the store keeps the newer one only;
-    /// then the client is told twice.
+    /// then the client gets it twice.
     fn was_surely_told_of(&self, id: EventId, history: &History) -> bool {
         let Kind::Mark { latest, .. } = history.points[&id].kind else { return false };
         self.landings.iter().any(|landing| {

@@ -2,8 +2,8 @@
 //!
 //! [`world`] runs the real values of this folder and the real embedded log through lost, repeated, late and
 //! reordered messages, failovers, flushes, trimming, slow and leaving clients. The drivers are the real ones too:
-//! [`nodes`] does what the dispatchers' repair scheduler says, [`connections`] what temporary dispatchers say.
-//! [`history`] knows what really happened and judges each delivery. A failing sequence of actions is shrunk to a short
+//! [`nodes`] does what the dispatchers' repair scheduler decides, [`connections`] what temporary dispatchers decide.
+//! [`history`] records what really happened and judges each delivery. A failing sequence of actions is shrunk to a short
 //! one: the step in it that went wrong becomes a test of the value that took it.
 
 mod actions;

@@ -147,7 +147,7 @@ impl World {
             for dispatcher in alive {
                 let number = dispatcher.registration();
                 let owes = client.owed_by.contains(&number) && !self.too_late.contains(&number);
-                assert!(!owes, "a client was not told of a lost tail that dispatcher {number} had seen");
+                assert!(!owes, "a client got no gap for a lost tail that dispatcher {number} had seen");
             }
             let live = connection.as_ref().is_some_and(|connection| matches!(connection.feed, Feed::Live));
             assert!(live, "a client does not follow the live end");
@@ -187,7 +187,7 @@ impl World {
     fn fresh_step(&self, mut step: u64, operation: impl Fn(&mut StreamLog, u64) -> EventId) -> u64 {
         loop {
             let made = operation(&mut self.log.clone(), step);
-            if Some(made) == self.history.branch.tip || !self.history.knows(made) {
+            if Some(made) == self.history.branch.tip || !self.history.has(made) {
                 return step;
             }
             step += 1;
@@ -206,7 +206,7 @@ impl World {
         let step = self.fresh_step(step, operation);
         self.log.epoch(now, step);
         let page = self.log.read(Start::Last(0), 1, now);
-        if !self.history.knows(page.epoch) {
+        if !self.history.has(page.epoch) {
             self.history.epoch(page.epoch);
         }
         assert_eq!(Some(page.last), self.history.branch.tip);
@@ -259,10 +259,10 @@ impl World {
     pub(super) fn ask<T>(&mut self, fate: Fate, operation: impl FnOnce(&mut Self) -> T) -> Result<T, StoreError> {
         match fate {
             Fate::Done => Ok(operation(self)),
-            Fate::Refused => Err(StoreError::Unavailable("the simulation says so".into())),
+            Fate::Refused => Err(StoreError::Unavailable("the simulation's fault".into())),
             Fate::Unanswered => {
                 operation(self);
-                Err(StoreError::Unknown("the simulation says so".into()))
+                Err(StoreError::Unknown("the simulation's fault".into()))
             }
         }
     }

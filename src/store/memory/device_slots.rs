@@ -1,4 +1,4 @@
-//! Who is connected as one device, as a plain value.
+//! The connections of one device, as a plain value.
 
 use uuid::Uuid;
 
@@ -6,7 +6,7 @@ use crate::model::Marks;
 use crate::store::presence::{Claim, Claimed, DeviceLimit, Overflow, STALE, Slot, SlotHolder};
 use crate::store::{NodeId, millis};
 
-/// The connections of a device, and up to where they were told to go. The Redis store's `claim_slot.lua` and
+/// The connections of a device, and up to where they were told to close. The Redis store's `claim_slot.lua` and
 /// `kick.lua` do the same.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceSlots {
@@ -21,7 +21,7 @@ struct Entry {
 }
 
 impl DeviceSlots {
-    /// Up to where connections were told to go.
+    /// Up to where connections were told to close.
     pub fn marks(&self) -> Marks {
         self.marks
     }
@@ -32,7 +32,7 @@ impl DeviceSlots {
     }
 
     /// Gives a connection its place, or asserts the one it has. The second part of the answer are nodes that
-    /// are to be told of the marks. `live` says whether a node has a route.
+    /// get the marks. `live`: whether a node has a route.
     pub fn claim_slot(
         &mut self,
         claim: &Claim,
@@ -55,7 +55,7 @@ impl DeviceSlots {
         let surplus = (others.len() + 1).saturating_sub(limit.most);
         // Asked again because the first answer was lost: it has its place.
         let held = claim.slot.or(known);
-        // Who has a place keeps it: the newest is whoever has none yet.
+        // A connection with a place keeps it: the newest is the one without.
         if surplus > 0 && limit.overflow == Overflow::Newest && held.is_none() {
             return (Claimed::Full, Vec::new());
         }
@@ -69,23 +69,23 @@ impl DeviceSlots {
             transport: claim.transport.to_owned(),
             slot,
         };
-        let mut told = Vec::new();
+        let mut evicting = Vec::new();
         if surplus > 0 && limit.overflow == Overflow::Oldest {
             others.push(holder.clone());
             others.sort_by_key(|other| other.slot.stamp);
             for gone in &others[..surplus] {
                 self.marks.replaced = gone.slot.stamp;
                 self.entries.retain(|entry| entry.holder.connection != gone.connection);
-                if gone.connection != claim.connection && !told.contains(&gone.node) {
-                    told.push(gone.node.clone());
+                if gone.connection != claim.connection && !evicting.contains(&gone.node) {
+                    evicting.push(gone.node.clone());
                 }
             }
             if slot.stamp <= self.marks.replaced {
-                return (Claimed::Passed(self.marks), told);
+                return (Claimed::Passed(self.marks), evicting);
             }
         }
         self.entries.push(Entry { holder, asserted_ms: now_ms });
-        (Claimed::Granted(slot), told)
+        (Claimed::Granted(slot), evicting)
     }
 
     /// Takes a connection's place away.
@@ -98,7 +98,7 @@ impl DeviceSlots {
         self.entries.retain(|entry| entry.holder.node != *node);
     }
 
-    /// Tells all to go, and says how many there are.
+    /// Tells all to close, and returns how many there are.
     pub fn kick(&mut self, now_ms: u64, live: impl Fn(&NodeId) -> bool) -> u32 {
         let newest = self.entries.iter().map(|entry| entry.holder.slot.stamp).max().unwrap_or(0);
         let count = self.entries.iter().filter(|entry| live(&entry.holder.node)).count();

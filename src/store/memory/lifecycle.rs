@@ -8,8 +8,8 @@ use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
 use crate::store::{NodeId, StoreError, random_step};
 
 impl MemoryStore {
-    /// Tells each of the changes that was not told before: all or none.
-    fn tell_all(&self, state: &mut State, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
+    /// Publishes each of the changes that is not published yet: all or none.
+    fn publish_changes_of(&self, state: &mut State, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
         let (stream, now_ms) = (StreamName::lifecycle(), now_ms());
         state.sweep_if_due(now_ms);
         self.make_room(state, changes.iter().map(|change| change.data.len()).sum(), now_ms)?;
@@ -32,13 +32,13 @@ impl Lifecycle for MemoryStore {
 
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
         let mut state = self.state.lock();
-        if let Err(told) = state.sessions.is_next(node, number) {
-            return Ok(told);
+        if let Err(answer) = state.sessions.is_next(node, number) {
+            return Ok(answer);
         }
         if changes.is_empty() {
             return Ok(Told::UpTo(number - 1));
         }
-        self.tell_all(&mut state, node, changes)?;
+        self.publish_changes_of(&mut state, node, changes)?;
         state.sessions.told(node, number);
         Ok(Told::UpTo(number))
     }
@@ -55,7 +55,7 @@ impl Lifecycle for MemoryStore {
 
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        self.tell_all(&mut state, node, changes)
+        self.publish_changes_of(&mut state, node, changes)
     }
 
     async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {

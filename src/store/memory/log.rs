@@ -222,7 +222,7 @@ impl StreamLog {
     }
 
     /// Gives a connection its place, see [`Presence::slot`](crate::store::Presence::slot). The second part of
-    /// the answer are nodes that are to be told of the marks.
+    /// the answer are nodes that get the marks.
     pub fn claim_slot(&mut self, claim: &Claim, limit: DeviceLimit, now_ms: u64, step: u64) -> (Claimed, Vec<NodeId>) {
         self.touch(now_ms, step);
         self.hold_position(now_ms);
@@ -235,7 +235,7 @@ impl StreamLog {
         self.slots.release_slots(connection);
     }
 
-    /// Tells all connections to go: how many there are, and the nodes that are to be told of the marks.
+    /// Tells all connections to close: how many there are, and the nodes that get the marks.
     pub fn kick(&mut self, now_ms: u64, step: u64) -> (u32, Vec<NodeId>) {
         self.expire(now_ms);
         if self.slots.len() == 0 && self.routes.is_empty() {
@@ -247,14 +247,14 @@ impl StreamLog {
         (count, self.routes.iter().map(|route| route.node.clone()).collect())
     }
 
-    /// Who is connected.
+    /// The connections.
     pub fn device(&mut self, now_ms: u64) -> DeviceState {
         self.expire(now_ms);
         let connections = self.slots.holder(|node| self.has_route(node));
         DeviceState { connections, last: self.position.map(|position| position.last) }
     }
 
-    /// Up to which of the device's connections all were told to go.
+    /// Up to which stamp connections of the device were told to close.
     pub fn marks(&self) -> Marks {
         self.slots.marks()
     }
@@ -282,7 +282,7 @@ impl StreamLog {
             position.acked = Some(id);
         }
         let Position { last, epoch, told, acked, .. } = *position;
-        // Whoever lapsed was taken away by now: the others were there for all events so far.
+        // Lapsed routes were removed by now: the others were there for all events so far.
         Standing { last, epoch, told: if followed { Some(last) } else { told }, acked }
     }
 
@@ -403,7 +403,7 @@ impl StreamLog {
         if self.routes.len() < before
             && let Some(position) = &mut self.position
         {
-            // Its node was told of everything so far.
+            // Its node was sent everything so far.
             position.told = Some(position.last);
         }
     }
@@ -431,7 +431,7 @@ impl StreamLog {
     }
 
     /// Whether a reader at `id` stands in this history. It need not be an event: a log that expired left
-    /// `last` behind, and who was told of a fork waits at its mark.
+    /// `last` behind, and a reader with the gap of a fork waits at its mark.
     fn knows(&self, id: EventId) -> bool {
         let next = self.events.get(self.events.partition_point(|event| event.id < id));
         let event = next.is_some_and(|event| event.id == id || event.prev == id);
@@ -440,13 +440,13 @@ impl StreamLog {
     }
 
     /// Writes a fork down, so that ids go on above what was shown. A mark, if one is wanted, raises the stream
-    /// there, and the first event after it breaks the chain for all who were not told.
+    /// there, and the first event after it breaks the chain for all readers that have not got the gap.
     fn record_fork(&mut self, ancestor: EventId, head: EventId, mark: bool, now_ms: u64, step: u64) {
         self.hold_position(now_ms);
         let Some(position) = &mut self.position else { return };
         let (before, shown) = (position.last, position.highest_shown().max(head));
-        // Somebody reported this tail, or another that was lost before: who missed it meets that mark.
-        // Raising again would break the chain for those who were told: a false alarm.
+        // A node reported this tail, or another that was lost before: a reader that missed it meets that mark.
+        // Raising again would break the chain for those that got the gap: a false alarm.
         let marked = position.fork.filter(|fork| fork.mark > ancestor && fork.mark != fork.before);
         let mut fork = match marked {
             // With an ancestor that is too old, readers would be given again what they know: it is the newer of two.

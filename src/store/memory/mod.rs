@@ -57,11 +57,11 @@ struct State {
     /// The sum of what the logs take.
     bytes: usize,
     channels: HashMap<NodeId, Vec<Arc<Mailbox>>>,
-    /// Who is present in topics.
+    /// Members of topics.
     members: HashMap<StreamName, members::Roster>,
     /// When each node's lease ends.
     leases: HashMap<NodeId, u64>,
-    /// Of the nodes at telling who came and left.
+    /// The nodes' lifecycle sessions.
     sessions: Sessions,
     producers: ProducerLeases,
     revocations: revocations::Kept,

@@ -1,4 +1,4 @@
-//! Who is connected, in this process.
+//! Connections of devices, in this process.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -9,26 +9,26 @@ use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, KICK, Pre
 use crate::store::{ChannelMessage, Control, NodeId, StoreError, random_step};
 
 impl MemoryStore {
-    /// Runs an operation on a device's log, and tells nodes of its marks, in one step.
+    /// Runs an operation on a device's log, and sends nodes its marks, in one step.
     fn with_device<T>(
         &self,
         device: &StreamName,
         operation: impl FnOnce(&mut StreamLog, u64) -> (T, Vec<NodeId>),
     ) -> Result<T, StoreError> {
-        let (answer, told, marks) = self.with_log(device, |log, now_ms| {
-            let (answer, told) = operation(log, now_ms);
-            Ok((answer, told, log.marks()))
+        let (answer, evicting, marks) = self.with_log(device, |log, now_ms| {
+            let (answer, evicting) = operation(log, now_ms);
+            Ok((answer, evicting, log.marks()))
         })?;
         let mut state = self.state.lock();
-        for node in told {
-            state.tell_marks(&node, device, marks);
+        for node in evicting {
+            state.send_marks(&node, device, marks);
         }
         Ok(answer)
     }
 }
 
 impl State {
-    fn tell_marks(&mut self, node: &NodeId, device: &StreamName, marks: Marks) {
+    fn send_marks(&mut self, node: &NodeId, device: &StreamName, marks: Marks) {
         let control = Control::new(KICK, format!("{device} {marks}"));
         self.notify(node, || ChannelMessage::Control(control.clone()));
     }

@@ -24,7 +24,7 @@ struct Lease {
     key: Option<String>,
     renewed_ms: u64,
     deadline_ms: u64,
-    /// Its lapse is being told.
+    /// Its lapse is being published.
     lapsed: bool,
 }
 
@@ -94,7 +94,7 @@ impl ProducerLeases {
                 continue;
             }
             found.push(Lapsed { stream: stream.clone(), id: lease.id, time: lease.time, renewed_ms: lease.renewed_ms });
-            // Behind all others: one whose lapse can't be told does not keep those of others from being told.
+            // Behind all others: one whose lapse can't be published does not hold up those of others.
             self.put(&stream, Lease { lapsed: true, deadline_ms: now_ms, ..lease });
         }
         found
@@ -128,7 +128,7 @@ impl Producers for MemoryStore {
 
     async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError> {
         let now_ms = now_ms();
-        // The process was stopped, and whoever wanted to renew was not answered.
+        // The process was stopped, and renewals were not answered.
         let broken = now_ms.saturating_sub(looked_ms) > millis(LOOKS_APART);
         let reached = if broken { Duration::ZERO } else { reached };
         Ok(Look { now_ms, lapsed: self.state.lock().producers.lapsed(most, reached, now_ms) })
@@ -196,6 +196,6 @@ mod tests {
         assert!(leases.renew(&stream(1), id, TIME, 63_999), "its producer is there");
         assert_eq!(leases.lapsed(10, TIME, 68_998), []);
         assert_eq!(leases.lapsed(10, TIME, 68_999).len(), 1);
-        assert!(!leases.renew(&stream(1), id, TIME, 69_000), "it is being told");
+        assert!(!leases.renew(&stream(1), id, TIME, 69_000), "it is being published");
     }
 }

@@ -130,7 +130,7 @@ impl RedisDirectory {
         let more = entries.len() >= CHANGES_READ;
         let homes = entries.into_iter().filter_map(|(_, fields)| {
             let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
-            // Nobody but a newer version writes others, and it tells them in its own way.
+            // Only a newer version writes others, and publishes them in its own way.
             Some((field("s")?.parse().ok()?, read(field("h")?).ok()?))
         });
         Ok(Some(Changes { position, homes: homes.collect(), more }))

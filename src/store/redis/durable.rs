@@ -39,7 +39,7 @@ pub(super) async fn publish(
     let published = stored(answers.and_then(|mut answers| answers.pop().unwrap_or_else(no_answer)))?;
     // From here on the event is stored: whatever fails, fails to confirm.
     // What is waited for is the connection's last write. When the event is a duplicate, publishing wrote
-    // nothing; the touch is behind the first publish then, and whoever has it has that too.
+    // nothing; the touch is behind the first publish then, and a replica that has it has that too.
     let waits = wait.is_some();
     let answers = session.run_all([Some(touch), wait].into_iter().flatten().collect()).await;
     let answers = answers.and_then(|answers| answers.into_iter().collect::<Result<Vec<_>, _>>());

@@ -21,10 +21,10 @@ pub enum ConnectError {
     Eviction(String),
 }
 
-/// How a server says within a script that its user may not run a command, or publish to a channel.
+/// How a server reports within a script that its user may not run a command, or publish to a channel.
 const NOT_PERMITTED: &str = "The user executing the script can't";
 
-/// The server said no. The codes in the list are given before a script or command begins; with any other
+/// The server refused. The codes in the list are given before a script or command begins; with any other
 /// nothing is known of what it did.
 pub(super) fn refused(error: &ServerError) -> StoreError {
     let code = error.code();
@@ -44,9 +44,9 @@ pub(super) fn refused(error: &ServerError) -> StoreError {
     }
 }
 
-/// What the server says, without where in which script it met it.
+/// The server's message, without the place in the script.
 fn plain(details: &str) -> &str {
-    details.split_once(" script: ").map_or(details, |(said, _)| said)
+    details.split_once(" script: ").map_or(details, |(message, _)| message)
 }
 
 /// What the scripts say of a stream whose home is not here, see `check_home` in `lua/stream.lua`.
@@ -73,7 +73,7 @@ pub(super) fn is_demoted(error: &ServerError) -> bool {
     error.code() == "READONLY"
 }
 
-/// The connection broke, or no answer came in time. The client can't tell what had left the socket, so
+/// The connection broke, or no answer came in time. The client can't know what had left the socket, so
 /// the command may have taken effect.
 pub(super) fn unanswered(error: &RedisError) -> StoreError {
     StoreError::Unknown(if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() })
@@ -84,7 +84,7 @@ pub(super) fn not_reached(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("not reached: {error}"))
 }
 
-/// The same, by what the client says: the server may have refused the login.
+/// The same, by the client's own error: the server may have refused the login.
 pub(super) fn not_connected(error: RedisError) -> StoreError {
     let refused = error.code().is_some() || error.kind() == ErrorKind::AuthenticationFailed;
     match refused {

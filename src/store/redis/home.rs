@@ -11,7 +11,7 @@ use crate::store::{StoreError, millis, random_step};
 
 impl RedisStore {
     /// Writes down that the stream's home is here as of `version`, unless a newer version is known. Only for
-    /// who has just asked the directory.
+    /// which has just asked the directory.
     pub async fn claim(&self, stream: &StreamName, version: u32) -> Result<(), StoreError> {
         let keys = self.keys.of(stream);
         let claim = Call::script(&scripts::HOME_CLAIM, &[&keys.events, &keys.meta])

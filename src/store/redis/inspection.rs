@@ -14,7 +14,7 @@ const OLDEST_MAJOR: u32 = 7;
 /// WAITAOF came with this version.
 const WAITAOF_SINCE: (u32, u32) = (7, 2);
 
-/// A look at the server. `None` stands for what it does not tell: managed services block CONFIG, and
+/// A look at the server. `None` stands for what it does not reveal: managed services block CONFIG, and
 /// parts of INFO.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inspection {
@@ -42,17 +42,17 @@ pub struct Inspection {
     pub round_trip: Duration,
 }
 
-/// How a server tells that a write is on its disk.
+/// How a server confirms that a write is on its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskProof {
-    /// WAITAOF says so.
+    /// By WAITAOF.
     Wait,
     /// It syncs before each answer.
     EachAnswer,
 }
 
 impl Inspection {
-    /// How the server tells that a write is on its disk; where it can't, what `durable=disk` needs.
+    /// How the server confirms that a write is on its disk; where it can't, what `durable=disk` needs.
     pub fn disk(&self) -> Result<DiskProof, &'static str> {
         if self.append_only == Some(false) {
             return Err("durable=disk needs a Redis with appendonly yes, and this one has no append-only file");

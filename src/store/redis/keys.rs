@@ -15,7 +15,7 @@ pub(super) struct StreamKeys {
     pub(super) nodes: String,
     pub(super) meta: String,
     pub(super) collapse: String,
-    /// Who is connected as the device.
+    /// The connections of the device.
     pub(super) connections: String,
     once: String,
 }
@@ -63,7 +63,7 @@ impl Keys {
         format!("{}:ingress:rejected", self.prefix)
     }
 
-    /// Who leads a job.
+    /// The leader of a job.
     pub(super) fn leader(&self, job: JobKind) -> String {
         match job {
             JobKind::Ingress => format!("{}:ingress:drainer", self.prefix),
@@ -93,12 +93,12 @@ impl Keys {
         format!("{}:library", self.prefix)
     }
 
-    /// The nodes' sessions at telling who came and left. They lie beside the stream that is told.
+    /// The nodes' lifecycle sessions. They are kept beside the lifecycle topic.
     pub(super) fn sessions(&self) -> String {
         format!("{}:{{{}}}:sessions", self.prefix, StreamName::lifecycle())
     }
 
-    /// Connections of a node of which that stream was told that they came, and not that they left.
+    /// Connections of a node whose connect is published there, and whose disconnect is not.
     pub(super) fn open(&self, node: &NodeId) -> String {
         format!("{}:{{{}}}:open:{node}", self.prefix, StreamName::lifecycle())
     }
@@ -122,7 +122,7 @@ impl Keys {
         format!("{}:directory", self.prefix)
     }
 
-    /// What the server is called, by those who work with several.
+    /// The server's own identity, where there are several.
     pub(super) fn identity(&self) -> String {
         format!("{}:identity", self.prefix)
     }
@@ -145,7 +145,7 @@ impl Keys {
         format!("{}:{{node:{node}}}:lease", self.prefix)
     }
 
-    /// Who cleans up after the node.
+    /// The node that cleans up after it.
     pub(super) fn cleaner(&self, node: &NodeId) -> String {
         format!("{}:{{node:{node}}}:cleaner", self.prefix)
     }

@@ -1,4 +1,4 @@
-//! Who leads a job, and how far the webhook got.
+//! Leaders of jobs, and the webhook's checkpoint.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! It is generated from the scripts of nodes, the checks of `lua/library.lua`, and the settings that a node
 //! would apply. Its functions are described by the version of the program and a digest of all that, which is how
-//! nodes of several versions tell whose library is there: an older one is replaced, a newer one stays.
+//! nodes of several versions see whose library is there: an older one is replaced, a newer one stays.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -63,7 +63,7 @@ pub(super) async fn offer(store: &RedisStore, event_bytes: usize, starting: bool
     let mut connection = store.server.open(|_| {}).await?.io();
     let key = store.keys.library();
     for _ in 0..TRIES {
-        // Whoever loads writes the key in the same step, so nobody replaces what they have not looked at.
+        // The loader writes the key in the same step, so no node replaces what it has not looked at.
         let mut look = redis::pipe();
         look.cmd("WATCH").arg(&key).cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(&library.name);
         let mut looked = connection.send_packed_commands(&look, 0, 2).await.map_err(|error| unanswered(&error))?;
@@ -78,7 +78,7 @@ pub(super) async fn offer(store: &RedisStore, event_bytes: usize, starting: bool
         load.cmd("MULTI").cmd("SET").arg(&key).arg(&library.description);
         load.cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&library.code).cmd("EXEC");
         let answers = connection.send_packed_commands(&load, 0, 4).await.map_err(|error| unanswered(&error))?;
-        // A command that is refused when it is queued says why; EXEC then only says that there was one.
+        // A command that is refused when it is queued returns the reason; EXEC then only reports that there was one.
         if let Some(Value::ServerError(error)) = answers.iter().find(|answer| matches!(answer, Value::ServerError(_))) {
             return Err(refused(error));
         }
@@ -94,7 +94,7 @@ pub(super) async fn offer(store: &RedisStore, event_bytes: usize, starting: bool
     Ok(false)
 }
 
-/// The edition of a library among those that FUNCTION LIST told.
+/// The edition of a library among those that FUNCTION LIST returned.
 fn edition(listed: Value, name: &str) -> Option<Edition> {
     let libraries = Vec::<HashMap<String, Value>>::from_redis_value(listed).ok()?;
     // The name that was asked for is a pattern.
@@ -105,9 +105,9 @@ fn edition(listed: Value, name: &str) -> Option<Edition> {
     };
     let library = libraries.into_iter().find(is_ours)?;
     let functions =
-        library.get("functions").and_then(|told| Vec::<HashMap<String, Value>>::from_redis_value_ref(told).ok());
+        library.get("functions").and_then(|listed| Vec::<HashMap<String, Value>>::from_redis_value_ref(listed).ok());
     let description = functions.into_iter().flatten().next().and_then(|mut function| function.remove("description"));
-    let description = description.and_then(|told| String::from_redis_value(told).ok()).unwrap_or_default();
+    let description = description.and_then(|text| String::from_redis_value(text).ok()).unwrap_or_default();
     Some(Edition::read(&description))
 }
 

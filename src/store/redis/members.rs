@@ -1,4 +1,4 @@
-//! Who is present in topics, as the server's scripts keep it.
+//! Members of topics, as the server's scripts keep them.
 
 use async_trait::async_trait;
 use redis::Value;

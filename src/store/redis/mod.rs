@@ -220,7 +220,7 @@ impl RedisStore {
     }
 
     /// Never shorter than the log, which could not go on without it, as new ids might fall among the old; and
-    /// somewhat longer than set, as it is not said anew with each event.
+    /// somewhat longer than set, as it is not set anew with each event.
     fn position_ms_of(&self, retention: Retention) -> u64 {
         millis(self.position_time.max(retention.time) + LIVES_AHEAD)
     }
@@ -243,7 +243,7 @@ impl RedisStore {
     fn synced(&self, answer: Result<Value, StoreError>) -> Result<Page, StoreError> {
         let page = scripts::page(answer?)?;
         // A device that connects is synced first: already its first event can leave nodes out.
-        self.direct.told_clock(page.now_ms);
+        self.direct.set_clock(page.now_ms);
         Ok(page)
     }
 
@@ -332,7 +332,7 @@ impl EventLog for RedisStore {
         if route.noted {
             return self.synced(lane.run(sync).await);
         }
-        // Written down before the route exists, so that whoever cleans up after this node finds it.
+        // Written down before the route exists, so that the node that cleans up after this one finds it.
         let touched = [&self.keys.streams(&route.node), &self.keys.lease(&route.node)];
         let note = Call::script(&scripts::NOTE, &touched.map(String::as_str));
         let note = note.arg(stream.as_str()).arg(millis(NOTES_LIVE));
@@ -505,8 +505,8 @@ impl Channels for RedisStore {
     }
 
     async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
-        let tell = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
-        self.pool.run(tell.arg(self.keys.channel(node)).arg(control.payload())).await?;
+        let signal = Call::script(&scripts::BEAT, &[&self.keys.lease(node)]);
+        self.pool.run(signal.arg(self.keys.channel(node)).arg(control.payload())).await?;
         Ok(())
     }
 }

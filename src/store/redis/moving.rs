@@ -10,7 +10,7 @@ use super::scripts::{self, Call, Fields, nonsense};
 use crate::model::StreamName;
 use crate::store::{StoreError, millis};
 
-/// Whoever moves a stream does something again within this time, or another completes the move.
+/// The node that moves a stream does something again within this time, or another completes the move.
 pub const MOVER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Entries in a page, and bytes of data after which one ends.
@@ -32,7 +32,7 @@ pub struct Plan {
     pub version: u32,
 }
 
-/// What the old home says to the beginning of a move.
+/// The old home's answer to the beginning of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
     /// It has begun, or goes on.
@@ -49,7 +49,7 @@ pub enum Begun {
     Superseded,
 }
 
-/// What the new home says.
+/// The new home's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrival {
     /// Copied up to this entry; to none, if that is empty.
@@ -185,7 +185,7 @@ impl RedisStore {
         arrival(self.pool.run(call).await?)
     }
 
-    /// Seals the stream where it leaves, and has the nodes told that follow it. False when the move is over.
+    /// Seals the stream where it leaves, and notifies the nodes that follow it. False when the move is over.
     pub async fn move_seal(&self, plan: &Plan) -> Result<bool, StoreError> {
         let keys = self.keys.of(&plan.stream);
         let call = Call::script(&scripts::MOVE_SEAL, &[&keys.nodes, &keys.meta])

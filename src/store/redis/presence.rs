@@ -1,4 +1,4 @@
-//! Who is connected, as the server's scripts keep it.
+//! Connections of devices, as the server's scripts keep them.
 
 use async_trait::async_trait;
 use redis::Value;

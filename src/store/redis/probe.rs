@@ -63,6 +63,6 @@ pub(super) async fn probe(server: &Server, keys: &Keys) -> Result<(), StoreError
     if !missing.is_empty() {
         return Err(denied(format!("run {}", missing.join(", ")), "NOPERM within a script"));
     }
-    let heard = tokio::time::timeout(MESSAGE_TIME, arrived.notified()).await;
-    heard.map_err(|_| StoreError::Refused(format!("a message to the channel {channel} did not arrive")))
+    let arrived_in_time = tokio::time::timeout(MESSAGE_TIME, arrived.notified()).await;
+    arrived_in_time.map_err(|_| StoreError::Refused(format!("a message to the channel {channel} did not arrive")))
 }

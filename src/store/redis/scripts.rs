@@ -21,7 +21,7 @@ impl Script {
         Script { code, hash }
     }
 
-    /// A script with the parts that it shares with others: they go behind the first line, which tells Redis how
+    /// A script with the parts that it shares with others: they go behind the first line, which declares how Redis has
     /// to run it.
     fn with(parts: &[&str], code: &str) -> Self {
         let (first, rest) = code.split_once('\n').unwrap_or((code, ""));
@@ -68,7 +68,7 @@ const MOVE_PART: &str = include_str!("../../../lua/move.lua");
 pub(super) static PUBLISH_PART: LazyLock<String> =
     LazyLock::new(|| function("publish", include_str!("../../../lua/publish.lua")));
 
-/// A script as a function of its keys and arguments. Its first line tells Redis how to run a script.
+/// A script as a function of its keys and arguments. Its first line declares how Redis has to run it.
 pub(super) fn function(name: &str, script: &str) -> String {
     let (_first, script) = script.split_once('\n').unwrap_or_default();
     format!("local function {name}(KEYS, ARGV)\n{script}end\n")
@@ -158,7 +158,7 @@ const ARGUMENT_BYTES: usize = 768;
 /// One command on its way to the server.
 pub(super) struct Call {
     pub(super) command: Cmd,
-    /// The script it runs, in case the server has to be told.
+    /// The script it runs, in case the server does not have it.
     pub(super) script: Option<&'static Script>,
 }
 
@@ -192,7 +192,7 @@ impl Call {
     }
 }
 
-/// What a publish that left nodes out said of it.
+/// The answer of a publish that left nodes out.
 pub(super) struct LeftOut {
     /// The id of the event before.
     pub(super) prev: EventId,
@@ -200,7 +200,7 @@ pub(super) struct LeftOut {
     pub(super) now_ms: u64,
     /// Nodes that the caller has to reach.
     pub(super) by_caller: Vec<NodeId>,
-    /// Nodes told over their channels.
+    /// Nodes that it was sent to over their channels.
     pub(super) by_channel: Vec<NodeId>,
 }
 

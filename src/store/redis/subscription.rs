@@ -1,6 +1,6 @@
 //! The receiving end of a node's channel: a connection of its own.
 //!
-//! It does not come back by itself. Whoever holds it subscribes again and syncs, as messages were lost.
+//! It does not come back by itself. Its holder subscribes again and syncs, as messages were lost.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
         Some(message) => {
             mailbox.push(message);
         }
-        // Anyone with access to Redis can publish here; were it an event, the chain would tell.
+        // Anyone with access to Redis can publish here; were it an event, the chain would show it.
         None => {
             if let Some(left_out) = NONSENSE.admit() {
                 tracing::warn!(left_out, "a message on the node's channel makes no sense");

@@ -5,8 +5,8 @@
 //! stream. A script that is held up on its way to the store would come after that look; therefore each
 //! carries a time, on the store's clock, after which it leaves nobody out.
 //!
-//! A connection answers in order, but those who wait for its answers wake in any. So events are handed over in the
-//! order in which their publishes were begun: whoever follows a stream would have to wait for the earlier one.
+//! A connection answers in order, but the tasks that wait for its answers wake in any. So events are handed over in the
+//! order in which their publishes were begun: subscribers of a stream would have to wait for the earlier one.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,16 +78,16 @@ impl DirectSend {
     }
 }
 
-/// What the store's clock shows at the least: what its last answer said, and the time since.
+/// What the store's clock shows at the least: that of its last answer, and the time since.
 #[derive(Default)]
 struct Clock(Mutex<Option<(u64, Instant)>>);
 
 impl Clock {
     fn now_ms(&self) -> Option<u64> {
-        self.0.lock().map(|(told_ms, heard)| told_ms + millis(heard.elapsed()))
+        self.0.lock().map(|(read_ms, read_at)| read_ms + millis(read_at.elapsed()))
     }
 
-    fn told(&self, now_ms: u64) {
+    fn set(&self, now_ms: u64) {
         *self.0.lock() = Some((now_ms, Instant::now()));
     }
 }
@@ -110,9 +110,9 @@ impl DirectPublishing {
     }
 
     /// The store's clock showed this just now.
-    pub(in crate::store::redis) fn told_clock(&self, now_ms: u64) {
+    pub(in crate::store::redis) fn set_clock(&self, now_ms: u64) {
         if self.path.is_some() {
-            self.clock.told(now_ms);
+            self.clock.set(now_ms);
         }
     }
 
@@ -124,13 +124,13 @@ impl DirectPublishing {
         order: Option<&Arc<SendOrder>>,
     ) -> Option<DirectPublish> {
         let reach = self.path.as_ref()?.reach(draft.data.len())?;
-        // Until the store has told its clock, nobody is left out; the first publish or sync tells it.
+        // Until the store's clock is known, no node is left out; the first publish or sync brings it.
         let until_ms = self.clock.now_ms().map_or(0, |now_ms| now_ms + millis(DIRECT_TIME));
         let place = order.map(|order| (order.clone(), order.begin()));
         Some(DirectPublish { reach, stream: stream.clone(), until_ms, place, over: false })
     }
 
-    /// The store has answered, or failed to: the event goes to whoever was left out.
+    /// The store has answered, or failed to: the event goes to the nodes that were left out.
     pub(in crate::store::redis) fn end(
         &self,
         direct_publish: Option<DirectPublish>,
@@ -143,7 +143,7 @@ impl DirectPublishing {
         direct_publish.over = !matches!(outcome, Err(StoreError::Unknown(_) | StoreError::Protocol(_)));
         let (published, left_out) = outcome?;
         if let Some(LeftOut { prev, now_ms, by_caller, by_channel }) = left_out {
-            self.clock.told(now_ms);
+            self.clock.set(now_ms);
             let event = draft.event(published.id, prev, now_ms);
             let (reach, stream, from) = (direct_publish.reach.clone(), stream.clone(), draft.from.clone());
             direct_publish.settle(Some(DirectSend {

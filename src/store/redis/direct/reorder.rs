@@ -56,43 +56,43 @@ mod tests {
     fn what_is_settled_early_waits_for_those_before_it() {
         let mut reorder = Reorder::default();
         let [a, b, c] = [(); 3].map(|()| reorder.begin());
-        let mut told = Vec::new();
-        reorder.settle(c, Some("c"), |value| told.push(value));
-        reorder.settle(b, Some("b"), |value| told.push(value));
-        assert!(told.is_empty());
-        reorder.settle(a, Some("a"), |value| told.push(value));
-        assert_eq!(told, ["a", "b", "c"]);
+        let mut settled = Vec::new();
+        reorder.settle(c, Some("c"), |value| settled.push(value));
+        reorder.settle(b, Some("b"), |value| settled.push(value));
+        assert!(settled.is_empty());
+        reorder.settle(a, Some("a"), |value| settled.push(value));
+        assert_eq!(settled, ["a", "b", "c"]);
     }
 
     #[test]
     fn what_comes_to_nothing_holds_up_nobody() {
         let mut reorder = Reorder::default();
         let [a, b] = [(); 2].map(|()| reorder.begin());
-        let mut told = Vec::new();
-        reorder.settle(b, Some("b"), |value| told.push(value));
-        reorder.settle(a, None, |value| told.push(value));
-        assert_eq!(told, ["b"]);
+        let mut settled = Vec::new();
+        reorder.settle(b, Some("b"), |value| settled.push(value));
+        reorder.settle(a, None, |value| settled.push(value));
+        assert_eq!(settled, ["b"]);
     }
 
     proptest! {
         #[test]
         fn all_is_handed_on_once_in_the_order_of_beginning(moves in prop::collection::vec(any::<(bool, usize, bool)>(), 0..200)) {
-            let (mut reorder, mut open, mut expected, mut told) = (Reorder::default(), Vec::new(), Vec::new(), Vec::new());
+            let (mut reorder, mut open, mut expected, mut settled) = (Reorder::default(), Vec::new(), Vec::new(), Vec::new());
             for (begin, which, wanted) in moves {
                 if begin || open.is_empty() {
                     open.push(reorder.begin());
                 } else {
                     let number = open.remove(which % open.len());
                     expected.extend(wanted.then_some(number));
-                    reorder.settle(number, wanted.then_some(number), |value| told.push(value));
+                    reorder.settle(number, wanted.then_some(number), |value| settled.push(value));
                 }
             }
             for number in open {
                 expected.push(number);
-                reorder.settle(number, Some(number), |value| told.push(value));
+                reorder.settle(number, Some(number), |value| settled.push(value));
             }
             expected.sort_unstable();
-            prop_assert_eq!(told, expected);
+            prop_assert_eq!(settled, expected);
             prop_assert!(reorder.places.is_empty());
         }
     }

@@ -1,4 +1,4 @@
-//! One connection: runs calls, and knows when it is broken.
+//! One connection: runs calls, and notices when it breaks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

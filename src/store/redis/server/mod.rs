@@ -3,7 +3,7 @@
 //! A [`Server`] opens every connection of a store: `target` is what the URL names, `sentinel` finds the master
 //! behind Sentinels, and `connection` runs calls. Each connection belongs to a [`Master`], the time for which one
 //! server is the master. When that ends (the server refuses writes as a replica, or Sentinels name another), all
-//! its connections are broken at once, subscriptions included, and whoever needs one opens it anew.
+//! its connections are broken at once, subscriptions included, and the next call opens one anew.
 
 mod connection;
 mod credentials;
@@ -190,8 +190,8 @@ impl Server {
 }
 
 impl Known {
-    /// Takes note of what Sentinels say. False when it is older than what is known: a few of them that have not heard
-    /// of a failover yet. A majority that says so afterwards was set up anew.
+    /// Takes note of the Sentinels' answers. False when it is older than what is known: a few of them that have not learnt
+    /// of a failover yet. A majority that confirms it afterwards was set up anew.
     fn accepts(&mut self, named: &Named, asked: Instant) -> bool {
         let newer = self.learned.is_none_or(|learned| asked >= learned);
         if named.epoch < self.epoch && !(named.majority && newer) {
@@ -257,7 +257,7 @@ async fn watch(shared: Weak<Shared>, sentinels: Arc<Sentinels>) {
     }
 }
 
-/// Only a master takes writes. A server that says nothing of its role is taken for one.
+/// Only a master takes writes. A server that does not show its role is taken for one.
 fn check_role(role: &Value, address: &str) -> Result<(), StoreError> {
     let word = match role {
         Value::Array(words) => words.first(),

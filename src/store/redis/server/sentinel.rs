@@ -139,7 +139,7 @@ impl Sentinel {
         let mut answers = answers.into_iter();
         let address = match answers.next() {
             Some(Value::ServerError(error)) => return Err(error.details().unwrap_or(error.code()).to_owned()),
-            Some(Value::Nil) => return Err("it knows no master of that name".to_owned()),
+            Some(Value::Nil) => return Err("it has no master of that name".to_owned()),
             answer => <(String, u16)>::from_redis_value(answer.unwrap_or_default()).map_err(|e| e.to_string())?,
         };
         // A user that may ask for the address alone is enough.

@@ -8,7 +8,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVer
 use super::credentials::CredentialFiles;
 use crate::config::{RedisUrl, Secret};
 
-/// Where a Sentinel listens unless the URL says otherwise.
+/// A Sentinel's default port.
 const SENTINEL_PORT: u16 = 26379;
 
 /// Most Sentinels of one URL. All of them are asked before each connection.
