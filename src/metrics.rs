@@ -220,7 +220,7 @@ impl Metrics {
             ingress_placed: counter(r, "ingress_placed", "Entries of the ingress stream that were published"),
             ingress_rejected: counter(r, "ingress_rejected", "Entries of the ingress stream that can't be events"),
             ingress_draining: gauge(r, "ingress_draining", "Whether this node drains the ingress stream"),
-            ingress_held: gauge(r, "ingress_held", "Entries of the ingress stream that can't be placed for now"),
+            ingress_held: gauge(r, "ingress_held", "Streams whose next entry of the ingress stream can't be placed for now"),
             ingress_lag_entries: gauge(r, "ingress_lag_entries", "Entries that wait in the ingress stream"),
             ingress_lag_seconds,
             region_corrections: counter(r, "region_corrections", "Calls that had to look for their stream's home"),

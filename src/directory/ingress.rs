@@ -2,13 +2,16 @@
 //!
 //! A stream keeps the mark of each region's ingress stream, and the marks go where the stream goes.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 
 use super::RegionalStore;
 use super::regions::Search;
+use super::store::SEARCHES;
 use super::replica::Home;
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, Placed, Placement, Rejected, Rejection, StoreError};
@@ -29,8 +32,14 @@ impl Ingress for RegionalStore {
         let mut answers: Vec<Result<Placed, StoreError>> =
             batch.iter().map(|_| Err(StoreError::Protocol("too few answers".to_owned()))).collect();
         let mut calls: Vec<(Home, Vec<usize>)> = Vec::new();
+        let mut streams: Vec<&StreamName> = batch.iter().map(|placement| &placement.stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        let finding: Vec<_> = streams.iter().map(|stream| self.regions().find(stream)).collect();
+        let homes: Vec<_> = futures_util::stream::iter(finding).buffered(SEARCHES).collect().await;
+        let homes: HashMap<_, _> = streams.into_iter().zip(homes).collect();
         for (place, placement) in batch.iter().enumerate() {
-            match self.regions().find(&placement.stream).await {
+            match homes[&placement.stream].clone() {
                 Ok(home) => match calls.iter_mut().find(|(known, _)| *known == home) {
                     Some((_, places)) => places.push(place),
                     None => calls.push((home, vec![place])),
@@ -68,12 +77,16 @@ impl Ingress for RegionalStore {
 
     async fn settle(&self, done: &[EventId], streams: &[StreamName]) -> Result<(), StoreError> {
         self.own().settle(done, &[]).await?;
-        for stream in streams {
-            let store = async { self.regions().store(self.regions().find(stream).await?).await };
-            if let Ok(store) = store.await {
-                store.let_expire(std::slice::from_ref(stream)).await;
+        // Nobody waits for that: a region may have stopped to answer since it took the entries.
+        let (regions, streams) = (self.regions().clone(), streams.to_vec());
+        tokio::spawn(async move {
+            for stream in streams {
+                let store = async { regions.store(regions.find(&stream).await?).await };
+                if let Ok(store) = store.await {
+                    store.let_expire(std::slice::from_ref(&stream)).await;
+                }
             }
-        }
+        });
         Ok(())
     }
 

@@ -33,6 +33,6 @@ mod store;
 pub use follow::{FollowRule, FollowRuleError};
 pub use migration::{End, Migration, Step};
 pub use region::{Region, RegionReport};
-pub use regions::{Regions, RegionsError, RegionsSettings};
+pub use regions::{Regions, RegionsError, RegionsSettings, count_of, known_region_of, region_of};
 pub use rules::RegionRules;
 pub use store::RegionalStore;

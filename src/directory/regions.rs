@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use super::feed;
-use super::follow::{FollowRule, MOST_AT_ONCE};
+use super::follow::{Counting, FollowRule, MOST_AT_ONCE};
 use super::migration::Busy;
 use super::region::{Opening, Region};
 use super::replica::{Home, MAX_REGIONS, Replica};
@@ -64,6 +64,8 @@ pub struct Regions {
     follow: Option<FollowRule>,
     /// For each device that is being moved to where it connects.
     pub(super) following: Semaphore,
+    /// For each region that is set, by its number.
+    pub(super) counting: Vec<Counting>,
     /// When the replica last held all that the directory does.
     fresh: Mutex<Instant>,
     /// The clock that all times of events are put on: those of the regions' stores may be minutes apart.
@@ -78,6 +80,24 @@ pub struct Regions {
 }
 
 type OnMoved = Box<dyn Fn(&StreamName) + Send + Sync>;
+
+/// How many regions a store is made of.
+pub fn count_of(store: &dyn Store) -> usize {
+    store.regions().map_or(1, |regions| regions.all().len())
+}
+
+/// The number of the region that is the stream's home, if this node knows it.
+pub fn known_region_of(store: &dyn Store, stream: &StreamName) -> Option<usize> {
+    let Some(regions) = store.regions() else { return Some(0) };
+    let home = regions.replica.get(stream.fingerprint())?;
+    Some(usize::from(home.region)).filter(|region| *region < regions.configured.len())
+}
+
+/// The number of the region that is the stream's home, or of the node's own while that is not known; 0 where there is
+/// one region.
+pub fn region_of(store: &dyn Store, stream: &StreamName) -> usize {
+    store.regions().map_or(0, |regions| regions.number_of_home(stream))
+}
 
 /// One search for a stream's home.
 pub(super) struct Search {
@@ -140,6 +160,7 @@ impl Regions {
         let open = |(name, server): (String, ServerConfig)| Region::new(&name, server, node.clone(), opening.clone());
         let configured: Vec<_> = settings.all.into_iter().map(open).collect();
         let home = configured.iter().position(|region| **region.name() == *settings.home).unwrap_or_default();
+        let counting = configured.iter().map(|_| Counting::default()).collect();
         let regions = Regions {
             directory,
             replica: Replica::default(),
@@ -149,6 +170,7 @@ impl Regions {
             rules: settings.rules,
             follow: settings.follow,
             following: Semaphore::new(MOST_AT_ONCE),
+            counting,
             fresh: Mutex::new(Instant::now()),
             time: StoreClock::default(),
             metrics,
@@ -240,7 +262,14 @@ impl Regions {
         self.configured.iter().position(|known| known.name() == region.name()).unwrap_or_default()
     }
 
-    /// The number of the region that is the stream's home, or of this node's own while that is not known.
+    /// The number of the region that is the stream's home, if this node knows it.
+pub fn known_region_of(store: &dyn Store, stream: &StreamName) -> Option<usize> {
+    let Some(regions) = store.regions() else { return Some(0) };
+    let home = regions.replica.get(stream.fingerprint())?;
+    Some(usize::from(home.region)).filter(|region| *region < regions.configured.len())
+}
+
+/// The number of the region that is the stream's home, or of this node's own while that is not known.
     pub fn number_of_home(&self, stream: &StreamName) -> usize {
         let home = self.replica.get(stream.fingerprint()).map_or(self.home, |home| home.region);
         if usize::from(home) < self.configured.len() { usize::from(home) } else { usize::from(self.home) }

@@ -21,7 +21,7 @@ use crate::store::{
 };
 
 /// Streams of a batch that look for their homes at once.
-const SEARCHES: usize = 64;
+pub(super) const SEARCHES: usize = 64;
 
 /// The stores of all regions as one.
 #[derive(Clone)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::directory;
 use crate::metrics::Metrics;
 use crate::model::{EventId, Page, Start, StreamName};
 use crate::store::{PAGE_EVENTS, Store, StoreClock, StoreError};
@@ -19,8 +20,8 @@ const SHARED_FOR: Duration = Duration::from_millis(200);
 /// with events of ordinary size.
 const MAX_SHARED: usize = 128;
 
-/// Pages that are read at once. However many clients come back at places of their own, they wait in order, and
-/// what is read for them does not pile up.
+/// Pages that are read at once from one region. However many clients come back at places of their own, they wait in
+/// order, and what is read for them does not pile up. A region that does not answer keeps its own clients waiting.
 const MAX_READS: usize = 8;
 
 type Key = (StreamName, EventId);
@@ -33,7 +34,8 @@ pub struct Pages {
     clock: Arc<StoreClock>,
     metrics: Arc<Metrics>,
     shared: Mutex<Shared>,
-    reads: Semaphore,
+    /// One for each region, by its number.
+    reads: Vec<Semaphore>,
 }
 
 #[derive(Default)]
@@ -46,7 +48,8 @@ struct Shared {
 impl Pages {
     /// Pages out of `store`; each sets `clock` right.
     pub fn new(store: Arc<dyn Store>, clock: Arc<StoreClock>, metrics: Arc<Metrics>) -> Self {
-        Pages { store, clock, metrics, shared: Mutex::default(), reads: Semaphore::new(MAX_READS) }
+        let reads = (0..directory::count_of(&*store)).map(|_| Semaphore::new(MAX_READS)).collect();
+        Pages { store, clock, metrics, shared: Mutex::default(), reads }
     }
 
     /// The page after `position`, at most a moment old; `fresh` when the last one brought nothing. A failure
@@ -59,7 +62,8 @@ impl Pages {
     async fn shared(&self, key: Key, fresh: bool, read: impl Future<Output = Result<Page, StoreError>>) -> Read {
         let slot = self.shared.lock().slot(key.clone(), Instant::now(), fresh);
         let page = slot.get_or_init(async || {
-            let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
+            let reads = &self.reads[directory::region_of(&*self.store, &key.0)];
+            let _permit = reads.acquire().await.expect("the semaphore is never closed");
             self.metrics.page_reads.inc();
             let page = read.await?;
             self.clock.read(page.now_ms);

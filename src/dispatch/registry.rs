@@ -66,7 +66,8 @@ pub struct Registry {
     /// One for each region, by its number.
     repairs: Vec<Arc<Repairs>>,
     asking: OnceLock<Vec<AbortHandle>>,
-    detaches: Semaphore,
+    /// One for each region, by its number.
+    detaches: Vec<Semaphore>,
     flusher: Arc<Flusher>,
     metrics: Arc<Metrics>,
     /// Called with the marks that syncs bring.
@@ -79,7 +80,7 @@ impl Registry {
     /// A registry without dispatchers, for a node with this id. It has to be made inside a runtime.
     pub fn new(store: Arc<dyn Store>, node: NodeId, settings: RegistrySettings, metrics: Arc<Metrics>) -> Arc<Self> {
         let clock = Arc::<StoreClock>::default();
-        let regions = store.regions().map_or(1, |regions| regions.all().len());
+        let regions = directory::count_of(&*store);
         let repairs = |region| Repairs::new(region as u8, settings.sync, rand::random(), Instant::now());
         let registry = Arc::new(Registry {
             pages: Pages::new(store.clone(), clock.clone(), metrics.clone()),
@@ -93,7 +94,7 @@ impl Registry {
             memory: Memory::new(settings.ring_bytes),
             repairs: (0..regions).map(repairs).map(Arc::new).collect(),
             asking: OnceLock::new(),
-            detaches: Semaphore::new(MAX_DETACHES),
+            detaches: (0..regions).map(|_| Semaphore::new(MAX_DETACHES)).collect(),
             flusher: Arc::default(),
             settings,
             metrics,
@@ -308,8 +309,7 @@ impl Registry {
 
     /// The repairs of the region that is the stream's home, or of the node's own while that is not known.
     fn repairs_of(&self, stream: &StreamName) -> &Repairs {
-        let region = self.store.regions().map_or(0, |regions| regions.number_of_home(stream));
-        &self.repairs[region]
+        &self.repairs[directory::region_of(&*self.store, stream)]
     }
 }
 

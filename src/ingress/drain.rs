@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use super::backlog::{Backlog, Verdict};
@@ -10,7 +13,7 @@ use super::entry;
 use crate::hub::Hub;
 use crate::leader::{End, Leadership};
 use crate::model::{EventId, StreamName};
-use crate::store::{Ingress, IngressPage, MAX_AHEAD_MS, Placement, Rejection, StoreError};
+use crate::store::{Ingress, IngressPage, MAX_AHEAD_MS, Placed, Placement, Rejection, StoreError};
 use crate::trouble::Work;
 
 /// Longest wait for a new entry at a stretch. Then the stream is looked at: whether its ids went back, and how
@@ -37,13 +40,28 @@ impl Memory {
     }
 }
 
+/// The lanes of the backlog: a region each, so that one that does not answer holds up no other.
+pub struct Lanes {
+    /// How many.
+    pub count: usize,
+    /// In which a stream is.
+    pub of: Box<dyn Fn(&StreamName) -> usize + Send + Sync>,
+}
+
 /// The node that leads.
 pub struct Drain<'a> {
     ingress: &'a dyn Ingress,
     hub: &'a Hub,
     leadership: Leadership<'a>,
     memory: &'a mut Memory,
+    lanes: &'a Lanes,
     backlog: Backlog,
+    placing: FuturesUnordered<BoxFuture<'a, Sent>>,
+    reading: Option<BoxFuture<'a, Result<IngressPage, StoreError>>>,
+    /// Entries may have to be lifted: above this mark, or as far as somebody else began. When nothing is under way.
+    lifting: Option<Option<EventId>>,
+    /// What streams had taken before, unless it turns out that their marks are of another ingress stream.
+    suspects: Vec<(EventId, StreamName)>,
     /// The newest entry that was taken into the backlog, or rejected.
     after: EventId,
     /// The newest id that the stream gave, when it was last read.
@@ -54,16 +72,42 @@ pub struct Drain<'a> {
     warned: bool,
 }
 
+/// What was due of a lane, and what became of it.
+struct Sent {
+    lane: usize,
+    due: Vec<Placement>,
+    answers: Vec<Result<Placed, StoreError>>,
+}
+
+/// What a drain waits for.
+enum News {
+    Placed(Sent),
+    Read(Result<IngressPage, StoreError>),
+    /// It is time to look again.
+    Time,
+}
+
 impl<'a> Drain<'a> {
     /// A leadership that just began.
-    pub fn new(ingress: &'a dyn Ingress, hub: &'a Hub, leadership: Leadership<'a>, memory: &'a mut Memory) -> Self {
+    pub fn new(
+        ingress: &'a dyn Ingress,
+        hub: &'a Hub,
+        leadership: Leadership<'a>,
+        memory: &'a mut Memory,
+        lanes: &'a Lanes,
+    ) -> Self {
         hub.metrics().ingress_draining.set(1);
         Drain {
             ingress,
             hub,
             leadership,
             memory,
-            backlog: Backlog::default(),
+            lanes,
+            backlog: Backlog::new(lanes.count),
+            placing: FuturesUnordered::new(),
+            reading: None,
+            lifting: None,
+            suspects: Vec::new(),
             after: EventId::ZERO,
             given: EventId::ZERO,
             at_end: false,
@@ -76,6 +120,12 @@ impl<'a> Drain<'a> {
     pub async fn run(mut self, stop: &mut watch::Receiver<bool>) -> End {
         loop {
             if *stop.borrow() {
+                // What is under way is completed, or done again by the next leader.
+                while let Some(sent) = self.placing.next().await {
+                    if self.placed(sent).await.is_err() {
+                        break;
+                    }
+                }
                 return End::Stopped;
             }
             match self.leadership.renew().await {
@@ -83,43 +133,81 @@ impl<'a> Drain<'a> {
                 Ok(false) => return End::Lost,
                 Err(error) => return End::Failed { error, progress: self.progress },
             }
-            let step = async {
-                let due = self.backlog.due(Instant::now());
-                if due.is_empty() && (self.at_end || !self.backlog.has_room()) {
-                    self.wait(stop).await
-                } else {
-                    self.step(due).await
-                }
-            };
-            if let Err(error) = step.await {
+            if let Err(error) = self.step(stop).await {
                 self.hub.troubles().note(Work::Ingress, None, Err::<&(), _>(&error));
                 return End::Failed { error, progress: self.progress };
             }
         }
     }
 
-    /// Places what is due, and reads on meanwhile.
-    async fn step(&mut self, due: Vec<Placement>) -> Result<(), StoreError> {
-        if self.backlog.has_to_read_again() {
-            (self.after, self.at_end) = (EventId::ZERO, false);
+    /// Has placed what is due, reads on, and takes in what comes of either.
+    async fn step(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), StoreError> {
+        if let (Some(mark), true) = (self.lifting, self.placing.is_empty()) {
+            self.lift(mark).await?;
         }
-        let reads = self.backlog.has_room() && !self.at_end;
-        let (ingress, after, largest) = (self.ingress, self.after, self.hub.limits().event_bytes + entry::OVERHEAD);
-        let place = async { if due.is_empty() { Vec::new() } else { ingress.place(&due).await } };
-        let read = async { if reads { ingress.entries(after, largest).await.map(Some) } else { Ok(None) } };
-        let (answers, page) = tokio::join!(place, read);
-        let verdict = self.backlog.judge(&due, answers, Instant::now());
-        let lifted = self.carry_out(verdict, &due).await?;
-        match page? {
-            // What was read has other ids by now.
-            Some(_) if lifted => Ok(()),
-            Some(page) => self.take(page).await,
-            None => Ok(()),
+        if self.lifting.is_none() {
+            self.begin(Instant::now());
+        }
+        match self.news(stop).await {
+            News::Placed(sent) => self.placed(sent).await,
+            News::Read(page) => self.take(page?).await,
+            News::Time => Ok(()),
         }
     }
 
-    /// Does what became necessary. True when the stream was lifted: then everything is to be read again.
-    async fn carry_out(&mut self, verdict: Verdict, sent: &[Placement]) -> Result<bool, StoreError> {
+    async fn placed(&mut self, sent: Sent) -> Result<(), StoreError> {
+        let verdict = self.backlog.judge(sent.lane, &sent.due, sent.answers, Instant::now());
+        self.carry_out(verdict, &sent.due).await
+    }
+
+    fn begin(&mut self, now: Instant) {
+        if self.backlog.has_to_read_again() {
+            self.backlog.read_again();
+            (self.after, self.at_end, self.reading) = (EventId::ZERO, false, None);
+        }
+        let ingress = self.ingress;
+        for (lane, due) in self.backlog.due(now) {
+            self.backlog.sent(lane, now);
+            self.placing.push(Box::pin(async move {
+                let answers = ingress.place(&due).await;
+                Sent { lane, due, answers }
+            }));
+        }
+        if self.reading.is_none() && self.backlog.has_room(now) {
+            let (after, at_end) = (self.after, self.at_end);
+            let largest = self.hub.limits().event_bytes + entry::OVERHEAD;
+            self.reading = Some(Box::pin(async move {
+                if at_end {
+                    ingress.wait(after, LONGEST_WAIT).await?;
+                }
+                ingress.entries(after, largest).await
+            }));
+        }
+    }
+
+    async fn news(&mut self, stop: &mut watch::Receiver<bool>) -> News {
+        let renewal = self.leadership.renewal();
+        let look = self.backlog.next_look().map_or(renewal, |look| look.min(renewal));
+        let (placing, reading) = (&mut self.placing, &mut self.reading);
+        let read = async {
+            match reading {
+                Some(read) => read.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(sent) = placing.next() => News::Placed(sent),
+            page = read => {
+                self.reading = None;
+                News::Read(page)
+            }
+            () = tokio::time::sleep_until(look.into()) => News::Time,
+            _ = stop.wait_for(|stop| *stop) => News::Time,
+        }
+    }
+
+    /// Does what became necessary.
+    async fn carry_out(&mut self, verdict: Verdict, sent: &[Placement]) -> Result<(), StoreError> {
         let Verdict { mut done, rejected, taken_before, held_up } = verdict;
         let metrics = self.hub.metrics();
         metrics.published.inc_by(done.len() as u64);
@@ -137,25 +225,31 @@ impl<'a> Drain<'a> {
         // A mark above all that the stream ever gave is not of this stream, but of what it was before a failover
         // or a flush.
         let foreign = taken_before.iter().map(|(_, _, mark)| *mark).max().filter(|mark| *mark > self.given);
-        if let Some(mark) = foreign
-            && self.lift(Some(mark)).await?
-        {
-            return Ok(true);
+        let taken_before = taken_before.into_iter().map(|(id, stream, _)| (id, stream));
+        match foreign {
+            Some(mark) => {
+                self.lifting = Some(self.lifting.flatten().max(Some(mark)));
+                self.suspects.extend(taken_before);
+            }
+            None => done.extend(taken_before),
         }
-        done.extend(taken_before.into_iter().map(|(id, stream, _)| (id, stream)));
         if !rejected.is_empty() {
             let of = |id| sent.iter().find(|placement| placement.id == id);
             let shown = rejected.into_iter().filter_map(|(id, reason)| Some(entry::rejection_of(of(id)?, reason)));
             self.reject(shown.collect()).await?;
         }
-        if !done.is_empty() {
-            let ids: Vec<EventId> = done.iter().map(|(id, _)| *id).collect();
-            let mut streams: Vec<StreamName> = done.into_iter().map(|(_, stream)| stream).collect();
-            streams.sort_unstable();
-            streams.dedup();
-            self.ingress.settle(&ids, &streams).await?;
+        self.settle(done).await
+    }
+
+    async fn settle(&self, done: Vec<(EventId, StreamName)>) -> Result<(), StoreError> {
+        if done.is_empty() {
+            return Ok(());
         }
-        Ok(false)
+        let ids: Vec<EventId> = done.iter().map(|(id, _)| *id).collect();
+        let mut streams: Vec<StreamName> = done.into_iter().map(|(_, stream)| stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        self.ingress.settle(&ids, &streams).await
     }
 
     /// Takes a page into the backlog.
@@ -164,7 +258,11 @@ impl<'a> Drain<'a> {
         self.show_lag(&page);
         self.given = page.last;
         let behind = (page.last < self.memory.highest).then_some(self.memory.highest);
-        if (page.lifting || behind.is_some()) && self.lift(behind).await? {
+        if page.lifting || behind.is_some() {
+            self.lifting = Some(self.lifting.flatten().max(behind));
+        }
+        // It is read again then, with other ids or from the beginning.
+        if self.lifting.is_some() || self.backlog.has_to_read_again() {
             return Ok(());
         }
         self.at_end = page.entries.is_empty();
@@ -181,7 +279,10 @@ impl<'a> Drain<'a> {
                 Err(error) => Err(error.to_string()),
             });
             match event {
-                Ok((stream, draft)) => self.backlog.add(entry.id, stream, draft),
+                Ok((stream, draft)) => {
+                    let lane = (self.lanes.of)(&stream);
+                    self.backlog.add(entry.id, stream, draft, lane);
+                }
                 Err(reason) => rejections.push(entry::rejection(&entry, reason)),
             }
         }
@@ -198,35 +299,17 @@ impl<'a> Drain<'a> {
         self.ingress.reject(&rejections).await
     }
 
-    /// Lifts the stream above an id; if it was below, everything begins anew.
-    async fn lift(&mut self, mark: Option<EventId>) -> Result<bool, StoreError> {
+    /// Lifts the stream above an id; if it was below, everything begins anew. Nothing may be under way.
+    async fn lift(&mut self, mark: Option<EventId>) -> Result<(), StoreError> {
         let lifted = self.ingress.lift(mark, self.memory.done.make_contiguous()).await?;
-        if lifted {
-            tracing::warn!(?mark, "ids of the ingress stream went back, after a flush or a failover: raised them");
-            self.backlog = Backlog::default();
-            (self.after, self.at_end) = (EventId::ZERO, false);
+        self.lifting = None;
+        let suspects = std::mem::take(&mut self.suspects);
+        if !lifted {
+            return self.settle(suspects).await;
         }
-        Ok(lifted)
-    }
-
-    /// Waits until there is something to do.
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), StoreError> {
-        let renewal = self.leadership.renewal();
-        let until = self.backlog.next_try().map_or(renewal, |retry| retry.min(renewal));
-        let most = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
-        let wait = async {
-            if self.backlog.has_room() {
-                self.ingress.wait(self.after, most).await
-            } else {
-                tokio::time::sleep(most).await;
-                Ok(())
-            }
-        };
-        tokio::select! {
-            waited = wait => waited?,
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-        self.at_end = false;
+        tracing::warn!(?mark, "ids of the ingress stream went back, after a flush or a failover: raised them");
+        self.backlog = Backlog::new(self.lanes.count);
+        (self.after, self.at_end, self.reading) = (EventId::ZERO, false, None);
         Ok(())
     }
 

@@ -22,17 +22,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::directory;
 use crate::hub::Hub;
 use crate::leader::{self, Election, End, Job, Leadership};
+use crate::model::StreamName;
 use crate::store::{Ingress, JobKind, Store};
 
-use drain::{Drain, Memory};
+use drain::{Drain, Lanes, Memory};
 
 /// Starts the candidacy for draining, and offers the store its functions. Does nothing on a store without an ingress.
 pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Election {
     Election::start(|stopped| async move {
         if let Some(ingress) = store.ingress() {
-            let mut draining = Draining { ingress, hub: &hub, memory: Memory::default() };
+            let mut draining = Draining { ingress, hub: &hub, memory: Memory::default(), lanes: lanes(&store) };
             tokio::select! {
                 () = leader::campaign(&*store, hub.registry(), JobKind::Ingress, lease, &mut draining, stopped) => {}
                 () = offer_functions(ingress, &hub, lease) => {}
@@ -41,17 +43,26 @@ pub fn begin(store: Arc<dyn Store>, hub: Arc<Hub>, lease: Duration) -> Election 
     })
 }
 
+/// One for each region, and one for streams of which only the directory may know where they are.
+fn lanes(store: &Arc<dyn Store>) -> Lanes {
+    let regions = directory::count_of(&**store);
+    let store = store.clone();
+    let of = move |stream: &StreamName| directory::known_region_of(&*store, stream).unwrap_or(regions);
+    Lanes { count: regions + usize::from(regions > 1), of: Box::new(of) }
+}
+
 /// What the leader does.
 struct Draining<'a> {
     ingress: &'a dyn Ingress,
     hub: &'a Hub,
     memory: Memory,
+    lanes: Lanes,
 }
 
 #[async_trait]
 impl Job for Draining<'_> {
     async fn run(&mut self, leadership: Leadership<'_>, stop: &mut watch::Receiver<bool>) -> End {
-        Drain::new(self.ingress, self.hub, leadership, &mut self.memory).run(stop).await
+        Drain::new(self.ingress, self.hub, leadership, &mut self.memory, &self.lanes).run(stop).await
     }
 }
 

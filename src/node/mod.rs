@@ -237,7 +237,12 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         if let Some(links) = links {
             links.end().await;
         }
-        memberships.leave().await;
+        let end_moves = async {
+            if let Some(regions) = store.regions() {
+                regions.end_moves().await;
+            }
+        };
+        tokio::join!(end_moves, memberships.leave());
         // Last, so that the receiver gets the last disconnects as well.
         if let Some(delivering) = delivering {
             delivering.end().await;

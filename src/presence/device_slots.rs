@@ -1,18 +1,19 @@
 //! The connections of this node that name a device, as a plain value.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use uuid::Uuid;
 
+use super::by_region::{ByRegion, RegionOf};
 use super::lifecycle::LifecycleQueue;
 use super::{Eviction, Occupant};
 use crate::model::{Marks, StreamName};
 use crate::store::lifecycle::ConnectionRef;
 use crate::store::presence::{Claimed, Slot};
 
-/// Most places that wait to be given back to the store. Beyond, the oldest are left to lapse with the node's
-/// route to the device.
+/// Most places that wait to be given back to the store of a region. Beyond, the oldest are left to lapse with the
+/// node's route to the device.
 const MAX_GONE: usize = 100_000;
 
 /// The connections of devices, and what the store still has to learn of them.
@@ -20,8 +21,8 @@ const MAX_GONE: usize = 100_000;
 pub struct DeviceSlots {
     pub(super) devices: HashMap<StreamName, Device>,
     next: u64,
-    gone: VecDeque<(StreamName, Uuid)>,
-    pub(super) wanted: VecDeque<(StreamName, u64)>,
+    gone: ByRegion<Uuid>,
+    pub(super) wanted: ByRegion<u64>,
     /// What waits to be published on the lifecycle topic.
     pub(super) lifecycle: LifecycleQueue,
 }
@@ -83,6 +84,15 @@ pub struct Wanted {
 pub type Evicted = Vec<(Arc<dyn Occupant>, Eviction)>;
 
 impl DeviceSlots {
+    /// Nobody is here yet. What waits for the stores of so many regions is kept apart.
+    pub fn over(regions: usize, region_of: &RegionOf) -> Self {
+        DeviceSlots {
+            gone: ByRegion::new(regions, region_of.clone()),
+            wanted: ByRegion::new(regions, region_of.clone()),
+            ..DeviceSlots::default()
+        }
+    }
+
     /// A connection is coming. It has no place in the store yet.
     pub fn enter(&mut self, device: &StreamName, connection: Uuid, transport: &'static str) -> u64 {
         self.next += 1;
@@ -124,10 +134,7 @@ impl DeviceSlots {
     }
 
     pub(super) fn give_back(&mut self, device: StreamName, connection: Uuid) {
-        self.gone.push_back((device, connection));
-        if self.gone.len() > MAX_GONE {
-            self.gone.pop_front();
-        }
+        self.gone.push_bounded(device, connection, MAX_GONE);
     }
 
     /// What to claim for a connection; `None` when it has left, or has to go.
@@ -153,8 +160,8 @@ impl DeviceSlots {
         };
         if here.connection != wanted.connection {
             // It goes on under another id, for which the place is claimed again.
-            self.gone.push_back((device.clone(), wanted.connection));
-            self.wanted.push_back((device.clone(), number));
+            self.gone.push_bounded(device.clone(), wanted.connection, MAX_GONE);
+            self.wanted.push(device.clone(), number);
         }
         let why = match claimed {
             Claimed::Granted(slot) => {
@@ -194,41 +201,38 @@ impl DeviceSlots {
 
     /// The places of all such devices are to be claimed again.
     pub fn want_where(&mut self, concerned: impl Fn(&StreamName) -> bool) {
-        self.wanted.retain(|(device, _)| !concerned(device));
-        let concerned = self.devices.iter().filter(|(device, _)| concerned(device));
-        let places = concerned.flat_map(|(device, known)| known.here.iter().map(|here| (device.clone(), here.number)));
-        self.wanted.extend(places);
+        self.wanted.forget_where(&concerned);
+        for (device, known) in self.devices.iter().filter(|(device, _)| concerned(device)) {
+            known.here.iter().for_each(|here| self.wanted.push(device.clone(), here.number));
+        }
     }
 
     /// The places of one device are to be claimed again. False when it has none here.
     pub fn want_all_of(&mut self, device: &StreamName) -> bool {
         let Some(known) = self.devices.get(device) else { return false };
-        self.wanted.retain(|(wanted, _)| wanted != device);
-        self.wanted.extend(known.here.iter().map(|here| (device.clone(), here.number)));
+        self.wanted.forget_where(|wanted| wanted == device);
+        known.here.iter().for_each(|here| self.wanted.push(device.clone(), here.number));
         true
     }
 
     /// The place is to be claimed again.
     pub fn want(&mut self, device: &StreamName, number: u64) {
-        self.wanted.push_back((device.clone(), number));
+        self.wanted.push(device.clone(), number);
     }
 
-    /// Takes places to give back to the store, at most `limit`.
-    pub fn take_gone(&mut self, limit: usize) -> Vec<(StreamName, Uuid)> {
-        let count = limit.min(self.gone.len());
-        self.gone.drain(..count).collect()
+    /// Takes places to give back to the store of a region, at most `limit`.
+    pub fn take_gone(&mut self, region: usize, limit: usize) -> Vec<(StreamName, Uuid)> {
+        self.gone.take(region, limit)
     }
 
-    /// Puts back what the store did not take, behind the others: where there are several stores, one that is away
-    /// must not hold them up.
+    /// Puts back what the store did not take, behind the others.
     pub fn put_back_gone(&mut self, gone: Vec<(StreamName, Uuid)>) {
-        self.gone.extend(gone);
+        gone.into_iter().for_each(|(device, connection)| self.give_back(device, connection));
     }
 
-    /// Takes places that are to be claimed again, at most `limit`.
-    pub fn take_wanted(&mut self, limit: usize) -> Vec<(StreamName, u64)> {
-        let count = limit.min(self.wanted.len());
-        self.wanted.drain(..count).collect()
+    /// Takes places that are to be claimed again in a region, at most `limit`.
+    pub fn take_wanted(&mut self, region: usize, limit: usize) -> Vec<(StreamName, u64)> {
+        self.wanted.take(region, limit)
     }
 }
 
@@ -314,7 +318,7 @@ mod tests {
         let wanted = slots.wanted(&device(), number).unwrap();
         slots.leave(&device(), number, "client", 2);
         slots.answered(&device(), number, wanted, holder(5));
-        assert_eq!(slots.take_gone(10), vec![(device(), wanted.connection); 2]);
+        assert_eq!(slots.take_gone(0, 10), vec![(device(), wanted.connection); 2]);
         assert!(slots.devices.is_empty());
     }
 }

@@ -7,14 +7,17 @@
 //! Notices come over the node's channel, at most once. A connection that may have missed some is notified, and reads the list
 //! of members again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::by_region::RegionOf;
 use crate::backoff::Backoff;
+use crate::directory;
 use crate::dispatch::Registry;
 use crate::model::{MemberNotice, StreamName};
 use crate::store::members::{LocalMember, MEMBER, read_notices};
@@ -46,16 +49,28 @@ pub struct Members {
     registry: Arc<Registry>,
     here: Mutex<Here>,
     /// There is an update for the store.
-    work: Notify,
+    work: watch::Sender<()>,
+    /// One for each region, by its number: one that does not answer holds up its own topics alone.
+    lanes: Vec<Lane>,
+}
+
+/// Updates the store of one region.
+struct Lane {
     /// One round at a time: the numbers of an earlier one must not come after those of a later one.
     updating: tokio::sync::Mutex<()>,
     /// Rounds that are over.
     rounds: watch::Sender<u64>,
 }
 
-#[derive(Default)]
 struct Here {
     topics: HashMap<StreamName, Topic>,
+    /// For each region, by its number.
+    queues: Vec<Queue>,
+    region_of: RegionOf,
+}
+
+#[derive(Default)]
+struct Queue {
     /// Devices whose numbers the store has to get, by topic.
     changed: HashMap<StreamName, BTreeSet<String>>,
     /// Rounds that were begun.
@@ -75,8 +90,13 @@ struct Device {
 }
 
 impl Here {
+    fn queue(&mut self, topic: &StreamName) -> &mut Queue {
+        let region = (self.region_of)(topic);
+        &mut self.queues[region]
+    }
+
     fn mark_changed(&mut self, topic: &StreamName, device: &str) {
-        self.changed.entry(topic.clone()).or_default().insert(device.to_owned());
+        self.queue(topic).changed.entry(topic.clone()).or_default().insert(device.to_owned());
     }
 
     /// One more connection of a device, or one less.
@@ -102,16 +122,18 @@ impl Here {
         }
     }
 
-    /// The next updates for the store, with the numbers of now.
-    fn take(&mut self) -> Vec<(StreamName, Vec<LocalMember>)> {
-        let topics: Vec<_> = self.changed.keys().take(TOPICS).cloned().collect();
+    /// The next updates for the store of a region, with the numbers of now.
+    fn take(&mut self, region: usize) -> Vec<(StreamName, Vec<LocalMember>)> {
+        let Here { topics: present, queues, .. } = self;
+        let queue = &mut queues[region];
+        let topics: Vec<_> = queue.changed.keys().take(TOPICS).cloned().collect();
         let taken = topics.into_iter().map(|topic| {
-            let changed = self.changed.get_mut(&topic).expect("it was just there");
+            let changed = queue.changed.get_mut(&topic).expect("it was just there");
             let devices: Vec<_> = std::iter::from_fn(|| changed.pop_first()).take(DEVICES).collect();
             if changed.is_empty() {
-                self.changed.remove(&topic);
+                queue.changed.remove(&topic);
             }
-            let known = self.topics.get(&topic);
+            let known = present.get(&topic);
             let local = |device: String| {
                 let here = known.and_then(|topic| topic.devices.get(&device));
                 let info = here.and_then(|here| here.info.as_deref()).map(str::to_owned);
@@ -126,25 +148,30 @@ impl Here {
     /// All devices of some topics have to be updated again. Returns the topics' watchers.
     fn refresh_where(&mut self, concerned: impl Fn(&StreamName) -> bool) -> Vec<Arc<dyn Watcher>> {
         let mut watchers = Vec::new();
-        for (name, topic) in self.topics.iter().filter(|(name, _)| concerned(name)) {
-            self.changed.entry(name.clone()).or_default().extend(topic.devices.keys().cloned());
+        let Here { topics, queues, region_of } = self;
+        for (name, topic) in topics.iter().filter(|(name, _)| concerned(name)) {
+            if !topic.devices.is_empty() {
+                let changed = queues[region_of(name)].changed.entry(name.clone()).or_default();
+                changed.extend(topic.devices.keys().cloned());
+            }
             watchers.extend(topic.watchers.values().filter_map(Weak::upgrade));
         }
-        self.changed.retain(|_, devices| !devices.is_empty());
         watchers
     }
 }
 
 impl Members {
     pub(super) fn new(store: Arc<dyn Store>, registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new(Members {
-            store,
-            registry,
-            here: Mutex::default(),
-            work: Notify::new(),
-            updating: tokio::sync::Mutex::default(),
-            rounds: watch::Sender::new(0),
-        })
+        let regions = directory::count_of(&*store);
+        let lane = |_| Lane { updating: tokio::sync::Mutex::default(), rounds: watch::Sender::new(0) };
+        let region_of = {
+            let store = store.clone();
+            Arc::new(move |topic: &StreamName| directory::region_of(&*store, topic))
+        };
+        let queues = (0..regions).map(|_| Queue::default()).collect();
+        let here = Here { topics: HashMap::new(), queues, region_of };
+        let lanes = (0..regions).map(lane).collect();
+        Arc::new(Members { store, registry, here: Mutex::new(here), work: watch::Sender::new(()), lanes })
     }
 
     /// The part of a connection in its topics. It is a member of none so far. `info` is JSON text.
@@ -179,7 +206,7 @@ impl Members {
     /// such topics are updated again, and watchers are notified that they may have missed something.
     pub(super) fn refresh_where(&self, concerned: impl Fn(&StreamName) -> bool) {
         let watchers = self.here.lock().refresh_where(concerned);
-        self.work.notify_one();
+        self.work.send_replace(());
         for watcher in watchers {
             watcher.missed_members();
         }
@@ -187,11 +214,16 @@ impl Members {
 
     /// Updates the store with joins and leaves; runs until it is dropped.
     pub async fn update_for_ever(self: Arc<Self>) {
+        join_all((0..self.lanes.len()).map(|region| self.update_region(region))).await;
+    }
+
+    async fn update_region(&self, region: usize) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        loop {
-            self.work.notified().await;
+        let mut work = self.work.subscribe();
+        work.mark_changed();
+        while work.changed().await.is_ok() {
             loop {
-                match self.update_round().await {
+                match self.update_round(region).await {
                     Ok(true) => backoff.reset(),
                     Ok(false) => break,
                     Err(error) => {
@@ -203,28 +235,33 @@ impl Members {
         }
     }
 
-    /// Updates the store with all that is left; the first failure ends it. False then.
+    /// Updates the store with all that is left; in each region the first failure ends it. False then.
     pub(super) async fn update_all(&self) -> bool {
-        loop {
-            match self.update_round().await {
-                Ok(true) => {}
-                Ok(false) => return true,
-                Err(_) => return false,
+        let update = async |region| {
+            loop {
+                match self.update_round(region).await {
+                    Ok(true) => {}
+                    Ok(false) => return true,
+                    Err(_) => return false,
+                }
             }
-        }
+        };
+        join_all((0..self.lanes.len()).map(update)).await.into_iter().all(|updated| updated)
     }
 
-    /// One round; false when nothing was left to update.
-    async fn update_round(&self) -> Result<bool, StoreError> {
-        let _turn = self.updating.lock().await;
+    /// One round in a region; false when nothing was left to update.
+    async fn update_round(&self, region: usize) -> Result<bool, StoreError> {
+        let lane = &self.lanes[region];
+        let _turn = lane.updating.lock().await;
         let (round, taken) = {
             let mut here = self.here.lock();
-            here.round += 1;
-            (here.round, here.take())
+            let taken = here.take(region);
+            here.queues[region].round += 1;
+            (here.queues[region].round, taken)
         };
         let node = self.registry.node();
         let updating = taken.iter().map(|(topic, members)| self.store.set_members(topic, &node, members));
-        let answers = futures_util::future::join_all(updating).await;
+        let answers = join_all(updating).await;
         let mut failure = None;
         for (answer, (topic, members)) in answers.into_iter().zip(&taken) {
             let why = match answer {
@@ -238,7 +275,7 @@ impl Members {
             let mut here = self.here.lock();
             members.iter().for_each(|member| here.mark_changed(topic, &member.device));
         }
-        self.rounds.send_replace(round);
+        lane.rounds.send_replace(round);
         match failure {
             Some(why) => Err(why),
             None => Ok(!taken.is_empty()),
@@ -265,17 +302,23 @@ impl Membership {
 
     /// Takes part in topics. Returns once the store has it, or could not be reached.
     pub async fn join<'a>(&self, streams: impl Iterator<Item = &'a StreamName>) {
-        let Some(round) = self.begin(streams, self.device.as_ref().map(StreamName::name)) else { return };
-        self.members.work.notify_one();
-        let mut rounds = self.members.rounds.subscribe();
-        let _ = tokio::time::timeout(JOIN_TIME, rounds.wait_for(|over| *over > round)).await;
+        let begun = self.begin(streams, self.device.as_ref().map(StreamName::name));
+        if begun.is_empty() {
+            return;
+        }
+        self.members.work.send_replace(());
+        let over = join_all(begun.into_iter().map(async |(region, round)| {
+            let mut rounds = self.members.lanes[region].rounds.subscribe();
+            let _ = rounds.wait_for(|over| *over > round).await;
+        }));
+        let _ = tokio::time::timeout(JOIN_TIME, over).await;
     }
 
-    /// Notes the topics. Gives the number of rounds begun by then if the store needs an update.
-    fn begin<'a>(&self, streams: impl Iterator<Item = &'a StreamName>, device: Option<&str>) -> Option<u64> {
+    /// Notes the topics. Gives the numbers of rounds begun by then in each region whose store needs an update.
+    fn begin<'a>(&self, streams: impl Iterator<Item = &'a StreamName>, device: Option<&str>) -> BTreeMap<usize, u64> {
         let mut topics = self.topics.lock();
         let mut here = self.members.here.lock();
-        let before = topics.len();
+        let mut begun = BTreeMap::new();
         for topic in streams.filter(|stream| stream.device().is_none()) {
             topics.push(topic.clone());
             if let Some((number, watcher)) = self.watcher.get() {
@@ -283,9 +326,11 @@ impl Membership {
             }
             if let Some(device) = device {
                 here.count(topic, device, self.info.as_ref(), true);
+                let region = (here.region_of)(topic);
+                begun.insert(region, here.queues[region].round);
             }
         }
-        (device.is_some() && topics.len() > before).then_some(here.round)
+        begun
     }
 
     /// The connection is set up, and is notified from now on.
@@ -322,7 +367,7 @@ impl Membership {
         match self.device.as_ref() {
             Some(device) => {
                 here.count(topic, device.name(), None, false);
-                self.members.work.notify_one();
+                self.members.work.send_replace(());
             }
             None => here.forget_if_empty(topic),
         }

@@ -8,12 +8,15 @@
 //! Each connect and each disconnect is published on the lifecycle topic once: `lifecycle` has the queue and the task
 //! that publishes it, `reconcile` corrects the queue where the store or other nodes have something else.
 //!
+//! What goes to the stores of several regions waits in queues of their own ([`by_region`]).
+//!
 //!
 //! The followers of a topic, and the load of other nodes, come from the nodes themselves: [`Census`].
 //!
 //! Whether a connection has to close is a matter of marks ([`Marks`]): a message brings them at once, and every
 //! sync of the device's stream repeats them.
 
+mod by_region;
 mod census;
 mod control_channel;
 mod device_slots;
@@ -27,11 +30,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
+use crate::directory;
 use crate::dispatch::Registry;
 use crate::model::{Marks, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, KICK, LOOK, SlotHolder};
@@ -40,6 +45,7 @@ use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
 pub use census::{Census, ConnectionIndex, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
 
 pub use control_channel::ControlChannel;
+use by_region::RegionOf;
 use device_slots::{DeviceSlots, Evicted};
 use lifecycle::Session;
 pub use members::{Members, Membership, Watcher};
@@ -86,8 +92,9 @@ pub struct Presence {
     members: Arc<Members>,
     renewals: Arc<Renewals>,
     slots: Mutex<DeviceSlots>,
+    regions: usize,
     /// There are places to give back, or to claim.
-    work: Notify,
+    work: watch::Sender<()>,
     /// There is something to publish on the lifecycle topic.
     lifecycle_work: Notify,
     /// Locked while it is published.
@@ -117,6 +124,11 @@ impl Presence {
         info: NodeInfo,
         index: Arc<dyn ConnectionIndex>,
     ) -> Arc<Self> {
+        let regions = directory::count_of(&*store);
+        let region_of: RegionOf = {
+            let store = store.clone();
+            Arc::new(move |device| directory::region_of(&*store, device))
+        };
         let renewals = Renewals::new(store.clone(), registry.clone(), info.region.clone(), index.clone());
         let census = Census::new(store.clone(), registry.clone(), info, index);
         let members = Members::new(store.clone(), registry.clone());
@@ -127,8 +139,9 @@ impl Presence {
             census,
             members,
             renewals: Arc::new(renewals),
-            slots: Mutex::default(),
-            work: Notify::new(),
+            slots: Mutex::new(DeviceSlots::over(regions, &region_of)),
+            regions,
+            work: watch::Sender::new(()),
             lifecycle_work: Notify::new(),
             session: tokio::sync::Mutex::default(),
             doubtful: AtomicBool::new(false),
@@ -163,7 +176,7 @@ impl Presence {
                 // sockets are kept without a store, and gets its place when the store is back.
                 tracing::debug!(%device, %error, "a connection has no place yet");
                 self.slots.lock().want(device, *number);
-                self.work.notify_one();
+                self.work.send_replace(());
             }
             let evicted = self.slots.lock().evicted(device, *number);
             if let Some(why) = evicted {
@@ -186,7 +199,7 @@ impl Presence {
             claimed = self.store.claim_slot(device, &claim, self.limit).await?;
         }
         let evicted = self.slots.lock().answered(device, number, wanted, claimed);
-        self.work.notify_one();
+        self.work.send_replace(());
         notify(evicted);
         Ok(())
     }
@@ -291,7 +304,7 @@ impl Presence {
     pub fn claim_where(&self, concerned: impl Fn(&StreamName) -> bool) {
         self.members.refresh_where(&concerned);
         self.slots.lock().want_where(concerned);
-        self.work.notify_one();
+        self.work.send_replace(());
         self.doubtful.store(true, Ordering::Relaxed);
         self.lifecycle_work.notify_one();
     }
@@ -301,18 +314,23 @@ impl Presence {
     pub fn claim_all_of(&self, stream: &StreamName) {
         self.members.refresh_where(|topic| topic == stream);
         if self.slots.lock().want_all_of(stream) {
-            self.work.notify_one();
+            self.work.send_replace(());
         }
     }
 
     /// Gives places back to the store, and claims again what has to be; runs until it is dropped.
     pub async fn keep_for_ever(self: Arc<Self>) {
+        join_all((0..self.regions).map(|region| self.keep_region(region))).await;
+    }
+
+    async fn keep_region(&self, region: usize) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        loop {
-            self.work.notified().await;
+        let mut work = self.work.subscribe();
+        work.mark_changed();
+        while work.changed().await.is_ok() {
             tokio::time::sleep(GATHER).await;
             loop {
-                match self.settle().await {
+                match self.settle(region).await {
                     Ok(true) => backoff.reset(),
                     Ok(false) => break,
                     Err(error) => {
@@ -324,9 +342,9 @@ impl Presence {
         }
     }
 
-    /// One step; false when nothing was left to do.
-    async fn settle(&self) -> Result<bool, StoreError> {
-        let gone = self.slots.lock().take_gone(BATCH);
+    /// One step for a region; false when nothing was left to do.
+    async fn settle(&self, region: usize) -> Result<bool, StoreError> {
+        let gone = self.slots.lock().take_gone(region, BATCH);
         let mut failure = None;
         let released = self.store.release_slots(&gone).await;
         let any_gone = !gone.is_empty();
@@ -334,9 +352,9 @@ impl Presence {
             self.slots.lock().put_back_gone(gone);
             failure = Some(error);
         }
-        let wanted = self.slots.lock().take_wanted(BATCH);
+        let wanted = self.slots.lock().take_wanted(region, BATCH);
         let claims = wanted.iter().map(|(device, number)| self.claim(device, *number));
-        for (answer, (device, number)) in futures_util::future::join_all(claims).await.into_iter().zip(&wanted) {
+        for (answer, (device, number)) in join_all(claims).await.into_iter().zip(&wanted) {
             if let Err(error) = answer {
                 self.slots.lock().want(device, *number);
                 failure = Some(error);
@@ -383,7 +401,7 @@ impl Drop for PresenceGuard {
         if let Some((device, number)) = &self.slot {
             let now_ms = self.presence.now_ms();
             self.presence.slots.lock().leave(device, *number, self.reason, now_ms);
-            self.presence.work.notify_one();
+            self.presence.work.send_replace(());
             self.presence.lifecycle_work.notify_one();
         }
     }

@@ -24,7 +24,7 @@ impl DeviceSlots {
                 gone.push((device.clone(), here.connection));
                 here.connection = Uuid::new_v4();
                 here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
-                self.wanted.push_back((device.clone(), here.number));
+                self.wanted.push(device.clone(), here.number);
                 renamed.extend(here.occupant.as_ref().and_then(std::sync::Weak::upgrade).map(|o| (o, here.connection)));
             }
         }
@@ -139,8 +139,8 @@ mod tests {
         let anew = client.0.lock().unwrap();
         assert_ne!(anew, connection);
         assert_eq!(drain(&mut slots), [(anew, "connected")]);
-        assert_eq!(slots.take_gone(10), [(device(), connection)], "its place is the other's");
-        assert_eq!(slots.take_wanted(10), [(device(), number)]);
+        assert_eq!(slots.take_gone(0, 10), [(device(), connection)], "its place is the other's");
+        assert_eq!(slots.take_wanted(0, 10), [(device(), number)]);
         slots.leave(&device(), number, "client", 3);
         assert_eq!(drain(&mut slots), [(anew, "disconnected")]);
     }

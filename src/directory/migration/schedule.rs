@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::run::Migration;
 use super::steps::End;
@@ -17,16 +18,33 @@ use crate::store::redis::{Assignment, Plan, RedisStore};
 /// How long a move may wait for others of the same stream.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How long moves may take that are under way when the node stops.
+const LAST_MOVES: Duration = Duration::from_secs(3);
+
 /// A mover that lives has recorded the new home and thrown away the old one long before.
 const FINISH_TIME: Duration = Duration::from_secs(1);
 
 /// Streams of which something is done here, each once at a time.
 #[derive(Default)]
-pub(in crate::directory) struct Busy(Mutex<HashSet<StreamName>>);
+pub(in crate::directory) struct Busy {
+    streams: Mutex<HashSet<StreamName>>,
+    idle: Notify,
+}
 
 impl Busy {
     fn take(&self, stream: &StreamName) -> Option<Guard<'_>> {
-        self.0.lock().insert(stream.clone()).then(|| Guard { busy: self, stream: stream.clone() })
+        self.streams.lock().insert(stream.clone()).then(|| Guard { busy: self, stream: stream.clone() })
+    }
+
+    /// Returns when nothing is done.
+    async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.streams.lock().is_empty() {
+                return;
+            }
+            idle.await;
+        }
     }
 }
 
@@ -37,7 +55,11 @@ struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.busy.0.lock().remove(&self.stream);
+        let mut streams = self.busy.streams.lock();
+        streams.remove(&self.stream);
+        if streams.is_empty() {
+            self.busy.idle.notify_waiters();
+        }
     }
 }
 
@@ -101,6 +123,15 @@ impl Regions {
             tokio::time::sleep(FINISH_TIME).await;
             regions.complete(plan).await;
         });
+    }
+
+    /// The node stops: no more devices are moved to where they connect, and the moves that are under way are completed.
+    /// One that takes longer is completed by whoever touches the stream next.
+    pub async fn end_moves(&self) {
+        self.following.close();
+        if tokio::time::timeout(LAST_MOVES, self.moving.idle()).await.is_err() {
+            tracing::info!("a move is left for other nodes to complete");
+        }
     }
 
     /// `None` when somebody here is at a move of this stream.

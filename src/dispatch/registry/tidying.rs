@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Registry;
+use crate::directory;
 use crate::dispatch::dispatcher::{Detach, Dispatcher};
 use crate::model::StreamName;
 
@@ -89,7 +90,8 @@ impl Registry {
 
     pub(super) async fn run_detach(self: Arc<Self>, dispatcher: Arc<Dispatcher>, registration: Option<u64>) {
         let answer = {
-            let _permit = self.detaches.acquire().await.expect("the semaphore is never closed");
+            let detaches = &self.detaches[directory::region_of(&*self.store, dispatcher.stream())];
+            let _permit = detaches.acquire().await.expect("the semaphore is never closed");
             self.store.detach(dispatcher.stream(), &self.node(), registration).await
         };
         if let Err(error) = answer {

@@ -1,5 +1,6 @@
 //! Several regions: a redis-server each, and nodes that call one of them home.
 
+mod apart;
 mod follow;
 mod homes;
 mod movers;
