@@ -53,6 +53,7 @@ end
 --                                 before the deadline
 --   'V REGION unfinished'         REGION as of version V; not all is done yet that a move ends with
 --   'V REGION'                    REGION as of version V
+--   'V REGION merging ID'         the same; what is here after the entry ID still has to be added there, see cede.lua
 --   'V <REGION DEADLINE COPIED'   this one, as soon as all is copied from REGION: so far up to the entry COPIED
 -- and not at all where there is one region only. `meant` is the version with which the caller came, '*' from a
 -- producer that takes any as long as the home is here, '' from one without regions. Nothing may have

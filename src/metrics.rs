@@ -96,6 +96,8 @@ pub struct Metrics {
     pub ingress_lag_seconds: Gauge<f64, AtomicU64>,
     /// Calls that went to a region which was not, or not known to be, their stream's home.
     pub region_corrections: Counter,
+    /// Streams that two regions had as their home, and of which this node had one give them up.
+    pub region_conflicts: Counter,
     /// Streams that this node moved from one region to another, or whose move it completed.
     pub region_moves: Counter,
     /// Of those, devices that kept connecting in this node's region.
@@ -220,10 +222,15 @@ impl Metrics {
             ingress_placed: counter(r, "ingress_placed", "Entries of the ingress stream that were published"),
             ingress_rejected: counter(r, "ingress_rejected", "Entries of the ingress stream that can't be events"),
             ingress_draining: gauge(r, "ingress_draining", "Whether this node drains the ingress stream"),
-            ingress_held: gauge(r, "ingress_held", "Streams whose next entry of the ingress stream can't be placed for now"),
+            ingress_held: gauge(
+                r,
+                "ingress_held",
+                "Streams whose next entry of the ingress stream can't be placed for now",
+            ),
             ingress_lag_entries: gauge(r, "ingress_lag_entries", "Entries that wait in the ingress stream"),
             ingress_lag_seconds,
             region_corrections: counter(r, "region_corrections", "Calls that had to look for their stream's home"),
+            region_conflicts: counter(r, "region_conflicts", "Streams that two regions had as their home"),
             region_moves: counter(r, "region_moves", "Streams moved to another region, or whose move was completed"),
             region_follows: counter(r, "region_follows", "Devices moved here as they kept connecting here"),
             directory_streams: gauge(r, "directory_streams", "Streams whose home region this node knows"),

@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 
 use super::RegionalStore;
 use super::regions::Search;
-use super::store::SEARCHES;
 use super::replica::Home;
+use super::store::SEARCHES;
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, Placed, Placement, Rejected, Rejection, StoreError};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
+use super::conflicts::Conflicts;
 use super::feed;
 use super::follow::{Counting, FollowRule, MOST_AT_ONCE};
 use super::migration::Busy;
@@ -75,6 +76,8 @@ pub struct Regions {
     pub(super) moving: Busy,
     /// Streams whose moves this node is to look after once more.
     pub(super) finishing: Busy,
+    /// Streams that two regions have as their home.
+    pub(super) conflicts: Conflicts,
     /// Called when a stream turns out to have another home than this node knew.
     on_moved: OnceLock<OnMoved>,
 }
@@ -176,6 +179,7 @@ impl Regions {
             metrics,
             moving: Busy::default(),
             finishing: Busy::default(),
+            conflicts: Conflicts::default(),
             on_moved: OnceLock::new(),
         };
         loop {
@@ -262,14 +266,7 @@ impl Regions {
         self.configured.iter().position(|known| known.name() == region.name()).unwrap_or_default()
     }
 
-    /// The number of the region that is the stream's home, if this node knows it.
-pub fn known_region_of(store: &dyn Store, stream: &StreamName) -> Option<usize> {
-    let Some(regions) = store.regions() else { return Some(0) };
-    let home = regions.replica.get(stream.fingerprint())?;
-    Some(usize::from(home.region)).filter(|region| *region < regions.configured.len())
-}
-
-/// The number of the region that is the stream's home, or of this node's own while that is not known.
+    /// The number of the region that is the stream's home, or of this node's own while that is not known.
     pub fn number_of_home(&self, stream: &StreamName) -> usize {
         let home = self.replica.get(stream.fingerprint()).map_or(self.home, |home| home.region);
         if usize::from(home) < self.configured.len() { usize::from(home) } else { usize::from(self.home) }
@@ -283,9 +280,21 @@ pub fn known_region_of(store: &dyn Store, stream: &StreamName) -> Option<usize> 
     /// Takes the directory's entry.
     pub fn learn(&self, stream: &StreamName, home: &Assignment) {
         let Some(region) = self.number(&home.region) else { return };
+        let known = self.replica.get(stream.fingerprint());
+        if let Some(known) = known.filter(|known| known.version == home.version && known.region != region) {
+            return self.conflict(stream, known);
+        }
         let news = self.replica.raise(stream.fingerprint(), Home { region, version: home.version });
         // Before its first home it was nowhere, so nobody has to come from there.
         if news && home.version > 1 {
+            self.has_moved(stream);
+        }
+    }
+
+    /// The stream's home is this one, whatever this node knew.
+    pub(super) fn has_home_in(&self, stream: &StreamName, home: &Assignment) {
+        let Some(region) = self.number(&home.region) else { return };
+        if self.replica.set(stream.fingerprint(), Home { region, version: home.version }) {
             self.has_moved(stream);
         }
     }

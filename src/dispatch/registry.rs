@@ -22,6 +22,7 @@ use super::merge::Urgency;
 use super::pages::Pages;
 use super::repairs::Repairs;
 use super::sink::Slot;
+use crate::directory;
 use crate::metrics::Metrics;
 use crate::model::{Event, Marks, Page, StreamName};
 use crate::store::{NodeId, Store, StoreClock, StoreError};

@@ -308,7 +308,11 @@ mod tests {
     }
 
     /// Sends what is due of each lane, and has it answered.
-    fn place(backlog: &mut Backlog, now: Instant, answer: impl Fn(&Placement) -> Result<Placed, StoreError>) -> Verdict {
+    fn place(
+        backlog: &mut Backlog,
+        now: Instant,
+        answer: impl Fn(&Placement) -> Result<Placed, StoreError>,
+    ) -> Verdict {
         let mut all = Verdict::default();
         for (lane, due) in backlog.due(now) {
             backlog.sent(lane, now);

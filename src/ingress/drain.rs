@@ -241,7 +241,7 @@ impl<'a> Drain<'a> {
         self.settle(done).await
     }
 
-    async fn settle(&self, done: Vec<(EventId, StreamName)>) -> Result<(), StoreError> {
+    async fn settle(&mut self, done: Vec<(EventId, StreamName)>) -> Result<(), StoreError> {
         if done.is_empty() {
             return Ok(());
         }
@@ -291,7 +291,7 @@ impl<'a> Drain<'a> {
         self.reject(rejections).await
     }
 
-    async fn reject(&self, rejections: Vec<Rejection>) -> Result<(), StoreError> {
+    async fn reject(&mut self, rejections: Vec<Rejection>) -> Result<(), StoreError> {
         if rejections.is_empty() {
             return Ok(());
         }

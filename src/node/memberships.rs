@@ -57,6 +57,7 @@ impl Memberships {
             registry.sync_followed(stream);
             presence.claim_all_of(stream);
         });
+        tokio::spawn(regions.clone().settle_conflicts_for_ever());
         tokio::spawn(async move { feed::follow_for_ever(&regions, position).await });
     }
 

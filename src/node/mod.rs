@@ -174,7 +174,8 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let looking = producers::begin(store.clone(), hub.clone(), settings.lease());
     let draining =
         settings.ingress.unwrap_or(true).then(|| ingress::begin(store.clone(), hub.clone(), settings.lease()));
-    let delivering = receiver.map(|receiver| webhook::begin(store, registry.clone(), receiver, settings.lease()));
+    let delivering =
+        receiver.map(|receiver| webhook::begin(store.clone(), registry.clone(), receiver, settings.lease()));
     tokio::spawn(registry.clone().tidy_for_ever());
     tokio::spawn(presence.clone().keep_for_ever());
     tokio::spawn(presence.clone().publish_lifecycle());

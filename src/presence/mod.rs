@@ -44,8 +44,8 @@ use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
 
 pub use census::{Census, ConnectionIndex, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
 
-pub use control_channel::ControlChannel;
 use by_region::RegionOf;
+pub use control_channel::ControlChannel;
 use device_slots::{DeviceSlots, Evicted};
 use lifecycle::Session;
 pub use members::{Members, Membership, Watcher};

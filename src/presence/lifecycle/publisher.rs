@@ -150,7 +150,7 @@ impl Presence {
         for (occupant, id) in renamed {
             occupant.rename(id);
         }
-        self.work.notify_one();
+        self.work.send_replace(());
     }
 
     async fn fall_back(&self, node: &NodeId, number: u64) -> Result<(), StoreError> {

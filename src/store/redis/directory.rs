@@ -3,16 +3,18 @@
 //! Bucket and change are written by one script, so the directory has to be on one server: a master with or
 //! without replicas, not a Cluster.
 
+use std::time::Duration;
+
 use redis::{FromRedisValue, Value};
 
 use super::errors::ConnectError;
 use super::inspection;
 use super::keys::Keys;
-use super::pool::Pool;
+use super::pool::{Pool, Session};
 use super::scripts::{self, Call};
 use super::server::{Server, ServerConfig};
 use crate::model::StreamName;
-use crate::store::StoreError;
+use crate::store::{StoreError, millis};
 
 /// Into how many hashes the directory is divided, so that none is too large to be read at once: ten million
 /// streams make ten thousand entries each.
@@ -29,6 +31,9 @@ const CHANGES_READ: usize = 1000;
 
 /// Connections to the directory.
 const POOL_SIZE: usize = 4;
+
+/// How long a replica of the directory may take to have a new home.
+const REPLICA_TIME: Duration = Duration::from_secs(1);
 
 /// A stream's home: a region, and how often that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,14 +84,24 @@ impl RedisDirectory {
         held.into_iter().next().ok_or_else(|| StoreError::Protocol("expected an identity".to_owned()))
     }
 
-    /// Gives a stream its first home unless it has one; answers with the home that it has.
+    /// Gives a stream its first home unless it has one; answers with the home that it has. Where the directory has
+    /// replicas, one of them has it by then, unless that takes too long: a failover must not forget it.
     pub async fn assign(&self, stream: &StreamName, first: &Assignment) -> Result<Assignment, StoreError> {
         let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
         let call = Call::script(&scripts::DIRECTORY_ASSIGN, &[&bucket, &self.keys.changes()])
             .arg(stream.as_str())
             .arg(format!("{} {}", first.version, first.region))
             .arg(CHANGES_KEPT);
-        read(&understood::<String>(self.pool.run(call).await?)?)
+        let mut session = self.pool.session().await?;
+        let known = read(&understood::<String>(session.run(call).await?)?)?;
+        if known == *first && has_replicas(&mut session).await {
+            let wait = Call::command("WAIT", "1").arg(millis(REPLICA_TIME));
+            let replicas = session.run(wait).await.and_then(understood::<u32>);
+            if !matches!(replicas, Ok(1..)) {
+                tracing::warn!(%stream, "no replica of the directory has a new home yet: a failover may forget it");
+            }
+        }
+        Ok(known)
     }
 
     /// Whether a stream has a home.
@@ -151,6 +166,12 @@ impl RedisDirectory {
         }
         Ok(())
     }
+}
+
+/// Whether the server has any. One that does not say has none.
+async fn has_replicas(session: &mut Session) -> bool {
+    let info = session.run(Call::command("INFO", "replication")).await.and_then(understood::<String>);
+    info.is_ok_and(|info| info.lines().any(|line| line.starts_with("connected_slaves:") && !line.ends_with(":0")))
 }
 
 fn understood<T: FromRedisValue>(answer: Value) -> Result<T, StoreError> {

@@ -21,6 +21,7 @@ mod leases;
 mod library;
 mod lifecycle;
 mod members;
+mod merging;
 mod moving;
 mod pool;
 mod presence;

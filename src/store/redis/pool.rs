@@ -52,8 +52,7 @@ impl Pool {
     }
 
     pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
-        let missing = || Err(StoreError::Protocol("no answer".to_owned()));
-        self.run_all(vec![call]).await?.pop().unwrap_or_else(missing)
+        self.session().await?.run(call).await
     }
 
     /// Runs calls in one pipeline, on a connection of their own; one answer each, in order.
@@ -78,6 +77,11 @@ impl Pool {
 pub(super) struct Session(Option<managed::Object<Manager>>);
 
 impl Session {
+    pub(super) async fn run(&mut self, call: Call) -> Result<Value, StoreError> {
+        let missing = || Err(StoreError::Protocol("no answer".to_owned()));
+        self.run_all(vec![call]).await?.pop().unwrap_or_else(missing)
+    }
+
     /// Runs calls in one pipeline; one answer each, in order.
     pub(super) async fn run_all(&mut self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         let broken = || StoreError::Unavailable("the connection broke before this was sent".to_owned());

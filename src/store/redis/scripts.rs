@@ -121,6 +121,8 @@ scripts! {
     SEND_HISTORY = "send_history.lua", STREAM;
     CONNECTED_THROUGH = "connected_through.lua", STREAM;
     HOME_CLAIM = "home_claim.lua", STREAM;
+    CEDE = "cede.lua", MOVE_SLOTS;
+    MERGE = "merge.lua", MOVE_PAGES;
     MOVE_BEGIN = "move_begin.lua", MOVE;
     MOVE_CANCEL = "move_cancel.lua", MOVE;
     MOVE_PREPARE = "move_prepare.lua", MOVE;

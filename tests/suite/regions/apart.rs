@@ -10,10 +10,8 @@ use crate::support::eventually;
 use crate::support::node::Node;
 use crate::support::proxy::{Direction, Flow};
 
-const SETTINGS: &[(&str, &str)] = &[
-    ("WHIMBREL_REGION_RULES", "*:far*=us *=eu"),
-    ("WHIMBREL_RETENTION", "*=100000/3600"),
-];
+const SETTINGS: &[(&str, &str)] =
+    &[("WHIMBREL_REGION_RULES", "*:far*=us *=eu"), ("WHIMBREL_RETENTION", "*=100000/3600")];
 
 const INGRESS: &str = "whimbrel:ingress";
 

@@ -1,6 +1,7 @@
 //! Several regions: a redis-server each, and nodes that call one of them home.
 
 mod apart;
+mod conflicts;
 mod follow;
 mod homes;
 mod movers;
