@@ -325,11 +325,8 @@ fn of_store(error: &StoreError) -> (&'static str, StatusCode) {
     match error {
         StoreError::Unavailable(_) => (AWAY, StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Refused(_) => (REFUSED, StatusCode::SERVICE_UNAVAILABLE),
-        StoreError::Moved { .. } | StoreError::Homeless => {
+        StoreError::Misplaced(_) => {
             ("The stream's home is another region; nothing was stored", StatusCode::SERVICE_UNAVAILABLE)
-        }
-        StoreError::Arriving { .. } | StoreError::Leaving { .. } => {
-            ("The stream is being moved; nothing was stored", StatusCode::SERVICE_UNAVAILABLE)
         }
         StoreError::Full(_) => ("The store is full; nothing was stored", StatusCode::SERVICE_UNAVAILABLE),
         StoreError::Unsupported(_) => ("This store can't do that", StatusCode::BAD_REQUEST),

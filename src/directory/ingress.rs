@@ -58,7 +58,7 @@ impl Ingress for RegionalStore {
         for (home, places, part) in placed.await {
             for (place, answer) in places.into_iter().zip(part) {
                 answers[place] = match answer {
-                    Err(refusal) if refusal.is_misplaced() => {
+                    Err(StoreError::Misplaced(refusal)) => {
                         let error = StoreError::Unavailable(refusal.to_string());
                         let stream = &batch[place].stream;
                         Err(self

@@ -13,22 +13,18 @@
 //! itself where the way turns out wrong. `migration` moves streams between regions; `conflicts` puts
 //! together what two regions have of one stream; `follow` moves devices to where they
 //! keep connecting. [`store`] is the outside of that: a [`Store`](crate::store::Store) over all regions, so that
-//! nobody else needs to know how many there are.
+//! nobody else needs to know how many there are; `routes` says where each operation goes.
 
 mod conflicts;
 pub mod feed;
 mod follow;
 mod ingress;
-mod leader;
-mod lifecycle;
-mod members;
 mod migration;
-mod presence;
-mod producers;
 mod region;
 mod regions;
 pub mod replica;
 mod revocations;
+mod routes;
 mod rules;
 mod store;
 

@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::model::{Event, Page, StreamName};
 use crate::store::redis::{Assignment, ConnectError, Plan, RedisDirectory, RedisStore, ServerConfig};
-use crate::store::{NodeId, RetentionRules, Store, StoreClock, StoreError};
+use crate::store::{Misplaced, NodeId, RetentionRules, Store, StoreClock, StoreError};
 
 /// How long a call looks for the home of its stream before it gives up.
 const LONGEST_SEARCH: Duration = Duration::from_secs(5);
@@ -372,7 +372,7 @@ impl Regions {
         &self,
         stream: &StreamName,
         home: Home,
-        refusal: StoreError,
+        refusal: Misplaced,
         search: &mut Search,
     ) -> Result<(), StoreError> {
         if search.begun.elapsed() > LONGEST_SEARCH {
@@ -381,7 +381,7 @@ impl Regions {
         self.metrics.region_corrections.inc();
         let at = self.region(home)?.name().to_string();
         match refusal {
-            StoreError::Moved { region, version, unfinished } => {
+            Misplaced::Moved { region, version, unfinished } => {
                 if let (true, Some(to)) = (unfinished, &region) {
                     let (stream, to) = (stream.clone(), to.clone());
                     search.unfinished = Some(Plan { stream, from: at, to, version });
@@ -396,7 +396,7 @@ impl Regions {
                     self.has_moved(stream);
                 }
             }
-            StoreError::Arriving { from, version, stalled } => {
+            Misplaced::Arriving { from, version, stalled } => {
                 if stalled {
                     let stream = stream.clone();
                     Box::pin(self.complete(Plan { stream, from, to: at, version })).await;
@@ -404,11 +404,11 @@ impl Regions {
                 tokio::time::sleep(search.backoff.next_wait()).await;
                 return Ok(());
             }
-            StoreError::Leaving { to, version } => {
+            Misplaced::Leaving { to, version } => {
                 let stream = stream.clone();
                 Box::pin(self.complete(Plan { stream, from: at, to, version: version + 1 })).await;
             }
-            StoreError::Homeless => {
+            Misplaced::Homeless => {
                 // What was copied there is lost, or has lapsed, and the old home still has it.
                 if let Some(plan) = search.unfinished.take_if(|plan| plan.to == at && plan.version == home.version) {
                     Box::pin(self.complete(plan)).await;
@@ -425,7 +425,6 @@ impl Regions {
                     self.replica.set(stream.fingerprint(), truth);
                 }
             }
-            other => return Err(other),
         }
         // A call that is sent in circles waits for the move that is under way.
         if search.begun.elapsed() > Duration::from_millis(20) {

@@ -1,10 +1,8 @@
-//! One store out of all regions' stores: each stream's calls go to its home.
+//! One store out of all regions' stores: the way of a call to the home of its stream, and batches for several homes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -13,11 +11,11 @@ use super::Region;
 use super::regions::{Regions, Search};
 use super::replica::Home;
 use crate::health::Health;
-use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
+use crate::model::{Draft, Page, Published, StreamName};
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Channels, Control, DueSync, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, OnAnswer, Producers,
-    Renewal, Revocations, Route, SendHistory, Store, StoreError, Subscription,
+    DueSync, EventLog as _, Ingress, Leaders, Membership, NodeId, OnAnswer, Producers, Revocations, Route, Store,
+    StoreError,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -66,7 +64,7 @@ impl RegionalStore {
     }
 
     /// The same for a page.
-    async fn page<F>(&self, stream: &StreamName, call: impl Fn(RedisStore) -> F) -> Result<Page, StoreError>
+    pub(super) async fn page<F>(&self, stream: &StreamName, call: impl Fn(RedisStore) -> F) -> Result<Page, StoreError>
     where
         F: Future<Output = Result<Page, StoreError>>,
     {
@@ -88,7 +86,7 @@ impl RegionalStore {
             let home = self.regions.find(stream).await?;
             let store = self.regions.store(home).await?;
             match call(store).await {
-                Err(refusal) if refusal.is_misplaced() => {
+                Err(StoreError::Misplaced(refusal)) => {
                     self.regions.settle(stream, home, refusal, &mut search).await?;
                 }
                 Ok(answer) => {
@@ -116,7 +114,7 @@ impl RegionalStore {
             let region = self.regions.region(home)?;
             let store = region.store_as_member().await?.as_of(home.version);
             match call(store, (*region.node()).clone()).await {
-                Err(refusal) if refusal.is_misplaced() => {
+                Err(StoreError::Misplaced(refusal)) => {
                     self.regions.settle(stream, home, refusal, &mut search).await?;
                 }
                 Ok(answer) => {
@@ -135,98 +133,9 @@ impl RegionalStore {
         }
     }
 
-    /// Publishes some entries of a batch, each after the one before it was answered.
-    async fn publish_in_turn(
-        &self,
-        batch: &[(StreamName, Draft)],
-        places: Vec<usize>,
-    ) -> Vec<(usize, Result<Published, StoreError>)> {
-        let mut answers = Vec::with_capacity(places.len());
-        for place in places {
-            answers.push((place, self.publish(&batch[place].0, &batch[place].1).await));
-        }
-        answers
-    }
-
-    /// One try for some entries of a batch, a call for each home. `None`: refused as misplaced, nothing was stored.
-    async fn try_publish(
-        &self,
-        batch: &[(StreamName, Draft)],
-        places: &[(usize, Home)],
-    ) -> Vec<(usize, Option<Result<Published, StoreError>>)> {
-        let answers = join_all(by_home(places).into_iter().map(async |(home, places)| {
-            let answers = match self.regions.store(home).await {
-                Ok(store) => {
-                    let part: Vec<_> = places.iter().map(|place| batch[*place].clone()).collect();
-                    store.publish_all(&part).await
-                }
-                Err(error) => vec![Err(error); places.len()],
-            };
-            let judged = answers.into_iter().map(|answer| match answer {
-                Err(refusal) if refusal.is_misplaced() => None,
-                answer => Some(answer.map_err(|error| self.named(home, error))),
-            });
-            places.into_iter().zip(judged).collect::<Vec<_>>()
-        }));
-        answers.await.into_iter().flatten().collect()
-    }
-
-    /// Syncs some of many streams in one call, as a member of their home. Gives those that have to look for it.
-    async fn sync_at(&self, home: Home, places: Vec<usize>, due: &[DueSync], answered: &OnAnswer<'_>) -> Vec<usize> {
-        let Ok(region) = self.regions.region(home) else { return places };
-        let Ok(store) = region.store_as_member().await else { return places };
-        let node = region.node();
-        let part = places.iter().map(|place| {
-            let (stream, route, head) = &due[*place];
-            (stream.clone(), Route { node: (*node).clone(), ..route.clone() }, *head)
-        });
-        let part: Vec<_> = part.collect();
-        let misplaced = Mutex::new(Vec::new());
-        let settled = |at: usize, answer: Result<Page, StoreError>| match answer {
-            Err(refusal) if refusal.is_misplaced() => misplaced.lock().push(places[at]),
-            Err(error) => answered(places[at], Err(region.named(error))),
-            Ok(page) => answered(places[at], Ok(self.regions.page_from(region, page))),
-        };
-        store.as_of(home.version).sync_each(&part, &settled).await;
-        misplaced.into_inner()
-    }
-}
-
-/// Places by the home of what is there.
-fn by_home(places: &[(usize, Home)]) -> Vec<(Home, Vec<usize>)> {
-    let mut homes: Vec<(Home, Vec<usize>)> = Vec::new();
-    for (place, home) in places {
-        match homes.iter_mut().find(|(known, _)| known == home) {
-            Some((_, places)) => places.push(*place),
-            None => homes.push((*home, vec![*place])),
-        }
-    }
-    homes
-}
-
-/// The places of each stream's events, in order.
-fn by_stream(batch: &[(StreamName, Draft)]) -> Vec<Vec<usize>> {
-    let mut streams: Vec<Vec<usize>> = Vec::new();
-    let mut known = HashMap::new();
-    for (place, (stream, _)) in batch.iter().enumerate() {
-        let at = *known.entry(stream).or_insert(streams.len());
-        if at == streams.len() {
-            streams.push(Vec::new());
-        }
-        streams[at].push(place);
-    }
-    streams
-}
-
-#[async_trait]
-impl EventLog for RegionalStore {
-    async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
-        self.at_home(stream, |store| async move { store.publish(stream, draft).await }).await
-    }
-
-    /// A stream's events stay in order although a home may change in their midst: the first of each stream goes
+    /// Publishes many. A stream's events stay in order although a home may change in their midst: the first of each stream goes
     /// ahead, the others follow to the home that took it, and if that refuses one of them, it refuses all after it.
-    async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
+    pub(super) async fn publish_by_home(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
         let mut answers: Vec<Option<Result<Published, StoreError>>> = batch.iter().map(|_| None).collect();
         let streams = by_stream(batch);
         let finding: Vec<_> = streams.iter().map(|places| self.regions.find(&batch[places[0]].0)).collect();
@@ -261,30 +170,44 @@ impl EventLog for RegionalStore {
         answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
     }
 
-    async fn publish_durably(
+    /// Publishes some entries of a batch, each after the one before it was answered.
+    async fn publish_in_turn(
         &self,
-        stream: &StreamName,
-        draft: &Draft,
-        durability: Durability,
-    ) -> Result<Receipt, StoreError> {
-        self.at_home(stream, |store| async move { store.publish_durably(stream, draft, durability).await }).await
+        batch: &[(StreamName, Draft)],
+        places: Vec<usize>,
+    ) -> Vec<(usize, Result<Published, StoreError>)> {
+        let mut answers = Vec::with_capacity(places.len());
+        for place in places {
+            answers.push((place, self.publish(&batch[place].0, &batch[place].1).await));
+        }
+        answers
     }
 
-    async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError> {
-        self.at_home(stream, |store| async move { store.publish_ephemeral(stream, draft).await }).await
+    /// One try for some entries of a batch, a call for each home. `None`: refused as misplaced, nothing was stored.
+    async fn try_publish(
+        &self,
+        batch: &[(StreamName, Draft)],
+        places: &[(usize, Home)],
+    ) -> Vec<(usize, Option<Result<Published, StoreError>>)> {
+        let answers = join_all(by_home(places).into_iter().map(async |(home, places)| {
+            let answers = match self.regions.store(home).await {
+                Ok(store) => {
+                    let part: Vec<_> = places.iter().map(|place| batch[*place].clone()).collect();
+                    store.publish_all(&part).await
+                }
+                Err(error) => vec![Err(error); places.len()],
+            };
+            let judged = answers.into_iter().map(|answer| match answer {
+                Err(StoreError::Misplaced(_)) => None,
+                answer => Some(answer.map_err(|error| self.named(home, error))),
+            });
+            places.into_iter().zip(judged).collect::<Vec<_>>()
+        }));
+        answers.await.into_iter().flatten().collect()
     }
 
-    async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
-        let (region, page) =
-            self.as_member(stream, |store, node| async move {
-                store.sync(stream, &Route { node, ..route.clone() }, head).await
-            })
-            .await?;
-        Ok(self.regions.page_from(&region, page))
-    }
-
-    /// A call for each home. What that does not do is done one by one.
-    async fn sync_each(&self, due: &[DueSync], answered: &OnAnswer<'_>) {
+    /// Syncs many, with a call for each home. What that does not do is done one by one.
+    pub(super) async fn sync_by_home(&self, due: &[DueSync], answered: &OnAnswer<'_>) {
         let alone = |places: Vec<usize>| {
             join_all(places.into_iter().map(async |place| {
                 let (stream, route, head) = &due[place];
@@ -304,118 +227,58 @@ impl EventLog for RegionalStore {
         tokio::join!(join_all(together), alone(unknown));
     }
 
-    async fn recover(
-        &self,
-        stream: &StreamName,
-        head: EventId,
-        epoch: EventId,
-        seen: &[EventId],
-    ) -> Result<Page, StoreError> {
-        self.page(stream, |store| async move { store.recover(stream, head, epoch, seen).await }).await
+    /// Syncs some of many streams in one call, as a member of their home. Gives those that have to look for it.
+    async fn sync_at(&self, home: Home, places: Vec<usize>, due: &[DueSync], answered: &OnAnswer<'_>) -> Vec<usize> {
+        let Ok(region) = self.regions.region(home) else { return places };
+        let Ok(store) = region.store_as_member().await else { return places };
+        let node = region.node();
+        let part = places.iter().map(|place| {
+            let (stream, route, head) = &due[*place];
+            (stream.clone(), Route { node: (*node).clone(), ..route.clone() }, *head)
+        });
+        let part: Vec<_> = part.collect();
+        let misplaced = Mutex::new(Vec::new());
+        let settled = |at: usize, answer: Result<Page, StoreError>| match answer {
+            Err(StoreError::Misplaced(_)) => misplaced.lock().push(places[at]),
+            Err(error) => answered(places[at], Err(region.named(error))),
+            Ok(page) => answered(places[at], Ok(self.regions.page_from(region, page))),
+        };
+        store.as_of(home.version).sync_each(&part, &settled).await;
+        misplaced.into_inner()
     }
+}
 
-    /// The node is always this one here: others are cleaned up after region by region.
-    async fn detach(&self, stream: &StreamName, _node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
-        let region = self.regions.region(self.regions.find(stream).await?)?;
-        let detached = region.store().await?.detach(stream, &region.node(), registration).await;
-        detached.map_err(|error| region.named(error))
-    }
-
-    async fn read(&self, stream: &StreamName, start: Start, limit: usize) -> Result<Page, StoreError> {
-        self.page(stream, |store| async move { store.read(stream, start, limit).await }).await
-    }
-
-    async fn read_before(&self, stream: &StreamName, before: EventId, limit: usize) -> Result<Page, StoreError> {
-        self.page(stream, |store| async move { store.read_before(stream, before, limit).await }).await
-    }
-
-    /// A stream without a home is one that nobody used, and gets none by this.
-    async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
-        if !self.regions.has_home(stream).await? {
-            return Ok(None);
+/// Places by the home of what is there.
+fn by_home(places: &[(usize, Home)]) -> Vec<(Home, Vec<usize>)> {
+    let mut homes: Vec<(Home, Vec<usize>)> = Vec::new();
+    for (place, home) in places {
+        match homes.iter_mut().find(|(known, _)| known == home) {
+            Some((_, places)) => places.push(*place),
+            None => homes.push((*home, vec![*place])),
         }
-        self.at_home(stream, |store| async move { store.position(stream).await }).await
     }
-
-    async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
-        self.at_home(stream, |store| async move { store.acknowledge(stream, id).await }).await
-    }
-
-    async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
-        self.at_home(stream, |store| async move { store.inbox(stream).await }).await
-    }
-
-    async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
-        self.at_home(stream, |store| async move { store.erase(stream).await }).await
-    }
+    homes
 }
 
-#[async_trait]
-impl Channels for RegionalStore {
-    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        self.own.subscribe(node).await
+/// The places of each stream's events, in order.
+fn by_stream(batch: &[(StreamName, Draft)]) -> Vec<Vec<usize>> {
+    let mut streams: Vec<Vec<usize>> = Vec::new();
+    let mut known = HashMap::new();
+    for (place, (stream, _)) in batch.iter().enumerate() {
+        let at = *known.entry(stream).or_insert(streams.len());
+        if at == streams.len() {
+            streams.push(Vec::new());
+        }
+        streams[at].push(place);
     }
-
-    async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
-        self.at_home(stream, |store| async move { store.relay(node, stream, id).await }).await
-    }
-
-    async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.own.beat(node).await
-    }
-
-    async fn lanes_open(&self) -> Result<(), StoreError> {
-        self.own.lanes_open().await
-    }
-
-    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
-        self.own.signal(node, control).await
-    }
-}
-
-#[async_trait]
-impl Leases for RegionalStore {
-    async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
-        self.own.register(node, info, ttl).await
-    }
-
-    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
-        self.own.renew(node, ttl).await
-    }
-
-    async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError> {
-        self.own.link_address(node).await
-    }
-
-    async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.own.release(node).await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError> {
-        self.own.nodes().await
-    }
-
-    async fn claim(&self, dead: &NodeId, by: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
-        Leases::claim(&*self.own, dead, by, ttl).await
-    }
-
-    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
-        self.own.streams_of(node, limit).await
-    }
-}
-
-#[async_trait]
-impl SendHistory for RegionalStore {
-    async fn send_history(
-        &self,
-        device: &StreamName,
-        sent: &[(NodeId, f64)],
-    ) -> Result<Vec<(NodeId, f64)>, StoreError> {
-        self.at_home(device, |store| async move { store.send_history(device, sent).await }).await
-    }
+    streams
 }
 
 impl Store for RegionalStore {
+    fn membership(&self) -> &dyn Membership {
+        &*self.own
+    }
+
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
     }

@@ -66,12 +66,7 @@ pub(super) const fn store_slug(error: &StoreError) -> &'static str {
         StoreError::Unsupported(_) => "unsupported",
         StoreError::Unknown(_) | StoreError::Protocol(_) => "outcome-unknown",
         StoreError::Full(_) => "store-full",
-        StoreError::Unavailable(_)
-        | StoreError::Refused(_)
-        | StoreError::Moved { .. }
-        | StoreError::Arriving { .. }
-        | StoreError::Leaving { .. }
-        | StoreError::Homeless => "unavailable",
+        StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Misplaced(_) => "unavailable",
     }
 }
 

@@ -112,8 +112,8 @@ impl Membership {
     }
 
     async fn try_begin_term(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        let subscription = self.store.subscribe(node).await?;
-        self.store.register(node, &self.info, self.lease).await?;
+        let subscription = self.store.membership().subscribe(node).await?;
+        self.store.membership().register(node, &self.info, self.lease).await?;
         Ok(subscription)
     }
 
@@ -145,7 +145,7 @@ impl Membership {
 
     /// Whether all streams can be worked with, which only health depends on.
     async fn look_at_lanes(&self) -> bool {
-        let open = self.store.lanes_open().await;
+        let open = self.store.membership().lanes_open().await;
         match &open {
             Ok(()) => self.health.is_up(StorePart::Lanes),
             Err(error) => self.health.is_down(StorePart::Lanes, &error.to_string()),
@@ -156,7 +156,7 @@ impl Membership {
     /// Waits a moment for the lanes, over which streams are synced.
     async fn wait_for_lanes(&self) {
         let open = async {
-            while self.store.lanes_open().await.is_err() {
+            while self.store.membership().lanes_open().await.is_err() {
                 tokio::time::sleep(LANES_LOOK).await;
             }
         };
@@ -165,8 +165,8 @@ impl Membership {
 
     /// False when the lease is gone.
     async fn renew(&self, node: &NodeId) -> Result<bool, StoreError> {
-        self.store.beat(node).await?;
-        match self.store.renew(node, self.lease).await? {
+        self.store.membership().beat(node).await?;
+        match self.store.membership().renew(node, self.lease).await? {
             Renewal::Held { nodes } => {
                 self.scope.set_nodes(nodes);
                 self.health.store_is_up();
@@ -231,7 +231,7 @@ impl Joined {
                 return Some(Interruption::Leaving);
             }
             let again = async {
-                let subscription = self.membership.store.subscribe(&self.node).await?;
+                let subscription = self.membership.store.membership().subscribe(&self.node).await?;
                 self.membership.renew(&self.node).await.map(|held| (subscription, held))
             };
             match again.await {
@@ -339,7 +339,7 @@ impl Leaving {
             if !release && self.scope.is_home() {
                 return;
             }
-            if let Err(error) = self.store.release(&self.scope.node()).await {
+            if let Err(error) = self.store.membership().release(&self.scope.node()).await {
                 tracing::debug!(%error, "the lease ends by itself");
             }
         };

@@ -169,7 +169,7 @@ impl Census {
         let topic = wanted.map(|wanted| &wanted.topic);
         let channel = ControlChannel::of(topic, &self.store, &self.registry).await?;
         let (store, own) = (&channel.store, &channel.node);
-        let alive = store.nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
+        let alive = store.membership().nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
         let mut silent: Vec<NodeId> = alive.filter(|node| *node != **own).collect();
         let (sender, mut answers) = mpsc::channel(silent.len().max(1));
         let request = Uuid::new_v4();
@@ -182,7 +182,7 @@ impl Census {
             limit: wanted.map_or(0, |wanted| wanted.limit),
         };
         let control = message(WHO, &question);
-        let asked = futures_util::future::join_all(silent.iter().map(|node| store.signal(node, &control)));
+        let asked = futures_util::future::join_all(silent.iter().map(|node| store.membership().signal(node, &control)));
         asked.await.into_iter().collect::<Result<(), _>>()?;
         let mut reports = vec![self.report(wanted, own).await];
         let collect = async {
@@ -231,7 +231,7 @@ impl Census {
             let answer =
                 Answer { request: question.request, report: census.report(wanted.as_ref(), &channel.node).await };
             let asker = NodeId::from(question.from);
-            if let Err(error) = channel.store.signal(&asker, &message(HERE, &answer)).await {
+            if let Err(error) = channel.store.membership().signal(&asker, &message(HERE, &answer)).await {
                 tracing::debug!(%asker, %error, "a question of another node is not answered");
             }
             drop(turn);

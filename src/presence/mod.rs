@@ -214,7 +214,7 @@ impl Presence {
         let others: HashSet<&NodeId> = held.iter().map(|holder| &holder.node).filter(|node| **node != *own).collect();
         let look = Control::new(LOOK, device.as_str().to_owned());
         for node in &others {
-            store.signal(node, &look).await?;
+            store.membership().signal(node, &look).await?;
         }
         self.give_back_missing(device, &held, &own).await?;
         if !others.is_empty() {

@@ -109,8 +109,8 @@ impl Renewals {
         };
         let mut silent = 0;
         for store in stores {
-            for node in store.nodes().await?.into_iter().filter(|node| !node.lapsed && node.node != *own) {
-                store.signal(&node.node, &control).await?;
+            for node in store.membership().nodes().await?.into_iter().filter(|node| !node.lapsed && node.node != *own) {
+                store.membership().signal(&node.node, &control).await?;
                 silent += 1;
             }
         }
@@ -157,7 +157,7 @@ impl Renewals {
             Some(regions) => regions.store_named(region).await,
             None => Ok(store),
         };
-        let answered = async { store?.signal(&asker, &message(RENEWED, answer)).await };
+        let answered = async { store?.membership().signal(&asker, &message(RENEWED, answer)).await };
         if let Err(error) = answered.await {
             tracing::debug!(%error, "a renewal is not answered");
         }

@@ -15,8 +15,8 @@ use whimbrel::store::members::{LocalMember, MemberPage, Members};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use whimbrel::store::{
-    Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Presence, Producers, Renewal,
-    RetentionRules, Revocations, Route, SendHistory, Store, StoreError, Subscription,
+    EventLog, Ingress, Leaders, Membership, NodeId, Presence, Producers, RetentionRules, Revocations, Route,
+    SendHistory, Store, StoreError,
 };
 
 use crate::conformance::draft;
@@ -131,24 +131,9 @@ impl EventLog for Gate {
     async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {
         self.inner.erase(stream).await
     }
-}
-
-#[async_trait]
-impl Channels for Gate {
-    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        self.inner.subscribe(node).await
-    }
 
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
         self.inner.relay(node, stream, id).await
-    }
-
-    async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.inner.beat(node).await
-    }
-
-    async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
-        self.inner.signal(node, control).await
     }
 }
 
@@ -160,37 +145,6 @@ impl SendHistory for Gate {
         sent: &[(NodeId, f64)],
     ) -> Result<Vec<(NodeId, f64)>, StoreError> {
         self.inner.send_history(device, sent).await
-    }
-}
-
-#[async_trait]
-impl Leases for Gate {
-    async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
-        self.inner.register(node, info, ttl).await
-    }
-
-    async fn renew(&self, node: &NodeId, ttl: Duration) -> Result<Renewal, StoreError> {
-        self.inner.renew(node, ttl).await
-    }
-
-    async fn link_address(&self, node: &NodeId) -> Result<Option<String>, StoreError> {
-        self.inner.link_address(node).await
-    }
-
-    async fn release(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.inner.release(node).await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeLease>, StoreError> {
-        self.inner.nodes().await
-    }
-
-    async fn claim(&self, dead: &NodeId, by: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
-        self.inner.claim(dead, by, ttl).await
-    }
-
-    async fn streams_of(&self, node: &NodeId, limit: usize) -> Result<Vec<StreamName>, StoreError> {
-        self.inner.streams_of(node, limit).await
     }
 }
 
@@ -266,6 +220,10 @@ impl Lifecycle for Gate {
 }
 
 impl Store for Gate {
+    fn membership(&self) -> &dyn Membership {
+        &self.inner
+    }
+
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
     }

@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 use self::producers::ProducerLeases;
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, Control, EventLog, Ingress, Leaders, Leases, NodeId, NodeInfo, NodeLease, Producers,
-    Renewal, RetentionRules, Revocations, Route, SendHistory, Store, StoreError, Subscription, millis, now_ms,
-    random_step,
+    ChannelMessage, Channels, Control, EventLog, Ingress, Leaders, Leases, Membership, NodeId, NodeInfo, NodeLease,
+    Producers, Renewal, RetentionRules, Revocations, Route, SendHistory, Store, StoreError, Subscription, millis,
+    now_ms, random_step,
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
@@ -283,15 +283,6 @@ impl EventLog for MemoryStore {
         }
         Ok(())
     }
-}
-
-#[async_trait]
-impl Channels for MemoryStore {
-    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        let mailbox = Arc::new(Mailbox::default());
-        self.state.lock().channels.entry(node.clone()).or_default().push(mailbox.clone());
-        Ok(Box::new(MemorySubscription(mailbox)))
-    }
 
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
         let mut state = self.state.lock();
@@ -300,6 +291,15 @@ impl Channels for MemoryStore {
             state.notify(node, || ChannelMessage::Event(stream.clone(), event.clone()));
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Channels for MemoryStore {
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        let mailbox = Arc::new(Mailbox::default());
+        self.state.lock().channels.entry(node.clone()).or_default().push(mailbox.clone());
+        Ok(Box::new(MemorySubscription(mailbox)))
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
@@ -392,6 +392,10 @@ impl Leases for MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn membership(&self) -> &dyn Membership {
+        self
+    }
+
     fn ingress(&self) -> Option<&dyn Ingress> {
         None
     }

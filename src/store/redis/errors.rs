@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerError};
 
-use crate::store::StoreError;
+use crate::store::{Misplaced, StoreError};
 
 /// Why the store can't be used from the start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +29,8 @@ const NOT_PERMITTED: &str = "The user executing the script can't";
 pub(super) fn refused(error: &ServerError) -> StoreError {
     let code = error.code();
     let text = format!("{code} {}", plain(error.details().unwrap_or_default()));
-    if let Some(refusal) = misplaced(code, error.details().unwrap_or_default()) {
-        return refusal;
+    if let Some(reason) = misplaced(code, error.details().unwrap_or_default()) {
+        return StoreError::Misplaced(reason);
     }
     match code {
         "OOM" => StoreError::Full(text),
@@ -50,20 +50,20 @@ fn plain(details: &str) -> &str {
 }
 
 /// What the scripts say of a stream whose home is not here, see `check_home` in `lua/stream.lua`.
-fn misplaced(code: &str, details: &str) -> Option<StoreError> {
+fn misplaced(code: &str, details: &str) -> Option<Misplaced> {
     let mut words = details.split(' ');
     match code {
-        "HOMELESS" => Some(StoreError::Homeless),
+        "HOMELESS" => Some(Misplaced::Homeless),
         "ELSEWHERE" => {
             let version = words.next()?.parse().ok()?;
             let region = words.next().filter(|region| *region != "-").map(str::to_owned);
-            Some(StoreError::Moved { region, version, unfinished: words.next() == Some("unfinished") })
+            Some(Misplaced::Moved { region, version, unfinished: words.next() == Some("unfinished") })
         }
         "ARRIVING" => {
             let (version, from) = (words.next()?.parse().ok()?, words.next()?.to_owned());
-            Some(StoreError::Arriving { from, version, stalled: words.next() == Some("stalled") })
+            Some(Misplaced::Arriving { from, version, stalled: words.next() == Some("stalled") })
         }
-        "LEAVING" => Some(StoreError::Leaving { version: words.next()?.parse().ok()?, to: words.next()?.to_owned() }),
+        "LEAVING" => Some(Misplaced::Leaving { version: words.next()?.parse().ok()?, to: words.next()?.to_owned() }),
         _ => None,
     }
 }

@@ -50,9 +50,9 @@ use self::pool::Pool;
 use self::scripts::{Call, Fields};
 use self::server::Server;
 use super::{
-    Channels, Control, DirectPath, DueSync, EventLog, Ingress, Leaders, NodeId, ONCE_TIME, OnAnswer, PAGE_BYTES,
-    PAGE_EVENTS, Producers, Retention, RetentionRules, Revocations, Route, Store, StoreError, Subscription, millis,
-    random_step,
+    Channels, Control, DirectPath, DueSync, EventLog, Ingress, Leaders, Membership, NodeId, ONCE_TIME, OnAnswer,
+    PAGE_BYTES, PAGE_EVENTS, Producers, Retention, RetentionRules, Revocations, Route, Store, StoreError, Subscription,
+    millis, random_step,
 };
 use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
 
@@ -478,13 +478,6 @@ impl EventLog for RedisStore {
         .arg(self.home());
         self.lanes.of(stream).run(call).await.map(drop)
     }
-}
-
-#[async_trait]
-impl Channels for RedisStore {
-    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        Ok(Box::new(subscription::subscribe(&self.server, &self.keys.channel(node)).await?))
-    }
 
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
         let keys = self.keys.of(stream);
@@ -494,6 +487,13 @@ impl Channels for RedisStore {
             .arg(node.as_str())
             .arg(self.keys.channels());
         self.lanes.of(stream).run(call).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Channels for RedisStore {
+    async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
+        Ok(Box::new(subscription::subscribe(&self.server, &self.keys.channel(node)).await?))
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
@@ -513,6 +513,10 @@ impl Channels for RedisStore {
 }
 
 impl Store for RedisStore {
+    fn membership(&self) -> &dyn Membership {
+        self
+    }
+
     fn ingress(&self) -> Option<&dyn Ingress> {
         Some(self)
     }
