@@ -59,6 +59,8 @@ async fn nodes_and_producers_work_with_the_least_rights_that_check_prints() {
     create_users(&redis).await;
     let url_of_nodes = url(&redis, "node");
     let settings = [("WHIMBREL_REDIS_URL", url_of_nodes.as_str()), ("WHIMBREL_LEASE_SECONDS", "2")];
+    let check = command::run(&["check"], &settings, b"").await;
+    assert_eq!(check.code, Some(0), "{check:?}");
     let nodes = [Node::start(&settings), Node::start(&settings)];
 
     // Publishing, in all ways, and listening on the other node.

@@ -4,6 +4,8 @@
 //! go on, put the clone back, and a failover has lost a tail; pass an older `now_ms`, and the new master's
 //! clock is behind.
 
+mod pages;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -13,9 +15,9 @@ use uuid::Uuid;
 
 use super::device_slots::DeviceSlots;
 use super::entry::{Entries, Entry};
-use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing, Start};
+use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
-use crate::store::{Checkpoint, NodeId, ONCE_TIME, PAGE_BYTES, PAGE_EVENTS, Retention, Route, StoreError, millis};
+use crate::store::{Checkpoint, NodeId, ONCE_TIME, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
 /// What a key, a route, a connection or the name of a log takes: texts of a usual length, and the room that maps keep
 /// beside what is in them.
@@ -315,32 +317,6 @@ impl StreamLog {
         there.map(|position| position.checkpoint = Some(to)).is_some()
     }
 
-    /// Reads a page.
-    pub fn read(&mut self, start: Start, limit: usize, now_ms: u64) -> Page {
-        self.expire(now_ms);
-        let skipped = match start {
-            Start::After(id) => return self.page_after(id, limit, now_ms),
-            Start::Earliest => 0,
-            Start::Since(ms) => self.events.partition_point(|event| event.id.ms < ms),
-            Start::Last(count) => self.events.len().saturating_sub(count as usize),
-        };
-        // The position before the first event wanted, so that the chain holds from the first one on.
-        let from = self.events.get(skipped).map_or(self.last(), |event| event.prev);
-        self.page_at(skipped, from, limit, now_ms)
-    }
-
-    /// Reads the newest events before an id, oldest first.
-    pub fn read_before(&mut self, before: EventId, limit: usize, now_ms: u64) -> Page {
-        self.expire(now_ms);
-        let end = self.events.partition_point(|event| event.id < before);
-        let older = self.events.range(..end).rev();
-        let mut events = take(older, limit);
-        events.reverse();
-        let from = events.first().map_or(before, |event| event.prev);
-        let more = events.len() < end;
-        Page { superseded: self.superseded(&events), events, more, ..self.blank(from, now_ms) }
-    }
-
     /// The newest id ever shown, if the stream was used.
     pub fn position(&mut self, now_ms: u64) -> Option<EventId> {
         self.expire(now_ms);
@@ -463,78 +439,10 @@ impl StreamLog {
         position.fork = Some(fork);
     }
 
-    /// The page after a reader's position.
-    fn page_after(&self, position: EventId, limit: usize, now_ms: u64) -> Page {
-        self.page_from(self.shared(position), limit, now_ms)
-    }
-
-    /// Where reading on from a position begins. On the lost side of a fork nothing is known of it, so that is
-    /// the newest event that both sides share.
-    fn shared(&self, position: EventId) -> EventId {
-        let fork = self.position.and_then(|known| known.fork);
-        let crossing = fork.filter(|fork| fork.ancestor < position && position <= fork.head && !self.knows(position));
-        crossing.map_or(position, |fork| fork.ancestor)
-    }
-
     fn forget_events(&mut self) {
         self.events.clear();
         self.groups.clear();
     }
-
-    fn page_from(&self, from: EventId, limit: usize, now_ms: u64) -> Page {
-        let skipped = self.events.partition_point(|event| event.id <= from);
-        self.page_at(skipped, from, limit, now_ms)
-    }
-
-    fn page_at(&self, skipped: usize, from: EventId, limit: usize, now_ms: u64) -> Page {
-        let events = take(self.events.range(skipped..), limit);
-        let more = skipped + events.len() < self.events.len();
-        Page { superseded: self.superseded(&events), events, more, ..self.blank(from, now_ms) }
-    }
-
-    /// Which of these a newer one of the same collapse key supersedes.
-    fn superseded(&self, events: &[Arc<Event>]) -> Vec<EventId> {
-        events
-            .iter()
-            .filter(|event| self.is_superseded(event.id, event.collapse.as_ref()))
-            .map(|event| event.id)
-            .collect()
-    }
-
-    fn is_superseded(&self, id: EventId, collapse: Option<&Arc<str>>) -> bool {
-        collapse.and_then(|key| self.groups.get(key)).is_some_and(|newest| *newest > id)
-    }
-
-    fn blank(&self, from: EventId, now_ms: u64) -> Page {
-        let position = self.position;
-        Page {
-            from,
-            events: Vec::new(),
-            superseded: Vec::new(),
-            more: false,
-            last: self.last(),
-            first: self.events.front().map(|event| event.id),
-            erased: position.and_then(|known| known.erased),
-            epoch: position.map_or(EventId::ZERO, |known| known.epoch),
-            fork: position.and_then(|known| known.fork),
-            marks: self.marks(),
-            now_ms,
-        }
-    }
-}
-
-/// The first events up to the limits of a page.
-fn take<'a>(events: impl Iterator<Item = &'a Entry>, limit: usize) -> Vec<Arc<Event>> {
-    let mut bytes = 0;
-    events
-        .take(limit)
-        .take_while(|event| {
-            let room = bytes < PAGE_BYTES;
-            bytes += event.data.len();
-            room
-        })
-        .map(Entry::event)
-        .collect()
 }
 
 fn digest(draft: &Draft) -> u64 {
