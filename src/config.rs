@@ -235,6 +235,12 @@ settings! {
     /// file://. The keys of ISSUER=URL are for its tokens alone. A set is kept as long as its
     /// Cache-Control says, and read again, once a minute at most, for an unknown kid.
     jwks_url: Option<KeySources> = "", "URLS", value::optional(value::from_str);
+    /// A backend of the application that is asked about each listener without a token, and says what
+    /// it may follow: an http:// or https:// URL. Questions are signed with
+    /// WHIMBREL_WEBHOOK_SECRET if that is set. See docs/access.md.
+    authorize_url: Option<Target> = "", "URL", value::optional(value::from_str);
+    /// A file that holds the URL of that backend, in case it says more than where.
+    authorize_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// What device tokens must have as their audience (aud): one of these, space-separated.
     jwt_audience: Vec<String> = "", "TEXT", value::words;
     /// What device tokens must have as their issuer (iss): one of these, space-separated.

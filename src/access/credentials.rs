@@ -53,6 +53,11 @@ impl fmt::Debug for Credential {
 }
 
 impl Credential {
+    /// Whether the browser brought it by itself.
+    pub fn is_cookie(&self) -> bool {
+        self.way == Way::Cookie
+    }
+
     /// The one that a request carries. What was put there on purpose goes before a cookie, which comes by itself.
     pub fn of(headers: &HeaderMap, query: &str) -> Result<Option<Self>, CredentialError> {
         let parameters = form_urlencoded::parse(query.as_bytes())

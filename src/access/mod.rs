@@ -5,13 +5,15 @@
 //! who that is, and [`crowded`] when a device with too many connections may come back.
 //!
 //! A request brings a token or a key ([`Credential`]), or nothing. [`Access`] makes a [`Grant`] of it, once, by
-//! the keys of producers ([`ApiKeys`]) or by judging the token ([`verifier`]) with keys from settings or [`key_sets`]. What the request then [`Need`]s is
+//! the keys of producers ([`ApiKeys`]) or by judging the token ([`verifier`]) with keys from settings or [`key_sets`]; about
+//! listeners without a token, a [`backend`] of the application may be asked. What the request then [`Need`]s is
 //! checked against the grant alone, before anything is asked of the store, so that a refusal tells nothing of
 //! what is there. A listener's grant goes along with its connection.
 //!
 //! Without any key or secret, access is open: everybody's grant covers everything.
 
 mod api_keys;
+mod backend;
 mod claims;
 pub mod cors;
 mod credentials;
@@ -42,6 +44,7 @@ use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 pub use api_keys::{ApiKeys, ApiKeysError, to_hex};
+pub use backend::{Action, BackendError, BackendSettings, Question, Visitor};
 pub use claims::ID_BYTES as TOKEN_ID_BYTES;
 pub use credentials::{Credential, PARAMETER, Way};
 pub use grant::{Denied, Grant, Holder, Identity, Need, Shown};
@@ -56,6 +59,7 @@ pub use verifier::{Rules, TokenError};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use crate::watch::watch;
+use backend::Backend;
 use verifier::Trusted;
 
 /// By what callers are judged.
@@ -69,6 +73,8 @@ pub struct AccessSettings {
     pub key_sets: Option<KeySources>,
     /// What every token has to have.
     pub rules: Rules,
+    /// The backend that decides about listeners without a token.
+    pub backend: Option<BackendSettings>,
     /// The file of producers' keys.
     pub api_keys: Option<PathBuf>,
     /// What anyone may read.
@@ -78,7 +84,7 @@ pub struct AccessSettings {
 impl AccessSettings {
     /// Whether any key or secret is set: then nobody does anything without.
     pub fn is_closed(&self) -> bool {
-        self.takes_tokens() || self.api_keys.is_some()
+        self.takes_tokens() || self.api_keys.is_some() || self.backend.is_some()
     }
 
     /// Whether there are keys that device tokens are judged by.
@@ -93,6 +99,12 @@ pub enum Refusal {
     /// What it brought is not good.
     #[error("{0}")]
     Invalid(String),
+    /// Nothing here issued what it brought; the application may know it.
+    #[error("{0}")]
+    Foreign(String),
+    /// It is known who it is, and it may not.
+    #[error("{0}")]
+    Forbidden(String),
     /// It can't be judged now.
     #[error("{0}")]
     Unavailable(String),
@@ -100,7 +112,10 @@ pub enum Refusal {
 
 impl From<TokenError> for Refusal {
     fn from(error: TokenError) -> Self {
-        Refusal::Invalid(error.to_string())
+        match error.is_foreign() {
+            true => Refusal::Foreign(error.to_string()),
+            false => Refusal::Invalid(error.to_string()),
+        }
     }
 }
 
@@ -113,6 +128,9 @@ pub enum AccessError {
     /// The key sets can't be followed.
     #[error("WHIMBREL_JWKS_URL (--jwks-url): {0}")]
     KeySets(#[from] KeySetError),
+    /// The backend can't be asked.
+    #[error("WHIMBREL_AUTHORIZE_URL (--authorize-url): {0}")]
+    Backend(#[from] BackendError),
 }
 
 /// Judges callers.
@@ -123,6 +141,7 @@ pub struct Access {
     anonymous: Arc<Grant>,
     trusted: Vec<Trusted>,
     key_sets: KeySets,
+    backend: Option<Backend>,
     keys: Option<ApiKeys>,
     /// Tokens that are refused before their time.
     revoked: ArcSwap<RevocationSet>,
@@ -139,7 +158,7 @@ impl Access {
     /// Reads what it needs.
     pub fn new(settings: AccessSettings) -> Result<Arc<Self>, AccessError> {
         let open = (!settings.is_closed()).then(Grant::open);
-        let AccessSettings { secrets, public_keys, key_sets, rules, api_keys, anonymous } = settings;
+        let AccessSettings { secrets, public_keys, key_sets, rules, backend, api_keys, anonymous } = settings;
         let secrets = secrets.iter().flat_map(Secrets::keys);
         let trusted = secrets.chain(public_keys.iter().flat_map(PublicKeys::keys));
         Ok(Arc::new(Access {
@@ -147,6 +166,7 @@ impl Access {
             anonymous: Arc::new(Grant { subscribe: anonymous, ..Grant::nothing(Holder::Anonymous) }),
             trusted: trusted.map(|key| Trusted::new(key, &rules)).collect(),
             key_sets: key_sets.map(|sources| KeySets::new(&sources, &rules)).transpose()?.unwrap_or_default(),
+            backend: backend.map(Backend::new).transpose()?,
             keys: api_keys.as_deref().map(ApiKeys::open).transpose()?,
             revoked: ArcSwap::default(),
             learning: Mutex::default(),
@@ -206,13 +226,33 @@ impl Access {
             return Ok(open.clone());
         }
         let grant = self.judge(token).await?;
+        self.check_revoked(&grant)?;
+        Ok(Arc::new(grant))
+    }
+
+    /// The grant of whoever brings nothing.
+    pub fn anonymous(&self) -> Arc<Grant> {
+        self.anonymous.clone()
+    }
+
+    /// Whether a backend decides about listeners that bring no token of this service.
+    pub fn has_backend(&self) -> bool {
+        self.backend.is_some()
+    }
+
+    /// The grant that the backend gives to a client.
+    pub async fn ask_backend(&self, question: &Question<'_>, metrics: &AccessMetrics) -> Result<Arc<Grant>, Refusal> {
+        let Some(backend) = &self.backend else { return Err(Refusal::Invalid("a token or key is needed".into())) };
+        let grant = backend.ask(question, metrics, |grant| self.is_revoked(grant)).await?;
+        self.check_revoked(&grant)?;
+        Ok(grant)
+    }
+
+    fn check_revoked(&self, grant: &Grant) -> Result<(), Refusal> {
         if !self.revocations_known.load(Ordering::Acquire) {
             return Err(Refusal::Unavailable("which tokens are revoked is not known yet".into()));
         }
-        if self.is_revoked(&grant) {
-            return Err(TokenError::Revoked.into());
-        }
-        Ok(Arc::new(grant))
+        if self.is_revoked(grant) { Err(TokenError::Revoked.into()) } else { Ok(()) }
     }
 
     /// Judges a token by all keys; where none fits, by those that have come to the key sets since.

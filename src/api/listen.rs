@@ -4,17 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode, Version, header};
+use uuid::Uuid;
 use warp::reply::Response;
 
 use super::parameters::Parameters;
 use super::route::Route;
 use super::wish::{WISH_BYTES, Wish};
 use super::{Api, Client, Problem, Request, body, reply};
-use crate::access::{Grant, Identity, Need};
+use crate::access::{Action, Grant, Holder, Identity, Need, Question, Visitor};
 use crate::hub::{AckError, After, ListenError, Listening};
 use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, PresenceGuard};
-use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, retry_ms, sse, websocket};
+use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, Rights, retry_ms, sse, websocket};
 
 const PARAMETERS: [&str; 7] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members"];
 
@@ -66,8 +67,9 @@ pub async fn sse(api: &Api, request: Request, grant: Arc<Grant>) -> Result<Respo
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: give device=NAME or topic=NAME, or several"));
     }
-    may_follow(&grant, &streams)?;
-    listen_sse(api, request, grant, &parameters, streams).await
+    let visitor = visitor(api, &request, &grant);
+    let listener = let_in(api, visitor, grant, &streams).await?;
+    listen_sse(api, request, listener, &parameters, streams).await
 }
 
 /// `POST /v1/sse`: the same, with what is wanted in the body.
@@ -83,20 +85,24 @@ pub async fn sse_by_body(api: &Api, mut request: Request, grant: Arc<Grant>) -> 
     if streams.is_empty() {
         return Err(Problem::bad_request("nothing to listen to: \"streams\" is empty"));
     }
-    may_follow(&grant, &streams)?;
-    listen_sse(api, request, grant, &parameters, streams).await
+    let visitor = visitor(api, &request, &grant);
+    let listener = let_in(api, visitor, grant, &streams).await?;
+    listen_sse(api, request, listener, &parameters, streams).await
 }
 
 /// `GET …/events` for an event stream
 pub async fn sse_of(api: &Api, stream: StreamName, request: Request, grant: Arc<Grant>) -> Result<Response, Problem> {
     let parameters = Parameters::read(&request.query, &PARAMETERS[2..])?;
-    listen_sse(api, request, grant, &parameters, vec![stream]).await
+    let streams = vec![stream];
+    let visitor = visitor(api, &request, &grant);
+    let listener = let_in(api, visitor, grant, &streams).await?;
+    listen_sse(api, request, listener, &parameters, streams).await
 }
 
 async fn listen_sse(
     api: &Api,
     request: Request,
-    grant: Arc<Grant>,
+    listener: Listener,
     parameters: &Parameters,
     streams: Vec<StreamName>,
 ) -> Result<Response, Problem> {
@@ -118,7 +124,9 @@ async fn listen_sse(
     let framing = if request.version == Version::HTTP_11 { Framing::Chunked } else { Framing::Plain };
     let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat, framing };
     let head = sse::head(framing, &request.cors.lines());
-    accept(api, request, grant, protocol, head, asked).await
+    // Nothing is decided over SSE later on.
+    let listener = Listener { visitor: None, ..listener };
+    accept(api, request, listener, protocol, head, asked).await
 }
 
 /// `GET /v1/ws`
@@ -129,10 +137,52 @@ pub async fn websocket(api: &Api, request: Request, grant: Arc<Grant>) -> Result
     }
     let key = handshake_key(&request.headers)?;
     let streams = named_streams(&parameters, api.max_streams)?;
-    may_follow(&grant, &streams)?;
+    let visitor = visitor(api, &request, &grant);
+    let listener = let_in(api, visitor, grant, &streams).await?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
     let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
-    accept(api, request, grant, Protocol::WebSocket, head, asked).await
+    accept(api, request, listener, Protocol::WebSocket, head, asked).await
+}
+
+/// Who listens: decided once it is known to what.
+struct Listener {
+    grant: Arc<Grant>,
+    /// By what the backend knows the client, where that decides.
+    visitor: Option<Visitor>,
+    /// The id of the connection that is to be.
+    connection: Uuid,
+}
+
+/// By what the backend knows whoever sent a request, if it is the backend that decides about it.
+fn visitor(api: &Api, request: &Request, grant: &Grant) -> Option<Visitor> {
+    let with_cookies = request.cors.caller().may_use_cookies();
+    let of = || Visitor::of(&request.headers, &request.query, request.client.address, with_cookies);
+    (api.access.has_backend() && grant.holder == Holder::Anonymous).then(of)
+}
+
+/// Checks that these streams may be followed, as the backend says where it decides.
+async fn let_in(
+    api: &Api,
+    visitor: Option<Visitor>,
+    grant: Arc<Grant>,
+    streams: &[StreamName],
+) -> Result<Listener, Problem> {
+    let connection = Uuid::new_v4();
+    let grant = match &visitor {
+        None => grant,
+        Some(visitor) => {
+            let device = streams.iter().find(|stream| stream.device().is_some());
+            let question = Question { action: Action::Connect, visitor, device, streams, connection };
+            match api.access.ask_backend(&question, &api.hub.metrics().access).await {
+                Ok(granted) => granted,
+                // What anyone may read, they may whatever the backend says.
+                Err(_) if !streams.is_empty() && may_follow(&grant, streams).is_ok() => grant,
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+    };
+    may_follow(&grant, streams)?;
+    Ok(Listener { grant, visitor, connection })
 }
 
 /// Refuses a connection as a whole for one stream that it may not follow.
@@ -155,12 +205,13 @@ fn device_of(grant: &Grant, streams: &[Listening]) -> Option<StreamName> {
 async fn accept(
     api: &Api,
     request: Request,
-    grant: Arc<Grant>,
+    listener: Listener,
     protocol: Protocol,
     head: String,
     asked: Asked,
 ) -> Result<Response, Problem> {
     let handoff = request.handoff.ok_or_else(Problem::internal)?;
+    let Listener { grant, visitor, connection } = listener;
     let permit = if handoff.is_reserved() { None } else { admit(api, request.client) };
     let attached = match permit {
         Some(_) => attach(api, asked.streams).await,
@@ -169,7 +220,7 @@ async fn accept(
     let (streams, device, place) = match attached {
         Ok(streams) => {
             let device = device_of(&grant, &streams);
-            let place = enter(api, device.as_ref(), protocol).await;
+            let place = enter(api, device.as_ref(), connection, protocol).await;
             (streams, device, place)
         }
         Err(reason) => (Vec::new(), None, Err(reason.into())),
@@ -181,7 +232,8 @@ async fn accept(
     let permit = permit.filter(|_| place.is_ok());
     let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &grant, &streams).await)) } else { None };
     let (types, headers) = (asked.types, request.cors.headers());
-    handoff.leave(Accepted { protocol, head, headers, grant, device, types, streams, place, members, permit }).await
+    let rights = Rights::of_visitor(grant, visitor);
+    handoff.leave(Accepted { protocol, head, headers, rights, device, types, streams, place, members, permit }).await
 }
 
 /// Takes a place among the connections of the node and, where those are limited, of the client's address.
@@ -206,8 +258,13 @@ async fn join(api: &Api, grant: &Grant, streams: &[Listening]) -> Membership {
 }
 
 /// Takes a place among the connections of the device, if the client is one.
-async fn enter(api: &Api, device: Option<&StreamName>, protocol: Protocol) -> Result<PresenceGuard, Refused> {
-    let entered = api.hub.presence().enter(device.cloned(), protocol.as_str()).await;
+async fn enter(
+    api: &Api,
+    device: Option<&StreamName>,
+    connection: Uuid,
+    protocol: Protocol,
+) -> Result<PresenceGuard, Refused> {
+    let entered = api.hub.presence().enter(device.cloned(), connection, protocol.as_str()).await;
     match (entered, device) {
         (Ok(place), device) => {
             device.inspect(|device| api.crowded.admitted(device));

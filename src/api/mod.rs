@@ -44,7 +44,7 @@ use warp::reply::Response;
 use crate::access::cors::Cors;
 use crate::access::crowded::Crowded;
 use crate::access::throttle::Throttle;
-use crate::access::{Access, Grant, Holder, Need};
+use crate::access::{Access, Grant, Holder, Need, Refusal};
 use crate::health::Health;
 use crate::hub::Hub;
 use crate::model::TypeFilters;
@@ -179,16 +179,21 @@ async fn dispatch(api: &Api, request: Request) -> Result<Response, Problem> {
     if request.is_reserved() && !route.is_for_operators() && !listen::listens(&route, &request.headers) {
         return Err(Problem::overload("the node answers as many requests as it can at once"));
     }
+    let takes_only_streams = listen::takes_only_streams(&route, &request.headers);
+    match carry_out(api, route, request).await {
+        Err(problem) if takes_only_streams && problem.passes() => {
+            api.refusals.hold().await;
+            Ok(listen::come_back())
+        }
+        answered => answered,
+    }
+}
+
+async fn carry_out(api: &Api, route: Route, request: Request) -> Result<Response, Problem> {
     // The operators' listener serves metrics without a key.
     let grant = match route {
         Route::Metrics if request.client.door == Door::Admin => return Ok(status::metrics(api)),
-        _ => match admit(&api.access, &route, &request.headers, &request.query, &request.cors).await {
-            Err(problem) if problem.passes() && listen::takes_only_streams(&route, &request.headers) => {
-                api.refusals.hold().await;
-                return Ok(listen::come_back());
-            }
-            admitted => admitted?,
-        },
+        _ => admit(&api.access, &route, &request.headers, &request.query, &request.cors).await?,
     };
     match route {
         Route::Publish(stream) => {
@@ -246,8 +251,15 @@ async fn admit(
     if need == Need::Nothing {
         return Ok(Arc::new(Grant::nothing(Holder::Anonymous)));
     }
-    let grant = access.authenticate(headers, query, page.caller().may_use_cookies()).await?;
-    grant.check(need)?;
+    // The backend is asked when it is known what about.
+    let is_asked = access.has_backend() && listen::listens(route, headers);
+    let grant = match access.authenticate(headers, query, page.caller().may_use_cookies()).await {
+        Err(Refusal::Foreign(_)) if is_asked => access.anonymous(),
+        judged => judged?,
+    };
+    if !is_asked || grant.holder != Holder::Anonymous {
+        grant.check(need)?;
+    }
     Ok(grant)
 }
 

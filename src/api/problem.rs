@@ -204,7 +204,8 @@ impl From<Denied> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Invalid(detail) => Problem::unauthorized(detail),
+            Refusal::Invalid(detail) | Refusal::Foreign(detail) => Problem::unauthorized(detail),
+            Refusal::Forbidden(detail) => Problem::forbidden(detail),
             Refusal::Unavailable(detail) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Problem::new("unavailable", "Access can't be checked now", status, detail)

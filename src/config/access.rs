@@ -2,7 +2,7 @@
 
 use super::settle::from_file;
 use super::{SettingError, Settings, value};
-use crate::access::{AccessSettings, ApiKeys, Rules};
+use crate::access::{AccessSettings, ApiKeys, BackendSettings, Rules};
 
 /// What unknown variables must not have in their names: a misspelt one could leave access open.
 const TELLING: [&str; 7] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH", "JWT", "JWKS"];
@@ -11,8 +11,16 @@ const TELLING: [&str; 7] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH", "JWT", "
 const OF_CLIENTS: [&str; 2] = ["WHIMBREL_TOKEN", "WHIMBREL_URL"];
 
 /// Each of these closes access, so an empty one is no way of leaving it out: the deployment meant to fill it.
-const CLOSING: [&str; 6] =
-    ["jwt_secret", "jwt_secret_file", "jwt_public_key", "jwt_public_key_file", "jwks_url", "api_keys_file"];
+const CLOSING: [&str; 8] = [
+    "jwt_secret",
+    "jwt_secret_file",
+    "jwt_public_key",
+    "jwt_public_key_file",
+    "jwks_url",
+    "authorize_url",
+    "authorize_url_file",
+    "api_keys_file",
+];
 
 /// Whether a variable is one for clients.
 pub fn is_of_clients(variable: &str) -> bool {
@@ -50,6 +58,10 @@ impl Settings {
             public_keys: self.jwt_public_key.clone(),
             key_sets: self.jwks_url.clone(),
             rules: Rules { issuers: self.jwt_issuer.clone(), audiences: self.jwt_audience.clone() },
+            backend: self
+                .authorize_url
+                .clone()
+                .map(|target| BackendSettings { target, keys: self.webhook_secret.clone() }),
             api_keys: self.api_keys_file.clone(),
             anonymous: self.anonymous.clone(),
         }

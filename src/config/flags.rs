@@ -5,20 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches};
 
-use super::{SETTINGS, SettingError, Settings, VARIABLE, access, flag, kubernetes, read, variable};
-
-/// Settings of the contract that this version does not have. Nobody who sets one may believe that it
-/// works: most of them guard access.
-const NOT_YET: &[&str] = &["authorize_url"];
-
-/// The field of [`NOT_YET`] that `field` is, or is the `_FILE` form of.
-fn not_yet(field: &str) -> bool {
-    NOT_YET.contains(&field.strip_suffix("_file").unwrap_or(field))
-}
-
-fn refuse_not_yet(field: &str) -> Result<(), SettingError> {
-    Err(SettingError::new(field, "this version does not support it yet".into()))
-}
+use super::{SETTINGS, SettingError, Settings, VARIABLE, access, kubernetes, read, variable};
 
 /// The settings of the command line: texts that nobody has judged yet. No `Debug`, because a Redis URL
 /// holds a password.
@@ -39,25 +26,23 @@ impl Flags {
             let Some(own) = name.strip_prefix(VARIABLE).filter(|own| !kubernetes::is_own(own)) else { continue };
             let field = own.to_lowercase();
             let known = SETTINGS.iter().find(|setting| setting.field == field);
-            if name != variable(&field) || (known.is_none() && !not_yet(&field)) {
+            let Some(setting) = known.filter(|_| name == variable(&field)) else {
                 if access::is_of_clients(name) || kubernetes::is_another(own, &value) {
                     continue;
                 }
                 access::refuse_misspelt(name)?;
                 warnings.push(format!("{name} is set, but there is no such setting"));
                 continue;
-            }
+            };
             let text = value.into_string().map_err(|_| SettingError::new(&field, "is not UTF-8 text".into()))?;
-            match known {
-                Some(setting) if !text.is_empty() => _ = given.insert(setting.field, text),
-                Some(setting) => access::refuse_empty(setting.field)?,
-                None => refuse_not_yet(&field)?,
+            match text.is_empty() {
+                false => _ = given.insert(setting.field, text),
+                true => access::refuse_empty(setting.field)?,
             }
         }
         for (field, text) in self.0 {
-            match SETTINGS.iter().find(|setting| setting.field == field) {
-                Some(setting) => _ = given.insert(setting.field, text),
-                None => refuse_not_yet(&field)?,
+            if let Some(setting) = SETTINGS.iter().find(|setting| setting.field == field) {
+                given.insert(setting.field, text);
             }
         }
         warnings.sort();
@@ -81,11 +66,7 @@ impl clap::Args for Flags {
                 arg
             }
         });
-        let refused = NOT_YET.iter().flat_map(|field| [(*field).to_owned(), format!("{field}_file")]).map(|field| {
-            let long = flag(&field);
-            Arg::new(field).long(long).hide(true).num_args(0..=1).default_missing_value("true")
-        });
-        command.args(known.chain(refused))
+        command.args(known)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

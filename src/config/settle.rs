@@ -103,13 +103,15 @@ impl Settings {
     fn settle_webhook(&mut self) -> Result<(), SettingError> {
         from_file("webhook_url", &self.webhook_url_file, &mut self.webhook_url, value::from_str)?;
         from_file("webhook_secret", &self.webhook_secret_file, &mut self.webhook_secret, value::from_str)?;
+        from_file("authorize_url", &self.authorize_url_file, &mut self.authorize_url, value::from_str)?;
         match (&self.webhook_url, &self.webhook_secret) {
             (Some(_), None) => {
                 let reason = "webhooks are signed: set WHIMBREL_WEBHOOK_SECRET or WHIMBREL_WEBHOOK_SECRET_FILE";
                 Err(SettingError::new("webhook_url", reason.into()))
             }
-            (None, Some(_)) => {
-                let reason = "nothing is signed with it: WHIMBREL_WEBHOOK_URL is not set";
+            (None, Some(_)) if self.authorize_url.is_none() => {
+                let reason =
+                    "nothing is signed with it: neither WHIMBREL_WEBHOOK_URL nor WHIMBREL_AUTHORIZE_URL is set";
                 Err(SettingError::new("webhook_secret", reason.into()))
             }
             _ => Ok(()),

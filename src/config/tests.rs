@@ -102,6 +102,8 @@ fn a_setting_that_cannot_work_is_refused_in_one_line_that_names_it() {
         ("WEBHOOK_URL", "example.com/hook"),
         ("WEBHOOK_URL", "ftp://example.com"),
         ("WEBHOOK_URL_FILE", "/nonexistent/file"),
+        ("AUTHORIZE_URL", "example.com/authorize"),
+        ("AUTHORIZE_URL_FILE", "/nonexistent/file"),
         ("WEBHOOK_SECRET", "whsec_c2hvcnQ="),
         ("WEBHOOK_SECRET", "whsk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("WEBHOOK_SECRET_FILE", "/nonexistent/file"),
@@ -237,21 +239,6 @@ fn sentinels_are_named_before_their_master_and_may_have_a_login_of_their_own() {
 }
 
 #[test]
-fn settings_that_this_version_does_not_have_are_refused_never_ignored() {
-    for name in ["AUTHORIZE_URL", "AUTHORIZE_URL_FILE"] {
-        let variable = format!("WHIMBREL_{name}");
-        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
-        let line = format!("{variable} ({flag}): this version does not support it yet");
-        // Even an empty secret: its owner believes that access is guarded.
-        for value in ["x", ""] {
-            assert_eq!(refusal(&[], &[(&variable, value)]), line);
-        }
-        assert_eq!(refusal(&[&flag, "x"], &[]), line);
-        assert_eq!(refusal(&[&flag], &[]), line);
-    }
-}
-
-#[test]
 fn unknown_variables_are_warnings_and_those_of_kubernetes_are_silent() {
     let (settings, warnings) = settings(
         &[],
@@ -351,7 +338,6 @@ fn the_help_names_every_setting_with_variable_and_default() {
         assert!(help.contains(&format!("[env: {}]", setting.variable())), "{help}");
         assert!(help.contains(&format!("[default: {}", setting.default)));
     }
-    assert!(!help.contains("--authorize-url"), "settings of later versions are not offered");
 }
 
 /// What `.env.example` has to be: every setting, commented out, with its meaning and default.

@@ -161,9 +161,9 @@ impl Presence {
     pub async fn enter(
         self: &Arc<Self>,
         device: Option<StreamName>,
+        connection: Uuid,
         transport: &'static str,
     ) -> Result<PresenceGuard, Eviction> {
-        let connection = Uuid::new_v4();
         let slot = device.map(|device| {
             let number = self.slots.lock().enter(&device, connection, transport);
             (device, number)

@@ -21,7 +21,7 @@ use super::liveness::{Beat, Liveness};
 use super::outbox::{Following, Frame, Outbox};
 use super::rights::{Due, Rights};
 use super::{CloseReason, Protocol, Socket};
-use crate::access::{Denied, Grant, Need};
+use crate::access::{Denied, Grant, Need, Visitor};
 use crate::dispatch::{Delivery, Registry, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, StreamName, TypeFilter};
@@ -93,7 +93,7 @@ impl Connection {
         number: u64,
         id: Uuid,
         protocol: Protocol,
-        grant: Arc<Grant>,
+        rights: Rights,
         device: Option<StreamName>,
         types: Option<TypeFilter>,
         members: Option<Box<Membership>>,
@@ -115,7 +115,7 @@ impl Connection {
             socket,
             inner: Mutex::new(Inner {
                 id,
-                rights: Rights::new(grant),
+                rights,
                 outbox: Outbox::new(outbox_bytes, following, protocol.framing()),
                 next_slot,
                 phase: Phase::Open,
@@ -163,6 +163,11 @@ impl Connection {
             Need::Subscribe(stream) => inner.rights.check_subscribe(stream),
             _ => inner.rights.grant().check(need),
         }
+    }
+
+    /// By what the backend knows the client, where that decides about what its grant does not name.
+    pub(super) fn visitor(&self) -> Option<Arc<Visitor>> {
+        self.inner.lock().rights.visitor()
     }
 
     /// One more stream may be followed, for as long as this grant lasts.

@@ -206,7 +206,7 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::store::{NodeId, RetentionRules};
     use crate::transport::socket::Raw;
-    use crate::transport::{Framing, Protocol, Socket};
+    use crate::transport::{Framing, Protocol, Rights, Socket};
 
     /// More than are pinged without a pause.
     const MANY: usize = 10 * PINGS_AT_ONCE;
@@ -225,9 +225,9 @@ mod tests {
             let (id, socket) = (Uuid::new_v4(), Socket::Plain(Raw::Unix(socket)));
             // All in one bucket.
             let number = number * BUCKETS as u64;
-            let (grant, streams) = (Grant::open(), Vec::new());
+            let (rights, streams) = (Rights::new(Grant::open()), Vec::new());
             let connection =
-                Connection::new(number, id, protocol, grant, None, None, None, socket, 1000, streams, &registry);
+                Connection::new(number, id, protocol, rights, None, None, None, socket, 1000, streams, &registry);
             connections.insert(Arc::new(connection));
             clients.push(client);
         }

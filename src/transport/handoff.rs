@@ -10,8 +10,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{CloseReason, Permit, Protocol, retry_ms};
-use crate::access::Grant;
+use super::{CloseReason, Permit, Protocol, Rights, retry_ms};
 use crate::hub::Listening;
 use crate::model::{StreamName, TypeFilter};
 use crate::presence::{Membership, PresenceGuard};
@@ -23,7 +22,7 @@ pub struct Accepted {
     /// The whole head of the answer, where it is HTTP/1.1.
     pub head: String,
     /// What the client may do.
-    pub grant: Arc<Grant>,
+    pub rights: Rights,
     /// The device that it is connected as.
     pub device: Option<StreamName>,
     /// What the head holds besides what every answer of its kind does.

@@ -36,5 +36,6 @@ pub use handoff::{Accepted, Handoff, Refused};
 pub use http_phase::{HttpLimits, HttpSlot};
 pub use listener::{HEAD_BYTES, ListenerSettings, listen};
 pub use protocol::Protocol;
+pub use rights::Rights;
 pub use socket::Socket;
 pub use tls::{Tls, TlsError};

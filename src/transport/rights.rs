@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use crate::access::{Denied, Grant, Need};
+use crate::access::{Denied, Grant, Need, Visitor};
 use crate::model::StreamName;
 
 /// How long before its grant ends a client is notified.
 const NOTICE_MS: u64 = 60_000;
 
 /// What a connection may do.
-#[derive(Debug)]
 pub struct Rights {
     grant: Arc<Grant>,
     /// Grants that were brought for one stream each. Most connections have none.
     extra: Option<Box<Extra>>,
+    /// By what the backend knows the client, where that decides about what the grant does not name.
+    visitor: Option<Arc<Visitor>>,
     /// The client was notified that the grant ends.
     noticed: bool,
 }
@@ -36,7 +37,17 @@ pub enum Due {
 impl Rights {
     /// Those of a grant.
     pub fn new(grant: Arc<Grant>) -> Self {
-        Rights { grant, extra: None, noticed: false }
+        Rights { grant, extra: None, visitor: None, noticed: false }
+    }
+
+    /// Those of a client about whom the backend decides.
+    pub fn of_visitor(grant: Arc<Grant>, visitor: Option<Visitor>) -> Self {
+        Rights { visitor: visitor.map(Arc::new), ..Rights::new(grant) }
+    }
+
+    /// By what the backend knows the client, where that decides.
+    pub fn visitor(&self) -> Option<Arc<Visitor>> {
+        self.visitor.clone()
     }
 
     /// The grant that the connection stands on.
@@ -46,6 +57,8 @@ impl Rights {
 
     /// Another grant takes the place of the one before.
     pub fn renew(&mut self, grant: Arc<Grant>) {
+        // From now on a token decides.
+        self.visitor = None;
         self.grant = grant;
         self.noticed = false;
     }

@@ -50,13 +50,13 @@ pub(super) fn start(
     accepted: Accepted,
     context: Arc<Context>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let Accepted { protocol, head, headers: _, grant, device, types, streams, place, members, permit } = accepted;
+    let Accepted { protocol, head, headers: _, rights, device, types, streams, place, members, permit } = accepted;
     let hub = &context.hub;
     let connection = Arc::new(Connection::new(
         context.connections.next_number(),
         place.as_ref().map_or_else(|_| Uuid::new_v4(), PresenceGuard::connection),
         protocol,
-        grant,
+        rights,
         device,
         types,
         members,

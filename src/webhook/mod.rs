@@ -30,7 +30,7 @@ use delivery::Delivering;
 
 pub use metrics::WebhookMetrics;
 pub use receiver::{Receiver, ReceiverError};
-pub use signing::{SigningKeys, SigningKeysError};
+pub use signing::{SigningKeys, SigningKeysError, signed};
 pub use target::{Target, TargetError};
 
 /// Starts the candidacy for delivering.

@@ -1,12 +1,12 @@
 //! The receiver, as this side sees it: one request, and what its answer means.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use hyper::{HeaderMap, StatusCode, header};
 use reqwest::redirect;
 
 use super::batch::Batch;
-use super::signing::SigningKeys;
+use super::signing::{SigningKeys, signed};
 use super::target::Target;
 use crate::client;
 
@@ -71,17 +71,9 @@ impl Receiver {
 
     /// Sends a batch once.
     pub async fn post(&self, batch: &Batch) -> Reaction {
-        // Of the attempt, not of the events: receivers refuse what was signed minutes ago.
         let now = SystemTime::now();
-        let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let request = self
-            .http
-            .post(self.target.expose().clone())
-            .header(header::CONTENT_TYPE, "application/json")
-            .header("webhook-id", &batch.id)
-            .header("webhook-timestamp", timestamp)
-            .header("webhook-signature", self.keys.sign(&batch.id, timestamp, &batch.body))
-            .body(batch.body.clone());
+        let request = self.http.post(self.target.expose().clone());
+        let request = signed(request, Some(&self.keys), &batch.id, batch.body.clone());
         match request.send().await {
             Ok(mut response) => {
                 let answer = judge(response.status(), response.headers(), now);
@@ -135,6 +127,8 @@ fn rest(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn judged(status: u16, retry_after: Option<&str>) -> Reaction {

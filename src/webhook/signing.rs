@@ -3,10 +3,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use hyper::header::CONTENT_TYPE;
+use reqwest::{Body, RequestBuilder};
 use ring::hmac;
 
 /// Base64 as the specification has it; libraries leave the padding of secrets away at times.
@@ -75,6 +78,26 @@ impl FromStr for SigningKeys {
             _ => Err(SigningKeysError::Many),
         }
     }
+}
+
+/// A request with this JSON for its body, signed now if there are secrets. `id` names what is sent.
+pub fn signed(
+    request: RequestBuilder,
+    keys: Option<&SigningKeys>,
+    id: &str,
+    body: impl AsRef<[u8]> + Into<Body>,
+) -> RequestBuilder {
+    // Of the attempt, not of what is sent: receivers refuse what was signed minutes ago.
+    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let request = request.header(CONTENT_TYPE, "application/json");
+    let request = match keys {
+        Some(keys) => request
+            .header("webhook-id", id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", keys.sign(id, timestamp, body.as_ref())),
+        None => request,
+    };
+    request.body(body)
 }
 
 fn key(text: &str) -> Result<hmac::Key, SigningKeysError> {

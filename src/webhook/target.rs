@@ -17,7 +17,7 @@ pub struct TargetError;
 
 impl Target {
     /// All of it.
-    pub(super) fn expose(&self) -> &Url {
+    pub fn expose(&self) -> &Url {
         &self.0
     }
 }

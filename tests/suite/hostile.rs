@@ -222,6 +222,45 @@ async fn clients_that_send_slowly_or_nothing_hold_up_nobody() {
     assert_eq!(node.get_json("/v1/topics/a/events").await["events"], serde_json::json!([]));
 }
 
+/// What floods a WebSocket, over and over.
+const FLOODS: [&[u8]; 5] = [
+    &[0x89, 0x80, 0, 0, 0, 0],                  // pings
+    &[0x8a, 0x80, 0, 0, 0, 0],                  // pongs that nobody asked for
+    &[0x01, 0x80, 0, 0, 0, 0],                  // beginnings of messages
+    b"\x81\x8d\0\0\0\0{\"op\":\"ping\"}",       // operations
+    b"\x81\x92\0\0\0\0{\"op\":\"publish\",\"x", // nonsense
+];
+
+#[tokio::test]
+async fn floods_over_a_websocket_hold_up_nobody() {
+    let node = Node::start(&[("WHIMBREL_RATE_MESSAGES", "100")]);
+    let mut bystander = bystander(&node).await;
+    let before = crate::support::resident(node.pid());
+    let mut held = Vec::new();
+    for flood in FLOODS.into_iter().cycle().take(4 * FLOODS.len()) {
+        let mut http = Http::connect(node.address()).await;
+        crate::support::websocket::Frames::ask(&mut http, "/v1/ws?topic=a", &[]).await;
+        assert_eq!(http.head().await.status, 101);
+        // It reads nothing, and stops where the node takes no more, or lets it go.
+        let write = async {
+            let bytes = flood.repeat(20_000);
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut http.socket, &bytes).await;
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(500), write).await;
+        held.push(http);
+    }
+    // And one that begins a message and adds nothing to it, for ever.
+    let mut empty = Http::connect(node.address()).await;
+    crate::support::websocket::Frames::ask(&mut empty, "/v1/ws?topic=a", &[]).await;
+    empty.send(FLOODS[2]).await;
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut empty.socket, &[0, 0x80, 0, 0, 0, 0].repeat(50_000)).await;
+    still_serves(&node, &mut bystander).await;
+    let grown = crate::support::resident(node.pid()).saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes");
+    drop((held, empty));
+    still_serves(&node, &mut bystander).await;
+}
+
 #[tokio::test]
 async fn clients_that_vanish_in_the_middle_leave_nothing() {
     let node = Node::start(&[]);

@@ -7,6 +7,7 @@ mod access;
 mod acknowledge;
 mod admin_listener;
 mod asyncapi;
+mod attacks;
 mod beginnings;
 mod bench;
 mod clients;

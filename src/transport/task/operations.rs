@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::access::rates::TooFast;
-use crate::access::{Denied, Need, Refusal};
+use crate::access::{Action, Denied, Grant, Need, Question, Refusal};
 use crate::dispatch::Sink as _;
 use crate::hub::{
     Accepted, AckError, After, Hub, ListenError, OptionError, PublishError, PublishOptions, PublishRequest,
@@ -177,7 +177,8 @@ impl From<Denied> for Fault {
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
-            Refusal::Invalid(_) => "unauthorized",
+            Refusal::Invalid(_) | Refusal::Foreign(_) => "unauthorized",
+            Refusal::Forbidden(_) => "forbidden",
             Refusal::Unavailable(_) => "unavailable",
         };
         Fault { code, detail: refusal.to_string() }
@@ -306,19 +307,51 @@ async fn may_subscribe(
     token: Option<&str>,
 ) -> Result<(), Fault> {
     let need = Need::Subscribe(stream);
-    match (connection.check(need), token) {
-        (Ok(()), _) => Ok(()),
-        (Err(denied), None) => Err(denied.into()),
-        (Err(_), Some(token)) => {
-            let grant = context.hub.access().token(token).await?;
-            if grant.device.is_some() && grant.device != connection.grant().device {
-                return Err(RenewError::OtherDevice.into());
-            }
-            grant.check(need)?;
-            connection.allow(stream.clone(), grant);
-            context.connections.expect_end(connection);
-            Ok(())
-        }
+    let Err(denied) = connection.check(need) else { return Ok(()) };
+    let grant = match token {
+        Some(token) => context.hub.access().token(token).await?,
+        None => ask_backend(connection, context, Action::Subscribe, stream, denied).await?,
+    };
+    check_device(connection, &grant)?;
+    grant.check(need)?;
+    connection.allow(stream.clone(), grant);
+    context.connections.expect_end(connection);
+    Ok(())
+}
+
+/// Checks that events may be published to a stream.
+async fn may_publish(connection: &Connection, context: &Context, stream: &StreamName) -> Result<(), Fault> {
+    let need = Need::Publish(stream);
+    let Err(denied) = connection.check(need) else { return Ok(()) };
+    let grant = ask_backend(connection, context, Action::Publish, stream, denied).await?;
+    check_device(connection, &grant)?;
+    Ok(grant.check(need)?)
+}
+
+/// What the backend says about a client that came without a token. `denied` stands where there is nobody to ask.
+async fn ask_backend(
+    connection: &Connection,
+    context: &Context,
+    action: Action,
+    stream: &StreamName,
+    denied: Denied,
+) -> Result<Arc<Grant>, Fault> {
+    let Some(visitor) = connection.visitor() else { return Err(denied.into()) };
+    let question = Question {
+        action,
+        visitor: &visitor,
+        device: connection.device(),
+        streams: std::slice::from_ref(stream),
+        connection: connection.known_as(),
+    };
+    Ok(context.hub.access().ask_backend(&question, &context.hub.metrics().access).await?)
+}
+
+/// Whoever else it is for, it is nothing to this connection.
+fn check_device(connection: &Connection, grant: &Grant) -> Result<(), Fault> {
+    match grant.device.is_some() && grant.device != connection.grant().device {
+        true => Err(RenewError::OtherDevice.into()),
+        false => Ok(()),
     }
 }
 
@@ -351,7 +384,7 @@ async fn acknowledge(connection: &Connection, context: &Context, wanted: &Ack) -
 
 async fn publish(connection: &Connection, context: &Context, wanted: Publish<'_>) -> Outcome {
     let stream: StreamName = wanted.stream.parse().map_err(Fault::bad)?;
-    connection.check(Need::Publish(&stream))?;
+    may_publish(connection, context, &stream).await?;
     let options = PublishRequest::read(PublishOptions {
         kind: wanted.kind.as_deref(),
         ttl: wanted.ttl.map(RawValue::get),

@@ -119,7 +119,7 @@ async fn the_keys_stand_while_their_place_is_away_or_talks_nonsense() {
         Reply::json("<html>"),
         Reply::json(r#"{"keys":[]}"#),
         Reply::json(large),
-        Reply(302, vec![("location", elsewhere.url("/"))], String::new()),
+        Reply::Say(302, vec![("location", elsewhere.url("/"))], String::new()),
     ];
     for (count, reply) in (1..).zip(nonsense) {
         web.be(move |_| reply.clone());

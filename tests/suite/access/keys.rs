@@ -37,3 +37,34 @@ async fn a_key_is_no_token_and_counts_in_the_header_alone() {
         ask(&node, "GET", &path, &headers, "").await.problem(401);
     }
 }
+
+#[tokio::test]
+async fn a_key_publishes_no_faster_than_its_rate() {
+    let mut file = NamedTempFile::new().unwrap();
+    let entry = |name: &str, rate: &str| {
+        format!(r#"{{"name":"{name}","key":"key-of-the-{name}-one-0123","scopes":["publish"]{rate}}}"#)
+    };
+    let entries = [entry("slow", r#","rate":5"#), entry("quick", ""), entry("other", r#","rate":5"#)];
+    write!(file, "[{}]", entries.join(",")).unwrap();
+    let node = Node::start(&[("WHIMBREL_API_KEYS_FILE", file.path().to_str().unwrap())]);
+    let publish = async |name: &str| {
+        let key = format!("key-of-the-{name}-one-0123");
+        ask_as(&node, Some(&key), "POST", "/v1/topics/news/events", "1").await
+    };
+    let mut published = 0;
+    // However slow the machine is: a burst of five, and five a second from then on.
+    let refused = eventually("a refusal", async || {
+        let answer = publish("slow").await;
+        published += usize::from(answer.status == 201);
+        (answer.status != 201).then_some(answer)
+    })
+    .await;
+    assert!(published >= 5, "{published}");
+    assert_eq!(refused.problem(429).0, "rate");
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    // Others are not held up.
+    assert_eq!(publish("other").await.status, 201);
+    for _ in 0..20 {
+        assert_eq!(publish("quick").await.status, 201);
+    }
+}

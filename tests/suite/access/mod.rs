@@ -1,9 +1,11 @@
 //! Who gets in, and what they may do there.
 
+mod backend;
 mod commands;
 mod expiry;
 mod key_sets;
 mod keys;
+mod logs;
 mod table;
 mod tokens;
 

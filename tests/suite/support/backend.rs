@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -19,22 +19,42 @@ use tokio_rustls::TlsAcceptor;
 /// A request that it got.
 #[derive(Debug, Clone)]
 pub struct Question {
+    pub method: String,
     pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
-/// Its answer: a status, headers and a body.
+impl Question {
+    /// A header's value, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+/// Its answer.
 #[derive(Debug, Clone)]
-pub struct Reply(pub u16, pub Vec<(&'static str, String)>, pub String);
+pub enum Reply {
+    /// A status, headers and a body.
+    Say(u16, Vec<(&'static str, String)>, String),
+    /// None at all.
+    Hang,
+}
 
 impl Reply {
     /// 200 with this JSON.
     pub fn json(body: impl ToString) -> Self {
-        Reply(200, Vec::new(), body.to_string())
+        Reply::Say(200, Vec::new(), body.to_string())
     }
 
     /// A status alone.
     pub fn status(status: u16) -> Self {
-        Reply(status, Vec::new(), String::new())
+        Reply::Say(status, Vec::new(), String::new())
     }
 }
 
@@ -112,9 +132,13 @@ impl Drop for Backend {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let question = Question { path: request.uri().path().to_owned() };
-    let Reply(status, headers, body) = (shared.answering.lock())(&question);
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let path = head.uri.path_and_query().unwrap().to_string();
+    let question = Question { method: head.method.to_string(), path, headers: head.headers, body };
+    let reply = (shared.answering.lock())(&question);
     shared.asked.lock().push(question);
+    let Reply::Say(status, headers, body) = reply else { return std::future::pending().await };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status.try_into().unwrap();
     for (name, value) in headers {

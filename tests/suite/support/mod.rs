@@ -12,6 +12,7 @@ pub mod producers;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod secrets;
 pub mod sentinel;
 mod sse;
 pub mod tls;

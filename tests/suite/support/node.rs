@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::http::{Answer, Http};
 use super::redis::RedisServer;
-use super::{PATIENCE, Signal, eventually, send};
+use super::{PATIENCE, Signal, eventually, secrets, send};
 
 /// The program, without the settings of the shell that runs the tests.
 pub fn program() -> Command {
@@ -32,6 +32,8 @@ pub struct Node {
     pid: u32,
     address: SocketAddr,
     log: Arc<Log>,
+    /// What its log must not show.
+    secrets: Vec<String>,
 }
 
 #[derive(Default)]
@@ -79,7 +81,8 @@ impl Node {
             }
         });
         let pid = process.id();
-        Node { process: Mutex::new(process), pid, address: ([127, 0, 0, 1], 0).into(), log }
+        let address = ([127, 0, 0, 1], 0).into();
+        Node { process: Mutex::new(process), pid, address, log, secrets: secrets::of(settings) }
     }
 
     /// A node that does not get as far as to listen for what it is for: its store lets it wait.
@@ -243,7 +246,9 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("--- the log of node {} ---\n{}", self.address, self.log());
         } else {
-            no_panic_in(&self.log());
+            let log = self.log();
+            no_panic_in(&log);
+            secrets::none_in(&log, &self.secrets);
         }
     }
 }

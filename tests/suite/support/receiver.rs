@@ -162,7 +162,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
 }
 
 /// Checks a signature by the words of the specification.
-fn verify(id: &str, timestamp: &str, signature: &str, body: &[u8]) {
+pub fn verify(id: &str, timestamp: &str, signature: &str, body: &[u8]) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!(timestamp.parse::<u64>().unwrap().abs_diff(now) < 300, "signed at {timestamp}, and now is {now}");
     let secret = STANDARD.decode(SECRET.strip_prefix("whsec_").unwrap()).unwrap();

@@ -1,0 +1,135 @@
+//! A backend decides (`WHIMBREL_AUTHORIZE_URL`): whoever brings no token of this service is asked about there.
+//!
+//! [`question`] is what is asked, [`answer`] what an answer means, and [`answers`] keeps answers and lets equal
+//! questions be one. Whatever goes wrong, nobody gets in.
+
+mod answer;
+mod answers;
+mod question;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::redirect;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::metrics::AccessMetrics;
+use super::{Grant, Refusal};
+use crate::client;
+use crate::log_limit::LogLimit;
+use crate::webhook::{SigningKeys, Target, signed};
+use answer::Answer;
+use answers::Answers;
+
+pub use question::{Action, Question, Visitor};
+
+/// How long an answer may take, the wait for a turn included.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
+
+/// Questions under way at once.
+const MOST_QUESTIONS: usize = 256;
+
+/// Where a backend is asked, and how questions are signed.
+#[derive(Debug, Clone)]
+pub struct BackendSettings {
+    /// Where.
+    pub target: Target,
+    /// With which secrets; without any, questions are not signed.
+    pub keys: Option<SigningKeys>,
+}
+
+/// Why no backend can be asked at all.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client can't be set up: {0}")]
+pub struct BackendError(String);
+
+/// The application's backend.
+pub struct Backend {
+    http: reqwest::Client,
+    settings: BackendSettings,
+    answers: Answers,
+    turns: Semaphore,
+    failures: LogLimit,
+}
+
+impl Backend {
+    /// The backend of these settings.
+    pub fn new(settings: BackendSettings) -> Result<Self, BackendError> {
+        let http = client::builder()
+            // Where the answer comes from is the operator's to say, not the answer's.
+            .redirect(redirect::Policy::none())
+            .timeout(ANSWER_TIME)
+            .build()
+            .map_err(|error| BackendError(client::cause(&error)))?;
+        let turns = Semaphore::new(MOST_QUESTIONS);
+        Ok(Backend { http, settings, answers: Answers::default(), turns, failures: LogLimit::new() })
+    }
+
+    /// What the backend answers about a client, now or a moment ago. `is_revoked` is asked of kept answers.
+    pub async fn ask(
+        &self,
+        question: &Question<'_>,
+        metrics: &AccessMetrics,
+        is_revoked: impl Fn(&Grant) -> bool,
+    ) -> Result<Arc<Grant>, Refusal> {
+        let (answer, is_kept) =
+            self.answers.of(question.key(), Instant::now(), is_revoked, self.send(question, metrics)).await;
+        if is_kept {
+            metrics.backend_kept.inc();
+        }
+        match answer {
+            Answer::Granted(grant) => Ok(grant),
+            Answer::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    async fn send(&self, question: &Question<'_>, metrics: &AccessMetrics) -> Answer {
+        let answered = timeout(ANSWER_TIME, async {
+            let _turn = self.turns.acquire().await.expect("it is never closed");
+            metrics.backend_waiting.inc();
+            let _done = Defer(|| _ = metrics.backend_waiting.dec());
+            self.post(question).await
+        });
+        let answer = answered.await.unwrap_or_else(|_| Err("no answer in time".into()));
+        metrics.asked(match &answer {
+            Ok(Answer::Granted(_)) => "granted",
+            Ok(Answer::Refused(_)) => "refused",
+            Err(_) => "failed",
+        });
+        answer.unwrap_or_else(|reason| {
+            if let Some(left_out) = self.failures.admit() {
+                let backend = &self.settings.target;
+                tracing::warn!(%backend, reason, left_out, "the backend gave no answer; whoever it decides about can't come in");
+            }
+            Answer::unavailable()
+        })
+    }
+
+    /// One request; the error says why its answer is none.
+    async fn post(&self, question: &Question<'_>) -> Result<Answer, String> {
+        let cause = |error: reqwest::Error| client::cause(&error);
+        let BackendSettings { target, keys } = &self.settings;
+        let id = format!("ask_{}", uuid::Uuid::new_v4().simple());
+        let request = self.http.post(target.expose().clone()).headers(question.visitor.headers().clone());
+        let mut response = signed(request, keys.as_ref(), &id, question.body()).send().await.map_err(cause)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(cause)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > answer::BYTES {
+                return Err(format!("the answer is longer than {} bytes", answer::BYTES));
+            }
+        }
+        answer::read(status, &body)
+    }
+}
+
+/// Does something when it is dropped, as a question may be given up at any time.
+struct Defer<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Defer<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
