@@ -40,6 +40,9 @@ pub struct Grant {
     pub device: Option<StreamName>,
     /// Streams that may be followed, and whose events may be read.
     pub subscribe: Patterns,
+    /// Streams that anyone may follow and read, this caller too.
+    #[serde(default)]
+    pub public: Patterns,
     /// Streams to which events may be published.
     pub publish: Patterns,
     /// Streams of which may be read who is connected and where they stand.
@@ -104,6 +107,7 @@ impl Grant {
             holder,
             device: None,
             subscribe: Patterns::default(),
+            public: Patterns::default(),
             publish: Patterns::default(),
             inspect: Patterns::default(),
             manage: Patterns::default(),
@@ -119,8 +123,8 @@ impl Grant {
         match need {
             Need::Nothing => true,
             Need::Caller => self.holder != Holder::Anonymous,
-            Need::Listen => self.holder != Holder::Anonymous || !self.subscribe.is_empty(),
-            Need::Subscribe(stream) => own(stream) || self.subscribe.cover(stream),
+            Need::Listen => self.holder != Holder::Anonymous || !self.public.is_empty(),
+            Need::Subscribe(stream) => own(stream) || self.subscribe.cover(stream) || self.public.cover(stream),
             Need::Publish(stream) => self.publish.cover(stream),
             Need::Acknowledge(stream) => own(stream) || (self.is_producer() && self.publish.cover(stream)),
             Need::Inspect(Some(stream)) => own(stream) || self.inspect.cover(stream),

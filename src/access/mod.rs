@@ -39,7 +39,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
+use jsonwebtoken::{AlgorithmFamily, Header};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
@@ -139,8 +141,10 @@ pub struct Access {
     open: Option<Arc<Grant>>,
     /// The grant of whoever brings nothing.
     anonymous: Arc<Grant>,
-    trusted: Vec<Trusted>,
+    trusted: Arc<[Trusted]>,
     key_sets: KeySets,
+    /// Turns to verify a signature by a public key.
+    verifying: Arc<Semaphore>,
     backend: Option<Backend>,
     keys: Option<ApiKeys>,
     /// Tokens that are refused before their time.
@@ -163,8 +167,9 @@ impl Access {
         let trusted = secrets.chain(public_keys.iter().flat_map(PublicKeys::keys));
         Ok(Arc::new(Access {
             open,
-            anonymous: Arc::new(Grant { subscribe: anonymous, ..Grant::nothing(Holder::Anonymous) }),
+            anonymous: Arc::new(Grant { public: anonymous, ..Grant::nothing(Holder::Anonymous) }),
             trusted: trusted.map(|key| Trusted::new(key, &rules)).collect(),
+            verifying: Arc::new(Semaphore::new(verifiers())),
             key_sets: key_sets.map(|sources| KeySets::new(&sources, &rules)).transpose()?.unwrap_or_default(),
             backend: backend.map(Backend::new).transpose()?,
             keys: api_keys.as_deref().map(ApiKeys::open).transpose()?,
@@ -215,8 +220,16 @@ impl Access {
         // Only programs have keys, and they can set headers.
         let key = (credential.way == Way::Header).then(|| self.keys.as_ref()?.find(&credential.text)).flatten();
         match key {
-            Some(grant) => Ok(grant),
+            Some(grant) => Ok(self.with_public(grant)),
             None => self.token(&credential.text).await,
+        }
+    }
+
+    /// The grant of a known caller, and beside it what anyone may read.
+    fn with_public(&self, grant: Arc<Grant>) -> Arc<Grant> {
+        match self.anonymous.public.is_empty() {
+            true => grant,
+            false => Arc::new(Grant { public: self.anonymous.public.clone(), ..(*grant).clone() }),
         }
     }
 
@@ -227,7 +240,7 @@ impl Access {
         }
         let grant = self.judge(token).await?;
         self.check_revoked(&grant)?;
-        Ok(Arc::new(grant))
+        Ok(self.with_public(Arc::new(grant)))
     }
 
     /// The grant of whoever brings nothing.
@@ -245,7 +258,7 @@ impl Access {
         let Some(backend) = &self.backend else { return Err(Refusal::Invalid("a token or key is needed".into())) };
         let grant = backend.ask(question, metrics, |grant| self.is_revoked(grant)).await?;
         self.check_revoked(&grant)?;
-        Ok(grant)
+        Ok(self.with_public(grant))
     }
 
     fn check_revoked(&self, grant: &Grant) -> Result<(), Refusal> {
@@ -258,19 +271,33 @@ impl Access {
     /// Judges a token by all keys; where none fits, by those that have come to the key sets since.
     async fn judge(&self, token: &str) -> Result<Grant, Refusal> {
         let header = verifier::header(token)?;
-        let judge = || {
-            let sets = self.key_sets.trusted();
-            verifier::judge(token, &header, self.trusted.iter().chain(sets.iter().flat_map(|set| set.iter())))
-        };
-        let mut judged = judge();
+        let mut judged = self.verify(token, &header).await;
         let has_no_key = |judged: &_| matches!(judged, Err(TokenError::NoKey | TokenError::Signature));
         if has_no_key(&judged) && self.key_sets.look_again(&header).await {
-            judged = judge();
+            judged = self.verify(token, &header).await;
         }
         if has_no_key(&judged) && self.key_sets.lack_some() {
             return Err(Refusal::Unavailable("the keys that tokens are verified by can't be read yet".into()));
         }
         Ok(judged?)
+    }
+
+    /// Judges a token by the keys that are known now. Public keys take much longer than secrets, so they get part of the
+    /// cores and threads of their own: a flood of bad tokens must not hold up deliveries.
+    async fn verify(&self, token: &str, header: &Header) -> Result<Grant, TokenError> {
+        if header.alg.family() == AlgorithmFamily::Hmac {
+            return verifier::judge(token, header, self.trusted.iter());
+        }
+        let turn = self.verifying.clone().acquire_owned().await;
+        let (token, header) = (token.to_owned(), header.clone());
+        let (trusted, sets) = (self.trusted.clone(), self.key_sets.trusted());
+        let judging = move || {
+            // Held to the end, also if the client has gone meanwhile.
+            let _turn = turn;
+            verifier::judge(&token, &header, trusted.iter().chain(sets.iter().flat_map(|set| set.iter())))
+        };
+        // A panic was logged and counted where it happened.
+        tokio::task::spawn_blocking(judging).await.unwrap_or(Err(TokenError::Malformed))
     }
 
     /// Whether a grant was revoked.
@@ -347,6 +374,11 @@ impl Access {
             }
         }
     }
+}
+
+/// Signatures by public keys that are verified at once: half of the cores are for everything else.
+fn verifiers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// How often the store is asked for new revocations: all nodes are to know one within 2 s.

@@ -178,3 +178,19 @@ async fn open_access_beyond_loopback_is_warned_of() {
     assert!(open.log().contains("access is open to everyone"), "{}", open.log());
     assert!(!Node::start(&[]).log().contains("access is open to everyone"));
 }
+
+#[tokio::test]
+async fn what_anyone_may_read_is_open_to_bearers_of_tokens_and_keys_too() {
+    let file = keys_file();
+    let node = Node::start(&borrowed(&closed(&file)));
+    let token = token(json!({"sub": "42", "exp": now() + 60}));
+    for caller in [None, Some(token.as_str()), Some(PUBLISH_OTHER)] {
+        let status = async |stream: &str| {
+            ask_as(&node, caller, "GET", &format!("/v1/topics/{stream}/events"), "").await.status
+        };
+        assert_eq!(status("public:news").await, 200, "{caller:?}");
+        assert_ne!(status("news").await, 200, "{caller:?}");
+    }
+    let answer = ask_as(&node, Some(&token), "GET", "/v1/sse?device=42&topic=public:news", "").await;
+    assert_eq!(answer.status, 200, "together with what only the token covers");
+}
