@@ -62,6 +62,7 @@ use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use crate::watch::watch;
 use backend::Backend;
+use key_sets::KnownSets;
 use verifier::Trusted;
 
 /// By what callers are judged.
@@ -271,10 +272,16 @@ impl Access {
     /// Judges a token by all keys; where none fits, by those that have come to the key sets since.
     async fn judge(&self, token: &str) -> Result<Grant, Refusal> {
         let header = verifier::header(token)?;
-        let mut judged = self.verify(token, &header).await;
+        let known = self.key_sets.trusted();
+        let mut judged = self.verify(token, &header, known.clone()).await;
         let has_no_key = |judged: &_| matches!(judged, Err(TokenError::NoKey | TokenError::Signature));
-        if has_no_key(&judged) && self.key_sets.look_again(&header).await {
-            judged = self.verify(token, &header).await;
+        if has_no_key(&judged) {
+            self.key_sets.look_again(&header).await;
+            // Also where a set was read while this token was judged.
+            let newest = self.key_sets.trusted();
+            if newest != known {
+                judged = self.verify(token, &header, newest).await;
+            }
         }
         if has_no_key(&judged) && self.key_sets.lack_some() {
             return Err(Refusal::Unavailable("the keys that tokens are verified by can't be read yet".into()));
@@ -282,19 +289,19 @@ impl Access {
         Ok(judged?)
     }
 
-    /// Judges a token by the keys that are known now. Public keys take much longer than secrets, so they get part of the
-    /// cores and threads of their own: a flood of bad tokens must not hold up deliveries.
-    async fn verify(&self, token: &str, header: &Header) -> Result<Grant, TokenError> {
+    /// Judges a token by the settings' keys and by those of key sets. Public keys take much longer than secrets, so they
+    /// get part of the cores and threads of their own: a flood of bad tokens must not hold up deliveries.
+    async fn verify(&self, token: &str, header: &Header, sets: KnownSets) -> Result<Grant, TokenError> {
         if header.alg.family() == AlgorithmFamily::Hmac {
             return verifier::judge(token, header, self.trusted.iter());
         }
         let turn = self.verifying.clone().acquire_owned().await;
         let (token, header) = (token.to_owned(), header.clone());
-        let (trusted, sets) = (self.trusted.clone(), self.key_sets.trusted());
+        let trusted = self.trusted.clone();
         let judging = move || {
             // Held to the end, also if the client has gone meanwhile.
             let _turn = turn;
-            verifier::judge(&token, &header, trusted.iter().chain(sets.iter().flat_map(|set| set.iter())))
+            verifier::judge(&token, &header, trusted.iter().chain(sets.iter()))
         };
         // A panic was logged and counted where it happened.
         tokio::task::spawn_blocking(judging).await.unwrap_or(Err(TokenError::Malformed))

@@ -146,7 +146,9 @@ describe('examples', { concurrency: 3 }, () => {
     const whole = `You asked: What is a whimbrel? ${Array.from({ length: 40 }, (_, n) => `This is sentence ${n + 1} of a long answer.`).join(' ')}`;
     for (const tab of [page, other]) assert.equal(await tab.textContent('#text'), whole);
     // Another question, which is stopped from the other tab.
+    const former = page.url();
     await page.click('button:has-text("Ask")');
+    await eventually('the address of the other answer', () => page.url() !== former);
     await made.shows(page, '#text', /sentence 1 /);
     await other.goto(page.url());
     await made.shows(other, '#text', /You asked/);

@@ -40,7 +40,7 @@ async fn a_node_whose_lanes_can_not_be_opened_keeps_its_lease_and_reports_what_i
     }
     let store = async || node.get("/health/ready").await.json()["store"].clone();
     eventually("the health body names the reason", async || {
-        store().await["error"].as_str().is_some_and(|error| error.contains("not reached")).then_some(())
+        store().await["error"].as_str().is_some_and(|error| error.contains("reached, but refused")).then_some(())
     })
     .await;
     // Several leases long.

@@ -93,13 +93,16 @@ impl KeySet {
         }
     }
 
-    /// Waits for it to be fetched, unless that was done a moment ago. False when it is as it was.
-    pub async fn fetched_again(&self) -> bool {
+    /// Waits for it to be fetched, unless that was done a moment ago.
+    pub async fn fetch_again(&self) {
         let mut pace = self.pace.subscribe();
         let (mut is_worth_it, mut round) = (false, 0);
         self.pace.send_modify(|pace| (is_worth_it, round) = (pace.want(Instant::now()), pace.rounds));
         let fetched = pace.wait_for(|pace| pace.rounds > round);
-        is_worth_it && tokio::time::timeout(2 * FETCH_TIME, fetched).await.is_ok()
+        if is_worth_it {
+            // Who waited in vain is judged by what is known.
+            let _ = tokio::time::timeout(2 * FETCH_TIME, fetched).await;
+        }
     }
 
     /// Keeps it fresh; runs until it is dropped.

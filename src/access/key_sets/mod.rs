@@ -20,6 +20,23 @@ use key_set::KeySet;
 pub use key_set::KeySetError;
 pub use source::{KeySources, KeySourcesError};
 
+/// The keys of all sets as they were known at one moment. Equal are those of the same moment.
+#[derive(Clone)]
+pub struct KnownSets(Vec<Arc<Vec<Trusted>>>);
+
+impl KnownSets {
+    /// Each key.
+    pub fn iter(&self) -> impl Iterator<Item = &Trusted> {
+        self.0.iter().flat_map(|set| set.iter())
+    }
+}
+
+impl PartialEq for KnownSets {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
 /// All key sets of a node.
 #[derive(Default)]
 pub struct KeySets(Vec<KeySet>);
@@ -31,8 +48,8 @@ impl KeySets {
     }
 
     /// The keys of all sets, as they are known now.
-    pub fn trusted(&self) -> Vec<Arc<Vec<Trusted>>> {
-        self.0.iter().filter_map(KeySet::keys).collect()
+    pub fn trusted(&self) -> KnownSets {
+        KnownSets(self.0.iter().filter_map(KeySet::keys).collect())
     }
 
     /// Whether some set was never read: a key may be in it.
@@ -40,14 +57,13 @@ impl KeySets {
         self.0.iter().any(|set| set.keys().is_none())
     }
 
-    /// No key that is known verifies a token with this header: fetches the sets again that may have it by now. False
-    /// when there is nothing new.
-    pub async fn look_again(&self, header: &Header) -> bool {
+    /// No key that is known verifies a token with this header: fetches the sets again that may have it by now.
+    pub async fn look_again(&self, header: &Header) {
         if header.alg.family() == AlgorithmFamily::Hmac {
-            return false;
+            return;
         }
         let sets = self.0.iter().filter(|set| !set.has_key_for(header));
-        join_all(sets.map(KeySet::fetched_again)).await.contains(&true)
+        join_all(sets.map(KeySet::fetch_again)).await;
     }
 
     /// Keeps all sets fresh; runs until it is dropped.

@@ -185,9 +185,8 @@ async fn what_anyone_may_read_is_open_to_bearers_of_tokens_and_keys_too() {
     let node = Node::start(&borrowed(&closed(&file)));
     let token = token(json!({"sub": "42", "exp": now() + 60}));
     for caller in [None, Some(token.as_str()), Some(PUBLISH_OTHER)] {
-        let status = async |stream: &str| {
-            ask_as(&node, caller, "GET", &format!("/v1/topics/{stream}/events"), "").await.status
-        };
+        let status =
+            async |stream: &str| ask_as(&node, caller, "GET", &format!("/v1/topics/{stream}/events"), "").await.status;
         assert_eq!(status("public:news").await, 200, "{caller:?}");
         assert_ne!(status("news").await, 200, "{caller:?}");
     }

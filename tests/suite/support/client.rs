@@ -335,6 +335,8 @@ impl Client {
                 let Some(Cursor::Ids(ids)) = &mut self.cursor else { panic!("a position before ready") };
                 ids.insert(stream, id);
             }
+            // What took the place of the lost events may have lower ids.
+            Said::Gap(gap) if gap.reason == "lost" => _ = self.newest.remove(&gap.stream),
             Said::Ping => self.pings += 1,
             _ => {}
         }

@@ -210,13 +210,16 @@ impl Node {
     }
 
     /// The same, on a node that shows its figures to this key.
-    pub async fn metric_is_for(&self, key: &str, name: &str, wanted: f64) {
+    pub async fn metric_for(&self, key: &str, name: &str) -> f64 {
         let header = format!("Bearer {key}");
-        eventually(&format!("{name} is {wanted}"), async || {
-            let answer = self.call("GET", "/metrics", &[("Authorization", &header)], "").await;
-            figure(answer.text(), name).is_some_and(|value| value == wanted).then_some(())
-        })
-        .await;
+        let answer = self.call("GET", "/metrics", &[("Authorization", &header)], "").await;
+        figure(answer.text(), name).unwrap_or_default()
+    }
+
+    /// Waits until a figure that is shown to this key is `wanted`.
+    pub async fn metric_is_for(&self, key: &str, name: &str, wanted: f64) {
+        let what = format!("{name} is {wanted}");
+        eventually(&what, async || (self.metric_for(key, name).await == wanted).then_some(())).await;
     }
 
     /// Waits until a figure is `wanted`.
