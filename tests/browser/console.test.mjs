@@ -47,6 +47,7 @@ const shows = (page, selector, text) =>
     const said = await page.locator(selector).allTextContents();
     return said.join(' ').includes(text);
   });
+const counts = (page, selector, wanted) => eventually(`${wanted} times ${selector}`, async () => (await page.locator(selector).count()) === wanted);
 const fits = async (page) => assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'the page is wider than its window');
 const fine = (page) => assert.deepEqual(page.wrong, []);
 
@@ -75,7 +76,7 @@ describe('the console', { concurrency: 4 }, () => {
     await page.click('#cut');
     await shows(page, '.verdict', 'Missed while cut: 21 (1 not published here), received after resume: 21, duplicates: 0');
     await shows(page, '.state', 'Live');
-    assert.equal(await page.locator('.log li.back').count(), 21);
+    await counts(page, '.log li.back', 21);
     assert.match(page.url(), /#\/demo\?topic=tides$/);
     fine(page);
   });
@@ -109,9 +110,9 @@ describe('the console', { concurrency: 4 }, () => {
     await shows(page, 'h1', 'phone');
     await shows(page, '.chip', 'online');
     await shows(page, '.facts', 'Pending60');
-    assert.equal(await page.locator('.history .event').count(), 50);
+    await counts(page, '.history .event', 50);
     await page.click('.older');
-    await eventually('the oldest page', async () => (await page.locator('.history .event').count()) === 10);
+    await counts(page, '.history .event', 10);
     const place = page.url();
     assert.match(place, /before=/);
     await page.reload();
@@ -156,7 +157,7 @@ describe('the console', { concurrency: 4 }, () => {
     await publish(nodes[1].url, 'topic:room', { said: 'news' }, '?type=line');
     await shows(page, '.history .event >> nth=0', 'line{"said":"news"}');
     await page.selectOption('.history select', 'line');
-    assert.equal(await page.locator('.history .event').count(), 2);
+    await counts(page, '.history .event', 2);
     assert.match(page.url(), /type=line/);
     fine(page);
   });

@@ -1,12 +1,14 @@
 //! Tokens end, are renewed, and are revoked, while their clients are connected.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::*;
 use crate::support::client::{Client, Said, Transport, Wanted};
+use crate::support::eventually;
 use crate::support::redis::RedisServer;
 use crate::support::token::{now, token};
-use crate::support::{PATIENCE, eventually};
 
 /// A token of device 42 that ends in so many seconds, and may follow these topics.
 fn ending_in(seconds: u64, topics: &[&str]) -> String {
@@ -135,11 +137,11 @@ async fn a_revocation_ends_connections_on_all_nodes_and_holds_on_those_that_star
             clients.push(Wanted::new(transport, &["device:42"]).bearer(&old).connect(node).await);
         }
         let id = revoke(&nodes[0], json!({"device": "42"})).await;
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         for client in &mut clients {
             assert_eq!(client.next().await, closed_for("revoked", transport, 4005));
         }
-        assert!(begun.elapsed() < PATIENCE / 4, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let later = Node::on(&redis, &borrowed(&settings));
         for node in [&nodes[0], &nodes[1], &later] {
             let refusal = ask_as(node, Some(&old), "GET", "/v1/whoami", "").await.problem(401);
