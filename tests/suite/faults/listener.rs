@@ -143,18 +143,25 @@ impl Client {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
-            let leaves = leaves.filter(|_| !self.whims.settled.load(Ordering::Relaxed));
             let silent = Instant::now() + self.behaviour.patience.unwrap_or(Duration::from_secs(3600));
-            let message = tokio::select! {
-                message = wire.next() => message,
-                // A frame that was begun is lost, and comes again in the next session.
-                () = tokio::time::sleep_until(leaves.unwrap_or(silent)) => match leaves {
-                    Some(_) if self.whims.settled.load(Ordering::Relaxed) => continue,
-                    _ => break,
-                },
-                () = tokio::time::sleep_until(silent) => break,
+            let next = wire.next();
+            tokio::pin!(next);
+            let message = loop {
+                let is_settled = || self.whims.settled.load(Ordering::Relaxed);
+                let leaves = leaves.filter(|_| !is_settled());
+                tokio::select! {
+                    message = &mut next => break message.ok(),
+                    // A frame that was begun is lost if the client leaves, and comes again in the next session. Who
+                    // stays, as all is settled meanwhile, reads on in it.
+                    () = tokio::time::sleep_until(leaves.unwrap_or(silent)) => {
+                        if leaves.is_none() || !is_settled() {
+                            break None;
+                        }
+                    }
+                    () = tokio::time::sleep_until(silent) => break None,
+                }
             };
-            let Ok(message) = message else { break };
+            let Some(message) = message else { break };
             match message {
                 Incoming::Event { stream, id, payload, cursor } => {
                     match (&mut self.cursor, &cursor) {
