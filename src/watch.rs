@@ -27,9 +27,18 @@ fn looks(paths: &[PathBuf]) -> Vec<Option<Looks>> {
     paths.iter().map(look).collect()
 }
 
+/// Why files are to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody sent SIGHUP.
+    Hangup,
+    /// One of them changed. It may be about to be replaced, or be written in part.
+    Change,
+}
+
 /// Calls `reload` after SIGHUP and whenever one of the files changed; runs until it is dropped. A file that is being
 /// written may be read half: `reload` keeps what it had then, and is called again when the rest is there.
-pub async fn watch(paths: Vec<PathBuf>, mut reload: impl FnMut()) {
+pub async fn watch(paths: Vec<PathBuf>, mut reload: impl FnMut(Cause)) {
     let mut hangups = signal(SignalKind::hangup()).map_err(|error| tracing::warn!(%error, "SIGHUP can't be received"));
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,14 +50,17 @@ pub async fn watch(paths: Vec<PathBuf>, mut reload: impl FnMut()) {
                 Err(()) => std::future::pending().await,
             }
         };
-        let forced = tokio::select! {
+        let hung_up = tokio::select! {
             _ = hung_up => true,
             _ = ticks.tick() => false,
         };
         let now = looks(&paths);
-        if forced || now != known {
-            known = now;
-            reload();
+        let has_changed = now != known;
+        known = now;
+        if hung_up {
+            reload(Cause::Hangup);
+        } else if has_changed {
+            reload(Cause::Change);
         }
     }
 }

@@ -189,7 +189,7 @@ impl Access {
     /// Reads the producers' keys again whenever their file changes; runs until it is dropped.
     pub async fn keep_keys(self: Arc<Self>) {
         let Some(path) = self.keys.as_ref().map(|keys| keys.path().to_owned()) else { return };
-        watch(vec![path], || match self.keys.as_ref().map(ApiKeys::reload) {
+        watch(vec![path], |_| match self.keys.as_ref().map(ApiKeys::reload) {
             Some(Ok(count)) => tracing::info!(count, "the keys of producers were read again"),
             Some(Err(error)) => tracing::error!(%error, "the keys of producers stay as they were"),
             None => {}

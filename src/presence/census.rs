@@ -5,16 +5,14 @@
 //! asker's. A node that does not answer in time is named: its figures are missing. A dead one is, until its
 //! lease ends, and counts for nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::questions::{Waiting, message, read};
 use super::{ControlChannel, Renewed};
 use crate::access::Grant;
 use crate::dispatch::Registry;
@@ -131,8 +129,7 @@ pub struct Census {
     registry: Arc<Registry>,
     info: NodeInfo,
     index: Arc<dyn ConnectionIndex>,
-    /// Where answers go, by request.
-    waiting: Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
+    waiting: Waiting<Report>,
     asking: Semaphore,
     answering: Arc<Semaphore>,
     /// One look through all connections at a time.
@@ -151,7 +148,7 @@ impl Census {
             registry,
             info,
             index,
-            waiting: Mutex::default(),
+            waiting: Waiting::default(),
             asking: Semaphore::new(MAX_ASKING),
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
             looking: Semaphore::new(1),
@@ -171,11 +168,9 @@ impl Census {
         let (store, own) = (&channel.store, &channel.node);
         let alive = store.membership().nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
         let mut silent: Vec<NodeId> = alive.filter(|node| *node != **own).collect();
-        let (sender, mut answers) = mpsc::channel(silent.len().max(1));
-        let request = Uuid::new_v4();
-        let _waiting = Waiting::begin(&self.waiting, request, sender);
+        let mut request = self.waiting.begin(silent.len(), MAX_ASKING).expect("there is a permit for each");
         let question = Question {
-            request,
+            request: request.id,
             from: own.as_str().to_owned(),
             topic: topic.map(|topic| topic.as_str().to_owned()),
             after: wanted.and_then(|wanted| wanted.after),
@@ -187,7 +182,7 @@ impl Census {
         let mut reports = vec![self.report(wanted, own).await];
         let collect = async {
             while !silent.is_empty() {
-                let Some(report) = answers.recv().await else { break };
+                let Some(report) = request.answers.recv().await else { break };
                 if let Some(at) = silent.iter().position(|node| node.as_str() == report.node) {
                     silent.swap_remove(at);
                     reports.push(report);
@@ -211,10 +206,7 @@ impl Census {
             }
             HERE => {
                 let Some(Answer { request, report }) = read(control) else { return true };
-                if let Some(asker) = self.waiting.lock().get(&request) {
-                    // Full: more answers than nodes were asked.
-                    let _ = asker.try_send(report);
-                }
+                self.waiting.answered(request, report);
             }
             _ => return false,
         }
@@ -264,37 +256,4 @@ impl Census {
         // A node with very many connections takes milliseconds to look through them.
         tokio::task::spawn_blocking(move || index.followers(&wanted)).await.unwrap_or_default()
     }
-}
-
-/// A request that waits for answers until this is dropped.
-struct Waiting<'a> {
-    waiting: &'a Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
-    request: Uuid,
-}
-
-impl<'a> Waiting<'a> {
-    fn begin(
-        waiting: &'a Mutex<HashMap<Uuid, mpsc::Sender<Report>>>,
-        request: Uuid,
-        sender: mpsc::Sender<Report>,
-    ) -> Self {
-        waiting.lock().insert(request, sender);
-        Waiting { waiting, request }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.waiting.lock().remove(&self.request);
-    }
-}
-
-fn message(word: &str, content: &impl Serialize) -> Control {
-    Control::new(word, serde_json::to_vec(content).expect("it holds only strings and numbers"))
-}
-
-fn read<T: DeserializeOwned>(control: &Control) -> Option<T> {
-    serde_json::from_slice(&control.rest)
-        .inspect_err(|error| tracing::warn!(?control, %error, "a message on the node's channel makes no sense"))
-        .ok()
 }

@@ -22,6 +22,7 @@ mod control_channel;
 mod device_slots;
 mod lifecycle;
 mod members;
+mod questions;
 mod reconcile;
 mod renewal;
 

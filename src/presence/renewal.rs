@@ -3,15 +3,13 @@
 //! Nodes pass the grant on, not the token: the node that was asked has judged it, and what is secret does not go
 //! through the store.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::questions::{Waiting, message, read};
 use super::{ConnectionIndex, ControlChannel};
 use crate::access::Grant;
 use crate::dispatch::Registry;
@@ -68,7 +66,7 @@ pub struct Renewals {
     registry: Arc<Registry>,
     region: String,
     index: Arc<dyn ConnectionIndex>,
-    waiting: Mutex<HashMap<Uuid, mpsc::Sender<Renewed>>>,
+    waiting: Waiting<Renewed>,
 }
 
 impl Renewals {
@@ -78,7 +76,7 @@ impl Renewals {
         region: String,
         index: Arc<dyn ConnectionIndex>,
     ) -> Self {
-        Renewals { store, registry, region, index, waiting: Mutex::default() }
+        Renewals { store, registry, region, index, waiting: Waiting::default() }
     }
 
     /// Gives a connection another grant, on whichever node it is.
@@ -91,17 +89,10 @@ impl Renewals {
 
     async fn ask(&self, connection: Uuid, grant: &Grant) -> Result<Renewed, StoreError> {
         let own = self.registry.node();
-        let (request, (sender, mut answers)) = (Uuid::new_v4(), mpsc::channel(MOST_ANSWERS));
-        {
-            let mut waiting = self.waiting.lock();
-            waiting.retain(|_, asker| !asker.is_closed());
-            if waiting.len() >= MOST_WAITING {
-                return Err(StoreError::Unavailable("too many renewals are under way".into()));
-            }
-            waiting.insert(request, sender);
-        }
+        let too_many = || StoreError::Unavailable("too many renewals are under way".into());
+        let mut request = self.waiting.begin(MOST_ANSWERS, MOST_WAITING).ok_or_else(too_many)?;
         let (from, region) = (own.as_str().to_owned(), self.region.clone());
-        let question = Question { request, from, region, connection, grant: grant.clone() };
+        let question = Question { request: request.id, from, region, connection, grant: grant.clone() };
         let control = message(RENEW, &question);
         let stores: Vec<Arc<dyn Store>> = match self.store.regions() {
             Some(regions) => regions.reachable().await,
@@ -116,7 +107,7 @@ impl Renewals {
         }
         let answered = async {
             while silent > 0 {
-                match answers.recv().await {
+                match request.answers.recv().await {
                     Some(Err(RenewError::Missing)) => silent -= 1,
                     Some(outcome) => return outcome,
                     None => break,
@@ -124,9 +115,7 @@ impl Renewals {
             }
             Err(RenewError::Missing)
         };
-        let renewed = tokio::time::timeout(ANSWER_TIME, answered).await;
-        self.waiting.lock().remove(&request);
-        Ok(renewed.unwrap_or(Err(RenewError::Missing)))
+        Ok(tokio::time::timeout(ANSWER_TIME, answered).await.unwrap_or(Err(RenewError::Missing)))
     }
 
     /// A control message came in. False when it is neither a question nor an answer.
@@ -142,10 +131,7 @@ impl Renewals {
             }
             RENEWED => {
                 let Some(Answer { request, outcome }) = read(control) else { return true };
-                if let Some(asker) = self.waiting.lock().get(&request) {
-                    // At most one answer a node that was asked, and nobody may wait any more.
-                    let _ = asker.try_send(outcome);
-                }
+                self.waiting.answered(request, outcome);
             }
             _ => return false,
         }
@@ -162,13 +148,4 @@ impl Renewals {
             tracing::debug!(%error, "a renewal is not answered");
         }
     }
-}
-
-fn message(word: &str, content: &impl Serialize) -> Control {
-    Control::new(word, serde_json::to_vec(content).expect("it holds only texts and numbers"))
-}
-
-fn read<'a, T: Deserialize<'a>>(control: &'a Control) -> Option<T> {
-    let read = serde_json::from_slice(&control.rest);
-    read.inspect_err(|error| tracing::warn!(%error, "a renewal on the node's channel makes no sense")).ok()
 }

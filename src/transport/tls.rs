@@ -1,6 +1,6 @@
 //! TLS on the listener: the certificate and the key, and the handshake.
 //!
-//! Both files are read again on SIGHUP, and looked at every few seconds. What can't be used is logged, and the pair
+//! Both files are read again on SIGHUP and when they change. What can't be used is logged, and the pair
 //! before it stays: a certificate that is renewed file by file must not take the node down in between.
 
 use std::io;
@@ -9,21 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::{Raw, Socket};
 use super::tls_socket::TlsSocket;
+use crate::watch::{Cause, watch};
 
 /// A client that has not finished its handshake by then is let go.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// A certificate with its chain takes a few kilobytes. More is another file.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -67,8 +63,6 @@ pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
     configs: ArcSwap<Configs>,
-    /// What the files held when they were last tried.
-    tried: Mutex<Files>,
 }
 
 /// By what is offered to clients.
@@ -78,69 +72,28 @@ struct Configs {
     only_one: Arc<ServerConfig>,
 }
 
-/// The bytes of both files.
-#[derive(PartialEq, Eq)]
-struct Files {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-}
-
 impl Tls {
     /// Reads both files.
     pub fn load(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
-        let files = Files::read(certificate, key)?;
-        let configs = files.configs(certificate, key)?;
-        Ok(Arc::new(Tls {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            configs: ArcSwap::from_pointee(configs),
-            tried: Mutex::new(files),
-        }))
+        let configs = ArcSwap::from_pointee(configs(certificate, key)?);
+        Ok(Arc::new(Tls { certificate: certificate.to_owned(), key: key.to_owned(), configs }))
     }
 
     /// Reads the files again on SIGHUP and when they have changed, until it is dropped.
     pub async fn keep_fresh(self: Arc<Self>) {
-        let mut hang_ups = match signal(SignalKind::hangup()) {
-            Ok(hang_ups) => hang_ups,
-            Err(error) => return tracing::warn!(%error, "SIGHUP can't be received, so the certificate stays as it is"),
-        };
-        let mut looks = tokio::time::interval(LOOK);
-        loop {
-            let forced = tokio::select! {
-                _ = hang_ups.recv() => true,
-                _ = looks.tick() => false,
-            };
-            let tls = self.clone();
-            // Files may be on a disk that takes its time.
-            let _ = tokio::task::spawn_blocking(move || tls.look(forced)).await;
-        }
+        watch(vec![self.certificate.clone(), self.key.clone()], |cause| self.reload(cause)).await;
     }
 
-    /// Takes what the files hold, if that is new or the reload is forced.
-    fn look(&self, forced: bool) {
-        match self.reload(forced) {
-            Ok(true) => tracing::info!("the TLS certificate was read again"),
-            Ok(false) => {}
+    fn reload(&self, cause: Cause) {
+        match configs(&self.certificate, &self.key) {
+            Ok(configs) => {
+                self.configs.store(Arc::new(configs));
+                tracing::info!("the TLS certificate was read again");
+            }
+            // It may be about to be replaced.
+            Err(TlsError::File { .. }) if cause == Cause::Change => {}
             Err(error) => tracing::warn!(%error, "the TLS certificate stays as it was: the new one can't be used"),
         }
-    }
-
-    /// Whether there was something to take.
-    fn reload(&self, forced: bool) -> Result<bool, TlsError> {
-        let files = match Files::read(&self.certificate, &self.key) {
-            Ok(files) => files,
-            // It may be about to be replaced.
-            Err(_) if !forced => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let mut tried = self.tried.lock();
-        if *tried == files && !forced {
-            return Ok(false);
-        }
-        let configs = files.configs(&self.certificate, &self.key);
-        *tried = files;
-        self.configs.store(Arc::new(configs?));
-        Ok(true)
     }
 
     /// Shakes hands with a client. Returns the socket and the HTTP version that both agreed on.
@@ -163,31 +116,26 @@ async fn shake_hands(raw: Raw, config: Arc<ServerConfig>) -> io::Result<(Socket,
     Ok((Socket::Tls(Box::new(TlsSocket::new(raw, session))), version))
 }
 
-impl Files {
-    fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        Ok(Files { certificate: read(certificate)?, key: read(key)? })
-    }
-
-    fn configs(&self, certificate: &Path, key: &Path) -> Result<Configs, TlsError> {
-        let chain = CertificateDer::pem_slice_iter(&self.certificate)
-            .collect::<Result<Vec<_>, _>>()
-            .ok()
-            .filter(|chain| !chain.is_empty())
-            .ok_or_else(|| TlsError::Certificate(certificate.to_owned()))?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::Key(key.to_owned()))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-            .map_err(TlsError::Pair)?;
-        // Clients that come back after a restart of a node's neighbour resume instead of a whole handshake.
-        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Pair)?;
-        config.send_tls13_tickets = 1;
-        config.alpn_protocols = vec![HTTP_1.to_vec()];
-        let only_one = Arc::new(config.clone());
-        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
-        Ok(Configs { both: Arc::new(config), only_one })
-    }
+/// Reads both files.
+fn configs(certificate: &Path, key: &Path) -> Result<Configs, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or_else(|| TlsError::Certificate(certificate.to_owned()))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| TlsError::Key(key.to_owned()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(TlsError::Pair)?;
+    // Clients that come back after a restart of a node's neighbour resume instead of a whole handshake.
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Pair)?;
+    config.send_tls13_tickets = 1;
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
+    let only_one = Arc::new(config.clone());
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Configs { both: Arc::new(config), only_one })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -1,5 +1,7 @@
 //! What connections cost that have nothing to do.
 
+use std::ops::Range;
+
 use futures_util::stream::{self, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -52,19 +54,24 @@ async fn listen<S: AsyncRead + AsyncWrite + Unpin>(mut socket: S, node: &Node, t
     socket
 }
 
-/// What each of many listeners takes that come in a rush.
-async fn cost(node: &Node, target: impl Fn(usize) -> String) -> usize {
-    let connect = async |numbers: std::ops::Range<usize>| -> Vec<TcpStream> {
-        let listeners = stream::iter(numbers).map(|number| (target(number), node));
-        listeners.map(async |(target, node)| listener(node, &target).await).buffered(RUSH).collect().await
-    };
+/// What each of many listeners takes that come in a rush; `connect` brings in those of these numbers.
+async fn cost<S>(node: &Node, what: &str, connect: impl AsyncFn(Range<usize>) -> Vec<S>) -> usize {
     let first = connect(0..FIRST).await;
     let before = private(node.pid());
     let others = connect(FIRST..FIRST + CONNECTIONS).await;
     let cost = private(node.pid()).saturating_sub(before) / CONNECTIONS;
-    println!("idle: {} takes {cost} bytes", target(0));
+    println!("idle: {what} takes {cost} bytes");
     drop((first, others));
     cost
+}
+
+/// The same over plain TCP.
+async fn plain_cost(node: &Node, target: impl Fn(usize) -> String) -> usize {
+    let connect = async |numbers: Range<usize>| -> Vec<TcpStream> {
+        let listeners = stream::iter(numbers).map(|number| (target(number), node));
+        listeners.map(async |(target, node)| listener(node, &target).await).buffered(RUSH).collect().await
+    };
+    cost(node, &target(0), connect).await
 }
 
 /// Measures up to three times: what a busy machine leaves behind in a node's memory is not the listeners'. Each time
@@ -83,7 +90,7 @@ async fn takes_at_most(bound: usize, measure: impl AsyncFn() -> usize) {
 #[tokio::test]
 async fn an_idle_listener_of_a_topic_takes_at_most_2560_bytes() {
     for path in ["/v1/sse", "/v1/ws"] {
-        takes_at_most(2560, async || cost(&Node::start(&[]), |_| format!("{path}?topic=news")).await).await;
+        takes_at_most(2560, async || plain_cost(&Node::start(&[]), |_| format!("{path}?topic=news")).await).await;
     }
 }
 
@@ -94,29 +101,26 @@ async fn an_idle_listener_over_tls_takes_at_most_16_kib() {
     let (certificate, key) = (authority.file("node.pem"), authority.file("node.key"));
     let node = Node::start(&[("WHIMBREL_TLS_CERT_FILE", &certificate), ("WHIMBREL_TLS_KEY_FILE", &key)]);
     let config = authority.client(&[&TLS13], &[b"http/1.1"]);
-    let connect = async |count: usize| -> Vec<TlsStream<TcpStream>> {
-        let listeners = stream::iter(0..count).map(|_| (config.clone(), &node));
+    let connect = async |numbers: Range<usize>| -> Vec<TlsStream<TcpStream>> {
+        let listeners = stream::iter(numbers).map(|_| (config.clone(), &node));
         let listening = async |(config, node): (_, &Node)| {
             let socket = shake_hands(node.address(), config).await.unwrap();
             listen(socket, node, "/v1/sse?topic=news").await
         };
         listeners.map(listening).buffered(RUSH).collect().await
     };
-    let first = connect(FIRST).await;
-    let before = private(node.pid());
-    let others = connect(CONNECTIONS).await;
-    let cost = (private(node.pid()) - before) / CONNECTIONS;
-    println!("idle: /v1/sse?topic=news over TLS takes {cost} bytes");
+    let cost = cost(&node, "/v1/sse?topic=news over TLS", connect).await;
     assert!(cost <= 16 << 10, "{cost}");
-    drop((first, others));
 }
 
 #[tokio::test]
 async fn an_idle_listener_with_an_inbox_of_its_own_takes_at_most_4_kib() {
     let redis = RedisServer::start();
     for path in ["/v1/sse", "/v1/ws"] {
-        takes_at_most(4096, async || cost(&Node::on(&redis, &[]), |number| format!("{path}?device={number}")).await)
-            .await;
+        takes_at_most(4096, async || {
+            plain_cost(&Node::on(&redis, &[]), |number| format!("{path}?device={number}")).await
+        })
+        .await;
     }
 }
 

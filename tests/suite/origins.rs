@@ -18,22 +18,7 @@ promises! {
 
 /// The head of the answer to a listener's request with these headers.
 async fn listened(world: &World, node: &Node, headers: &[(&str, &str)]) -> Answer {
-    let mut http = Http::connect(node.address()).await;
-    let mut all = headers.to_vec();
-    let path = match world.transport {
-        Transport::Sse => "/v1/sse?topic=news",
-        Transport::WebSocket => {
-            all.extend([
-                ("Connection", "Upgrade"),
-                ("Upgrade", "websocket"),
-                ("Sec-WebSocket-Version", "13"),
-                ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ]);
-            "/v1/ws?topic=news"
-        }
-    };
-    http.request("GET", path, &all, b"").await;
-    http.head().await
+    world.ask(node, headers).await.0
 }
 
 fn welcome(world: &World) -> u16 {

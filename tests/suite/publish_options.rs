@@ -21,6 +21,15 @@ struct Ways {
 }
 
 impl Ways {
+    /// All ways into a node on this server.
+    async fn of(redis: &RedisServer) -> Self {
+        let node = Node::on(redis, &[]);
+        let raw = redis.raw().await;
+        loaded(&raw, "whimbrel_publish").await;
+        let websocket = Wanted::new(Transport::WebSocket, &["topic:quiet"]).connect(&node).await;
+        Ways { node, raw, websocket }
+    }
+
     async fn http(&mut self, name: &str, value: &str) -> Result<(), String> {
         let encoded: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let path = "/v1/topics/http/events";
@@ -84,11 +93,7 @@ fn with(mut object: Value, name: &str, value: &str) -> Value {
 #[tokio::test]
 async fn options_are_taken_and_refused_alike_on_every_way_in() {
     let redis = RedisServer::start();
-    let node = Node::on(&redis, &[]);
-    let raw = redis.raw().await;
-    loaded(&raw, "whimbrel_publish").await;
-    let websocket = Wanted::new(Transport::WebSocket, &["topic:quiet"]).connect(&node).await;
-    let mut ways = Ways { node, raw, websocket };
+    let mut ways = Ways::of(&redis).await;
     let [longest, too_long] = [128, 129].map(|count| "x".repeat(count));
     let visible = "128 visible ASCII characters";
     let cases: [Case<'_>; 28] = [
@@ -143,11 +148,7 @@ async fn options_are_taken_and_refused_alike_on_every_way_in() {
 #[tokio::test]
 async fn a_ttl_with_leading_zeros_is_the_same_number_to_the_function() {
     let redis = RedisServer::start();
-    let node = Node::on(&redis, &[]);
-    let raw = redis.raw().await;
-    loaded(&raw, "whimbrel_publish").await;
-    let websocket = Wanted::new(Transport::WebSocket, &["topic:quiet"]).connect(&node).await;
-    let mut ways = Ways { node, raw, websocket };
+    let mut ways = Ways::of(&redis).await;
     assert_eq!(ways.http("ttl", "060").await, Ok(()));
     assert_eq!(ways.ingress("ttl", "060").await, Ok(()));
     assert_eq!(ways.function("ttl", "060").await, Ok(()));

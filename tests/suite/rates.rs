@@ -17,24 +17,9 @@ promises! {
 
 /// Asks for a stream, as forwarded for this client.
 async fn connect(world: &World, node: &Node, client: &str, headers: &[(&str, &str)]) -> (Answer, Http) {
-    let mut http = Http::connect(node.address()).await;
     let mut all = vec![("X-Forwarded-For", client)];
     all.extend_from_slice(headers);
-    let path = match world.transport {
-        Transport::Sse => "/v1/sse?topic=news",
-        Transport::WebSocket => {
-            all.extend([
-                ("Connection", "Upgrade"),
-                ("Upgrade", "websocket"),
-                ("Sec-WebSocket-Version", "13"),
-                ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ]);
-            "/v1/ws?topic=news"
-        }
-    };
-    http.request("GET", path, &all, b"").await;
-    let head = http.head().await;
-    (head, http)
+    world.ask(node, &all).await
 }
 
 async fn connects_of_one_address_beyond_the_rate_get_a_retry_after(world: World) {

@@ -111,7 +111,7 @@ impl KeySet {
             Place::File(path) => vec![path.clone()],
             Place::Web(_) => Vec::new(),
         };
-        tokio::join!(self.keep_fetching(metrics), watch(files, || self.pace.send_modify(Pace::insist)));
+        tokio::join!(self.keep_fetching(metrics), watch(files, |_| self.pace.send_modify(Pace::insist)));
     }
 
     async fn keep_fetching(&self, metrics: &AccessMetrics) {

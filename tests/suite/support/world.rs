@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::client::{Transport, Wanted};
+use super::http::{Answer, Http};
 use super::node::Node;
 use super::redis::RedisServer;
+use super::websocket::Frames;
 
 /// What a promise is checked on: a transport, and a store with its nodes.
 pub struct World {
@@ -37,6 +39,17 @@ impl World {
     pub fn node(&self, settings: &[(&str, &str)]) -> Arc<Node> {
         let [node] = self.nodes(settings);
         node
+    }
+
+    /// The head of the answer to a listener's request with these headers, and the connection that it came over.
+    pub async fn ask(&self, node: &Node, headers: &[(&str, &str)]) -> (Answer, Http) {
+        let mut http = Http::connect(node.address()).await;
+        match self.transport {
+            Transport::Sse => http.request("GET", "/v1/sse?topic=news", headers, b"").await,
+            Transport::WebSocket => Frames::ask(&mut http, "/v1/ws?topic=news", headers).await,
+        }
+        let head = http.head().await;
+        (head, http)
     }
 
     /// A client that wants these streams.
