@@ -18,6 +18,7 @@ mod nodes;
 mod operators;
 mod page;
 pub(crate) mod parameters;
+mod positions;
 mod problem;
 mod refusals;
 mod regions;
