@@ -130,12 +130,32 @@ impl Failure {
 }
 
 /// The whole body of an answer, up to [`MAX_ANSWER_BYTES`].
-async fn body(url: &Url, mut response: Response) -> Result<Vec<u8>, Failure> {
+async fn body(url: &Url, response: Response) -> Result<Vec<u8>, Failure> {
+    read_at_most(response, MAX_ANSWER_BYTES).await.map_err(|error| match error {
+        BodyError::Broken(error) => Failure::transport(url, &error),
+        large @ BodyError::Large(_) => {
+            Failure::lasting(ClientError::Answer { place: place(url), reason: large.to_string() })
+        }
+    })
+}
+
+/// Why the body of an answer was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It has more bytes than these.
+    #[error("it is longer than {0} bytes")]
+    Large(usize),
+    /// The connection broke.
+    #[error("{}", cause(.0))]
+    Broken(reqwest::Error),
+}
+
+/// The whole body of an answer of at most so many bytes.
+pub(crate) async fn read_at_most(mut response: Response, most: usize) -> Result<Vec<u8>, BodyError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| Failure::transport(url, &e))? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            let reason = format!("it is longer than {MAX_ANSWER_BYTES} bytes");
-            return Err(Failure::lasting(ClientError::Answer { place: place(url), reason }));
+    while let Some(chunk) = response.chunk().await.map_err(BodyError::Broken)? {
+        if body.len() + chunk.len() > most {
+            return Err(BodyError::Large(most));
         }
         body.extend_from_slice(&chunk);
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::metrics::AccessMetrics;
 use super::{Grant, Refusal};
-use crate::client;
+use crate::client::{self, BodyError};
 use crate::log_limit::LogLimit;
 use crate::webhook::{SigningKeys, Target, signed};
 use answer::Answer;
@@ -108,19 +108,16 @@ impl Backend {
 
     /// One request; the error says why its answer is none.
     async fn post(&self, question: &Question<'_>) -> Result<Answer, String> {
-        let cause = |error: reqwest::Error| client::cause(&error);
         let BackendSettings { target, keys } = &self.settings;
         let id = format!("ask_{}", uuid::Uuid::new_v4().simple());
         let request = self.http.post(target.expose().clone()).headers(question.visitor.headers().clone());
-        let mut response = signed(request, keys.as_ref(), &id, question.body()).send().await.map_err(cause)?;
+        let sent = signed(request, keys.as_ref(), &id, question.body()).send().await;
+        let response = sent.map_err(|error| client::cause(&error))?;
         let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(cause)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > answer::BYTES {
-                return Err(format!("the answer is longer than {} bytes", answer::BYTES));
-            }
-        }
+        let body = client::read_at_most(response, answer::BYTES).await.map_err(|error| match error {
+            BodyError::Large(most) => format!("the answer is longer than {most} bytes"),
+            broken @ BodyError::Broken(_) => broken.to_string(),
+        })?;
         answer::read(status, &body)
     }
 }

@@ -160,18 +160,13 @@ impl KeySet {
     }
 
     async fn fetch_from(&self, url: &Url) -> Result<(Vec<VerificationKey>, Duration), String> {
-        let cause = |error: reqwest::Error| client::cause(&error);
-        let mut response = self.http.get(url.clone()).send().await.map_err(cause)?;
+        let response = self.http.get(url.clone()).send().await.map_err(|error| client::cause(&error))?;
         if response.status() != StatusCode::OK {
             let hint = if response.status().is_redirection() { "; redirects are not followed" } else { "" };
             return Err(format!("the answer was {}{hint}", response.status()));
         }
         let lifetime = reading::lifetime(response.headers());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(cause)? {
-            body.extend_from_slice(&chunk);
-            check_length(&body)?;
-        }
+        let body = client::read_at_most(response, SET_BYTES).await.map_err(|error| error.to_string())?;
         Ok((reading::keys(&body)?, lifetime))
     }
 }
@@ -180,13 +175,8 @@ fn read_file(path: &Path) -> Result<Vec<VerificationKey>, String> {
     let mut body = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(SET_BYTES as u64 + 1).read_to_end(&mut body).map_err(|error| error.to_string())?;
-    check_length(&body)?;
-    reading::keys(&body)
-}
-
-fn check_length(body: &[u8]) -> Result<(), String> {
     match body.len() {
-        0..=SET_BYTES => Ok(()),
+        0..=SET_BYTES => reading::keys(&body),
         _ => Err(format!("it is longer than {SET_BYTES} bytes")),
     }
 }
