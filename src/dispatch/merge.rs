@@ -397,5 +397,5 @@ fn newest_of_each_key<'a>(events: impl DoubleEndedIterator<Item = &'a Arc<Event>
 }
 
 #[cfg(test)]
-#[path = "merge_tests.rs"]
+#[path = "merge_tests/mod.rs"]
 mod tests;
