@@ -3,30 +3,9 @@
 use uuid::Uuid;
 use whimbrel::model::{Start, StreamName, Time};
 use whimbrel::store::lifecycle::{Before, Change, ConnectionRef, LOST, LifecycleKind, Told};
-use whimbrel::store::memory::MemoryStore;
-use whimbrel::store::{NodeId, RetentionRules, Store};
+use whimbrel::store::{NodeId, Store};
 
-use crate::conformance::connect;
-use crate::support::redis::RedisServer;
-
-macro_rules! for_each_store {
-    ($($name:ident;)*) => {
-        mod memory {
-            $(#[tokio::test]
-            async fn $name() {
-                let time = std::time::Duration::from_secs(3600);
-                super::$name(&super::MemoryStore::new(Default::default(), time, 1 << 24)).await;
-            })*
-        }
-        mod redis {
-            $(#[tokio::test]
-            async fn $name() {
-                let server = super::RedisServer::start();
-                super::$name(&super::connect(&server, super::RetentionRules::default()).await).await;
-            })*
-        }
-    };
-}
+use crate::support::stores::for_each_store;
 
 for_each_store! {
     a_batch_is_published_once_however_often_and_late_it_comes;

@@ -2,31 +2,11 @@
 
 use whimbrel::model::StreamName;
 use whimbrel::store::members::{LocalMember, read_notices};
-use whimbrel::store::memory::MemoryStore;
-use whimbrel::store::{ChannelMessage, NodeId, RetentionRules, Store, Subscription};
+use whimbrel::store::{ChannelMessage, NodeId, Store, Subscription};
 
-use crate::conformance::{connect, route, stream};
+use crate::conformance::{route, stream};
 use crate::support::in_time;
-use crate::support::redis::RedisServer;
-
-macro_rules! for_each_store {
-    ($($name:ident;)*) => {
-        mod memory {
-            $(#[tokio::test]
-            async fn $name() {
-                let time = std::time::Duration::from_secs(3600);
-                super::$name(&super::MemoryStore::new(Default::default(), time, 1 << 24)).await;
-            })*
-        }
-        mod redis {
-            $(#[tokio::test]
-            async fn $name() {
-                let server = super::RedisServer::start();
-                super::$name(&super::connect(&server, super::RetentionRules::default()).await).await;
-            })*
-        }
-    };
-}
+use crate::support::stores::for_each_store;
 
 for_each_store! {
     thousands_of_members_are_listed_page_by_page_and_leave_with_their_node;

@@ -15,6 +15,7 @@ pub mod redis;
 pub mod secrets;
 pub mod sentinel;
 mod sse;
+pub mod stores;
 pub mod tls;
 pub mod token;
 mod wanted;
