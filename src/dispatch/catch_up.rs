@@ -295,6 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn no_page_is_held_for_a_client_that_takes_nothing() {
+        let mut catch_up = CatchUp::new(Chain::at(id(5)));
+        catch_up.page(&page(5, &[(6, 5), (7, 6)], 7, None));
+        catch_up.offered(Offer::Taken { flush: false });
+        catch_up.offered(Offer::Full);
+        assert_eq!(catch_up.next(), Next::Room(Some(KEEP_PAGE)));
+        catch_up.no_room();
+        assert_eq!(catch_up.next(), Next::Room(None));
+        catch_up.has_room();
+        assert_eq!(catch_up.next(), Next::Join(id(6)), "nothing is left to be handed over");
+        catch_up.joined(Joining::Behind);
+        assert_eq!(catch_up.next(), Next::Read { position: id(6), fresh: false });
+    }
+
+    #[test]
     fn a_loss_that_nobody_reports_is_told_in_the_end() {
         let mut catch_up = unexplained();
         let unknown = page(9, &[(11, 5)], 11, None);

@@ -424,3 +424,6 @@ pub(super) enum Detach {
     /// An answer is awaited; operations of one stream go one after another.
     Later,
 }
+
+#[cfg(test)]
+mod tests;

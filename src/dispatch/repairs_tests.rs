@@ -268,6 +268,34 @@ fn a_stream_whose_home_was_unknown_when_it_was_attached_is_marked_with_its_regio
 }
 
 #[test]
+fn a_sync_that_fell_due_while_a_question_was_out_follows_its_answer() {
+    let mut node = Node::new(HOUR, 1);
+    let need = node.streams[0].want_sync(crate::dispatch::merge::Urgency::Urgent);
+    node.repairs.see_to(&node.streams[0], need, node.now);
+    let out = node.unanswered();
+    assert_eq!(out.len(), 1);
+    node.repairs.mark_all();
+    assert!(node.unanswered().is_empty(), "one question of a stream at a time");
+    node.answer(&out[0], true);
+    assert_eq!(node.ask(Duration::from_secs(1), |_| true).len(), 1);
+}
+
+#[test]
+fn a_stream_that_is_marked_while_it_attaches_is_synced_once_it_is_attached() {
+    let mut node = Node::new(HOUR, 0);
+    node.attach();
+    let out = node.unanswered();
+    assert_eq!(out[0].question, Question::Attach);
+    // The answer may be from before the interruption.
+    node.repairs.mark_all();
+    assert!(node.unanswered().is_empty());
+    node.answer(&out[0], true);
+    let asked = node.ask(Duration::from_secs(1), |_| true);
+    let questions: Vec<_> = asked.into_iter().map(|(.., question)| question).collect();
+    assert_eq!(questions, [Question::Sync { head: id(5) }]);
+}
+
+#[test]
 fn what_is_gone_costs_nothing() {
     let mut node = Node::new(HOUR, 1_000);
     node.streams.drain(..999);

@@ -10,7 +10,7 @@ mod actions;
 mod connections;
 mod history;
 mod nodes;
-mod outbox;
+pub(super) mod outbox;
 mod world;
 
 use proptest::prelude::*;
