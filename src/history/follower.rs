@@ -34,8 +34,8 @@ struct Session {
     after: Option<Place>,
     /// It got the position where it begins.
     placed: bool,
-    /// Notices that wait for what comes after the hole.
-    pending: HashMap<StreamName, Gap>,
+    /// Notices that wait for what comes after the hole, and when they came.
+    pending: HashMap<StreamName, (Gap, Moment)>,
 }
 
 /// One client.
@@ -89,7 +89,7 @@ impl<'a> Follower<'a> {
             }
             Record::Gap { stream, after, next, reason, .. } => {
                 let gap = Gap { after: *after, next: *next, reason: *reason };
-                if let Some(before) = session.pending.insert(stream.clone(), gap) {
+                if let Some((before, _)) = session.pending.insert(stream.clone(), (gap, moment)) {
                     // Nothing came after the hole of the first notice.
                     found.push(self.inexact(&session, stream, &before, *after));
                 }
@@ -165,7 +165,7 @@ impl<'a> Follower<'a> {
         moment: Moment,
         found: &mut Vec<Violation>,
     ) {
-        let gap = session.pending.remove(stream);
+        let (gap, notified) = session.pending.remove(stream).unzip();
         let Some(chain) = self.chains.get(stream) else { return };
         let at = chain.position;
         let lost = gap.as_ref().is_some_and(|gap| gap.reason == GapReason::Lost);
@@ -204,7 +204,7 @@ impl<'a> Follower<'a> {
         if lost && known_already {
             chain.notified_again = true;
         } else if lost && !was_put_back {
-            chain.loss_notices.push(moment);
+            chain.loss_notices.push(notified.unwrap_or(moment));
             (chain.notified_in, chain.notified_again) = (session.number, false);
         }
     }
@@ -236,15 +236,25 @@ impl<'a> Follower<'a> {
         found: &mut Vec<Violation>,
     ) {
         let chain = &self.chains[stream];
+        let (client, number) = (self.client.to_owned(), session.number);
         // A loss that was found after the client had passed its place.
         let passed = gap.reason == GapReason::Lost
             && gap.after < gap.next
             && (chain.seen.contains(&gap.next) || gap.next <= chain.from);
-        if !passed && (gap.after != chain.position || gap.next != to) {
+        let mut kept = missing.to_vec();
+        if passed {
+            // It says nothing of the way from there to here.
+            let fate = |id: &EventId| self.ledger.fate(stream, *id);
+            let left_out: Vec<_> = missing.iter().copied().filter(|id| fate(id) != Fate::Lost).collect();
+            if !left_out.is_empty() {
+                let (client, stream, at) = (client.clone(), stream.clone(), [chain.position, to]);
+                found.push(Violation::Hole { client, session: number, stream, at, missing: left_out });
+            }
+            kept = self.ledger.missing(stream, gap.after, gap.next, moment);
+        } else if gap.after != chain.position || gap.next != to {
             found.push(self.inexact(session, stream, gap, to));
         }
-        let kept: Vec<_> = missing.iter().copied().filter(|id| self.ledger.fate(stream, *id) == Fate::Kept).collect();
-        let (client, number) = (self.client.to_owned(), session.number);
+        kept.retain(|id| self.ledger.fate(stream, *id) == Fate::Kept);
         if !kept.is_empty() {
             let gap = gap.clone();
             found.push(Violation::GapOverKept { client, session: number, stream: stream.clone(), gap, kept });
@@ -261,6 +271,7 @@ impl<'a> Follower<'a> {
                     || self.left_before_the_mark(session, stream, gap, moment)
             }
         };
+        let justified = justified && (!passed || self.ledger.lost_behind(stream, gap.after));
         if !justified {
             let gap = gap.clone();
             found.push(Violation::FalseAlarm { client, session: number, stream: stream.clone(), gap });
@@ -316,7 +327,7 @@ impl<'a> Follower<'a> {
                         || chain
                             .loss_notices
                             .iter()
-                            .any(|notice| *notice > chain.since && self.ledger.may_mean(*notice, begun));
+                            .any(|notice| *notice > chain.since && self.ledger.may_mean(*notice, known));
                     match was_there && !notified {
                         true if known.remembered => lost.push(id),
                         true => _ = self.unknowable.insert((stream.clone(), id)),

@@ -48,6 +48,8 @@ pub struct Known {
     pub since: Moment,
     /// A node showed it to a client and lived on: it notices when the store loses it.
     pub remembered: bool,
+    /// How many of the losses are over for it: it was stored in what these left. See [`Ledger::read_sides`].
+    outlived: usize,
 }
 
 /// What became of an event.
@@ -95,6 +97,7 @@ impl Ledger {
         let mut ledger = Ledger::default();
         ledger.read_publishes(records, found);
         ledger.read_sightings(records, found);
+        while ledger.read_sides(records) {}
         for stream in ledger.streams.keys().cloned().collect::<Vec<_>>() {
             ledger.check_log(&stream, found);
         }
@@ -154,7 +157,7 @@ impl Ledger {
             let stream = self.streams.entry(publish.stream.clone()).or_default();
             match publish.answer {
                 Some((since, Outcome::Ok { id })) => {
-                    let known = Known { publish: at, acknowledged: true, since, remembered: false };
+                    let known = Known { publish: at, acknowledged: true, since, remembered: false, outlived: 0 };
                     if let Some(other) = stream.events.insert(id, known) {
                         found.push(Violation::OneIdForTwo {
                             stream: publish.stream.clone(),
@@ -217,11 +220,46 @@ impl Ledger {
                 }
                 None => {
                     let acknowledged = publish.id().is_some();
-                    events.insert(*id, Known { publish: at, acknowledged, since: moment, remembered });
+                    let known = Known { publish: at, acknowledged, since: moment, remembered, outlived: 0 };
+                    events.insert(*id, known);
                 }
             }
         }
         self.check_unknown(found);
+    }
+
+    /// Which events are of the history that a loss left. An old master may take events for as long as it lives, so the
+    /// time of a publish does not say it. But where a session got the notice of a loss, or an event that another session
+    /// had got behind one, everything that follows is of that history, and no notice of this loss can mean it. True when
+    /// something was found that another look may find more by.
+    fn read_sides(&mut self, records: &[Record]) -> bool {
+        let mut sides: HashMap<u64, usize> = HashMap::new();
+        let mut found_more = false;
+        for record in records {
+            match record {
+                Record::Gap { session, stream, next, reason: GapReason::Lost, .. } => {
+                    // The first event after the place where histories part tells which loss it was.
+                    let first = self.known(stream, *next).filter(|_| self.fate(stream, *next) != Fate::Lost);
+                    let begun = first.map_or(0, |known| self.publish(known).begun);
+                    sides.insert(*session, self.losses.iter().filter(|lost| lost.from < begun).count());
+                }
+                Record::Event { session, stream, id, .. } => {
+                    let known = self.streams.get_mut(stream).and_then(|stream| stream.events.get_mut(id));
+                    let (side, Some(known)) = (sides.entry(*session).or_default(), known) else { continue };
+                    found_more |= known.outlived < *side;
+                    *side = known.outlived.max(*side);
+                    known.outlived = *side;
+                }
+                _ => {}
+            }
+        }
+        found_more
+    }
+
+    /// The losses that an event may have fallen victim to.
+    fn losses_of(&self, known: &Known) -> impl Iterator<Item = &Lost> {
+        let begun = self.publish(known).begun;
+        self.losses[known.outlived..].iter().filter(move |lost| begun < lost.until)
     }
 
     /// What nobody knew the outcome of turns out to be stored once, or not at all.
@@ -247,7 +285,7 @@ impl Ledger {
             match self.fate(name, *id) {
                 Fate::Kept => {}
                 Fate::Trimmed => trimmed = true,
-                Fate::Lost if self.losses.iter().any(|lost| self.publishes[known.publish].begun < lost.until) => {}
+                Fate::Lost if self.losses_of(known).next().is_some() => {}
                 Fate::Lost => {
                     let publish = self.publishes[known.publish].name();
                     found.push(Violation::Gone { stream: name.clone(), id: *id, publish });
@@ -304,12 +342,15 @@ impl Ledger {
         }
         let Some(events) = self.streams.get(stream).map(|stream| &stream.events) else { return Vec::new() };
         let next = events.get(&before).map(|known| self.publish(known).begun);
-        let other_side =
+        let parted =
             |begun| next.is_some_and(|next| self.losses.iter().any(|lost| next < lost.until && lost.from < begun));
+        // What is kept in the end is of one history.
+        let kept = |id| self.fate(stream, id) == Fate::Kept;
+        let before_is_kept = kept(before);
         events
             .range((Bound::Excluded(after), Bound::Excluded(before)))
             .map(|(id, known)| (*id, self.publish(known).begun))
-            .filter(|(_, begun)| *begun < moment && !other_side(*begun))
+            .filter(|(id, begun)| *begun < moment && (!parted(*begun) || (before_is_kept && kept(*id))))
             .map(|(id, _)| id)
             .collect()
     }
@@ -343,11 +384,17 @@ impl Ledger {
         self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
     }
 
-    /// Whether a notice at `notice` may mean an event that was published at `begun`. While another store takes over,
-    /// the old one may still take events, after the first notice of where the two part.
-    pub fn may_mean(&self, notice: Moment, begun: Moment) -> bool {
-        let parting = |lost: &Lost| lost.from < notice && lost.from < begun && begun < lost.until;
-        notice > begun || self.losses.iter().any(parting)
+    /// Whether a notice at `notice` may mean an event that the store lost. While another store takes over, the old one
+    /// may still take events, after the first notice of where the two part.
+    pub fn may_mean(&self, notice: Moment, known: &Known) -> bool {
+        let begun = self.publish(known).begun;
+        self.losses_of(known).any(|lost| lost.from < notice && (begun < notice || lost.from < begun))
+    }
+
+    /// Whether a store may have lost something of a stream behind `ancestor`.
+    pub fn lost_behind(&self, stream: &StreamName, ancestor: EventId) -> bool {
+        self.has_open_publishes(stream)
+            || self.events(stream).any(|(id, _)| id > ancestor && self.fate(stream, id) == Fate::Lost)
     }
 
     /// When the first client got the notice of the last of these.

@@ -307,6 +307,68 @@ fn a_loss_may_be_told_again_once_to_who_left_before_the_mark() {
     rest(stays).breaks(&["notified to miss 6-1..7-1, but nothing is missing"]);
 }
 
+/// The first client got the notice, and reads on, while the old master may still live.
+fn while_the_old_master_lives() -> History {
+    fork().end(2).loss(Loss::Tail).ok(5..=5).gap(1, 4, 5, GapReason::Lost).events(1, 5..=5)
+}
+
+#[test]
+fn what_the_old_master_takes_after_the_first_notice_is_part_of_the_loss() {
+    // The third client is on a node that is still there.
+    let history = while_the_old_master_lives().session(3, 3, 4).ok([8]).events(3, 8..=8).end(3);
+    history.and(Record::LossOver).ok(9..=9).events(1, 9..=9).log([1, 2, 5, 9]).sound();
+}
+
+#[test]
+fn what_the_new_master_loses_while_the_old_one_lives_is_no_part_of_the_loss() {
+    let gone = "6-1: p/6 was stored and is gone, though the store lost nothing";
+    // Somebody saw it right behind the notice.
+    let history = while_the_old_master_lives().ok(6..=6).events(1, 6..=6).ok(7..=7).events(1, 7..=7);
+    history.and(Record::LossOver).log([1, 2, 5, 7]).breaks(&[gone]);
+    // Or behind an event that somebody else saw behind the notice.
+    let gone = "7-1: p/7 was stored and is gone, though the store lost nothing";
+    let other = while_the_old_master_lives().ok(6..=6).events(1, 6..=6).session_at(3, 3, None, 5).events(3, 6..=6);
+    let other = other.ok(7..=8).events(3, 7..=8).events(1, 8..=8);
+    other.and(Record::LossOver).log([1, 2, 5, 6, 8]).breaks(&[gone, "c1: never got the notice that topic:a lost 7-1"]);
+}
+
+#[test]
+fn nothing_that_is_kept_may_be_left_out_while_the_old_master_lives() {
+    let hole = while_the_old_master_lives().ok(6..=8).events(1, [6, 8]).end(1);
+    hole.and(Record::LossOver).log([1, 2, 5, 6, 7, 8]).breaks(&["went from 6-1 to 8-1 without a word of 7-1"]);
+}
+
+#[test]
+fn a_notice_of_one_loss_is_none_of_the_next() {
+    // 6 came after the first loss and fell victim to the second, of which only the first client gets a notice.
+    let second = fork().loss(Loss::Tail).ok(5..=5).gap(1, 4, 5, GapReason::Lost).events(1, 5..=5).events(2, 5..=5);
+    let second = second.and(Record::LossOver).ok(6..=6).events(1, 6..=6).gap(2, 2, 5, GapReason::Lost);
+    let position = Record::Position { session: 2, at: place(5) };
+    let second = second.and(position).loss(Loss::Tail).ok(7..=7).gap(1, 6, 7, GapReason::Lost).events(1, 7..=7);
+    second
+        .events(2, 7..=7)
+        .and(Record::LossOver)
+        .log([1, 2, 5, 7])
+        .breaks(&["c2: never got the notice that topic:a lost 6-1"]);
+}
+
+#[test]
+fn a_late_notice_excuses_nothing_but_the_loss_that_it_names() {
+    let known = || fork().loss(Loss::Tail).ok(5..=5).and(Record::LossOver).ok(6..=8);
+    let passed = || known().gap(1, 4, 5, GapReason::Lost).events(1, 5..=8).events(2, 5..=5);
+    let late = |h: History, after, next| h.gap(2, after, next, GapReason::Lost);
+    late(passed(), 2, 5).events(2, 6..=8).log([1, 2, 5, 6, 7, 8]).sound();
+    // What is left out behind the client's position.
+    let hole = late(passed(), 2, 5).events(2, 8..=8).log([1, 2, 5, 6, 7, 8]);
+    hole.breaks(&["c2, session 2: topic:a went from 5-1 to 8-1 without a word of 6-1, 7-1", "never saw 6-1, 7-1"]);
+    // What is kept in the range that it names.
+    let kept = late(passed(), 1, 5).events(2, 6..=8).log([1, 2, 5, 6, 7, 8]);
+    kept.breaks(&["notified to miss 1-1..5-1, but the store keeps 2-1"]);
+    // A range behind which nothing was lost.
+    let nothing = late(passed().events(2, 6..=7), 6, 7).events(2, 8..=8).log([1, 2, 5, 6, 7, 8]);
+    nothing.breaks(&["notified to miss 6-1..7-1, but nothing is missing"]);
+}
+
 #[test]
 fn a_store_that_went_back_in_time() {
     // The new master's clock is behind: 3 and 4 are stored below the lost 7 and 8.
