@@ -30,7 +30,7 @@ const lazy = {
 };
 
 /** Fields of the machine, which nobody else sees, get short names. */
-const mangleProps = /^(attempts|deadline|failures|fresh|heard|interval|offline|phase|pinged|refused|transports)$/;
+const mangleProps = /^(attempts|deadline|failures|fresh|heard|interval|offline|phase|pinged|jitter|refused|transports)$/;
 
 const options = { bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning', mangleProps };
 const entries = { client: here('src/index.ts'), ...Object.fromEntries(LAZY.map((path) => [nameOf(path), here(`src/${path}.ts`)])) };

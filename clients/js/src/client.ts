@@ -3,8 +3,8 @@
 import { Connection, type Core, type Source } from './connection.js';
 import { type Failure, WhimbrelError } from './failure.js';
 import { Position, isAfter } from './position.js';
-import type { acknowledger, publisher } from './publish.js';
 import { type Service, persist } from './request.js';
+import type { Requests } from './requests.js';
 import { Store } from './store.js';
 import type { Frame } from './transport/frame.js';
 import type { Event, EventOf, Gap, Load, Member, Options, Published, PublishOptions, Reduce, Status, Stream } from './types.js';
@@ -26,7 +26,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
   /** How often each stream is wanted. */
   #wanted = new Map<string, number>();
   #listeners = new Set<Listener>();
-  /** Told of who joins and leaves, and, with nothing, of another status. */
+  /** Called with each frame, and, without one, for another status. */
   #watchers = new Set<(frame?: Frame) => void>();
   #received = new Position();
   #handled = new Position();
@@ -40,9 +40,9 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
   /** The streams that the source knows of. */
   #following: string[] = [];
   #changing = false;
-  #load?: () => Promise<string>;
-  #publish?: ReturnType<typeof publisher>;
-  #ack?: ReturnType<typeof acknowledger>;
+  /** Loads the snapshot of `state`. */
+  #load?: () => Promise<{ cursor: string }>;
+  #loaded?: Requests;
 
   constructor(options: Options) {
     const { url = globalThis.location?.origin ?? '', streams = [], after = '', onError = console.error } = options;
@@ -127,16 +127,13 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
 
   /** Publishes; repeated, without being stored twice, until it is answered. In order within a stream. */
   async publish(stream: Stream, data: unknown, options: PublishOptions = {}): Promise<Published> {
-    const { publisher } = await this.#requests();
-    this.#publish ??= publisher(this.#service);
-    return this.#publish(stream, data, options, this.#source?.id);
+    const { publish } = await this.#requests();
+    return publish(stream, data, options, this.#source?.id);
   }
 
   /** Acknowledges an event of a device, and all before it. */
   async ack({ stream, id }: { stream: Stream; id?: string }): Promise<void> {
-    const { acknowledger } = await this.#requests();
-    this.#ack ??= acknowledger(this.#service);
-    return this.#ack(stream, id);
+    return (await this.#requests()).ack(stream, id);
   }
 
   /**
@@ -147,9 +144,9 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     const store = new Store<V | undefined>(undefined);
     this.#load = async () => {
       const { snapshot } = await this.#requests();
-      const { cursor, value } = await snapshot(this.#service, this.#streams(), load);
-      store.set(value);
-      return cursor;
+      const loaded = await snapshot(this.#streams(), load);
+      store.set(loaded.value);
+      return loaded;
     };
     this.on('*', (event) => store.set(reduce(store.value as V, event)));
     return store;
@@ -161,7 +158,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
    */
   presence(topic: Stream): Store<Member[]> {
     const store = new Store<Member[]>([]);
-    void this.#requests().then(({ follow }) => follow(topic, store, this, this.#service, this.#watchers));
+    void this.#requests().then(({ follow }) => follow(topic, store, this, this.#watchers));
     return store;
   }
 
@@ -206,16 +203,19 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
     };
     const make = (core: Core) => new Connection(this.#service, core);
     const shared = tabs && globalThis.navigator?.locks && globalThis.BroadcastChannel;
-    this.#source = shared ? (await persist(this.#service, () => import('./tabs.js'))).share(tabs, core, make, this.#service) : make(core);
+    this.#source = shared ? (await persist(this.#service, () => import('./tabs.js'))).share(tabs, core, make, this.#service, this.#key) : make(core);
     const streams = this.#streams();
     this.#received.put((await storage?.getItem(this.#key)) ?? '', streams);
-    if (this.#load) this.#received.put(await persist(this.#service, this.#load), streams);
+    if (this.#load) this.#received.put((await persist(this.#service, this.#load)).cursor, streams);
     this.#handled.set(this.#received);
   }
 
   /** Loads what is not needed to listen. Once the service was heard it is there, so that publishing can wait for a network. */
   #requests() {
-    return persist(this.#service, () => import('./requests.js'));
+    return persist(this.#service, async () => {
+      const { requests } = await import('./requests.js');
+      return (this.#loaded ??= requests(this.#service));
+    });
   }
 
   #streams(): string[] {
@@ -228,7 +228,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
       this.#following = this.#streams();
       this.#service.fail(new WhimbrelError({ code: 'forbidden', ...frame }));
     }
-    if (/joined|left|members/.test(op)) this.#notify(frame);
+    this.#notify(frame);
     if (op == 'gap') this.#seen.delete(stream!);
     if (op == 'event' && id) {
       if (isAfter(id, this.#seen.get(stream!))) this.#seen.set(stream!, id);
@@ -278,10 +278,9 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
 
   async #recover(gap: Gap): Promise<void> {
     const { recover, onGap = console.warn } = this.#service.options;
-    let cursor;
-    if (this.#load) cursor = await persist(this.#service, this.#load);
-    else if (recover) cursor = (await persist(this.#service, () => recover(gap)))?.cursor;
-    else onGap(gap);
+    const load = this.#load ?? recover;
+    if (!load) return onGap(gap);
+    const cursor = (await persist(this.#service, () => load(gap)))?.cursor;
     if (!cursor) return;
     // Goes on from there. What was not handled yet comes anew.
     this.#queue = [];
@@ -294,10 +293,11 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
   async #moved(frame: Frame): Promise<void> {
     const { ack, storage } = this.#service.options;
     this.#handled.move(frame);
-    // Of the tabs that share a connection, one keeps the books.
-    if (this.#source!.follows) return;
-    if (ack && frame.op == 'event' && frame.stream!.startsWith('device:')) this.ack(frame as Event).catch(this.#service.fail);
-    await storage?.setItem(this.#key, this.cursor);
+    const source = this.#source!;
+    const { op, stream = '' } = frame;
+    const mine = op == 'event' && /^device:/.test(stream) && this.#wanted.has(stream);
+    if (ack && mine && !source.leaves?.(stream)) this.ack(frame as Event).catch(this.#service.fail);
+    if (!source.leaves?.(this.#key)) await storage?.setItem(this.#key, this.cursor);
   }
 
   #show(status: Status, failure?: Failure): void {

@@ -21,16 +21,18 @@ export interface Core {
 export interface Source {
   /** The connection's id. */
   id?: string;
-  /** Another tab keeps the books. */
-  follows?: boolean;
   start(): void;
   stop(): void;
   /** The streams are others; or, with a position, it is another one, and what was under way is not wanted any more. */
   change(position?: string): void;
+  /** Whether another tab sees to it: to the cursor of this name, or to acknowledging this stream. */
+  leaves?(what: string): boolean;
 }
 
 export class Connection implements Source {
   id?: string;
+  readonly #service: Service;
+  readonly #core: Core;
   #machine: Machine;
   #open: Open = sse;
   #current?: Transport;
@@ -46,20 +48,19 @@ export class Connection implements Source {
   #timer?: ReturnType<typeof setTimeout>;
   #due = Infinity;
 
-  constructor(
-    private readonly service: Service,
-    private readonly core: Core,
-  ) {
+  constructor(service: Service, core: Core) {
+    this.#service = service;
+    this.#core = core;
     this.#machine = this.#fresh();
-    for (const on of ['wake', 'online', 'offline'] as const) {
-      // Hiding the page counts too, which does no harm.
-      const type = on == 'wake' ? 'visibilitychange' : on;
-      globalThis.addEventListener?.(type, () => this.#input({ on }), { signal: service.signal });
+    // Hiding the page counts too, which does no harm.
+    const { signal } = service;
+    for (const on of ['visibilitychange', 'online', 'offline'] as const) {
+      globalThis.addEventListener?.(on, () => this.#input({ on }), { signal });
     }
   }
 
   start(): void {
-    if (this.core.streams()[0]) this.#input({ on: 'start' });
+    if (this.#core.streams()[0]) this.#input({ on: 'start' });
   }
 
   stop(): void {
@@ -67,7 +68,7 @@ export class Connection implements Source {
   }
 
   change(position = ''): void {
-    const { core } = this;
+    const core = this.#core;
     core.position.put(position, []);
     if (!core.streams()[0]) return this.stop();
     this.#deaf ||= !!position;
@@ -76,7 +77,7 @@ export class Connection implements Source {
   }
 
   #fresh(): Machine {
-    const { transport = ['sse', 'websocket', 'post'] } = this.service.options;
+    const { transport = ['sse', 'websocket', 'post'] } = this.#service.options;
     return machine([transport].flat());
   }
 
@@ -84,7 +85,7 @@ export class Connection implements Source {
     const before = this.#machine.phase;
     for (const effect of step(this.#machine, input, Date.now())) this.#run(effect);
     const { phase } = this.#machine;
-    if (phase != before) this.core.status(phase, this.#failure);
+    if (phase != before) this.#core.status(phase, this.#failure);
     const { deadline } = this.#machine;
     // One timer, which is let fire too early rather than set anew with each frame. Without a deadline there is none,
     // or it would keep a program from ending.
@@ -115,10 +116,10 @@ export class Connection implements Source {
     const { transports, at, fresh } = this.#machine;
     let input: Input = { on: 'token' };
     try {
-      this.#open = await opener(transports[at]!);
-      this.#token = await tokenOf(this.service, fresh);
+      this.#open = (await LAZY[transports[at]!]?.())?.open ?? sse;
+      this.#token = await tokenOf(this.#service, fresh);
     } catch (error) {
-      this.service.fail(error);
+      this.#service.fail(error);
       input = { on: 'end', failure: {} };
     }
     if (generation == this.#generation) this.#input(input);
@@ -126,7 +127,7 @@ export class Connection implements Source {
 
   #connect(): void {
     const generation = ++this.#generation;
-    const { service, core } = this;
+    const [service, core] = [this.#service, this.#core];
     const { transports, at } = this.#machine;
     const streams = core.streams();
     const request = { service, streams, after: core.position.list(), token: this.#token, transport: transports[at]! };
@@ -152,16 +153,16 @@ export class Connection implements Source {
         this.#granted = streams;
       }
       this.#input({ on: 'frame', frame });
-      if (op == 'error') this.service.fail(new WhimbrelError(frame));
+      if (op == 'error') this.#service.fail(new WhimbrelError(frame));
     } else if (!this.#previous || this.#deaf) return;
     // The cursor of one stream is an event's id.
     const positions = streams[1] || !cursor ? frame.positions : { [streams[0]!]: cursor };
-    this.core.frame({ ...frame, positions, cursor: streams[1] && cursor });
+    this.#core.frame({ ...frame, positions, cursor: streams[1] && cursor });
   }
 
   /** Goes on without the streams that were refused, if there are others. */
   #refused(failure: Failure): void {
-    const { core } = this;
+    const core = this.#core;
     const { status, detail = '' } = failure;
     const streams = core.streams();
     const added = streams.filter((stream) => !this.#granted.includes(stream));
@@ -176,21 +177,18 @@ export class Connection implements Source {
   }
 
   #renew(): void {
-    const { service } = this;
+    const service = this.#service;
     const generation = this.#generation;
-    const wanted = () => generation == this.#generation;
     const renew = async () => {
-      const token = (this.#token = await tokenOf(service, true));
-      if (this.#current?.send) this.#current.send({ op: 'renew', token });
-      else await (await import('./credentials.js')).renew(service, this.id!, token!);
+      const { renew } = await import('./credentials.js');
+      if (generation == this.#generation) this.#token = await renew(service, this.id!, this.#current!);
     };
-    persist(service, renew, wanted).catch(() => {});
+    persist(service, renew).catch(() => {});
   }
 }
 
 /** Most pages need one transport, and load no other. */
-async function opener(name: TransportName): Promise<Open> {
-  if (name == 'websocket') return (await import('./transport/websocket.js')).open;
-  if (name == 'eventsource') return (await import('./transport/eventsource.js')).open;
-  return sse;
-}
+const LAZY: { [name in TransportName]?: () => Promise<{ open: Open }> } = {
+  websocket: () => import('./transport/websocket.js'),
+  eventsource: () => import('./transport/eventsource.js'),
+};

@@ -2,6 +2,7 @@
 
 import { failureOf } from './failure.js';
 import { type Service, ask } from './request.js';
+import type { Transport } from './transport/frame.js';
 
 /** A token is renewed so long before its end, in milliseconds. */
 const MARGIN = 30_000;
@@ -22,10 +23,15 @@ export class Credentials {
   }
 }
 
-/** Gives an SSE connection a new token. */
-export async function renew(service: Service, connection: string, token: string): Promise<void> {
-  const response = await ask(service, `/v1/connections/${connection}/renew`, { method: 'POST' }, token);
-  if (!response.ok) throw new service.Error(await failureOf(response));
+/** Gets a new token, and gives it to the connection that is open. */
+export async function renew(service: Service, connection: string, { send }: Transport): Promise<string> {
+  const token = service.credentials ? await service.credentials.get(true) : (service.options.token as string);
+  if (send) send({ op: 'renew', token });
+  else {
+    const response = await ask(service, `/v1/connections/${connection}/renew`, { method: 'POST' }, token);
+    if (!response.ok) throw new service.Error(await failureOf(response));
+  }
+  return token;
 }
 
 /** When a JWT expires; never, if it does not say. The service is the judge, this is only to be early. */

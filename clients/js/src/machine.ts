@@ -22,7 +22,7 @@ const INTERVAL = 25_000;
 const ATTEMPTS = 2;
 
 /** Close reasons after which coming back would be against what was decided. */
-const FINAL = ['kicked', 'replaced', 'revoked'];
+const FINAL = /^(kicked|replaced|revoked)$/;
 
 export interface Machine {
   readonly transports: TransportName[];
@@ -44,20 +44,23 @@ export interface Machine {
   interval: number;
   retry: number;
   offline: boolean;
+  /** From 0 up to 1, by chance. */
+  /** From 0 up to 1, by chance. */
+  jitter: () => number;
 }
 
 export type Input =
-  | { on: 'start' | 'stop' | 'change' | 'token' | 'tick' | 'wake' | 'online' | 'offline' }
+  | { on: 'start' | 'stop' | 'change' | 'token' | 'tick' | 'visibilitychange' | 'online' | 'offline' }
   | { on: 'frame'; frame: Frame }
   | { on: 'end'; failure: Failure };
 
 /**
- * `token`: get one, then say `token`, or `end`. `open`: open the transport, and close the one before it once this
- * one is open. An object: closed for good, for this reason.
+ * `token`: close what is open and get one, then say `token`, or `end`. `open`: open the transport, and close the one
+ * before it once this one is open. An object: closed for good, for this reason.
  */
 export type Effect = 'token' | 'open' | 'close' | 'ping' | 'renew' | Failure;
 
-export function machine(transports: TransportName[]): Machine {
+export function machine(transports: TransportName[], jitter = Math.random): Machine {
   return {
     transports,
     phase: 'idle',
@@ -72,10 +75,11 @@ export function machine(transports: TransportName[]): Machine {
     interval: INTERVAL,
     retry: 0,
     offline: false,
+    jitter,
   };
 }
 
-export function step(m: Machine, input: Input, now: number, random = Math.random): Effect[] {
+export function step(m: Machine, input: Input, now: number): Effect[] {
   const { phase } = m;
   if (phase == 'closed') return [];
   switch (input.on) {
@@ -93,11 +97,11 @@ export function step(m: Machine, input: Input, now: number, random = Math.random
       m.fresh = false;
       return until(m, now + OPENING, 'open');
     case 'frame':
-      return frame(m, input.frame, now, random);
+      return frame(m, input.frame, now);
     case 'end':
-      return end(m, input.failure, now, random);
+      return end(m, input.failure, now);
     case 'tick':
-      return now < m.deadline ? [] : tick(m, now, random);
+      return now < m.deadline ? [] : tick(m, now);
     case 'offline':
       m.offline = true;
       return [];
@@ -105,12 +109,11 @@ export function step(m: Machine, input: Input, now: number, random = Math.random
       // Another network, or the first moment after a sleep.
       const lost = input.on == 'online' && m.offline;
       if (input.on == 'online') m.offline = false;
-      if (phase == 'waiting') return begin(m, now);
+      if (phase == 'waiting' || (lost && phase == 'open')) return begin(m, now);
       if (phase != 'open') return [];
-      if (lost) return ['close', ...begin(m, now)];
       if (canPing(m)) return ping(m, now);
       m.deadline = Math.min(m.deadline, m.heard + m.interval * 1.2);
-      return now < m.deadline ? [] : tick(m, now, random);
+      return now < m.deadline ? [] : tick(m, now);
     }
   }
 }
@@ -134,18 +137,16 @@ function begin(m: Machine, now: number): Effect[] {
   return until(m, now + TOKEN, 'token');
 }
 
-function tick(m: Machine, now: number, random: () => number): Effect[] {
+function tick(m: Machine, now: number): Effect[] {
   if (m.phase == 'waiting') return begin(m, now);
   if (m.phase != 'open') {
     // Silence, where a refusal would have been quick: a proxy may hold back the answer.
     m.attempts = ATTEMPTS;
-    return end(m, {}, now, random);
+    return end(m, {}, now);
   }
-  if (canPing(m) && m.deadline != m.pinged) {
-    return ping(m, now);
-  }
+  if (canPing(m) && m.deadline != m.pinged) return ping(m, now);
   // The socket died silently.
-  return ['close', ...begin(m, now)];
+  return begin(m, now);
 }
 
 function ping(m: Machine, now: number): Effect[] {
@@ -153,16 +154,16 @@ function ping(m: Machine, now: number): Effect[] {
   return until(m, m.pinged, 'ping');
 }
 
-function frame(m: Machine, { op, reason, retry = 0 }: Frame, now: number, random: () => number): Effect[] {
+function frame(m: Machine, { op, reason, retry = 0 }: Frame, now: number): Effect[] {
   if (m.phase != 'connecting' && m.phase != 'open') return [];
   if (op == 'retry') {
     m.retry = retry;
     return [];
   }
   if (op == 'close') {
-    if (FINAL.includes(reason!)) return rest(m, 'closed', Infinity, { code: reason });
+    if (FINAL.test(reason!)) return rest(m, 'closed', Infinity, { code: reason });
     m.fresh = reason == 'expired';
-    return end(m, { retry }, now, random);
+    return end(m, { retry }, now);
   }
   if (m.phase == 'connecting') {
     m.phase = 'open';
@@ -178,11 +179,11 @@ function frame(m: Machine, { op, reason, retry = 0 }: Frame, now: number, random
   return op == 'expiring' ? ['renew'] : [];
 }
 
-function end(m: Machine, failure: Failure, now: number, random: () => number): Effect[] {
+function end(m: Machine, failure: Failure, now: number): Effect[] {
   if (m.phase == 'idle') return [];
   if (failure.status == 401 && !m.refused) {
     m.refused = m.fresh = true;
-    return ['close', ...begin(m, now)];
+    return begin(m, now);
   }
   if (isFinal(failure) || failure.status == 401) return rest(m, 'closed', Infinity, failure);
   const wasOpen = m.phase == 'open';
@@ -192,5 +193,5 @@ function end(m: Machine, failure: Failure, now: number, random: () => number): E
     m.attempts = 0;
   }
   m.pinged = 0;
-  return rest(m, 'waiting', now + backoff(m.failures++, failure.retry ?? (wasOpen ? m.retry : 0), random));
+  return rest(m, 'waiting', now + backoff(m.failures++, failure.retry ?? (wasOpen ? m.retry : 0), m.jitter));
 }

@@ -2,7 +2,8 @@
 
 import type { Frame } from './transport/frame.js';
 
-const CURSOR = 'c1.';
+/** `STREAM/ID`, or a cursor of several streams: it stands for itself. */
+const COMPLETE = /^(.+)\/|^c1\./;
 
 export class Position {
   /** By stream, or by itself where it is a cursor of several. */
@@ -17,8 +18,8 @@ export class Position {
   put(after: string, streams: string[]): void {
     for (const part of after.split(' ')) {
       const text = part.replace(/\.stop$/, '');
-      const [, named] = /^(.+)\//.exec(text) ?? [];
-      if (named || text.startsWith(CURSOR)) this.#enter(named ?? text, text);
+      const complete = COMPLETE.exec(text);
+      if (complete) this.#enter(complete[1] ?? text, text);
       else if (text) for (const stream of streams) this.#enter(stream, stream + '/' + text);
     }
   }

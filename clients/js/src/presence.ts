@@ -7,7 +7,7 @@ import type { Store } from './store.js';
 import type { Frame } from './transport/frame.js';
 import type { Member } from './types.js';
 
-type Watchers = Set<(frame?: Frame) => void>;
+export type Watchers = Set<(frame?: Frame) => void>;
 
 /** Keeps `store` to the members of `topic`. */
 export function follow(topic: string, store: Store<Member[]>, client: Client<any>, service: Service, watchers: Watchers): void {
@@ -40,14 +40,15 @@ export function follow(topic: string, store: Store<Member[]>, client: Client<any
 
   let used = false;
   const watcher = (frame?: Frame): unknown => {
+    if (frame && (frame.stream != topic || !/joined|left|members/.test(frame.op))) return;
     used ||= store.size > 0;
     if (used && !store.size) return watchers.delete(watcher);
     // `members`: the service may have missed to pass on who joined or left.
-    if (frame?.stream == topic && frame.op != 'members') {
+    if (frame && frame.op != 'members') {
       changes.push(frame);
       apply(frame);
       show();
-    } else if ((!frame || frame.stream == topic) && client.status == 'open') load().catch(service.fail);
+    } else if (client.status == 'open') load().catch(service.fail);
   };
   watchers.add(watcher);
   watcher();

@@ -33,15 +33,15 @@ export async function tokenOf(service: Service, fresh: boolean): Promise<string 
   return (service.credentials ??= new Credentials(token)).get(fresh);
 }
 
-/** Tries until it works, or is not wanted any more. */
-export async function persist<T>({ fail, signal }: Service, run: () => T | Promise<T>, wanted = () => true): Promise<T> {
+/** Tries until it works, or the client is closed. */
+export async function persist<T>({ fail, signal }: Service, run: () => T | Promise<T>): Promise<T> {
   for (let failures = 0; ; failures++) {
     try {
       return await run();
     } catch (error) {
       fail(error);
       await sleep(backoff(failures), signal);
-      if (signal.aborted || !wanted()) throw error;
+      if (signal.aborted) throw error;
     }
   }
 }

@@ -29,6 +29,8 @@ interface Message {
   welcome?: string;
   position?: string;
   tabs?: [string, string[]][];
+  /** What the leader sees to for all: the cursor of this name, and acknowledging these streams. */
+  duties?: string[];
   frame?: Frame;
   status?: Status;
   failure?: Failure;
@@ -37,8 +39,8 @@ interface Message {
 }
 
 /** A source of frames that the tabs with this name share; `true`: the service's address. */
-export function share(name: string | true, core: Core, make: (core: Core) => Connection, { url, signal }: Service): Source {
-  return new Tabs('whimbrel:' + (name === true ? url : name), core, make, signal);
+export function share(name: string | true, core: Core, make: (core: Core) => Connection, { url, signal }: Service, key: string): Source {
+  return new Tabs('whimbrel:' + (name === true ? url : name), core, make, signal, key);
 }
 
 class Tabs implements Source {
@@ -57,6 +59,8 @@ class Tabs implements Source {
   #paused = false;
   /** This tab goes on from a position of its own, and the leader has not seen to that yet. */
   #behind = false;
+  /** The leader's, as long as that is another tab. */
+  #duties: string[] = [];
   #number = 0;
   /** How often it was looked for a sign of the leader in vain. */
   #silent = 0;
@@ -67,6 +71,7 @@ class Tabs implements Source {
     private readonly core: Core,
     private readonly make: (core: Core) => Connection,
     private readonly closed: AbortSignal,
+    private readonly key: string,
   ) {
     this.#channel = new BroadcastChannel(name);
   }
@@ -75,8 +80,8 @@ class Tabs implements Source {
     return this.#connection?.id ?? this.#id;
   }
 
-  get follows(): boolean {
-    return !this.#connection;
+  leaves(what: string): boolean {
+    return !this.#connection && this.#duties.includes(what);
   }
 
   start(): void {
@@ -122,10 +127,15 @@ class Tabs implements Source {
     if (this.#connection) {
       this.#follow(this.#me, streams, put);
       this.#behind = false;
+      this.#post({ duties: this.#own() });
     } else {
       this.#tabs.set(this.#me, streams);
       this.#post({ hello: streams, number: ++this.#number, put });
     }
+  }
+
+  #own(): string[] {
+    return [this.key, ...this.core.streams()];
   }
 
   #post(message: Omit<Message, 'from'>): void {
@@ -133,11 +143,11 @@ class Tabs implements Source {
   }
 
   #receive(message: Message): void {
-    const { from, hello, number, put = '', lead, welcome, position, tabs = [], frame, status, failure, ask } = message;
+    const { from, hello, number, put = '', lead, welcome, position, tabs = [], duties, frame, status, failure, ask } = message;
     if (this.#connection) {
       if (hello) {
         this.#follow(from, hello, put);
-        this.#post({ welcome: from, number, position: this.#position + '', tabs: [...this.#tabs], status: this.#status });
+        this.#post({ welcome: from, number, position: this.#position + '', tabs: [...this.#tabs], duties: this.#own(), status: this.#status });
         if (this.id) this.#post({ frame: { op: 'shared', connection: this.id } });
       }
       if (ask) this.#post({});
@@ -147,6 +157,7 @@ class Tabs implements Source {
     if (hello || ask) return;
     this.#silent = 0;
     if (lead) this.#hello(false);
+    if (duties) this.#duties = duties;
     if (welcome == this.#me && number == this.#number) {
       for (const [tab, streams] of tabs) this.#tabs.set(tab, streams);
       this.#position.put(position!, []);

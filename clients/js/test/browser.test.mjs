@@ -206,6 +206,55 @@ describe('in a browser', { concurrency: true }, () => {
       }
     });
 
+    test('that want different streams go on where they were, each after a reload', async (t) => {
+      const [mine, yours] = [name(), name('device')];
+      const context = await profile(t);
+      const options = (stream) => ({ streams: [stream], tabs: true, storage: 'localStorage', ack: true });
+      const first = await tab(context, options(mine));
+      await isOpen(first);
+      const second = await tab(context, options(yours));
+      await isOpen(second);
+      for (const n of [0, 1]) for (const stream of [mine, yours]) await publish(front.url, stream, n);
+      await has(first, mine, 2);
+      await has(second, yours, 2);
+      // The first leads, and doesn't follow the inbox. What the second handled is acknowledged all the same.
+      const inbox = async () => (await fetch(`${front.url}/v1/devices/${yours.slice(7)}`)).json();
+      await eventually('all is acknowledged', async () => (await inbox()).pending === 0);
+      const stored = (stream) => localStorage.getItem(`whimbrel:${location.origin}:${stream}`) == client.cursor;
+      await eventually('all is stored', async () => (await first.evaluate(stored, mine)) && second.evaluate(stored, yours));
+      // One that does not lead is loaded anew, and then the one that leads.
+      for (const [page, stream] of [[second, yours], [first, mine]]) {
+        await page.reload();
+        await publish(front.url, stream, 2);
+        await follow(page, options(stream));
+        await has(page, stream, 1);
+        assert.deepEqual(await got(page, stream), [2]);
+      }
+    });
+
+    test('acknowledge what they handle, and no more than that', async (t) => {
+      const [mine, yours] = [name(), name('device')];
+      const context = await profile(t);
+      const leader = await tab(context, { streams: [mine], tabs: true, ack: true });
+      await isOpen(leader);
+      const page = await context.newPage();
+      await page.goto(`${front.url}/files/page.html`);
+      await page.evaluate(async (stream) => {
+        const { connect } = await import('/client.js');
+        window.client = connect({ streams: [stream], tabs: true, ack: true });
+        window.handling = [];
+        client.on('*', ({ data }) => new Promise((done) => handling.push([data, done])));
+      }, yours);
+      await isOpen(page);
+      const ids = [];
+      for (const n of [0, 1]) ids.push(await publish(front.url, yours, n));
+      const acked = async () => (await (await fetch(`${front.url}/v1/devices/${yours.slice(7)}`)).json()).acked;
+      await eventually('it handles the first', () => page.evaluate(() => handling.length == 1));
+      assert.equal(await acked(), null);
+      await page.evaluate(() => handling[0][1]());
+      await eventually('the first is acknowledged', async () => (await acked()) == ids[0]);
+    });
+
     test('take over from a leader whose tab is frozen', async (t) => {
       const stream = name();
       const context = await profile(t);

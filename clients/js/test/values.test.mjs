@@ -8,31 +8,35 @@ const { Position, isAfter } = await source('position');
 const { backoff } = await source('backoff');
 const { Credentials } = await source('credentials');
 
-/** What a reader is given, for text in these pieces. */
+/** The frames in text of these pieces. */
 function read(...pieces) {
-  const seen = [];
-  const feed = parser({
-    block: (type, data, id) => seen.push([type, data, id]),
-    comment: () => seen.push('comment'),
-    retry: (ms) => seen.push(ms),
-  });
-  pieces.forEach(feed);
-  return seen;
+  const frames = [];
+  pieces.forEach(parser((frame) => frames.push(frame)));
+  return frames;
 }
 
-const STREAM = 'retry: 1500\nid: 5-1\nevent: whimbrel:position\ndata: {}\n\n:\n:\ndata: a\u2028b\ndata:c\ndata:\n\nid: 5-2\n\nevent: x\ndata: y\n\n';
-const BLOCKS = [1500, ['whimbrel:position', '{}', '5-1'], 'comment', 'comment', ['', 'a\u2028b\nc\n', undefined], ['x', 'y', undefined]];
+const STREAM =
+  'retry: 1500\nid: 5-1\nevent: whimbrel:position\ndata: {"connection":"a"}\n\n:\n:\n' +
+  'data: {"data":"a\u2028b",\ndata:"time":"c"\ndata:}\ndata:\n\nid: 5-2\n\nevent: x\ndata: {"data":null}\n\n';
+const FRAMES = [
+  { op: 'retry', retry: 1500 },
+  { connection: 'a', op: 'position', cursor: '5-1' },
+  { op: 'ping' },
+  { op: 'ping' },
+  { data: 'a\u2028b', time: 'c', op: 'event', cursor: undefined },
+  { data: null, op: 'event', cursor: undefined },
+];
 
 test('an event stream is read the same however it is cut, and whichever its line ends are', () => {
   for (const end of ['\n', '\r\n', '\r']) {
     const text = STREAM.replaceAll('\n', end);
     // A CR is taken once it is clear what follows.
     const all = end == '\r' ? [text, ':'] : [text];
-    assert.deepEqual(read(...all), BLOCKS);
+    assert.deepEqual(read(...all), FRAMES);
     for (let at = 1; at < text.length; at++) {
-      assert.deepEqual(read(text.slice(0, at), text.slice(at), ...all.slice(1)), BLOCKS, `${JSON.stringify(end)} at ${at}`);
+      assert.deepEqual(read(text.slice(0, at), text.slice(at), ...all.slice(1)), FRAMES, `${JSON.stringify(end)} at ${at}`);
     }
-    assert.deepEqual(read(...text, ...all.slice(1)), BLOCKS);
+    assert.deepEqual(read(...text, ...all.slice(1)), FRAMES);
   }
 });
 

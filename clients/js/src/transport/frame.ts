@@ -67,7 +67,7 @@ export function pathTo(way: string, { service, streams, after }: Request, more =
 }
 
 /** An SSE block as a frame. */
-export function frameOf(type: string, data: string, cursor?: string): Frame {
+export function frameOf(type = '', data: string, cursor?: string): Frame {
   // That a producer is gone is an event of its stream.
   const own = /^whimbrel:(?!abandoned)(.+)/.exec(type);
   return { ...JSON.parse(data), op: own ? own[1] : 'event', cursor };

@@ -1,30 +1,22 @@
 /** Reads `text/event-stream`, however it is cut. */
 
-export interface Reader {
-  block(type: string, data: string, id?: string): void;
-  comment(): void;
-  retry(ms: number): void;
-}
+import { type Frame, frameOf } from './frame.js';
 
-export function parser(reader: Reader): (text: string) => void {
+export function parser(take: (frame: Frame) => void): (text: string) => void {
   let rest = '';
-  let data: string[] = [];
-  let type = '';
-  let id: string | undefined;
+  let fields: Record<string, string> = {};
   const line = (text: string) => {
     if (!text) {
-      if (data.length) reader.block(type, data.join('\n'), id);
-      data = [];
-      type = '';
-      id = undefined;
+      const { event, data, id } = fields;
+      fields = {};
+      if (data != null) take(frameOf(event, data, id));
       return;
     }
     const [, name, value = ''] = /^([^:]*)(?:: ?(.*))?$/s.exec(text)!;
-    if (!name) return reader.comment();
-    if (name == 'data') data.push(value);
-    if (name == 'event') type = value;
-    if (name == 'id') id = value;
-    if (name == 'retry') reader.retry(Number(value));
+    // A comment is a sign of life.
+    if (!name) return take({ op: 'ping' });
+    if (name == 'retry') take({ op: name, retry: +value });
+    fields[name] = name == 'data' && fields.data != null ? fields.data + '\n' + value : value;
   };
   return (text) => {
     // A CR at the end may be half of a CR LF.

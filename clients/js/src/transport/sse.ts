@@ -2,7 +2,7 @@
 
 import { type Failure, failureOf } from '../failure.js';
 import { ask } from '../request.js';
-import { type Handlers, type Request, type Transport, frameOf, pathTo } from './frame.js';
+import { type Handlers, type Request, type Transport, pathTo } from './frame.js';
 import { parser } from './parse.js';
 
 /** A longer address goes into a body, as some proxies refuse it: the usual ones at 8 KiB with all headers. */
@@ -16,11 +16,7 @@ export function sse(request: Request, on: Handlers): Transport {
     if (!isStream(response)) return failureOf(response);
     const reader = response.body!.getReader();
     const decoder = new TextDecoder();
-    const feed = parser({
-      block: (type, data, id) => on.frame(frameOf(type, data, id)),
-      comment: () => on.frame({ op: 'ping' }),
-      retry: (retry) => on.frame({ op: 'retry', retry }),
-    });
+    const feed = parser(on.frame);
     for (;;) {
       const { done, value } = await reader.read();
       if (done || signal.aborted) return {};
