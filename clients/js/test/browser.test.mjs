@@ -6,7 +6,8 @@ import { after, before, describe, test } from 'node:test';
 import { connect } from '../../../src/api/page/client/client.js';
 import { launch } from './support/browser.mjs';
 import { counter } from './support/judge.mjs';
-import { eventually, folder, nginx, node, numbers, publish, publishAll, redis } from './support/world.mjs';
+import { SECRET, token } from './support/tokens.mjs';
+import { eventually, folder, nginx, node, numbers, proxy, publish, publishAll, redis } from './support/world.mjs';
 
 const suite = { ends: [], after: (end) => suite.ends.push(end) };
 after(async () => {
@@ -144,6 +145,55 @@ describe('in a browser', { concurrency: true }, () => {
       await has(page, stream, 3);
       assert.deepEqual(await got(page, stream), numbers(3));
     });
+  });
+
+  describe('a proxy, a lid', { concurrency: true }, () => {
+    for (const transport of ['sse', 'websocket', 'eventsource']) {
+      test(`${transport}: a proxy that answers a page with HTML during a deployment is waited for`, async (t) => {
+        const stream = name();
+        const balancer = await proxy(t, front.url);
+        const page = await tab(await profile(t), { streams: [stream], transport }, balancer.url);
+        await isOpen(page);
+        await publish(front.url, stream, 0);
+        await has(page, stream, 1);
+        const before = balancer.connections;
+        balancer.mode = 'html';
+        balancer.cut();
+        await eventually('it was refused twice', () => balancer.connections >= before + 2);
+        await publish(front.url, stream, 1);
+        balancer.mode = 'pass';
+        await has(page, stream, 2);
+        assert.deepEqual(await got(page, stream), [0, 1]);
+      });
+
+      test(`${transport}: after a sleep the page finds its connection dead, gets a new token, and misses nothing`, async (t) => {
+        const whimbrel = await node(t, { WHIMBREL_JWT_SECRET: SECRET, WHIMBREL_PING_SECONDS: '1' });
+        const network = await proxy(t, whimbrel.url);
+        const page = await (await profile(t)).newPage();
+        // The page's own clock, which jumps as one does behind a closed lid.
+        await page.clock.install();
+        await page.goto(`${network.url}/health/live`);
+        const tokens = [];
+        await page.exposeFunction('newToken', () => (tokens.push(token('sleeper', tokens.length ? 86_400 : 7200)), tokens.at(-1)));
+        await page.evaluate(async (transport) => {
+          const { connect } = await import('/client.js');
+          window.got = [];
+          window.client = connect({ streams: ['device:sleeper'], transport, token: () => newToken() });
+          client.on('*', ({ data }) => got.push(data));
+        }, transport);
+        await isOpen(page);
+        await page.evaluate(() => client.publish('device:sleeper', 0));
+        await eventually('the first', () => page.evaluate(() => got.length == 1));
+        assert.equal(tokens.length, 1);
+        network.strand();
+        const headers = { authorization: `Bearer ${tokens[0]}`, 'content-type': 'application/json' };
+        assert.equal((await fetch(`${whimbrel.url}/v1/devices/sleeper/events`, { method: 'POST', body: '1', headers })).status, 201);
+        await page.clock.fastForward('03:00:00');
+        await eventually('the second', () => page.evaluate(() => got.length == 2));
+        assert.deepEqual(await page.evaluate(() => got), [0, 1]);
+        assert.equal(tokens.length, 2);
+      });
+    }
   });
 
   describe('tabs', { concurrency: true }, () => {

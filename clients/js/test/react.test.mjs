@@ -22,6 +22,16 @@ const APP = `
   export const page = (client) => h(StrictMode, null, h(App, { client }));
 `;
 
+const ROOM = `
+  import { StrictMode, createElement as h } from 'react';
+  import { usePresence } from '${here('../src/react.ts')}';
+  function Room({ client }) {
+    const members = usePresence(client, 'topic:room');
+    return h('p', null, 'here: ' + members.map(({ device }) => device).sort().join());
+  }
+  export const page = (client) => h(StrictMode, null, h(Room, { client }));
+`;
+
 /** A program with React in it. */
 async function bundle(contents, format) {
   const stdin = { contents, resolveDir: here('..') };
@@ -29,18 +39,20 @@ async function bundle(contents, format) {
   return outputFiles[0].text;
 }
 
-test('on a server a stream is its initial value, and nothing is asked of anybody', async (t) => {
-  const program = await bundle(`${APP}
-    import { renderToString } from 'react-dom/server';
-    import { connect } from '${here('../src/index.ts')}';
-    globalThis.rendered = renderToString(page(connect()));`, 'cjs');
-  let requests = 0;
-  t.mock.method(globalThis, 'fetch', () => requests++);
-  new Function('require', 'module', program)(createRequire(import.meta.url), { exports: {} });
-  await new Promise(setImmediate);
-  assert.match(rendered, /<p>topic:one <\/p>/);
-  assert.equal(requests, 0);
-});
+for (const [hook, app, shown] of [['a stream', APP, /<p>topic:one <\/p>/], ['presence', ROOM, /<p>here: <\/p>/]]) {
+  test(`on a server ${hook} is its initial value, and nothing is asked of anybody`, async (t) => {
+    const program = await bundle(`${app}
+      import { renderToString } from 'react-dom/server';
+      import { connect } from '${here('../src/index.ts')}';
+      globalThis.rendered = renderToString(page(connect()));`, 'cjs');
+    let requests = 0;
+    t.mock.method(globalThis, 'fetch', () => requests++);
+    new Function('require', 'module', program)(createRequire(import.meta.url), { exports: {} });
+    await new Promise(setImmediate);
+    assert.match(rendered, shown);
+    assert.equal(requests, 0);
+  });
+}
 
 test('under StrictMode a component shows each event once, and follows another stream on one connection', async (t) => {
   const files = folder(t);
@@ -70,4 +82,32 @@ test('under StrictMode a component shows each event once, and follows another st
   await shows('topic:two a,b');
   await page.evaluate(() => root.unmount());
   await eventually('nothing is followed', () => page.evaluate(() => client.status == 'idle'));
+});
+
+test('under StrictMode a component shows who is in a topic, and who joins and leaves', async (t) => {
+  const files = folder(t);
+  const front = await nginx(t, [await node(t)], files);
+  writeFileSync(join(files, 'room.js'), await bundle(`${ROOM}
+    import { createRoot } from 'react-dom/client';
+    import { connect } from '${here('../src/index.ts')}';
+    const me = new URLSearchParams(location.search).get('name');
+    window.client = connect({ streams: ['device:' + me], members: true });
+    window.root = createRoot(document.body);
+    window.root.render(page(window.client));`, 'esm'));
+  writeFileSync(join(files, 'room.html'), '<!doctype html><title>room</title><body><script type="module" src="room.js"></script>');
+  const browser = await launch(t);
+  const visit = async (name) => {
+    const page = await browser.newPage();
+    await page.goto(`${front.url}/files/room.html?name=${name}`);
+    return page;
+  };
+  const shows = (page, text) => eventually(text, async () => (await page.textContent('p')) == text);
+  const ada = await visit('ada');
+  await shows(ada, 'here: ada');
+  const bob = await visit('bob');
+  for (const page of [ada, bob]) await shows(page, 'here: ada,bob');
+  // Who shows the room no more is not in it, though its inbox is followed on.
+  await bob.evaluate(() => root.unmount());
+  await shows(ada, 'here: ada');
+  assert.equal(await bob.evaluate(() => client.status), 'open');
 });

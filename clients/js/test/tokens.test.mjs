@@ -1,13 +1,11 @@
 // Tokens: asked for in time, renewed in place, and what happens when they are refused.
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 import { connect } from '../../../src/api/page/client/client.js';
+import { SECRET, token } from './support/tokens.mjs';
 import { eventually, node } from './support/world.mjs';
-
-const SECRET = 'a secret that is long enough for a test of tokens';
 
 const suite = { ends: [], after: (end) => suite.ends.push(end) };
 after(async () => {
@@ -18,15 +16,6 @@ let whimbrel;
 before(async () => {
   whimbrel = await node(suite, { WHIMBREL_JWT_SECRET: SECRET, WHIMBREL_PING_SECONDS: '1' });
 });
-
-/** A device's token for so many seconds. */
-function token(device, seconds, secret = SECRET) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const now = Math.floor(Date.now() / 1000);
-  const claims = { sub: device, iat: now, exp: now + seconds, whimbrel: { subscribe: ['topic:open:*'], publish: ['topic:open:*', `device:${device}`] } };
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
-  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
-}
 
 const expiryOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url')).exp * 1000;
 

@@ -173,17 +173,17 @@ export async function proxy(t, target) {
     if (made.mode == 'html') return client.end(HTML);
     const { hostname, port } = new URL(made.target);
     const upstream = connect({ host: hostname, port });
-    upstream.on('error', () => client.destroy()).on('close', () => client.destroy());
+    upstream.on('error', () => client.destroy()).on('close', () => client.stranded || client.destroy());
     client.on('close', () => upstream.destroy());
     let held = false;
     client.on('data', (bytes) => {
       held ||= made.hold && bytes.includes(` ${made.hold}`);
       if (made.refuse && bytes.includes(` ${made.refuse}`)) client.end(HTML);
-      else if (made.mode != 'hang') upstream.write(bytes);
+      else if (made.mode != 'hang' && !client.stranded) upstream.write(bytes);
     });
     upstream.on('data', (bytes) => {
       made.pieces++;
-      if (!held && !['hang', 'deaf'].includes(made.mode)) client.write(bytes);
+      if (!held && !client.stranded && !['hang', 'deaf'].includes(made.mode)) client.write(bytes);
     });
   });
   server.listen(0, '127.0.0.1');
@@ -191,6 +191,8 @@ export async function proxy(t, target) {
   made.url = `http://127.0.0.1:${server.address().port}`;
   /** Ends all connections that are open. */
   made.cut = () => open.forEach((socket) => socket.destroy());
+  /** All connections that are open die silently: no byte gets through any more, and no end. */
+  made.strand = () => open.forEach((socket) => (socket.stranded = true));
   t.after(() => (made.cut(), server.close()));
   return made;
 }
