@@ -160,16 +160,16 @@ export class Connection implements Source {
     this.#core.frame({ ...frame, positions, cursor: streams[1] && cursor });
   }
 
-  /** Goes on without the streams that were refused, if there are others. */
+  /** What was open before goes on without the streams that are refused now, if there are others. */
   #refused(failure: Failure): void {
     const core = this.#core;
     const { status, detail = '' } = failure;
     const streams = core.streams();
-    const added = streams.filter((stream) => !this.#granted.includes(stream));
-    const named = added.filter((stream) => detail.includes(stream));
+    const named = streams.filter((stream) => detail.split(' ').includes(stream));
+    const refused = named[0] ? named : streams.filter((stream) => !this.#granted.includes(stream));
     this.#failure = failure;
-    if (status != 403 || added.length == streams.length) return;
-    for (const stream of named[0] ? named : added) {
+    if (status != 403 || !this.#granted[0] || !refused[0] || refused.length == streams.length) return;
+    for (const stream of refused) {
       core.frame({ ...failure, op: 'unsubscribed', stream: stream as Stream });
     }
     this.#machine = this.#fresh();

@@ -35,7 +35,11 @@ export function acknowledger(service: Service) {
   const run = async (stream: string) => {
     for (let id; id != newest.get(stream); ) {
       id = newest.get(stream);
-      await call(service, pathOf(stream) + '/ack', { body: JSON.stringify({ id }) });
+      await call(service, pathOf(stream) + '/ack', { body: JSON.stringify({ id }) }).catch((error) => {
+        // So that it can be acknowledged again.
+        newest.delete(stream);
+        throw error;
+      });
     }
   };
   return async (stream: string, id = ''): Promise<void> => {

@@ -102,6 +102,29 @@ describe('tokens', { concurrency: true }, () => {
       await eventually('an event of the other', () => got.length == 2);
     });
 
+    test(`${transport}: a stream that a new token does not name any more is left, and the others go on`, async (t) => {
+      const device = `fewer-${++count}`;
+      const topic = `topic:open:${device}`;
+      let asked = 0;
+      const errors = [];
+      const listener = client(t, {
+        streams: [`device:${device}`, topic],
+        transport,
+        // The service says at once that less than a minute is left of the first.
+        token: () => (asked++ ? token(device, 3600, SECRET, []) : token(device, 40)),
+        onError: (error) => errors.push(error),
+      });
+      const got = [];
+      listener.on('*', ({ data }) => got.push(data));
+      await eventually('the refusal', () => errors.length > 0);
+      assert.deepEqual([errors[0].code, errors.length], ['forbidden', 1]);
+      await eventually('it is open', () => listener.status == 'open');
+      await listener.publish(topic, 'not mine');
+      await listener.publish(`device:${device}`, 'mine');
+      await eventually('an event', () => got.length > 0);
+      assert.deepEqual([got, errors.length], [['mine'], 1]);
+    });
+
     test(`${transport}: a client whose every stream is refused ends`, async (t) => {
       const listener = client(t, { streams: ['topic:closed'], transport, token: () => token('y', 3600) });
       await assert.rejects(listener[Symbol.asyncIterator]().next(), { status: 403 });

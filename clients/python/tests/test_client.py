@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from whimbrel_client import Draft, Event, Gap, Published, Whimbrel, WhimbrelError
 from whimbrel_client.sse import blocks
-from world import Node, proxy, take, until
+from world import PATIENCE, Node, proxy, take, until
 
 
 def test_events_come_in_order_once_and_none_is_lost_while_nodes_are_killed(nodes: list[Node]) -> None:
@@ -167,6 +167,50 @@ def test_a_device_goes_on_behind_what_it_acknowledged(nodes: list[Node]) -> None
             events = await take(whimbrel.listen("device:ack", after="earliest"), 4)
             await whimbrel.ack(events[1])
             assert [event.data for event in await take(whimbrel.listen("device:ack", after="ack"), 2)] == [2, 3]
+
+    asyncio.run(run())
+
+
+def test_a_device_acknowledges_by_itself_what_it_handled(nodes: list[Node]) -> None:
+    async def run() -> None:
+        async with Whimbrel(nodes[0].url) as whimbrel:
+            stream = "device:ack-itself"
+            sent = [await whimbrel.publish(stream, n) for n in range(200)]
+
+            async def acked() -> Any:
+                device = await whimbrel._service.call("GET", "/v1/devices/ack-itself")
+                return device["acked"]
+
+            listener = whimbrel.listen(stream, after="earliest", ack=True)
+            assert [event.data for event in await take(listener, 100)] == list(range(100))
+            # The hundredth is still being handled.
+            await listener.aclose()
+            assert await acked() == sent[98].id
+            again = whimbrel.listen(stream, after="ack", ack=True)
+            waiting = asyncio.create_task(take(again, 102))
+            end = asyncio.get_running_loop().time() + PATIENCE
+            while await acked() != sent[-1].id:
+                assert asyncio.get_running_loop().time() < end
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_an_acknowledgement_is_repeated_until_it_is_answered(nodes: list[Node]) -> None:
+    async def run() -> None:
+        async with proxy(nodes) as (way, url), Whimbrel(url) as whimbrel, Whimbrel(nodes[0].url) as other:
+            await other.publish_batch([Draft("device:ack-again", n) for n in range(2)])
+            first, second = await take(whimbrel.listen("device:ack-again", after="earliest"), 2)
+            way.mode = "html"
+            way.cut()
+            connections = way.connections
+            acks = [asyncio.create_task(whimbrel.ack(event)) for event in (second, first)]
+            await until("it was refused", lambda: way.connections > connections)
+            way.mode = "pass"
+            await asyncio.gather(*acks)
+            await other.publish("device:ack-again", "new")
+            assert [event.data for event in await take(other.listen("device:ack-again", after="ack"), 1)] == ["new"]
 
     asyncio.run(run())
 

@@ -20,12 +20,13 @@ SECRET = "a secret that is long enough for a test of tokens"
 OTHER = "another secret, which is long enough as well"
 
 
-def token(device: str, seconds: float, secret: str = SECRET) -> str:
+def token(device: str, seconds: float, secret: str = SECRET, subscribe: str = "topic:open:*") -> str:
     def part(value: bytes) -> str:
         return base64.urlsafe_b64encode(value).decode().rstrip("=")
 
     now = int(time.time())
-    claims = {"sub": device, "iat": now, "exp": now + seconds, "whimbrel": {"publish": [f"device:{device}"]}}
+    may = {"subscribe": [subscribe], "publish": [f"device:{device}", "topic:open:*"]}
+    claims = {"sub": device, "iat": now, "exp": now + seconds, "whimbrel": may}
     signed = ".".join(part(json.dumps(value).encode()) for value in ({"alg": "HS256", "typ": "JWT"}, claims))
     return signed + "." + part(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256))
 
@@ -107,6 +108,47 @@ def test_a_stream_that_the_token_does_not_name_is_refused_with_its_name(closed: 
             with pytest.raises(WhimbrelError, match="topic:closed") as error:
                 await take(whimbrel.listen("device:some", "topic:closed"), 1)
             assert (error.value.status, error.value.code) == (403, "forbidden")
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_is_refused_later_is_left_and_the_others_go_on(closed: Node) -> None:
+    async def run() -> None:
+        async with Whimbrel(closed.url, lambda: token("later", 3600)) as whimbrel:
+            refused: list[tuple[str, int | None]] = []
+            listener = whimbrel.listen("device:later", on_refused=lambda stream, error: refused.append((stream, error.status)))
+            waiting = asyncio.create_task(take(listener, 2))
+            await until("it is open", lambda: listener.connection)
+            connection = listener.connection
+            listener.subscribe("topic:closed")
+            listener.subscribe("topic:open:later")
+            await until("the refusal", lambda: refused == [("topic:closed", 403)])
+            await until("it is open without it", lambda: listener.connection != connection)
+            await whimbrel.publish("device:later", 1)
+            await whimbrel.publish("topic:open:later", 2)
+            assert [event.data for event in await waiting] == [1, 2]
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_a_new_token_does_not_name_any_more_is_left(closed: Node) -> None:
+    async def run() -> None:
+        asked = 0
+
+        def get() -> str:
+            nonlocal asked
+            asked += 1
+            # The service says at once that less than a minute is left of the first.
+            return token("fewer", 40) if asked == 1 else token("fewer", 3600, subscribe="topic:none")
+
+        async with Whimbrel(closed.url, get) as whimbrel:
+            refused: list[str] = []
+            listener = whimbrel.listen("device:fewer", "topic:open:fewer", on_refused=lambda stream, _: refused.append(stream))
+            waiting = asyncio.create_task(take(listener, 1))
+            await until("the refusal", lambda: refused == ["topic:open:fewer"])
+            await whimbrel.publish("topic:open:fewer", "not mine")
+            await whimbrel.publish("device:fewer", "mine")
+            assert [event.data for event in await waiting] == ["mine"]
 
     asyncio.run(run())
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from .connection import Wish
+from .acks import Acknowledger
+from .connection import OnRefused, Wish
 from .credentials import Token
 from .errors import WhimbrelError
 from .listener import Event, Listener, OnChange, OnGap
@@ -70,6 +71,7 @@ class Whimbrel:
         self._http = http or httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
         self._service = Service(url, token, self._http)
         self._locks: dict[str, asyncio.Lock] = {}
+        self._acks = Acknowledger(self._service)
 
     async def __aenter__(self) -> Whimbrel:
         return self
@@ -83,6 +85,7 @@ class Whimbrel:
             # Somebody waits for it, or closes it at this moment.
             with suppress(RuntimeError):
                 await frames.aclose()
+        await self._acks.aclose()
         if self._own:
             await self._http.aclose()
 
@@ -137,20 +140,24 @@ class Whimbrel:
         after: str = "now",
         types: Sequence[str] = (),
         members: bool = False,
+        ack: bool = False,
         silence: float = SILENCE,
         on_gap: OnGap | None = None,
         on_change: OnChange | None = None,
+        on_refused: OnRefused | None = None,
     ) -> Listener:
         """The events of streams, as an asynchronous iterator that resumes by itself.
 
         ``after``: ``now``, ``earliest``, ``last:N``, ``ack``, an id, or a :attr:`Listener.cursor` that was kept.
         ``members``: the device is a member of the topics, and ``on_change`` is called when others join and leave.
+        ``ack``: a device's event is acknowledged by itself once it is handled: when the next one is asked for.
         ``silence``: seconds without a byte after which a connection counts as dead; more than two of the service's
         ping intervals. ``on_gap`` is called, and awaited, before the event that follows a gap; if it gives a cursor,
-        events go on from there.
+        events go on from there. ``on_refused`` is called with a stream that was refused while others were followed
+        already, and the error; without it, that is logged.
         """
         wish = Wish(streams, tuple(types), members, silence)
-        return Listener(self._service, wish, after, on_gap, on_change)
+        return Listener(self._service, wish, after, on_gap, on_change, on_refused, self._acks if ack else None)
 
     def state(
         self,
@@ -180,8 +187,7 @@ class Whimbrel:
 
     async def ack(self, event: Event) -> None:
         """Acknowledges an event of a device, and all before it."""
-        content = json.dumps({"id": event.id}).encode()
-        await self._service.call("POST", path_of(event.stream) + "/ack", content=content, headers={"content-type": "application/json"})
+        await self._acks.ack(event.stream, event.id)
 
 
 def _published(answer: dict[str, Any]) -> Published:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +24,8 @@ FINAL = ("kicked", "replaced", "revoked")
 LONGEST = 4000
 
 log = logging.getLogger("whimbrel_client")
+
+OnRefused = Callable[[str, WhimbrelError], None]
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class Frame:
 
 
 class Connection:
-    def __init__(self, service: Service, wish: Wish, after: str) -> None:
+    def __init__(self, service: Service, wish: Wish, after: str, on_refused: OnRefused | None = None) -> None:
         #: Where it goes on: a value of `after`, or several with spaces between them, each overriding those before it.
         self.position = after
         #: The service's name for it.
         self.id: str | None = None
         self._service = service
         self._wish = wish
+        self._on_refused = on_refused
+        #: Streams that the service gave at least once.
+        self._granted: tuple[str, ...] = ()
         #: It is to be another connection.
         self._moved = asyncio.Event()
 
@@ -118,6 +123,8 @@ class Connection:
                 if error.status == 401 and not refused:
                     refused = fresh = True
                     continue
+                if error.status == 403 and self._leave_refused(error):
+                    continue
                 if error.status == 401 or error.is_final:
                     raise
                 hint = error.retry
@@ -125,6 +132,21 @@ class Connection:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._moved.wait(), backoff(failures, hint))
                 failures += 1
+
+    def _leave_refused(self, error: WhimbrelError) -> bool:
+        """What was open before goes on without the streams that are refused now, if there are others."""
+        named = [stream for stream in self.streams if stream in error.detail.split()]
+        refused = named or [stream for stream in self.streams if stream not in self._granted]
+        rest = tuple(stream for stream in self.streams if stream not in refused)
+        if not self._granted or not refused or not rest:
+            return False
+        self.follow(rest)
+        for stream in refused:
+            if self._on_refused:
+                self._on_refused(stream, error)
+            else:
+                log.warning("%s is not followed: %s", stream, error)
+        return True
 
     async def _until_moved(self, read: AsyncIterator[str]) -> AsyncGenerator[str, None]:
         """What is read, until another connection is wanted."""
@@ -150,6 +172,7 @@ class Connection:
             self.position = block.id.removesuffix(".stop")
         if frame.op == "position":
             self.id = frame.content.get("connection", self.id)
+            self._granted = self.streams
         if frame.op == "expiring":
             await self._renew()
 

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .connection import Connection, Frame, Wish
+from .acks import Acknowledger
+from .connection import Connection, Frame, OnRefused, Wish
+from .position import is_after
 from .presence import Change
 from .service import Service
 
@@ -38,23 +40,27 @@ OnGap = Callable[[Gap], "Awaitable[str | None] | str | None"]
 OnChange = Callable[[Change], "Awaitable[None] | None"]
 
 
-def _order(id: str) -> tuple[int, int]:
-    ms, _, seq = id.partition("-")
-    return int(ms), int(seq)
-
-
 class Listener:
     """The events of some streams, in order, each once. It ends only by being closed, or with a :class:`WhimbrelError`."""
 
     def __init__(
-        self, service: Service, wish: Wish, after: str, on_gap: OnGap | None = None, on_change: OnChange | None = None
+        self,
+        service: Service,
+        wish: Wish,
+        after: str,
+        on_gap: OnGap | None = None,
+        on_change: OnChange | None = None,
+        on_refused: OnRefused | None = None,
+        acks: Acknowledger | None = None,
     ) -> None:
         #: Up to where everything is handled: a value for ``after``. It moves when the next event is asked for.
         self.cursor = after
-        self._connection = Connection(service, wish, after)
+        self._connection = Connection(service, wish, after, on_refused)
         self._on_gap = on_gap
         self._on_change = on_change
         self._newest: dict[str, str] = {}
+        self._acks = acks
+        self._handling: Event | None = None
         self._events = self._run()
 
     @property
@@ -67,7 +73,11 @@ class Listener:
 
     async def __anext__(self) -> Event:
         self.cursor = self._connection.position
-        return await anext(self._events)
+        handled, self._handling = self._handling, None
+        if self._acks and handled and handled.stream.startswith("device:"):
+            self._acks.soon(handled.stream, handled.id)
+        self._handling = await anext(self._events)
+        return self._handling
 
     def subscribe(self, stream: str, after: str | None = None) -> None:
         """Follows one more stream, from now on or from ``after``."""
@@ -86,6 +96,8 @@ class Listener:
     async def aclose(self) -> None:
         """Ends the connection."""
         await self._events.aclose()
+        if self._acks:
+            await self._acks.drain()
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         frames = self._connection.frames()
@@ -106,11 +118,10 @@ class Listener:
         """What comes again is dropped."""
         if not event.id:
             return True
-        newest = self._newest.get(event.stream)
-        if newest and _order(event.id) <= _order(newest):
-            return False
-        self._newest[event.stream] = event.id
-        return True
+        is_new = is_after(event.id, self._newest.get(event.stream))
+        if is_new:
+            self._newest[event.stream] = event.id
+        return is_new
 
     async def _gap(self, gap: Gap) -> None:
         self._newest.pop(gap.stream, None)
