@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use whimbrel::dispatch::{Delivery, Flush, Offer, Registry, RegistrySettings, Sink, Slot};
+use whimbrel::dispatch::{Delivery, Flush, Offer, Path, Registry, RegistrySettings, Sink, Slot};
 use whimbrel::metrics::Metrics;
 use whimbrel::model::{Cursor, Encoding, Event, EventId, EventType, StreamName};
 use whimbrel::store::memory::MemoryStore;
@@ -84,7 +84,7 @@ fn dispatch(criterion: &mut Criterion) {
         bencher.iter(|| {
             let next = EventId::new(head.ms + 1, 0);
             let mut flush = Flush::default();
-            registry.message(&stream, event(next, head), &mut flush);
+            registry.message(&stream, event(next, head), Path::Channel, &mut flush);
             flush.run();
             head = next;
         });

@@ -118,7 +118,7 @@ async fn publish_abandoned(store: &dyn Store, hub: &Hub, lapsed: &Lapsed) -> boo
     match hub.publish(stream, &abandoned(lapsed)).await {
         Ok(published) if published.duplicate => {}
         Ok(_) => {
-            hub.metrics().leases_lapsed.inc();
+            hub.metrics().producer_leases_lapsed.inc();
             tracing::info!(%stream, lease = %lapsed.id, "a producer's lease lapsed; its readers are notified");
         }
         // Somebody else used the key for another event: this one can never be published.

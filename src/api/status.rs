@@ -66,7 +66,7 @@ pub fn metrics(api: &Api) -> Response {
     metrics.ring_bytes.set(registry.ring_bytes() as i64);
     if let Some(regions) = api.hub.regions() {
         metrics.directory_streams.set(regions.replica().len() as i64);
-        metrics.directory_lag.set(regions.lag().as_millis() as i64);
+        metrics.directory_lag_seconds.set(regions.lag().as_secs_f64());
     }
     let refused = api.hub.troubles().report();
     for work in Work::ALL {

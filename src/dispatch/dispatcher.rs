@@ -18,7 +18,7 @@ use super::early;
 use super::flush::Flush;
 use super::merge::{Join, Merge, Question, Urgency};
 use super::sink::{Offer, Sink, Slot};
-use crate::metrics::Metrics;
+use crate::metrics::{ByReason, Metrics};
 use crate::model::{Event, EventId, Page, StreamName};
 use crate::store::StoreError;
 
@@ -383,10 +383,24 @@ impl Dispatcher {
         Step { need: state.need(), overflowed, ring_filled }
     }
 
+    /// A delivery is offered to so many connections.
+    fn count(&self, delivery: &Delivery, connections: usize) {
+        match delivery {
+            Delivery::Event(_) => {
+                self.metrics.dispatched.inc();
+                self.metrics.deliveries.inc_by(connections as u64);
+            }
+            Delivery::Gap(gap) => {
+                self.metrics.gaps.get_or_create(&ByReason { reason: gap.reason.as_str() }).inc();
+            }
+            Delivery::Passed(_) | Delivery::Position(_) | Delivery::Ephemeral(_) => {}
+        }
+    }
+
     fn offer_all(&self, state: &mut State, steps: &[chain::Step], flush: &mut Flush) -> Vec<Overflow> {
         let mut overflowed = Vec::new();
         for chain::Step { delivery, resume } in steps {
-            self.metrics.delivered_to(delivery, state.subscribers.len());
+            self.count(delivery, state.subscribers.len());
             state.subscribers.retain(|subscriber| {
                 match subscriber.sink.offer(subscriber.slot, &self.stream, delivery) {
                     Offer::Taken { flush: first } => {

@@ -20,10 +20,11 @@ use super::dispatcher::{Dispatcher, Memory, Need, Readiness};
 use super::flush::{Flush, Flusher};
 use super::merge::Urgency;
 use super::pages::Pages;
+use super::path::Path;
 use super::repairs::Repairs;
 use super::sink::Slot;
 use crate::directory;
-use crate::metrics::Metrics;
+use crate::metrics::{ByPath, Metrics};
 use crate::model::{Event, Marks, Page, StreamName};
 use crate::store::{NodeId, Store, StoreClock, StoreError};
 
@@ -193,8 +194,10 @@ impl Registry {
         }
     }
 
-    /// An event came in over the channel or a link.
-    pub fn message(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, flush: &mut Flush) {
+    /// An event came in, by this path.
+    pub fn message(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, path: Path, flush: &mut Flush) {
+        let seconds = self.clock.now_ms().saturating_sub(event.id.ms) as f64 / 1000.0;
+        self.metrics.routing_seconds.get_or_create(&ByPath { path: path.as_str() }).observe(seconds);
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
             Some(dispatcher) => {

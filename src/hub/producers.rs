@@ -76,7 +76,7 @@ impl Hub {
         let id = LeaseId::random();
         match self.store.producers().take_lease(stream, id, time, key).await? {
             Taking::Taken => {
-                self.metrics.leases_taken.inc();
+                self.metrics.producer_leases_taken.inc();
                 Ok((id, false))
             }
             Taking::Again(id) => Ok((id, true)),

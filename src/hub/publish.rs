@@ -1,5 +1,7 @@
 //! Publishing.
 
+use std::time::Instant;
+
 use super::Hub;
 use crate::metrics::ByProblem;
 use bytes::Bytes;
@@ -87,6 +89,7 @@ fn is_visible(text: &str, most: usize) -> bool {
 impl Hub {
     /// Publishes an event. When this returns an id, the store has it.
     pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
+        let begun = Instant::now();
         let published = match self.check(stream, draft) {
             Ok(()) => {
                 self.noted(Work::Publish, stream, self.store.publish(stream, draft).await).map_err(PublishError::from)
@@ -94,6 +97,7 @@ impl Hub {
             Err(error) => Err(error),
         };
         self.count(published.as_ref());
+        self.took(begun);
         published
     }
 
@@ -104,6 +108,7 @@ impl Hub {
         draft: &Draft,
         durability: Durability,
     ) -> Result<Receipt, PublishError> {
+        let begun = Instant::now();
         let receipt = match self.check(stream, draft) {
             Ok(()) => {
                 let receipt = self.store.publish_durably(stream, draft, durability).await;
@@ -114,6 +119,7 @@ impl Hub {
         let receipt = receipt
             .and_then(|receipt| if receipt.enough { Ok(receipt) } else { Err(PublishError::NotDurable(receipt)) });
         self.count(receipt.as_ref());
+        self.took(begun);
         receipt
     }
 
@@ -122,7 +128,9 @@ impl Hub {
         let refusals: Vec<_> = batch.iter().map(|(stream, draft)| self.check(stream, draft).err()).collect();
         let sound: Vec<_> =
             batch.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(entry, _)| entry).collect();
+        let begun = Instant::now();
         let stored = self.store.publish_all(&sound).await;
+        self.took(begun);
         for ((stream, _), answer) in sound.iter().zip(&stored) {
             self.troubles.note(Work::Publish, Some(stream), answer.as_ref());
         }
@@ -169,6 +177,10 @@ impl Hub {
             return Err(PublishError::TooLarge { size, limit });
         }
         json::check(data).map_err(PublishError::from)
+    }
+
+    fn took(&self, begun: Instant) {
+        self.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
     }
 
     fn count<T>(&self, answer: Result<T, &PublishError>) {

@@ -211,7 +211,7 @@ impl<'a> Drain<'a> {
         let Verdict { mut done, rejected, taken_before, held_up } = verdict;
         let metrics = self.hub.metrics();
         metrics.published.inc_by(done.len() as u64);
-        metrics.ingress_placed.inc_by(done.len() as u64);
+        metrics.ingress_published.inc_by(done.len() as u64);
         metrics.ingress_held.set(self.backlog.held() as i64);
         match held_up {
             Some(reason) if !self.warned => {

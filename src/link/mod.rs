@@ -23,7 +23,6 @@ mod fallback;
 pub(crate) mod frame;
 mod handshake;
 mod keeper;
-mod metrics;
 mod peer;
 mod plan;
 #[cfg(test)]
@@ -46,7 +45,6 @@ use crate::store::DIRECT_TIME;
 
 pub use handshake::Key;
 pub use keeper::{LinkSettings, Links};
-pub use metrics::LinkMetrics;
 
 /// When a stream is looked into for the second time: what had been sent to the store before the first time
 /// either came there since, or was published to every node.

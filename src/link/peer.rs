@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{Ack, Frame};
 use super::unacked::{ACK_TIME, Unacked, Underway};
 use super::wire::Wire;
-use crate::dispatch::{Flush, Registry};
+use crate::dispatch::{Flush, Path, Registry};
 use crate::model::{Event, StreamName};
 use crate::store::NodeId;
 
@@ -165,7 +165,7 @@ impl Outgoing {
             for parcel in parcels.drain(..) {
                 self.waiting.fetch_sub(parcel.cost(), Ordering::Relaxed);
                 match parcel {
-                    Parcel::Event(stream, event) => registry.message(&stream, event, &mut flush),
+                    Parcel::Event(stream, event) => registry.message(&stream, event, Path::Local, &mut flush),
                     Parcel::Look(stream) => registry.sync_followed(&stream),
                 }
             }

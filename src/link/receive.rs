@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::LOOK_AGAIN;
 use super::frame::{Ack, Frame};
-use super::metrics::LinkMetrics;
 use super::wire::Wire;
-use crate::dispatch::{Flush, Registry};
+use crate::dispatch::{Flush, Path, Registry};
+use crate::metrics::LinkMetrics;
 use crate::model::StreamName;
 
 /// Frames that are dealt with before one acknowledgement goes back for all of them.
@@ -54,7 +54,7 @@ async fn take_all(wire: &mut Wire, registry: &Arc<Registry>, metrics: &LinkMetri
             match frame {
                 Some(Frame::Event(number, stream, event)) => {
                     metrics.received.inc();
-                    registry.message(&stream, event, &mut flush);
+                    registry.message(&stream, event, Path::Link, &mut flush);
                     fed.by(stream);
                     reached = Some(number);
                 }

@@ -116,7 +116,7 @@ impl DirectRoutes for Reached {
                 metrics.fallbacks.inc();
                 common.fallback.publish(node, (stream.clone(), event.id));
             } else if peer.is_own() {
-                metrics.own.inc();
+                metrics.own_events.inc();
             } else {
                 metrics.hits.inc();
                 if peer.begin_use() {

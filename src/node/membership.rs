@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::scope::Scope;
 use crate::backoff::Backoff;
-use crate::dispatch::Flush;
+use crate::dispatch::{Flush, Path};
 use crate::health::{Health, StorePart};
 use crate::log_limit::LogLimit;
 use crate::presence::{ControlChannel, Presence};
@@ -291,7 +291,7 @@ impl Joined {
                     }
                 }
                 ChannelMessage::Event(stream, event) => {
-                    registry.message(&stream, self.membership.scope.event(event), flush);
+                    registry.message(&stream, self.membership.scope.event(event), Path::Channel, flush);
                 }
                 ChannelMessage::Ephemeral(stream, event) => registry.dispatch_ephemeral(&stream, event, flush),
                 ChannelMessage::Erased(stream) => registry.sync(&stream),

@@ -110,6 +110,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         tracing::warn!("{warning}");
     }
     let metrics = Metrics::new();
+    metrics.connections_limit.set(i64::try_from(descriptors.streams).unwrap_or(i64::MAX));
     panics::report(metrics.panics.clone());
     let access = Access::new(settings.access())?;
     // While the store is opened, too: those who wait for it have tokens.

@@ -384,7 +384,7 @@ impl Connection {
                 Ok(written) => {
                     inner.liveness.took();
                     let frames = inner.outbox.advance(written);
-                    self.metrics.writes.inc();
+                    self.metrics.socket_writes.inc();
                     self.metrics.frames_written.inc_by(frames as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

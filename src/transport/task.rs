@@ -23,7 +23,7 @@ use super::websocket::{self, Codec, Incoming};
 use super::{CloseReason, Connection, Permit, Protocol, Socket};
 use crate::access::rates::Bucket;
 use crate::dispatch::Sink as _;
-use crate::metrics::{ByClose, ByTransport};
+use crate::metrics::{ByReason, ByTransport};
 use crate::model::StreamName;
 use crate::presence::PresenceGuard;
 
@@ -245,7 +245,7 @@ impl Client {
         }
         let metrics = context.hub.metrics();
         metrics.connections.get_or_create(&by_transport(connection.protocol())).dec();
-        metrics.closed.get_or_create(&ByClose { reason }).inc();
+        metrics.connections_closed.get_or_create(&ByReason { reason }).inc();
         tracing::debug!(connection = %connection.id(), reason, "disconnected");
         let _ = timeout(LINGER_TIME, linger(connection.socket())).await;
     }

@@ -14,7 +14,6 @@
 
 mod batch;
 mod delivery;
-mod metrics;
 mod receiver;
 mod signing;
 mod target;
@@ -28,7 +27,6 @@ use crate::store::{JobKind, Store};
 
 use delivery::Delivering;
 
-pub use metrics::WebhookMetrics;
 pub use receiver::{Receiver, ReceiverError};
 pub use signing::{SigningKeys, SigningKeysError, signed};
 pub use target::{Target, TargetError};

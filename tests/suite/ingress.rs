@@ -101,7 +101,7 @@ async fn an_entry_becomes_an_event_of_its_stream(world: World) {
     // The key is one of the stream, whatever the way in.
     let answer = node.call("POST", "/v1/topics/news/events?type=x", &[("Idempotency-Key", "k1")], "3").await;
     assert_eq!(answer.status, 422);
-    assert_eq!(node.metric("ingress_placed_total").await, 2.0);
+    assert_eq!(node.metric("ingress_published_total").await, 2.0);
     node.metric_is("ingress_lag_entries", 0.0).await;
 }
 

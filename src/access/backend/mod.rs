@@ -14,10 +14,10 @@ use reqwest::redirect;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::metrics::AccessMetrics;
 use super::{Grant, Refusal};
 use crate::client::{self, BodyError};
 use crate::log_limit::LogLimit;
+use crate::metrics::AccessMetrics;
 use crate::webhook::{SigningKeys, Target, signed};
 use answer::Answer;
 use answers::Answers;

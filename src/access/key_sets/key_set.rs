@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use super::pace::{APART, Pace};
 use super::reading;
 use super::source::{KeySource, Place};
-use crate::access::metrics::AccessMetrics;
 use crate::access::verification_keys::VerificationKey;
 use crate::access::verifier::{Rules, Trusted};
 use crate::backoff::Backoff;
 use crate::client;
+use crate::metrics::AccessMetrics;
 use crate::watch::watch;
 
 /// How long a fetch may take, in all.

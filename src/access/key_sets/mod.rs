@@ -13,8 +13,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jsonwebtoken::{AlgorithmFamily, Header};
 
-use super::metrics::AccessMetrics;
 use super::verifier::{Rules, Trusted};
+use crate::metrics::AccessMetrics;
 use key_set::KeySet;
 
 pub use key_set::KeySetError;

@@ -106,7 +106,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::{Flush, RegistrySettings};
+    use crate::dispatch::{Flush, Path, RegistrySettings};
     use crate::metrics::Metrics;
     use crate::model::{Event, EventId, EventType};
     use crate::store::memory::MemoryStore;
@@ -126,7 +126,7 @@ mod tests {
 
     fn event(registry: &Arc<Registry>, stream: &StreamName, id: EventId, prev: EventId) {
         let event = Event::new(id, prev, EventType::MESSAGE, "1".into());
-        registry.message(stream, Arc::new(event), &mut Flush::default());
+        registry.message(stream, Arc::new(event), Path::Channel, &mut Flush::default());
     }
 
     fn streams() -> Vec<StreamName> {

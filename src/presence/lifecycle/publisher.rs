@@ -92,7 +92,7 @@ impl Presence {
         match self.store.tell_changes(node, number, &changes).await? {
             Told::UpTo(number) => {
                 self.slots.lock().lifecycle.acknowledge(number);
-                self.registry.metrics().lifecycle_told.inc_by(changes.len() as u64);
+                self.registry.metrics().lifecycle_published.inc_by(changes.len() as u64);
             }
             Told::Over => session.lasts = false,
             Told::Behind(number) => self.fall_back(node, number).await?,
@@ -172,7 +172,7 @@ impl Presence {
         let lost = |subject| Change::new(subject, LifecycleKind::Disconnected(LOST), dead, region, time);
         let changes: Vec<Change> = left.into_iter().map(lost).collect();
         self.store.close(dead, &changes).await?;
-        self.registry.metrics().lifecycle_told.inc_by(changes.len() as u64);
+        self.registry.metrics().lifecycle_published.inc_by(changes.len() as u64);
         Ok(true)
     }
 
@@ -212,6 +212,6 @@ impl Presence {
             (slots.lifecycle.len(), slots.lifecycle.take_unpublished())
         };
         self.registry.metrics().lifecycle_waiting.set(waiting as i64);
-        self.registry.metrics().lifecycle_untold.inc_by(unpublished);
+        self.registry.metrics().lifecycle_dropped.inc_by(unpublished);
     }
 }

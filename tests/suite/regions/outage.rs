@@ -75,7 +75,7 @@ async fn without_the_directory_known_streams_go_on_and_what_changed_is_caught_up
     let straight = regions.directory.url();
     let other = regions.node("us", &[("WHIMBREL_DIRECTORY_URL", &straight)]);
     let id = other.publish("topic:c", "1").await;
-    assert!(eu.metric("directory_lag_milliseconds").await > 0.0);
+    assert!(eu.metric("directory_lag_seconds").await > 0.0);
     regions.directory_link.heal();
     knows(&eu, 3).await;
     let mut follower = Wanted::new(Transport::Sse, &["topic:c"]).after("earliest").connect(&eu).await;

@@ -37,7 +37,7 @@ async fn entries_of_a_regions_ingress_reach_streams_of_every_region_once_and_in_
         }
     }
     assert!(regions.keys(0, "topic:us-news").await.is_empty() && regions.keys(1, "topic:eu-news").await.is_empty());
-    eu.metric_is("ingress_placed_total", 400.0).await;
+    eu.metric_is("ingress_published_total", 400.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

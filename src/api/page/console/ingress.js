@@ -12,7 +12,7 @@ const FIGURES = {
   Waiting: "ingress_lag_entries",
   "Oldest, seconds": "ingress_lag_seconds",
   "Held back": "ingress_held",
-  Placed: "ingress_placed_total",
+  Placed: "ingress_published_total",
   Rejected: "ingress_rejected_total",
 };
 
