@@ -5,7 +5,7 @@
 -- ARGV  1 connection, 2 node, 3 transport, 4 stamp or '' (it has none yet), 5 since when in ms (with a stamp),
 --       6 most connections, 7 'newest' is refused or 'oldest' goes, 8 ms after which a stale entry is dropped,
 --       9 step, 10 ms the position lives, 11 stream, 12 what channels begin with,
---       13 home version or ''
+--       13 home version or '', 14 what is shown beside it or ''
 -- Answer: 'granted', 'full' or 'passed'; stamp, since (of 'passed': the marks).
 --
 -- An entry counts while its node has a route: nobody has to renew it.
@@ -72,6 +72,6 @@ if surplus > 0 and ARGV[7] == 'oldest' then
   end
 end
 redis.call('HSET', connections, ARGV[1],
-  table.concat({ whole(stamp), since, whole(now), ARGV[2], ARGV[3] }, ' '))
+  table.concat({ whole(stamp), since, whole(now), ARGV[2], ARGV[3], ARGV[14] ~= '' and ARGV[14] or nil }, ' '))
 redis.call('PEXPIRE', connections, ARGV[10])
 return { 'granted', whole(stamp), since }

@@ -3,7 +3,8 @@
 --
 -- KEYS  1 to 5 those of publish.lua, 6 sessions, 7 what the node has open
 -- ARGV  1 node, 2 number of its batch, or '' from the node that cleans up after it, 3 changes, then for each of them
---       'connected' or 'disconnected', the connection, what to remember of it, and the event's data; behind them
+--       'connected', 'disconnected' or 'renewed' (only what to remember changed), the connection, what to remember of
+--       it, and the event's data; behind them
 --       what publish.lua takes, into which type and data are put here
 -- Answer: 'told', 'over' (the node's session: nothing was done) or 'behind' (batches before this one are missing, and
 --         nothing was done); the number of the batch published last.
@@ -31,7 +32,9 @@ end
 for at = 4, 3 + 4 * count, 4 do
   local kind, connection, whose, data = unpack(ARGV, at, at + 3)
   local known = redis.call('HEXISTS', held, connection) == 1
-  if known ~= (kind == 'connected') then
+  if kind == 'renewed' then
+    if known then redis.call('HSET', held, connection, whose) end
+  elseif known ~= (kind == 'connected') then
     arguments[2], arguments[3] = data, kind
     if publish(keys, arguments)[3] ~= 0 then
       return redis.error_reply('LIFECYCLE the stream does not take the event')

@@ -27,11 +27,11 @@ end
 
 -- An entry of a device's connections, nil if it makes no sense.
 local function slot_entry(connection, value)
-  local stamp, since, asserted, node, transport = string.match(value, '^(%d+) (%d+) (%d+) (%S+) (%S+)$')
+  local stamp, since, asserted, node, transport, info = string.match(value, '^(%d+) (%d+) (%d+) (%S+) (%S+) ?(.*)$')
   if stamp then
     return {
       connection = connection, stamp = tonumber(stamp), since = since, asserted = tonumber(asserted),
-      node = node, transport = transport,
+      node = node, transport = transport, info = info,
     }
   end
 end

@@ -4,11 +4,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{Grant, Holder, Patterns};
-use crate::model::{NameError, StreamKind, StreamName};
-
-/// Most bytes of what is shown beside a connection.
-pub const INFO_BYTES: usize = 1024;
+use super::{Grant, Holder, PatternError, Patterns};
+use crate::model::{Info, InfoError, NameError, StreamKind, StreamName};
 
 /// Longest id of a token: as long as one that can be revoked.
 pub const ID_BYTES: usize = 256;
@@ -47,18 +44,21 @@ pub enum ClaimsError {
     /// `sub` is no name of a device.
     #[error("its sub is no device: {0}")]
     Device(#[from] NameError),
-    /// `info` is too large, or no object.
-    #[error("its info has to be a JSON object of at most {INFO_BYTES} bytes")]
-    Info,
-    /// `jti` is too long.
-    #[error("its jti is longer than {ID_BYTES} bytes")]
+    /// A pattern matches no stream.
+    #[error("its {0}: {1}")]
+    Pattern(&'static str, PatternError),
+    /// `info` can't be shown.
+    #[error("its info {0}")]
+    Info(#[from] InfoError),
+    /// `jti` is too long, or can't be written in a line.
+    #[error("its jti has more than {ID_BYTES} bytes, or control characters")]
     Id,
 }
 
 impl Claims {
     /// The grant that they make.
     pub fn grant(self) -> Result<Grant, ClaimsError> {
-        if self.jti.as_ref().is_some_and(|id| id.len() > ID_BYTES) {
+        if !self.jti.as_deref().is_none_or(is_token_id) {
             return Err(ClaimsError::Id);
         }
         let holder = Holder::Token { id: self.jti.map(String::into_boxed_str) };
@@ -77,10 +77,16 @@ pub fn grant(
 ) -> Result<Grant, ClaimsError> {
     let device = device.map(|name| StreamName::new(StreamKind::Device, name)).transpose()?;
     let Rights { subscribe, publish, info } = rights;
-    if info.as_ref().is_some_and(|info| info.get().len() > INFO_BYTES || !info.get().starts_with('{')) {
-        return Err(ClaimsError::Info);
+    for (name, patterns) in [("subscribe", &subscribe), ("publish", &publish)] {
+        patterns.check().map_err(|error| ClaimsError::Pattern(name, error))?;
     }
+    let info = info.map(|info| Info::new(&info)).transpose()?;
     Ok(Grant { device, subscribe, publish, info, issued_ms, expires_ms, ..Grant::nothing(holder) })
+}
+
+/// Whether a text can be a token's `jti`.
+pub fn is_token_id(text: &str) -> bool {
+    text.len() <= ID_BYTES && !text.chars().any(char::is_control)
 }
 
 /// Seconds since 1970, which may have a fraction, as milliseconds.
@@ -107,7 +113,7 @@ mod tests {
         .unwrap();
         assert_eq!(grant.device, Some("device:42".parse().unwrap()));
         assert_eq!((grant.issued_ms, grant.expires_ms), (Some(1_000_000), Some(2_000_500)));
-        assert_eq!(grant.info.unwrap().get(), r#"{"name":"Ann"}"#);
+        assert_eq!(grant.info.unwrap().as_str(), r#"{"name":"Ann"}"#);
         let nobody = claims(r#"{"exp":5}"#).unwrap();
         assert!(nobody.device.is_none() && nobody.subscribe.is_empty() && nobody.publish.is_empty());
     }
@@ -136,8 +142,30 @@ mod tests {
         ] {
             assert!(claims(text).is_err(), "{text}");
         }
-        let large = |size| format!(r#"{{"exp":5,"whimbrel":{{"info":{{"a":"{}"}}}}}}"#, "x".repeat(size - 8));
-        assert!(claims(&large(INFO_BYTES)).is_ok() && claims(&large(INFO_BYTES + 1)).is_err());
         assert!(claims(&format!(r#"{{"exp":5,"jti":"{}"}}"#, "x".repeat(ID_BYTES + 1))).is_err());
+    }
+
+    #[test]
+    fn a_claim_that_makes_no_sense_is_named() {
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(400), "]".repeat(400));
+        for (claim, name) in [
+            (r#""whimbrel":{"subscribe":["topic:a","news"]}"#.to_owned(), "subscribe"),
+            (r#""whimbrel":{"publish":["topic:a b"]}"#.to_owned(), "publish"),
+            (r#""whimbrel":{"publish":["topic:a\n*"]}"#.to_owned(), "publish"),
+            (r#""whimbrel":{"subscribe":["Topic:*"]}"#.to_owned(), "subscribe"),
+            (r#""whimbrel":{"info":{"a":"\ud800"}}"#.to_owned(), "info"),
+            (format!(r#""whimbrel":{{"info":{deep}}}"#), "info"),
+            (r#""jti":"a\u0000b""#.to_owned(), "jti"),
+            (r#""jti":"a\nb""#.to_owned(), "jti"),
+            (r#""sub":"a\r\nb""#.to_owned(), "sub"),
+            (r#""sub":"a\u2028b""#.to_owned(), "sub"),
+        ] {
+            let refusal = claims(&format!(r#"{{"exp":5,{claim}}}"#)).unwrap_err();
+            assert!(
+                refusal.starts_with(&format!("its {name} ")) || refusal.starts_with(&format!("its {name}:")),
+                "{claim}: {refusal}"
+            );
+            assert!(!refusal.contains(char::is_control), "{claim}: {refusal:?}");
+        }
     }
 }

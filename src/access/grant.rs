@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::Patterns;
-use crate::model::StreamName;
+use crate::model::{Info, StreamName};
 
 /// Who a grant was given to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +48,8 @@ pub struct Grant {
     pub inspect: Patterns,
     /// Streams that may be erased, moved and disconnected.
     pub manage: Patterns,
-    /// What is shown beside the connection, JSON.
-    pub info: Option<Box<RawValue>>,
+    /// What is shown beside the connection.
+    pub info: Option<Info>,
     /// When it was issued, in milliseconds since 1970. Without: before any revocation.
     pub issued_ms: Option<u64>,
     /// Until when it holds, in milliseconds since 1970.
@@ -185,7 +184,7 @@ impl Grant {
             scopes: self.is_producer().then_some(scopes),
             subscribe: &self.subscribe,
             publish: &self.publish,
-            info: self.info.as_deref(),
+            info: self.info.as_ref(),
             issued: self.issued_ms.map(seconds),
             expires: self.expires_ms.map(seconds),
         }
@@ -222,7 +221,7 @@ pub struct Shown<'a> {
     subscribe: &'a Patterns,
     publish: &'a Patterns,
     #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a RawValue>,
+    info: Option<&'a Info>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issued: Option<u64>,
     expires: Option<u64>,

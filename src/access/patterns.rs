@@ -48,7 +48,7 @@ impl Patterns {
     /// Refuses a pattern that matches no stream there could be: it was misspelt.
     pub fn check(&self) -> Result<(), PatternError> {
         match self.0.iter().find(|pattern| !can_match(pattern)) {
-            Some(wrong) => Err(PatternError(wrong.chars().take(64).collect())),
+            Some(wrong) => Err(PatternError(wrong.escape_debug().take(64).collect())),
             None => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::body::{self, Kind};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
-use crate::model::{EventId, StreamName, Time};
+use crate::model::{EventId, Info, StreamName, Time};
 use crate::store::presence::SlotHolder;
 
 /// Most bytes of an acknowledgement.
@@ -31,13 +31,15 @@ struct ShownConnection {
     node: String,
     transport: String,
     since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<Info>,
 }
 
 impl From<SlotHolder> for ShownConnection {
     fn from(holder: SlotHolder) -> Self {
-        let SlotHolder { connection, node, transport, slot } = holder;
+        let SlotHolder { connection, node, transport, info, slot } = holder;
         let since = Time::from_ms(slot.since_ms).to_string();
-        ShownConnection { id: connection, node: node.as_str().to_owned(), transport, since }
+        ShownConnection { id: connection, node: node.as_str().to_owned(), transport, since, info }
     }
 }
 

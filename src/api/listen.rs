@@ -13,7 +13,7 @@ use super::wish::{WISH_BYTES, Wish};
 use super::{Api, Client, Problem, Request, body, reply};
 use crate::access::{Action, Grant, Holder, Identity, Need, Question, Visitor};
 use crate::hub::{After, ListenError, Listening};
-use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
+use crate::model::{Cursor, Encoding, Info, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, PresenceGuard};
 use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, Rights, retry_ms, sse, websocket};
 
@@ -216,7 +216,7 @@ async fn accept(
     let (streams, device, place) = match attached {
         Ok(streams) => {
             let device = device_of(&grant, &streams);
-            let place = enter(api, device.as_ref(), connection, protocol).await;
+            let place = enter(api, device.as_ref(), connection, protocol, grant.info.as_ref()).await;
             (streams, device, place)
         }
         Err(reason) => (Vec::new(), None, Err(reason.into())),
@@ -247,8 +247,7 @@ async fn join(api: &Api, grant: &Grant, streams: &[Listening]) -> Membership {
         Identity::Device(own) => Some(own.clone()),
         Identity::Any | Identity::Nobody => device_of(grant, streams),
     };
-    let info = grant.info.as_deref().map(|info| Arc::from(info.get()));
-    let members = api.hub.presence().members().membership(device, info);
+    let members = api.hub.presence().members().membership(device, grant.info.clone());
     members.join(streams.iter().map(Listening::stream)).await;
     members
 }
@@ -259,8 +258,9 @@ async fn enter(
     device: Option<&StreamName>,
     connection: Uuid,
     protocol: Protocol,
+    info: Option<&Info>,
 ) -> Result<PresenceGuard, Refused> {
-    let entered = api.hub.presence().enter(device.cloned(), connection, protocol.as_str()).await;
+    let entered = api.hub.presence().enter(device.cloned(), connection, protocol.as_str(), info).await;
     match (entered, device) {
         (Ok(place), device) => {
             device.inspect(|device| api.crowded.admitted(device));

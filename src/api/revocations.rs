@@ -12,7 +12,7 @@ use super::body::{self, Kind};
 use super::lease::given;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
-use crate::access::{Revocation, Subject, TOKEN_ID_BYTES, now_ms};
+use crate::access::{Revocation, Subject, TOKEN_ID_BYTES, is_token_id, now_ms};
 use crate::model::{StreamKind, StreamName};
 use crate::transport::CloseReason;
 
@@ -123,10 +123,12 @@ fn revocation(asked: Asked, now_ms: u64) -> Result<Revocation, Problem> {
             };
             (Subject::Device(device.into()), before_ms)
         }
-        (None, Some(token), None) if (1..=TOKEN_ID_BYTES).contains(&token.len()) => {
+        (None, Some(token), None) if !token.is_empty() && is_token_id(&token) => {
             (Subject::Token(token.into()), u64::MAX)
         }
-        (None, Some(_), None) => return bad(format!("a token's jti has 1 to {TOKEN_ID_BYTES} bytes")),
+        (None, Some(_), None) => {
+            return bad(format!("a token's jti has 1 to {TOKEN_ID_BYTES} bytes without control characters"));
+        }
         _ => return bad("give either \"device\", perhaps with \"before\", or \"token\"".into()),
     };
     let (id, expires_ms) = (Uuid::new_v4(), now_ms + seconds * 1000);

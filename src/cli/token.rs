@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::access::{Patterns, install_signatures, now_ms};
+use crate::access::{Patterns, TOKEN_ID_BYTES, install_signatures, is_token_id, now_ms};
 use crate::config::Flags;
-use crate::model::{StreamKind, StreamName};
+use crate::model::{Info, StreamKind, StreamName};
 
 use super::{Failure, print};
 
@@ -67,13 +68,18 @@ impl Arguments {
                 .map_err(|error| Failure::usage(format!("--device: {error}")))?;
             claims.insert("sub".to_owned(), json!(device));
         }
-        claims.extend(self.id.as_ref().map(|id| ("jti".to_owned(), json!(id))));
+        if let Some(id) = &self.id {
+            let rule = format!("--id: it has at most {TOKEN_ID_BYTES} bytes without control characters");
+            is_token_id(id).then_some(()).ok_or_else(|| Failure::usage(rule))?;
+            claims.insert("jti".to_owned(), json!(id));
+        }
         let all = |lists: &[Patterns]| lists.iter().flat_map(Patterns::iter).map(Value::from).collect::<Vec<_>>();
         let mut rights = json!({"subscribe": all(&self.subscribe), "publish": all(&self.publish)});
         if let Some(info) = &self.info {
-            let info: Map<String, Value> = serde_json::from_str(info)
+            let info: &RawValue = serde_json::from_str(info)
                 .map_err(|error| Failure::usage(format!("--info: it has to be a JSON object: {error}")))?;
-            rights["info"] = info.into();
+            let info = Info::new(info).map_err(|error| Failure::usage(format!("--info: it {error}")))?;
+            rights["info"] = json!(info);
         }
         claims.insert("whimbrel".to_owned(), rights);
         Ok(claims)

@@ -8,6 +8,7 @@ mod event;
 mod gap;
 mod id;
 mod inbox;
+mod info;
 pub mod json;
 mod lease;
 mod marks;
@@ -25,6 +26,7 @@ pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Tt
 pub use gap::{Gap, GapReason};
 pub use id::{EventId, EventIdError};
 pub use inbox::{Inbox, Progress, Standing};
+pub use info::{INFO_BYTES, Info, InfoError};
 pub use json::{JsonError, MAX_NESTING};
 pub use lease::{LeaseId, LeaseIdError, LeaseTime, LeaseTimeError};
 pub use marks::{Marks, MarksError};

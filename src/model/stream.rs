@@ -113,7 +113,7 @@ fn check_name(name: &str) -> Result<(), NameError> {
     } else {
         return Ok(());
     };
-    Err(NameError { name: name.chars().take(64).collect(), fault })
+    Err(NameError { name: name.escape_debug().take(64).collect(), fault })
 }
 
 /// Why a text can't be the name of a device or topic.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::by_region::{ByRegion, RegionOf};
 use super::lifecycle::LifecycleQueue;
 use super::{Eviction, Occupant};
-use crate::model::{Marks, StreamName};
+use crate::model::{Info, Marks, StreamName};
 use crate::store::lifecycle::ConnectionRef;
 use crate::store::presence::{Claimed, Slot};
 
@@ -39,6 +39,8 @@ pub(super) struct Here {
     pub(super) number: u64,
     pub(super) connection: Uuid,
     transport: &'static str,
+    /// What is shown beside it.
+    info: Option<Info>,
     /// Its place in the store; `None` before the store gave it one.
     slot: Option<Slot>,
     pub(super) occupant: Option<Weak<dyn Occupant>>,
@@ -50,7 +52,9 @@ pub(super) struct Here {
 impl Here {
     /// Its name on the lifecycle topic.
     pub(super) fn subject(&self, device: &StreamName) -> ConnectionRef {
-        ConnectionRef { connection: self.connection, device: device.clone(), transport: self.transport.into() }
+        let Here { connection, transport, info, .. } = self;
+        let transport = (*transport).into();
+        ConnectionRef { connection: *connection, device: device.clone(), transport, info: info.clone() }
     }
 
     fn passed(&self, marks: Marks) -> Option<Eviction> {
@@ -73,10 +77,11 @@ impl Here {
 }
 
 /// What a claim is made with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     pub connection: Uuid,
     pub transport: &'static str,
+    pub info: Option<Info>,
     pub slot: Option<Slot>,
 }
 
@@ -94,10 +99,11 @@ impl DeviceSlots {
     }
 
     /// A connection is coming. It has no place in the store yet.
-    pub fn enter(&mut self, device: &StreamName, connection: Uuid, transport: &'static str) -> u64 {
+    pub fn enter(&mut self, device: &StreamName, connection: Uuid, transport: &'static str, info: Option<Info>) -> u64 {
         self.next += 1;
+        let number = self.next;
         let here =
-            Here { number: self.next, connection, transport, slot: None, occupant: None, evicted: None, noted: false };
+            Here { number, connection, transport, info, slot: None, occupant: None, evicted: None, noted: false };
         self.devices.entry(device.clone()).or_default().here.push(here);
         self.next
     }
@@ -114,6 +120,19 @@ impl DeviceSlots {
         here.occupant = Some(occupant);
         here.noted = self.lifecycle.push_connected(here.subject(device), now_ms);
         here.evicted
+    }
+
+    /// Something else is shown beside the connection. False when it is the same, or the connection has left.
+    pub fn inform(&mut self, device: &StreamName, number: u64, info: Option<&Info>, now_ms: u64) -> bool {
+        let here =
+            self.devices.get_mut(device).and_then(|known| known.here.iter_mut().find(|here| here.number == number));
+        let Some(here) = here.filter(|here| here.info.as_ref() != info) else { return false };
+        here.info = info.cloned();
+        if here.noted {
+            self.lifecycle.push_renewed(here.subject(device), now_ms);
+        }
+        self.wanted.push(device.clone(), number);
+        true
     }
 
     /// The connection has left.
@@ -143,12 +162,13 @@ impl DeviceSlots {
         here.evicted.is_none().then_some(Wanted {
             connection: here.connection,
             transport: here.transport,
+            info: here.info.clone(),
             slot: here.slot,
         })
     }
 
     /// The store answered a claim.
-    pub fn answered(&mut self, device: &StreamName, number: u64, wanted: Wanted, claimed: Claimed) -> Evicted {
+    pub fn answered(&mut self, device: &StreamName, number: u64, wanted: &Wanted, claimed: Claimed) -> Evicted {
         let Some(known) = self.devices.get_mut(device) else {
             self.give_back(device.clone(), wanted.connection);
             return Vec::new();
@@ -263,10 +283,10 @@ mod tests {
 
     /// A connection that came with this stamp; `None`: the store is away.
     fn come(slots: &mut DeviceSlots, client: &Arc<Client>, stamp: Option<u64>) -> u64 {
-        let number = slots.enter(&device(), Uuid::new_v4(), "sse");
+        let number = slots.enter(&device(), Uuid::new_v4(), "sse", None);
         let wanted = slots.wanted(&device(), number).unwrap();
         if let Some(stamp) = stamp {
-            slots.answered(&device(), number, wanted, holder(stamp));
+            slots.answered(&device(), number, &wanted, holder(stamp));
         }
         let occupant: Weak<dyn Occupant> = Arc::downgrade(client) as _;
         assert_eq!(slots.occupy(&device(), number, occupant, 1), None);
@@ -292,11 +312,11 @@ mod tests {
     #[test]
     fn a_mark_that_overtakes_the_answer_to_a_claim_holds() {
         let mut slots = DeviceSlots::default();
-        let number = slots.enter(&device(), Uuid::new_v4(), "sse");
+        let number = slots.enter(&device(), Uuid::new_v4(), "sse", None);
         let wanted = slots.wanted(&device(), number).unwrap();
         slots.mark(&device(), Marks { kicked: 7, replaced: 0 }, true);
         assert_eq!(slots.evicted(&device(), number), None, "it may have come after the kick");
-        slots.answered(&device(), number, wanted, holder(6));
+        slots.answered(&device(), number, &wanted, holder(6));
         assert_eq!(slots.evicted(&device(), number), Some(Eviction::Kicked));
         let client: Arc<Client> = Arc::default();
         let occupant: Weak<dyn Occupant> = Arc::downgrade(&client) as _;
@@ -316,9 +336,10 @@ mod tests {
         let (mut slots, client) = (DeviceSlots::default(), Arc::default());
         let number = come(&mut slots, &client, None);
         let wanted = slots.wanted(&device(), number).unwrap();
+        let connection = wanted.connection;
         slots.leave(&device(), number, "client", 2);
-        slots.answered(&device(), number, wanted, holder(5));
-        assert_eq!(slots.take_gone(0, 10), vec![(device(), wanted.connection); 2]);
+        slots.answered(&device(), number, &wanted, holder(5));
+        assert_eq!(slots.take_gone(0, 10), vec![(device(), connection); 2]);
         assert!(slots.devices.is_empty());
     }
 }

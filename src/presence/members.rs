@@ -19,7 +19,7 @@ use super::by_region::RegionOf;
 use crate::backoff::Backoff;
 use crate::directory;
 use crate::dispatch::Registry;
-use crate::model::{MemberNotice, StreamName};
+use crate::model::{Info, MemberNotice, StreamName};
 use crate::store::members::{LocalMember, MEMBER, read_notices};
 use crate::store::{Control, Store, StoreError};
 
@@ -31,8 +31,6 @@ const TOPICS: usize = 64;
 
 /// Longest wait of a connection for the store to take it in: it is let in all the same, and becomes a member later.
 const JOIN_TIME: Duration = Duration::from_secs(1);
-
-const LINE_ENDS: [char; 2] = ['\n', '\r'];
 
 /// A connection that is notified of devices that join and leave.
 pub trait Watcher: Send + Sync + 'static {
@@ -86,7 +84,7 @@ struct Topic {
 
 struct Device {
     connections: u32,
-    info: Option<Arc<str>>,
+    info: Option<Info>,
 }
 
 impl Here {
@@ -100,7 +98,7 @@ impl Here {
     }
 
     /// One more connection of a device, or one less.
-    fn count(&mut self, topic: &StreamName, device: &str, info: Option<&Arc<str>>, joins: bool) {
+    fn count(&mut self, topic: &StreamName, device: &str, info: Option<&Info>, joins: bool) {
         let devices = &mut self.topics.entry(topic.clone()).or_default().devices;
         let known = devices.entry(device.to_owned()).or_insert(Device { connections: 0, info: None });
         if joins {
@@ -114,6 +112,14 @@ impl Here {
         }
         self.forget_if_empty(topic);
         self.mark_changed(topic, device);
+    }
+
+    /// Something else is shown beside a device.
+    fn inform(&mut self, topic: &StreamName, device: &str, info: &Info) {
+        if let Some(known) = self.topics.get_mut(topic).and_then(|topic| topic.devices.get_mut(device)) {
+            known.info = Some(info.clone());
+            self.mark_changed(topic, device);
+        }
     }
 
     fn forget_if_empty(&mut self, topic: &StreamName) {
@@ -136,7 +142,7 @@ impl Here {
             let known = present.get(&topic);
             let local = |device: String| {
                 let here = known.and_then(|topic| topic.devices.get(&device));
-                let info = here.and_then(|here| here.info.as_deref()).map(str::to_owned);
+                let info = here.and_then(|here| here.info.as_ref()).map(|info| info.as_str().to_owned());
                 LocalMember { device, connections: here.map_or(0, |here| here.connections), info }
             };
             let devices = devices.into_iter().map(local).collect();
@@ -174,12 +180,10 @@ impl Members {
         Arc::new(Members { store, registry, here: Mutex::new(here), work: watch::Sender::new(()), lanes })
     }
 
-    /// The part of a connection in its topics. It is a member of none so far. `info` is JSON text.
-    pub fn membership(self: &Arc<Self>, device: Option<StreamName>, info: Option<Arc<str>>) -> Membership {
-        // A line end can only be white space there, but would end a notice.
-        let info = info.map(|info| if info.contains(LINE_ENDS) { info.replace(LINE_ENDS, " ").into() } else { info });
+    /// The part of a connection in its topics. It is a member of none so far.
+    pub fn membership(self: &Arc<Self>, device: Option<StreamName>, info: Option<Info>) -> Membership {
         let (topics, watcher) = (Mutex::default(), OnceLock::new());
-        Membership { members: self.clone(), device, info, topics, watcher }
+        Membership { members: self.clone(), device, info: Mutex::new(info), topics, watcher }
     }
 
     /// A control message came in that is about members. False when it is about something else.
@@ -288,7 +292,8 @@ pub struct Membership {
     members: Arc<Members>,
     /// The inbox of the device that it makes a member; without one it only watches.
     device: Option<StreamName>,
-    info: Option<Arc<str>>,
+    /// What is shown beside the device.
+    info: Mutex<Option<Info>>,
     /// Where it takes part.
     topics: Mutex<Vec<StreamName>>,
     watcher: OnceLock<(u64, Weak<dyn Watcher>)>,
@@ -325,7 +330,7 @@ impl Membership {
                 here.topics.entry(topic.clone()).or_default().watchers.insert(*number, watcher.clone());
             }
             if let Some(device) = device {
-                here.count(topic, device, self.info.as_ref(), true);
+                here.count(topic, device, self.info.lock().as_ref(), true);
                 let region = (here.region_of)(topic);
                 begun.insert(region, here.queues[region].round);
             }
@@ -341,6 +346,18 @@ impl Membership {
             here.topics.entry(topic.clone()).or_default().watchers.insert(number, watcher.clone());
         }
         let _ = self.watcher.set((number, watcher));
+    }
+
+    /// This is shown beside the device from now on; the others in its topics get no notice of it.
+    pub fn inform(&self, info: Option<&Info>) {
+        let (Some(device), Some(info)) = (&self.device, info) else { return };
+        let topics = self.topics.lock();
+        if self.info.lock().replace(info.clone()).as_ref() == Some(info) {
+            return;
+        }
+        let mut here = self.members.here.lock();
+        topics.iter().for_each(|topic| here.inform(topic, device.name(), info));
+        self.members.work.send_replace(());
     }
 
     /// Takes no part in a topic any more.

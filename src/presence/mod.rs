@@ -39,7 +39,7 @@ use uuid::Uuid;
 use crate::backoff::Backoff;
 use crate::directory;
 use crate::dispatch::Registry;
-use crate::model::{Marks, StreamName};
+use crate::model::{Info, Marks, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, KICK, LOOK, SlotHolder};
 use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
 
@@ -164,9 +164,10 @@ impl Presence {
         device: Option<StreamName>,
         connection: Uuid,
         transport: &'static str,
+        info: Option<&Info>,
     ) -> Result<PresenceGuard, Eviction> {
         let slot = device.map(|device| {
-            let number = self.slots.lock().enter(&device, connection, transport);
+            let number = self.slots.lock().enter(&device, connection, transport, info.cloned());
             (device, number)
         });
         // Made before the claim: a connection that ends meanwhile gives the place back.
@@ -193,13 +194,14 @@ impl Presence {
             connection: wanted.connection,
             node: (*self.registry.node()).clone(),
             transport: wanted.transport,
+            info: wanted.info.clone(),
             slot: wanted.slot,
         };
         let mut claimed = self.store.claim_slot(device, &claim, self.limit).await?;
         if claimed == Claimed::Full && self.look_through(device).await? {
             claimed = self.store.claim_slot(device, &claim, self.limit).await?;
         }
-        let evicted = self.slots.lock().answered(device, number, wanted, claimed);
+        let evicted = self.slots.lock().answered(device, number, &wanted, claimed);
         self.work.send_replace(());
         notify(evicted);
         Ok(())
@@ -388,6 +390,16 @@ impl PresenceGuard {
         self.presence.lifecycle_work.notify_one();
         if let (Some(why), Some(occupant)) = (evicted, occupant.upgrade()) {
             occupant.evict(why);
+        }
+    }
+
+    /// This is shown beside the connection from now on.
+    pub fn inform(&self, info: Option<&Info>) {
+        let Some((device, number)) = &self.slot else { return };
+        let now_ms = self.presence.now_ms();
+        if self.presence.slots.lock().inform(device, *number, info, now_ms) {
+            self.presence.work.send_replace(());
+            self.presence.lifecycle_work.notify_one();
         }
     }
 

@@ -115,7 +115,7 @@ mod tests {
 
     fn come(slots: &mut DeviceSlots, client: &Arc<Client>) -> (Uuid, u64) {
         let connection = Uuid::new_v4();
-        let number = slots.enter(&device(), connection, "sse");
+        let number = slots.enter(&device(), connection, "sse", None);
         let occupant: Weak<dyn Occupant> = Arc::downgrade(client) as _;
         slots.occupy(&device(), number, occupant, 1);
         (connection, number)
@@ -169,7 +169,7 @@ mod tests {
         let (mut slots, client) = (DeviceSlots::default(), Arc::<Client>::default());
         let ((kept, _), (forgotten, _)) = (come(&mut slots, &client), come(&mut slots, &client));
         drain(&mut slots);
-        let stray = ConnectionRef { connection: Uuid::new_v4(), device: device(), transport: "sse".into() };
+        let stray = ConnectionRef { connection: Uuid::new_v4(), device: device(), transport: "sse".into(), info: None };
         let open = ConnectionRef { connection: kept, ..stray.clone() };
         slots.fallen_back(0, vec![open, stray.clone()], 2);
         assert_eq!(drain(&mut slots), [(forgotten, "connected"), (stray.connection, "disconnected")]);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{NodeId, StoreError};
-use crate::model::{EventId, StreamKind, StreamName, Time};
+use crate::model::{EventId, Info, StreamKind, StreamName, Time};
 
 /// For how long it is remembered that a node's session ended. A node that slept longer assumes that others published
 /// that its connections were lost.
@@ -27,19 +27,26 @@ pub struct ConnectionRef {
     pub device: StreamName,
     /// How it is connected.
     pub transport: Cow<'static, str>,
+    /// What is shown beside it.
+    pub info: Option<Info>,
 }
 
 impl ConnectionRef {
     /// What the store keeps about it, beside its id. Neither a transport nor a name contains a space.
     pub fn remembered(&self) -> String {
-        format!("{} {}", self.transport, self.device.name())
+        let mut remembered = format!("{} {}", self.transport, self.device.name());
+        if let Some(info) = &self.info {
+            remembered.extend([" ", info.as_str()]);
+        }
+        remembered
     }
 
     /// Reads what the store kept.
     pub fn recall(connection: Uuid, remembered: &str) -> Option<Self> {
-        let (transport, name) = remembered.split_once(' ')?;
+        let (transport, rest) = remembered.split_once(' ')?;
+        let (name, info) = rest.split_once(' ').map_or((rest, None), |(name, info)| (name, Info::recall(info)));
         let device = StreamName::new(StreamKind::Device, name).ok()?;
-        Some(ConnectionRef { connection, device, transport: transport.to_owned().into() })
+        Some(ConnectionRef { connection, device, transport: transport.to_owned().into(), info })
     }
 }
 
@@ -50,6 +57,8 @@ pub enum LifecycleKind {
     Connected,
     /// It disconnected, and why.
     Disconnected(&'static str),
+    /// What is shown beside it is something else. This is not published, only kept for its end.
+    Renewed,
 }
 
 impl LifecycleKind {
@@ -58,6 +67,7 @@ impl LifecycleKind {
         match self {
             LifecycleKind::Connected => "connected",
             LifecycleKind::Disconnected(_) => "disconnected",
+            LifecycleKind::Renewed => "renewed",
         }
     }
 }
@@ -83,6 +93,8 @@ struct Data<'a> {
     time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a Info>,
 }
 
 impl Change {
@@ -96,11 +108,12 @@ impl Change {
             transport: &subject.transport,
             time: time.to_string(),
             reason: match kind {
-                LifecycleKind::Connected => None,
+                LifecycleKind::Connected | LifecycleKind::Renewed => None,
                 LifecycleKind::Disconnected(reason) => Some(reason),
             },
+            info: subject.info.as_ref(),
         };
-        let data = serde_json::to_vec(&data).expect("it holds only strings").into();
+        let data = serde_json::to_vec(&data).expect("it holds only strings and JSON").into();
         Change { subject, kind, data }
     }
 }
@@ -178,13 +191,16 @@ mod tests {
     #[test]
     fn what_is_remembered_of_a_connection_is_enough_to_tell_that_it_was_lost() {
         let connection = Uuid::new_v4();
-        let subject = ConnectionRef { connection, device: "device:a@b.c".parse().unwrap(), transport: "sse".into() };
+        let device = "device:a@b.c".parse().unwrap();
+        let plain = ConnectionRef { connection, device, transport: "sse".into(), info: None };
+        assert_eq!(ConnectionRef::recall(connection, &plain.remembered()), Some(plain.clone()));
+        let subject = ConnectionRef { info: Info::recall(r#"{"name": "Ann"}"#), ..plain };
         assert_eq!(ConnectionRef::recall(connection, &subject.remembered()), Some(subject.clone()));
         let node = NodeId::from("n1".to_owned());
         let change = Change::new(subject, LifecycleKind::Disconnected(LOST), &node, "eu", Time::from_ms(1000));
         let expected = serde_json::json!({
             "device": "a@b.c", "connection": connection, "node": "n1", "region": "eu", "transport": "sse",
-            "time": "1970-01-01T00:00:01.000Z", "reason": "lost",
+            "time": "1970-01-01T00:00:01.000Z", "reason": "lost", "info": {"name": "Ann"},
         });
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&change.data).unwrap(), expected);
         assert_eq!(ConnectionRef::recall(connection, "sse"), None);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{NodeId, StoreError};
-use crate::model::{EventId, Marks, StreamName};
+use crate::model::{EventId, Info, Marks, StreamName};
 
 /// An entry of a connection whose node has no route to the device any more counts for nothing. It is thrown
 /// away when it was not asserted for this long: until then its node may be about to assert its routes again,
@@ -50,6 +50,8 @@ pub struct Claim {
     pub node: NodeId,
     /// How it is connected.
     pub transport: &'static str,
+    /// What is shown beside it.
+    pub info: Option<Info>,
     /// The place it had before, which is asserted again.
     pub slot: Option<Slot>,
 }
@@ -83,6 +85,8 @@ pub struct SlotHolder {
     pub node: NodeId,
     /// How it is connected.
     pub transport: String,
+    /// What is shown beside it.
+    pub info: Option<Info>,
     /// Its place.
     pub slot: Slot,
 }

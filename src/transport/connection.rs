@@ -25,7 +25,7 @@ use crate::access::{Denied, Grant, Need, Visitor};
 use crate::dispatch::{Delivery, Registry, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, StreamName, TypeFilter};
-use crate::presence::{Membership, RenewError};
+use crate::presence::{Membership, PresenceGuard, RenewError};
 use crate::store::StoreClock;
 
 pub use waiting::Wakeup;
@@ -45,6 +45,8 @@ pub struct Connection {
     types: Option<TypeFilter>,
     /// Its part in the topics' presence, if the client asked for one.
     members: Option<Box<Membership>>,
+    /// Its place among the connections of its device, until it is given back.
+    place: Mutex<Option<PresenceGuard>>,
     socket: Socket,
     inner: Mutex<Inner>,
     /// Wakes temporary dispatchers: the outbox has room, a stream was left, or the connection is over.
@@ -112,6 +114,7 @@ impl Connection {
             protocol,
             types,
             members,
+            place: Mutex::new(None),
             socket,
             inner: Mutex::new(Inner {
                 id,
@@ -177,13 +180,18 @@ impl Connection {
 
     /// The client may do something else from now on. Answers which streams it may not follow any more.
     pub(super) fn renew(&self, grant: Arc<Grant>) -> Result<Vec<StreamName>, RenewError> {
-        let mut inner = self.inner.lock();
-        if inner.rights.grant().device != grant.device {
-            return Err(RenewError::OtherDevice);
-        }
-        inner.rights.renew(grant);
-        let followed = inner.outbox.following().iter().map(|following| &following.stream);
-        Ok(followed.filter(|stream| inner.rights.check_subscribe(stream).is_err()).cloned().collect())
+        let info = grant.info.clone();
+        let uncovered = {
+            let mut inner = self.inner.lock();
+            if inner.rights.grant().device != grant.device {
+                return Err(RenewError::OtherDevice);
+            }
+            inner.rights.renew(grant);
+            let followed = inner.outbox.following().iter().map(|following| &following.stream);
+            followed.filter(|stream| inner.rights.check_subscribe(stream).is_err()).cloned().collect()
+        };
+        self.inform(info.as_ref());
+        Ok(uncovered)
     }
 
     /// What is due by now, as time goes by.

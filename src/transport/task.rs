@@ -73,9 +73,8 @@ pub(super) fn start(
         Err(refused) => connection.close(refused.reason, refused.retry_ms),
     }
     hub.metrics().connections.get_or_create(&by_transport(protocol)).inc();
-    if let Ok(place) = &place {
-        let occupant = Arc::downgrade(&connection);
-        place.occupy(occupant);
+    if let Ok(place) = place {
+        connection.occupy(place);
     }
     if let Some(members) = connection.members() {
         let watcher = Arc::downgrade(&connection);
@@ -97,13 +96,13 @@ pub(super) fn start(
     // An empty one would still hold the HTTP server's whole buffer.
     let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
     let codec = (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes));
-    run(Client { codec, pace: Pace::default(), connection, context }, early, place.ok(), permit)
+    run(Client { codec, pace: Pace::default(), connection, context }, early, permit)
 }
 
-async fn run(mut client: Client, early: Option<Box<[u8]>>, place: Option<PresenceGuard>, permit: Option<Permit>) {
+async fn run(mut client: Client, early: Option<Box<[u8]>>, permit: Option<Permit>) {
     // Whatever happens, its streams and its place are given back. A panic was logged and counted where it happened.
     let _ = AssertUnwindSafe(client.live(early)).catch_unwind().await;
-    Box::pin(client.finish(place)).await;
+    Box::pin(client.finish()).await;
     drop(permit);
 }
 
@@ -224,7 +223,7 @@ impl Client {
         }
     }
 
-    async fn finish(self, place: Option<PresenceGuard>) {
+    async fn finish(self) {
         let Client { connection, context, .. } = self;
         let reason = connection.reason();
         connection.end(None);
@@ -237,9 +236,7 @@ impl Client {
         context.connections.remove(connection.number());
         context.connections.forget_end(&connection);
         let reason = reason.map_or("client", CloseReason::as_str);
-        if let Some(place) = place {
-            place.leave(reason);
-        }
+        connection.vacate(reason);
         if let (Some(links), Some(device)) = (context.hub.links(), publisher(&connection)) {
             links.device_left(device);
         }

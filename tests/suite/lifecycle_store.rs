@@ -1,7 +1,7 @@
 //! Telling who came and who left, as both stores keep it: each test runs once against each.
 
 use uuid::Uuid;
-use whimbrel::model::{Start, StreamName, Time};
+use whimbrel::model::{Info, Start, StreamName, Time};
 use whimbrel::store::lifecycle::{Before, Change, ConnectionRef, LOST, LifecycleKind, Told};
 use whimbrel::store::{NodeId, Store};
 
@@ -11,6 +11,7 @@ for_each_store! {
     a_batch_is_published_once_however_often_and_late_it_comes;
     one_batch_may_hold_a_coming_and_its_leaving;
     what_a_dead_node_left_open_is_closed_once;
+    what_is_shown_beside_a_connection_later_is_kept_for_its_end_and_not_published;
     a_node_whose_session_others_ended_publishes_nothing_more;
     a_term_goes_on_under_another_id;
     a_term_that_goes_on_twice_is_found_where_it_is;
@@ -21,7 +22,8 @@ for_each_store! {
 const EU: &str = "eu";
 
 fn subject(n: u128) -> ConnectionRef {
-    ConnectionRef { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
+    let device = "device:42".parse().unwrap();
+    ConnectionRef { connection: Uuid::from_u128(n), device, transport: "sse".into(), info: None }
 }
 
 fn change(n: u128, kind: LifecycleKind) -> Change {
@@ -97,6 +99,18 @@ async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
     assert!(store.end_session(&dead, EU, 10).await.unwrap().is_empty());
     assert_eq!(published(store).await[4..], ["4 connected", "2 disconnected lost", "3 disconnected lost"]);
     assert_eq!(store.sessions(EU).await.unwrap(), [alive]);
+}
+
+async fn what_is_shown_beside_a_connection_later_is_kept_for_its_end_and_not_published(store: &impl Store) {
+    let node = node(store).await;
+    let renewed = |n| {
+        let info = Info::recall(r#"{"name": "Ann"}"#);
+        Change { subject: ConnectionRef { info, ..subject(n) }, ..change(n, LifecycleKind::Renewed) }
+    };
+    let batch = [came(1), renewed(1), came(2), left(2), renewed(2), renewed(3)];
+    assert_eq!(store.tell_changes(&node, 1, &batch).await, Ok(Told::UpTo(1)));
+    assert_eq!(published(store).await, ["1 connected", "2 connected", "2 disconnected client"]);
+    assert_eq!(store.end_session(&node, EU, 10).await, Ok(vec![renewed(1).subject]));
 }
 
 async fn a_node_whose_session_others_ended_publishes_nothing_more(store: &impl Store) {

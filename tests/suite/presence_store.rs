@@ -1,7 +1,7 @@
 //! Who is connected, as both stores keep it: each test runs once against each.
 
 use uuid::Uuid;
-use whimbrel::model::{Marks, StreamName};
+use whimbrel::model::{Info, Marks, StreamName};
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, Overflow, Slot};
 use whimbrel::store::{ChannelMessage, Control, NodeId, Store, Subscription};
 
@@ -15,6 +15,7 @@ for_each_store! {
     a_kick_is_for_all_before_it_and_for_nobody_after;
     a_place_counts_for_as_long_as_its_nodes_route_holds;
     a_place_that_is_asserted_again_stays_the_same;
+    what_is_shown_beside_a_connection_is_that_of_its_last_claim;
     a_claim_whose_answer_was_lost_takes_no_second_place;
     an_evicted_connection_can_not_assert_its_place_again;
     nobody_comes_to_be_by_being_kicked;
@@ -33,7 +34,7 @@ async fn node(store: &impl Store) -> NodeId {
 }
 
 fn claim(node: &NodeId) -> Claim {
-    Claim { connection: Uuid::new_v4(), node: node.clone(), transport: "sse", slot: None }
+    Claim { connection: Uuid::new_v4(), node: node.clone(), transport: "sse", info: None, slot: None }
 }
 
 fn most(most: usize, overflow: Overflow) -> DeviceLimit {
@@ -144,6 +145,19 @@ async fn a_place_that_is_asserted_again_stays_the_same(store: &impl Store) {
     let known = store.device(&device()).await.unwrap().connections;
     assert_eq!((known.len(), known[0].connection, known[0].slot), (1, old.connection, place));
     assert_eq!(known[0].node, after);
+}
+
+async fn what_is_shown_beside_a_connection_is_that_of_its_last_claim(store: &impl Store) {
+    let node = node(store).await;
+    let mut wanted = Claim { info: Info::recall(r#"{"a": [1, 2]}"#), ..claim(&node) };
+    wanted.slot = Some(slot(store, &wanted, MANY).await);
+    let shown = async || store.device(&device()).await.unwrap().connections[0].info.clone();
+    assert_eq!(shown().await, wanted.info);
+    for info in [Info::recall(r#"{"b": " "}"#), None] {
+        wanted.info = info;
+        assert_eq!(slot(store, &wanted, MANY).await, wanted.slot.unwrap());
+        assert_eq!(shown().await, wanted.info);
+    }
 }
 
 async fn a_claim_whose_answer_was_lost_takes_no_second_place(store: &impl Store) {

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::access::claims::{Rights, grant, milliseconds};
+use crate::access::claims::{ClaimsError, Rights, grant, milliseconds};
 use crate::access::{Grant, Holder, Patterns, Refusal, now_ms};
 
 /// Most bytes of an answer.
@@ -79,7 +79,16 @@ pub fn read(status: StatusCode, body: &[u8]) -> Result<Answer, String> {
     let rights = Rights { subscribe: body.subscribe, publish: body.publish, info: body.info };
     grant(Holder::Backend, body.device.as_deref(), rights, Some(now_ms), expires_ms)
         .map(|grant| Answer::Granted(Arc::new(grant)))
-        .map_err(|error| format!("the answer can't be used: {error}"))
+        .map_err(|error| format!("the answer can't be used: {}", without_text(&error)))
+}
+
+/// What is wrong, without what the answer says.
+fn without_text(error: &ClaimsError) -> String {
+    match error {
+        ClaimsError::Device(_) => "its device is no name of a device".into(),
+        ClaimsError::Pattern(name, _) => format!("its {name} has a pattern that matches no stream"),
+        ClaimsError::Info(_) | ClaimsError::Id => error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +111,7 @@ mod tests {
         .unwrap();
         assert!(grant.covers(Need::Subscribe(&"device:42".parse().unwrap())));
         assert!(grant.covers(Need::Publish(&"topic:b".parse().unwrap())));
-        assert_eq!((grant.expires_ms, grant.info.as_ref().unwrap().get()), (Some(9_000_000_000_000), r#"{"a":1}"#));
+        assert_eq!((grant.expires_ms, grant.info.as_ref().unwrap().as_str()), (Some(9_000_000_000_000), r#"{"a":1}"#));
         let nobody = granted("{}").unwrap();
         assert!(nobody.device.is_none() && nobody.subscribe.is_empty() && nobody.publish.is_empty());
     }
@@ -122,6 +131,9 @@ mod tests {
             r#"{"expires":"soon"}"#,
             r#"{"expires":5}"#,
             r#"{"info":"s3cret"}"#,
+            r#"{"device":"s3cret\n"}"#,
+            r#"{"subscribe":["topic:a","s3cret"]}"#,
+            r#"{"publish":["topic:s3cret\u0000"]}"#,
         ] {
             let reason = granted(body).unwrap_err();
             assert!(!reason.contains("s3cret"), "{body}: {reason}");

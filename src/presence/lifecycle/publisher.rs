@@ -92,7 +92,8 @@ impl Presence {
         match self.store.tell_changes(node, number, &changes).await? {
             Told::UpTo(number) => {
                 self.slots.lock().lifecycle.acknowledge(number);
-                self.registry.metrics().lifecycle_published.inc_by(changes.len() as u64);
+                let published = changes.iter().filter(|change| change.kind != LifecycleKind::Renewed).count();
+                self.registry.metrics().lifecycle_published.inc_by(published as u64);
             }
             Told::Over => session.lasts = false,
             Told::Behind(number) => self.fall_back(node, number).await?,

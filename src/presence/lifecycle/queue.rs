@@ -69,6 +69,14 @@ impl LifecycleQueue {
         self.waiting.push_back(Entry { subject, kind: LifecycleKind::Disconnected(reason), time_ms });
     }
 
+    /// Queues that something else is shown beside a connection whose connect is queued or published, unless so much
+    /// waits that the store may keep what was shown before.
+    pub fn push_renewed(&mut self, subject: ConnectionRef, time_ms: u64) {
+        if self.waiting.len() < MAX_WAITING {
+            self.waiting.push_back(Entry { subject, kind: LifecycleKind::Renewed, time_ms });
+        }
+    }
+
     /// Counts a connection that left, and whose connect had found no room.
     pub fn drop_unpublished(&mut self) {
         self.unpublished += 1;
@@ -127,7 +135,9 @@ impl LifecycleQueue {
         let unpublished = self.unpublished_connects();
         self.waiting.retain(|Entry { subject: ConnectionRef { connection, .. }, kind, .. }| match kind {
             LifecycleKind::Connected => !open.contains(connection),
-            LifecycleKind::Disconnected(_) => open.contains(connection) || unpublished.contains(connection),
+            LifecycleKind::Disconnected(_) | LifecycleKind::Renewed => {
+                open.contains(connection) || unpublished.contains(connection)
+            }
         });
         self.connects = self.waiting.iter().filter(|entry| entry.is_connect()).count();
         unpublished
@@ -135,7 +145,8 @@ impl LifecycleQueue {
 
     /// Whether the disconnect of this connection waits.
     pub fn has_disconnect_of(&self, connection: Uuid) -> bool {
-        self.waiting.iter().any(|entry| entry.subject.connection == connection && !entry.is_connect())
+        let is_disconnect = |entry: &Entry| matches!(entry.kind, LifecycleKind::Disconnected(_));
+        self.waiting.iter().any(|entry| entry.subject.connection == connection && is_disconnect(entry))
     }
 
     fn put_back(&mut self) {
@@ -175,7 +186,8 @@ mod tests {
     use super::*;
 
     fn subject(n: u128) -> ConnectionRef {
-        ConnectionRef { connection: Uuid::from_u128(n), device: "device:42".parse().unwrap(), transport: "sse".into() }
+        let device = "device:42".parse().unwrap();
+        ConnectionRef { connection: Uuid::from_u128(n), device, transport: "sse".into(), info: None }
     }
 
     fn published((number, batch): (u64, &[Entry])) -> (u64, Vec<(u128, &'static str)>) {

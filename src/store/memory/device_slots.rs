@@ -67,6 +67,7 @@ impl DeviceSlots {
             connection: claim.connection,
             node: claim.node.clone(),
             transport: claim.transport.to_owned(),
+            info: claim.info.clone(),
             slot,
         };
         let mut evicting = Vec::new();

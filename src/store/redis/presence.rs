@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::RedisStore;
 use super::scripts::{self, Call, Fields, nonsense};
-use crate::model::{Marks, StreamName};
+use crate::model::{Info, Marks, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence, STALE, Slot, SlotHolder};
 use crate::store::{NodeId, StoreError, millis, random_step};
 
@@ -28,7 +28,8 @@ impl Presence for RedisStore {
             .arg(self.position_ms(device))
             .arg(device.as_str())
             .arg(self.keys.channels())
-            .arg(self.home());
+            .arg(self.home())
+            .arg(claim.info.as_ref().map_or("", Info::as_str));
         let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
         let (outcome, first, second) = (answer.text()?, answer.numeral()?, answer.numeral()?);
         match outcome.as_str() {
@@ -77,5 +78,6 @@ fn holder(entry: Value) -> Result<SlotHolder, StoreError> {
         slot: Slot { stamp: entry.numeral()?, since_ms: entry.numeral()? },
         node: NodeId::from(entry.text()?),
         transport: entry.text()?,
+        info: Info::recall(&entry.text()?),
     })
 }

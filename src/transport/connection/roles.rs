@@ -1,16 +1,42 @@
 //! What a connection is to others: an occupant of a device's slots, a watcher of members, a sink of dispatchers.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{Connection, Phase};
 use crate::dispatch::{Delivery, Offer, Sink, Slot};
-use crate::model::{MemberNotice, StreamName};
-use crate::presence::{Eviction, Occupant, Watcher};
+use crate::model::{Info, MemberNotice, StreamName};
+use crate::presence::{Eviction, Occupant, PresenceGuard, Watcher};
 use crate::transport::connections::retry_ms;
 use crate::transport::outbox::Frame;
 
 impl Connection {
+    /// It has its place, and can be evicted from there from now on.
+    pub(in crate::transport) fn occupy(self: &Arc<Self>, place: PresenceGuard) {
+        let occupant = Arc::downgrade(self);
+        place.occupy(occupant);
+        *self.place.lock() = Some(place);
+    }
+
+    /// Gives its place back, and says why.
+    pub(in crate::transport) fn vacate(&self, reason: &'static str) {
+        if let Some(place) = self.place.lock().take() {
+            place.leave(reason);
+        }
+    }
+
+    /// This is shown beside it from now on.
+    pub(super) fn inform(&self, info: Option<&Info>) {
+        if let Some(place) = &*self.place.lock() {
+            place.inform(info);
+        }
+        if let Some(members) = self.members() {
+            members.inform(info);
+        }
+    }
+
     /// Writes a notice of members, if there is room. If there was none, the client is notified once there is.
     fn notify_of_members(&self, frame: Frame) {
         let mut inner = self.inner.lock();

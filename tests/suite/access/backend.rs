@@ -124,6 +124,9 @@ async fn whatever_is_no_answer_lets_nobody_in() {
         Reply::status(204),
         Reply::json("yes"),
         Reply::json(r#"{"device":"42","expires":5}"#),
+        Reply::json(r#"{"device":"42","subscribe":["topic:news","news"]}"#),
+        Reply::json(r#"{"device":"42","publish":["topic:a\nb"]}"#),
+        Reply::json(r#"{"device":"42","info":{"a":"\ud800"}}"#),
         Reply::json(format!(r#"{{"device":"42","fill":"{}"}}"#, "x".repeat(100_000))),
         Reply::Say(307, vec![("location", elsewhere.url("/authorize"))], String::new()),
     ];

@@ -3,6 +3,7 @@
 mod backend;
 mod commands;
 mod expiry;
+mod info;
 mod key_sets;
 mod keys;
 mod logs;

@@ -193,3 +193,29 @@ async fn what_anyone_may_read_is_open_to_bearers_of_tokens_and_keys_too() {
     let answer = ask_as(&node, Some(&token), "GET", "/v1/sse?device=42&topic=public:news", "").await;
     assert_eq!(answer.status, 200, "together with what only the token covers");
 }
+
+#[tokio::test]
+async fn a_token_whose_claims_make_no_sense_is_refused_by_the_name_of_the_claim_on_every_way_in() {
+    let keys = keys_file();
+    let node = Node::start(&borrowed(&closed(&keys)));
+    for (claims, name) in [
+        (json!({"sub": "42", "whimbrel": {"subscribe": ["topic:news", "news"]}}), "subscribe"),
+        (json!({"sub": "42", "whimbrel": {"publish": ["topic:a\r\nb*"]}}), "publish"),
+        (json!({"sub": "42", "whimbrel": {"subscribe": ["topic:\u{2028}"]}}), "subscribe"),
+        (json!({"sub": "42\0"}), "sub"),
+        (json!({"sub": "42", "jti": "a\nb"}), "jti"),
+        (json!({"sub": "42", "whimbrel": {"info": [1]}}), "info"),
+    ] {
+        let token = token(claims);
+        for transport in [Transport::Sse, Transport::WebSocket] {
+            let (_, detail) = Wanted::new(transport, &["device:42"]).bearer(&token).refused(&node).await.problem(401);
+            assert!(
+                detail.contains(&format!("its {name}")) && !detail.contains(char::is_control),
+                "{name}: {detail:?}"
+            );
+        }
+        let (_, detail) = ask_as(&node, Some(&token), "POST", "/v1/topics/news/events", "1").await.problem(401);
+        assert!(detail.contains(&format!("its {name}")), "{name}: {detail}");
+    }
+    assert!(!node.log().contains("a\nb"), "{}", node.log());
+}
