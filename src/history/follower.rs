@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::ledger::{Fate, Ledger, Moment};
 use super::record::{Place, Record};
-use super::verdict::Violation;
+use super::violation::Violation;
 use crate::model::{Cursor, EventId, Gap, GapReason, StreamName};
 
 /// What a client has seen of one stream, as long as each session went on where the one before ended.

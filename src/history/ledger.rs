@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
 use super::record::{Loss, Outcome, Record};
-use super::verdict::Violation;
+use super::violation::Violation;
 use crate::model::{EventId, GapReason, StreamName};
 
 /// The place of a record in the history: what happened before what.

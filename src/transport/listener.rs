@@ -14,6 +14,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
 
+use super::context::{Context, ListenerSettings};
 use super::handoff::Accepted;
 use super::socket::{Raw, Socket};
 use super::tls::HttpVersion;
@@ -27,29 +28,6 @@ pub const HEAD_BYTES: usize = 32 * 1024;
 /// When the node stops, requests that are under way have this long to be answered: as long as the store may
 /// take.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-
-/// What connections are held to.
-#[derive(Debug, Clone)]
-pub struct ListenerSettings {
-    /// Interval of pings; twice that without acknowledgement ends a connection.
-    pub ping: Duration,
-    /// Bytes that may wait for a connection.
-    pub outbox_bytes: usize,
-    /// Largest message that a WebSocket client may send, in bytes.
-    pub max_message_bytes: usize,
-    /// Streams that a connection may follow.
-    pub max_streams: usize,
-    /// Messages that a WebSocket client may send a second.
-    pub messages: u32,
-}
-
-/// What connections need.
-pub struct Context {
-    pub settings: ListenerSettings,
-    pub hub: Arc<Hub>,
-    pub connections: Arc<Connections>,
-    pub throttle: Arc<Throttle>,
-}
 
 /// Accepts connections until `stop` turns true, and then no more. Returns once the requests that are under
 /// way then are answered, or had their time; listeners' connections go on.

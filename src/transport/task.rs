@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::connection::Wakeup;
 use super::connections::retry_ms;
+use super::context::Context;
 use super::handoff::Accepted;
-use super::listener::Context;
 use super::websocket::{self, Codec, Incoming};
 use super::{CloseReason, Connection, Permit, Protocol, Socket};
 use crate::access::rates::Bucket;

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::Context;
+use crate::transport::context::Context;
 use crate::transport::handoff::Accepted;
 use crate::transport::http_phase::{HttpSlot, InRequest};
 use crate::transport::socket::Socket;

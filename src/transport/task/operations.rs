@@ -16,7 +16,7 @@ use crate::hub::{
 };
 use crate::model::{Draft, EventId, StreamKind, StreamName};
 use crate::presence::RenewError;
-use crate::transport::listener::Context;
+use crate::transport::context::Context;
 use crate::transport::{Connection, websocket};
 
 /// The first message: the connection, its node, its device and its positions.
