@@ -15,6 +15,7 @@ mod inbox;
 mod lease;
 mod listen;
 mod nodes;
+mod operations;
 mod operators;
 mod page;
 pub(crate) mod parameters;

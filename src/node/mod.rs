@@ -191,13 +191,13 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         connections: connections.clone(),
         ready_strict: settings.ready_strict,
         max_streams: settings.max_streams,
-        throttle: throttle.clone(),
+        throttle,
         crowded: Crowded::default(),
         bodies: Bodies::new(settings.body()),
         filters: TypeFilters::default(),
         refusals: Refusals::default(),
     });
-    let service = api::service(api, gate);
+    let service = api::service(api.clone(), gate);
     let listener_settings = ListenerSettings {
         ping: settings.ping(),
         outbox_bytes: settings.outbox_bytes,
@@ -210,15 +210,8 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         warn_of_open_access(&endpoints);
     }
     let places: Vec<_> = endpoints.shown().collect();
-    let accepting = tokio::spawn(listen(
-        endpoints,
-        service,
-        listener_settings,
-        hub.clone(),
-        connections.clone(),
-        throttle,
-        stopped,
-    ));
+    let accepting =
+        tokio::spawn(listen(endpoints, service, listener_settings, hub.clone(), connections.clone(), api, stopped));
     for (door, place) in &places {
         let audience = if *door == Door::Admin { " for operators" } else { "" };
         tracing::info!(node = registry.node().as_str(), "listening{audience} on {place}");

@@ -150,7 +150,7 @@ impl Connection {
     }
 
     /// Its part in the topics' presence, if the client asked for one.
-    pub(super) fn members(&self) -> Option<&Membership> {
+    pub(crate) fn members(&self) -> Option<&Membership> {
         self.members.as_deref()
     }
 
@@ -169,12 +169,12 @@ impl Connection {
     }
 
     /// By what the backend knows the client, where that decides about what its grant does not name.
-    pub(super) fn visitor(&self) -> Option<Arc<Visitor>> {
+    pub(crate) fn visitor(&self) -> Option<Arc<Visitor>> {
         self.inner.lock().rights.visitor()
     }
 
     /// One more stream may be followed, for as long as this grant lasts.
-    pub(super) fn allow(&self, stream: StreamName, grant: Arc<Grant>) {
+    pub(crate) fn allow(&self, stream: StreamName, grant: Arc<Grant>) {
         self.inner.lock().rights.add(stream, grant);
     }
 
@@ -225,7 +225,7 @@ impl Connection {
     }
 
     /// Queues bytes that belong to no stream: heads, answers, control frames.
-    pub(super) fn push(&self, bytes: impl Into<Bytes>) {
+    pub(crate) fn push(&self, bytes: impl Into<Bytes>) {
         let mut inner = self.inner.lock();
         if inner.phase == Phase::Open {
             inner.outbox.push(Frame::Bare(bytes.into()));
@@ -240,12 +240,12 @@ impl Connection {
     }
 
     /// The streams that are followed, with their slots and positions.
-    pub(super) fn following(&self) -> Vec<Following> {
+    pub(crate) fn following(&self) -> Vec<Following> {
         self.inner.lock().outbox.following().to_vec()
     }
 
     /// Follows one more stream, unless `limit` are followed already.
-    pub(super) fn follow(&self, stream: StreamName, position: EventId, limit: usize) -> Option<Slot> {
+    pub(crate) fn follow(&self, stream: StreamName, position: EventId, limit: usize) -> Option<Slot> {
         let mut inner = self.inner.lock();
         if inner.outbox.following().len() >= limit {
             return None;
@@ -257,7 +257,7 @@ impl Connection {
     }
 
     /// Stops following a stream.
-    pub(super) fn unfollow(&self, stream: &StreamName) -> Option<Slot> {
+    pub(crate) fn unfollow(&self, stream: &StreamName) -> Option<Slot> {
         let slot = {
             let mut inner = self.inner.lock();
             let slot = inner.outbox.following().iter().find(|f| f.stream == *stream)?.slot;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Connections;
-use crate::access::throttle::Throttle;
+use super::{Connections, Operations};
 use crate::hub::Hub;
 
 /// What connections are held to.
@@ -27,5 +26,5 @@ pub struct Context {
     pub settings: ListenerSettings,
     pub hub: Arc<Hub>,
     pub connections: Arc<Connections>,
-    pub throttle: Arc<Throttle>,
+    pub operations: Arc<dyn Operations>,
 }

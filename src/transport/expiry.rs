@@ -65,7 +65,7 @@ impl Expiries {
 
 impl Connections {
     /// Notes when a connection's grant ends.
-    pub(super) fn expect_end(&self, connection: &Connection) {
+    pub(crate) fn expect_end(&self, connection: &Connection) {
         self.expiries.set(connection.known_as(), connection.number(), connection.next_due_ms());
     }
 
@@ -114,7 +114,7 @@ impl Connections {
     }
 
     /// Gives a connection another grant, and ends what that does not cover. Answers until when it holds.
-    pub(super) fn renew_connection(
+    pub(crate) fn renew_connection(
         &self,
         connection: &Arc<Connection>,
         grant: Arc<Grant>,

@@ -18,8 +18,7 @@ use super::context::{Context, ListenerSettings};
 use super::handoff::Accepted;
 use super::socket::{Raw, Socket};
 use super::tls::HttpVersion;
-use super::{Arrival, Connections, Endpoints, Handoff, HttpSlot, Tls, task};
-use crate::access::throttle::Throttle;
+use super::{Arrival, Connections, Endpoints, Handoff, HttpSlot, Operations, Tls, task};
 use crate::hub::Hub;
 
 /// Bytes of a request's head that are always taken. hyper reads up to half as much again before it looks.
@@ -37,7 +36,7 @@ pub async fn listen<S, B>(
     settings: ListenerSettings,
     hub: Arc<Hub>,
     connections: Arc<Connections>,
-    throttle: Arc<Throttle>,
+    operations: Arc<dyn Operations>,
     mut stop: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Unpin + 'static,
@@ -45,7 +44,7 @@ pub async fn listen<S, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let context = Arc::new(Context { settings, hub, connections, throttle });
+    let context = Arc::new(Context { settings, hub, connections, operations });
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
     loop {

@@ -27,8 +27,6 @@ use crate::metrics::{ByReason, ByTransport};
 use crate::model::StreamName;
 use crate::presence::PresenceGuard;
 
-mod operations;
-
 /// What waits when the server ends a connection has this long to be taken.
 const REST_TIME: Duration = Duration::from_secs(5);
 
@@ -119,7 +117,7 @@ fn publisher(connection: &Connection) -> Option<&StreamName> {
 fn greet(connection: &Connection, context: &Context, complete: bool) {
     match connection.protocol() {
         Protocol::Sse { .. } => connection.push_welcome(retry_ms(), complete),
-        Protocol::WebSocket => connection.push(websocket::text(operations::ready(connection, &context.hub, complete))),
+        Protocol::WebSocket => connection.push(websocket::text(context.operations.ready(connection, complete))),
     }
 }
 
@@ -202,11 +200,10 @@ impl Client {
                     match message {
                         Incoming::Text(text) if allowed.is_err() => {
                             self.context.hub.metrics().refused("messages");
-                            operations::refuse(&self.connection, &text, self.context.settings.messages);
+                            self.context.operations.refuse(&self.connection, &text, self.context.settings.messages);
                         }
-                        // Boxed: an operation's state is large, and most clients never send one.
                         Incoming::Text(text) => {
-                            let operation = Box::pin(operations::run(&self.connection, &self.context, &text));
+                            let operation = self.context.operations.run(&self.connection, &text);
                             self.connection.writing_during(operation).await;
                         }
                         Incoming::Alive => {}
