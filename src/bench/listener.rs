@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Target;
-use super::wire::{Heard, Wire};
+use super::wire::{Incoming, Wire};
 
 /// Bytes read at a time, shared by all connections of a thread.
 const READ_BYTES: usize = 64 * 1024;
@@ -32,11 +32,11 @@ pub struct Listener {
 impl Listener {
     /// Connects, asks for what listener `number` follows, and waits until the server has accepted it.
     pub async fn connect(target: &Target, number: usize, after: Option<&str>) -> io::Result<Self> {
-        let mut heard = Heard::default();
+        let mut incoming = Incoming::default();
         let accepted = async {
             let mut listener = Self::ask(target, number, after).await?;
             while !listener.wire.is_ready() {
-                listener.hear(&mut heard).await?;
+                listener.receive(&mut incoming).await?;
             }
             Ok(listener)
         };
@@ -56,8 +56,8 @@ impl Listener {
         self.wire.last_id()
     }
 
-    /// Waits for bytes and adds what they held to `heard`. Returns how many they were.
-    pub async fn hear(&mut self, heard: &mut Heard) -> io::Result<usize> {
+    /// Waits for bytes and adds what they held to `incoming`. Returns how many they were.
+    pub async fn receive(&mut self, incoming: &mut Incoming) -> io::Result<usize> {
         let count = poll_fn(|context| {
             BUFFER.with_borrow_mut(|buffer| {
                 // Unlike `try_read`, this takes a read that did not fill the buffer for the last one.
@@ -66,14 +66,14 @@ impl Listener {
                 if buffer.filled().is_empty() {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
-                self.wire.feed(buffer.filled(), heard)?;
+                self.wire.feed(buffer.filled(), incoming)?;
                 Poll::Ready(io::Result::Ok(buffer.filled().len()))
             })
         })
         .await?;
-        if !heard.reply.is_empty() {
-            self.socket.write_all(&heard.reply).await?;
-            heard.reply.clear();
+        if !incoming.reply.is_empty() {
+            self.socket.write_all(&incoming.reply).await?;
+            incoming.reply.clear();
         }
         Ok(count)
     }

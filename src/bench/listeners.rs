@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Target;
 use super::listener::Listener;
 use super::stats::{Figures, Stats, flat, histogram};
-use super::wire::Heard;
+use super::wire::Incoming;
 
 /// Connections that are being opened at once.
 const OPENING: usize = 128;
@@ -133,18 +133,18 @@ impl Listeners {
         let last_id = Arc::new(Mutex::new(listener.last_id().to_owned()));
         let (stats, seen) = (self.stats.clone(), last_id.clone());
         let task = self.listening.spawn(async move {
-            let mut heard = Heard::default();
+            let mut incoming = Incoming::default();
             loop {
-                let bytes = match listener.hear(&mut heard).await {
+                let bytes = match listener.receive(&mut incoming).await {
                     Ok(bytes) => bytes,
                     Err(error) => {
                         tracing::debug!(%error, "a listener ended");
                         return stats.lost();
                     }
                 };
-                if !heard.due_times.is_empty() {
-                    stats.took(number, &heard.due_times, bytes);
-                    heard.due_times.clear();
+                if !incoming.due_times.is_empty() {
+                    stats.took(number, &incoming.due_times, bytes);
+                    incoming.due_times.clear();
                     listener.last_id().clone_into(&mut seen.lock());
                 }
             }
@@ -236,13 +236,13 @@ async fn come_back(
             let after = last_id.lock().clone();
             let attempt = async {
                 let mut listener = Listener::ask(target, number, Some(&after)).await?;
-                let mut heard = Heard::default();
+                let mut incoming = Incoming::default();
                 while received < events {
-                    listener.hear(&mut heard).await?;
-                    received += heard.due_times.len() as u64;
-                    if !heard.due_times.is_empty() {
+                    listener.receive(&mut incoming).await?;
+                    received += incoming.due_times.len() as u64;
+                    if !incoming.due_times.is_empty() {
                         listener.last_id().clone_into(&mut last_id.lock());
-                        heard.due_times.clear();
+                        incoming.due_times.clear();
                     }
                 }
                 Ok::<_, io::Error>(listener)

@@ -20,7 +20,7 @@ const PONG: u8 = 10;
 
 /// What some bytes held.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Incoming {
     /// When each event was due.
     pub due_times: Vec<u64>,
     /// What has to be sent back: pongs, and the second step of Socket.IO's handshake.
@@ -83,16 +83,16 @@ impl Wire {
     }
 
     /// Takes bytes as they came from the socket.
-    pub fn feed(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<()> {
+    pub fn feed(&mut self, bytes: &[u8], incoming: &mut Incoming) -> io::Result<()> {
         if self.answered {
-            return self.body(bytes, heard);
+            return self.body(bytes, incoming);
         }
         self.rest.extend_from_slice(bytes);
         let Some(end) = memchr::memmem::find(&self.rest, b"\r\n\r\n") else { return self.bounded() };
         let head = std::mem::take(&mut self.rest);
         let (head, body) = head.split_at(end + 4);
         self.head(head)?;
-        self.body(body, heard)
+        self.body(body, incoming)
     }
 
     fn head(&mut self, head: &[u8]) -> io::Result<()> {
@@ -108,23 +108,23 @@ impl Wire {
         Ok(())
     }
 
-    fn body(&mut self, mut bytes: &[u8], heard: &mut Heard) -> io::Result<()> {
-        let Some(mut chunks) = self.chunks.take() else { return self.content(bytes, heard) };
+    fn body(&mut self, mut bytes: &[u8], incoming: &mut Incoming) -> io::Result<()> {
+        let Some(mut chunks) = self.chunks.take() else { return self.content(bytes, incoming) };
         while let Some(piece) = chunks.next(&mut bytes)? {
-            self.content(piece, heard)?;
+            self.content(piece, incoming)?;
         }
         self.chunks = Some(chunks);
         Ok(())
     }
 
-    fn content(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<()> {
+    fn content(&mut self, bytes: &[u8], incoming: &mut Incoming) -> io::Result<()> {
         if self.rest.is_empty() {
-            let used = self.frames(bytes, heard)?;
+            let used = self.frames(bytes, incoming)?;
             self.rest.extend_from_slice(&bytes[used..]);
         } else {
             let mut rest = std::mem::take(&mut self.rest);
             rest.extend_from_slice(bytes);
-            let used = self.frames(&rest, heard)?;
+            let used = self.frames(&rest, incoming)?;
             rest.drain(..used);
             self.rest = rest;
         }
@@ -139,12 +139,12 @@ impl Wire {
     }
 
     /// Takes whole frames off the front. Returns the bytes they took.
-    fn frames(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<usize> {
+    fn frames(&mut self, bytes: &[u8], incoming: &mut Incoming) -> io::Result<usize> {
         let mut used = 0;
         loop {
             let taken = match self.transport {
-                Transport::Sse => self.block(&bytes[used..], heard),
-                Transport::WebSocket => self.frame(&bytes[used..], heard)?,
+                Transport::Sse => self.block(&bytes[used..], incoming),
+                Transport::WebSocket => self.frame(&bytes[used..], incoming)?,
             };
             match taken {
                 0 => return Ok(used),
@@ -154,7 +154,7 @@ impl Wire {
     }
 
     /// An SSE block, or a comment line. Returns its length, 0 when it is not whole.
-    fn block(&mut self, bytes: &[u8], heard: &mut Heard) -> usize {
+    fn block(&mut self, bytes: &[u8], incoming: &mut Incoming) -> usize {
         match bytes.first() {
             // A ping is a line of its own, and some servers put an empty one behind it.
             Some(b'\n') => return 1,
@@ -166,25 +166,25 @@ impl Wire {
         if let Some(id) = after(&PATTERNS.id_line, block) {
             self.at(id, b'\n');
         }
-        due(block, heard);
+        due(block, incoming);
         end + 2
     }
 
     /// A WebSocket frame. Returns its length, 0 when it is not whole.
-    fn frame(&mut self, bytes: &[u8], heard: &mut Heard) -> io::Result<usize> {
+    fn frame(&mut self, bytes: &[u8], incoming: &mut Incoming) -> io::Result<usize> {
         let Some((start, length)) = extent(bytes) else { return Ok(0) };
         let Some(payload) = bytes[start..].get(..length) else { return Ok(0) };
         match bytes[0] & 0x0f {
             CLOSE => return Err(io::ErrorKind::UnexpectedEof.into()),
-            PING => send(PONG, payload, &mut heard.reply),
+            PING => send(PONG, payload, &mut incoming.reply),
             PONG => {}
-            _ if self.dialect == Dialect::SocketIo => self.packet(payload, heard),
-            _ => self.message(payload, heard),
+            _ if self.dialect == Dialect::SocketIo => self.packet(payload, incoming),
+            _ => self.message(payload, incoming),
         }
         Ok(start + length)
     }
 
-    fn message(&mut self, payload: &[u8], heard: &mut Heard) {
+    fn message(&mut self, payload: &[u8], incoming: &mut Incoming) {
         // The id of an event, or the position that comes first: what stands behind the first colon and
         // quote of `"positions":{"topic:x":"5-1"}`.
         let id = after(&PATTERNS.id_member, payload).or_else(|| {
@@ -194,16 +194,16 @@ impl Wire {
         if let Some(id) = id {
             self.at(id, b'"');
         }
-        due(payload, heard);
+        due(payload, incoming);
     }
 
     /// A packet of Engine.IO, which may hold one of Socket.IO.
-    fn packet(&mut self, payload: &[u8], heard: &mut Heard) {
+    fn packet(&mut self, payload: &[u8], incoming: &mut Incoming) {
         match payload {
-            [b'0', ..] => send(TEXT, b"40", &mut heard.reply),
-            [b'2', ..] => send(TEXT, b"3", &mut heard.reply),
+            [b'0', ..] => send(TEXT, b"40", &mut incoming.reply),
+            [b'2', ..] => send(TEXT, b"3", &mut incoming.reply),
             [b'4', b'0', ..] => self.ready = true,
-            _ => due(payload, heard),
+            _ => due(payload, incoming),
         }
     }
 
@@ -215,10 +215,10 @@ impl Wire {
     }
 }
 
-fn due(frame: &[u8], heard: &mut Heard) {
+fn due(frame: &[u8], incoming: &mut Incoming) {
     if let Some(due) = after(&PATTERNS.due, frame) {
         let digits = due.iter().take_while(|byte| byte.is_ascii_digit());
-        heard.due_times.push(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
+        incoming.due_times.push(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
     }
 }
 
@@ -255,15 +255,15 @@ mod tests {
 
     /// The same comes out however the bytes are cut.
     #[track_caller]
-    fn hear(dialect: Dialect, transport: Transport, bytes: &[u8]) -> (Wire, Heard) {
-        let mut whole = (Wire::new(dialect, transport), Heard::default());
+    fn receive(dialect: Dialect, transport: Transport, bytes: &[u8]) -> (Wire, Incoming) {
+        let mut whole = (Wire::new(dialect, transport), Incoming::default());
         whole.0.feed(bytes, &mut whole.1).unwrap();
         for step in 1..30 {
-            let (mut wire, mut heard) = (Wire::new(dialect, transport), Heard::default());
+            let (mut wire, mut incoming) = (Wire::new(dialect, transport), Incoming::default());
             for part in bytes.chunks(step) {
-                wire.feed(part, &mut heard).unwrap();
+                wire.feed(part, &mut incoming).unwrap();
             }
-            assert_eq!((&heard, wire.last_id(), wire.is_ready()), (&whole.1, whole.0.last_id(), whole.0.is_ready()));
+            assert_eq!((&incoming, wire.last_id(), wire.is_ready()), (&whole.1, whole.0.last_id(), whole.0.is_ready()));
         }
         whole
     }
@@ -272,8 +272,8 @@ mod tests {
     fn whimbrels_sse_is_counted_with_its_ids() {
         let blocks = "retry: 5\nid: 5-1\nevent: whimbrel:position\ndata: {}\n\n:\nid: 6-1\ndata: {\"due\":12}\n\n\
                       id: 7-1\ndata: {\"due\":13,\"fill\":\"xx\"}\n\nid: 8";
-        let (wire, heard) = hear(Dialect::Whimbrel, Transport::Sse, format!("{OK}{blocks}").as_bytes());
-        assert_eq!((heard.due_times, wire.last_id(), wire.is_ready()), (vec![12, 13], "7-1", true));
+        let (wire, incoming) = receive(Dialect::Whimbrel, Transport::Sse, format!("{OK}{blocks}").as_bytes());
+        assert_eq!((incoming.due_times, wire.last_id(), wire.is_ready()), (vec![12, 13], "7-1", true));
     }
 
     #[test]
@@ -282,17 +282,17 @@ mod tests {
         let blocks =
             ["id: 5-1\nevent: whimbrel:position\ndata: {}\n\n", ":\n", "id: 6-1\ndata: {\"due\":12}\n\n", "id: 8"];
         let body: String = blocks.iter().map(|block| format!("{:x}\r\n{block}\r\n", block.len())).collect();
-        let (wire, heard) = hear(Dialect::Whimbrel, Transport::Sse, format!("{head}{body}").as_bytes());
-        assert_eq!((heard.due_times, wire.last_id(), wire.is_ready()), (vec![12], "6-1", true));
+        let (wire, incoming) = receive(Dialect::Whimbrel, Transport::Sse, format!("{head}{body}").as_bytes());
+        assert_eq!((incoming.due_times, wire.last_id(), wire.is_ready()), (vec![12], "6-1", true));
     }
 
     #[test]
     fn nchans_sse_is_ready_with_its_head() {
-        let (wire, _) = hear(Dialect::Nchan, Transport::Sse, format!("{OK}: hi\n\n").as_bytes());
+        let (wire, _) = receive(Dialect::Nchan, Transport::Sse, format!("{OK}: hi\n\n").as_bytes());
         assert_eq!((wire.is_ready(), wire.last_id()), (true, ""));
-        let (wire, heard) =
-            hear(Dialect::Nchan, Transport::Sse, format!("{OK}: hi\n\nid: 5:0\ndata: {{\"due\":9}}\n\n").as_bytes());
-        assert_eq!((wire.last_id(), heard.due_times), ("5:0", vec![9]));
+        let (wire, incoming) =
+            receive(Dialect::Nchan, Transport::Sse, format!("{OK}: hi\n\nid: 5:0\ndata: {{\"due\":9}}\n\n").as_bytes());
+        assert_eq!((wire.last_id(), incoming.due_times), ("5:0", vec![9]));
     }
 
     #[test]
@@ -304,22 +304,22 @@ mod tests {
             &text(r#"{"op":"event","stream":"topic:a","id":"6-1","data":{"due":12}}"#),
         ]
         .concat();
-        let (wire, heard) = hear(Dialect::Whimbrel, Transport::WebSocket, &bytes);
-        assert_eq!((heard.due_times, wire.last_id(), wire.is_ready()), (vec![12], "6-1", true));
-        assert_eq!(heard.reply, [0x8a, 0x82, 0, 0, 0, 0, b'h', b'i']);
-        let (wire, _) = hear(Dialect::Whimbrel, Transport::WebSocket, &bytes[..UPGRADED.len() + 46]);
+        let (wire, incoming) = receive(Dialect::Whimbrel, Transport::WebSocket, &bytes);
+        assert_eq!((incoming.due_times, wire.last_id(), wire.is_ready()), (vec![12], "6-1", true));
+        assert_eq!(incoming.reply, [0x8a, 0x82, 0, 0, 0, 0, b'h', b'i']);
+        let (wire, _) = receive(Dialect::Whimbrel, Transport::WebSocket, &bytes[..UPGRADED.len() + 46]);
         assert_eq!((wire.last_id(), wire.is_ready()), ("5-1", true));
     }
 
     #[test]
     fn socket_io_is_greeted_and_its_pings_answered() {
         let open = [UPGRADED.as_bytes(), &text(r#"0{"sid":"a","pingInterval":25000}"#)].concat();
-        let (wire, heard) = hear(Dialect::SocketIo, Transport::WebSocket, &open);
-        assert_eq!((wire.is_ready(), &heard.reply[..]), (false, &[0x81, 0x82, 0, 0, 0, 0, b'4', b'0'][..]));
+        let (wire, incoming) = receive(Dialect::SocketIo, Transport::WebSocket, &open);
+        assert_eq!((wire.is_ready(), &incoming.reply[..]), (false, &[0x81, 0x82, 0, 0, 0, 0, b'4', b'0'][..]));
         let (joined, ping, event) = (text(r#"40{"sid":"b"}"#), text("2"), text(r#"42["event",{"due":7}]"#));
-        let (wire, heard) = hear(Dialect::SocketIo, Transport::WebSocket, &[open, joined, ping, event].concat());
-        assert_eq!((wire.is_ready(), heard.due_times), (true, vec![7]));
-        assert!(heard.reply.ends_with(&[0x81, 0x81, 0, 0, 0, 0, b'3']));
+        let (wire, incoming) = receive(Dialect::SocketIo, Transport::WebSocket, &[open, joined, ping, event].concat());
+        assert_eq!((wire.is_ready(), incoming.due_times), (true, vec![7]));
+        assert!(incoming.reply.ends_with(&[0x81, 0x81, 0, 0, 0, 0, b'3']));
     }
 
     #[test]
@@ -334,18 +334,18 @@ mod tests {
             };
             let frame = [&head[..], payload.as_bytes()].concat();
             let bytes = [UPGRADED.as_bytes(), &frame, &frame].concat();
-            let (mut wire, mut heard) = (Wire::new(Dialect::Nchan, Transport::WebSocket), Heard::default());
+            let (mut wire, mut incoming) = (Wire::new(Dialect::Nchan, Transport::WebSocket), Incoming::default());
             for part in bytes.chunks(999) {
-                wire.feed(part, &mut heard).unwrap();
+                wire.feed(part, &mut incoming).unwrap();
             }
-            assert_eq!(heard.due_times, [7, 7]);
+            assert_eq!(incoming.due_times, [7, 7]);
         }
     }
 
     #[test]
     fn a_refusal_is_told_in_the_servers_words() {
         let mut wire = Wire::new(Dialect::Whimbrel, Transport::Sse);
-        let error = wire.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n{}", &mut Heard::default()).unwrap_err();
+        let error = wire.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n{}", &mut Incoming::default()).unwrap_err();
         assert_eq!(error.to_string(), "HTTP/1.1 400 Bad Request");
     }
 }

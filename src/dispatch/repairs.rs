@@ -141,7 +141,7 @@ impl Repairs {
         let wake = {
             let mut schedule = self.schedule.lock();
             schedule.see_to(&asking.dispatcher, need, now);
-            schedule.heard(!silent, now) | schedule.give_back(asking.lane)
+            schedule.note_answer(!silent, now) | schedule.give_back(asking.lane)
         };
         if wake || need.is_something() {
             self.wake.notify_one();

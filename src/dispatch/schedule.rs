@@ -186,7 +186,7 @@ impl Schedule {
     }
 
     /// The store answered, or gave no answer. True when others need not wait for it any longer.
-    pub fn heard(&mut self, answered: bool, now: Instant) -> bool {
+    pub fn note_answer(&mut self, answered: bool, now: Instant) -> bool {
         if answered {
             return self.away.take().is_some();
         }

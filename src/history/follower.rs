@@ -341,7 +341,7 @@ impl<'a> Follower<'a> {
             found.push(Violation::Missed { client: client.clone(), stream: stream.clone(), missing: missed });
         }
         if !lost.is_empty() {
-            found.push(Violation::LossNotTold { client, stream, missing: lost });
+            found.push(Violation::LossNotReported { client, stream, missing: lost });
         }
     }
 

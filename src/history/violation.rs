@@ -66,7 +66,7 @@ pub enum Violation {
     Missed { client: String, stream: StreamName, missing: Vec<EventId> },
     /// Lost by the store, and known to be, but not reported.
     #[error("{client}: never got the notice that {stream} lost {}", some(missing))]
-    LossNotTold { client: String, stream: StreamName, missing: Vec<EventId> },
+    LossNotReported { client: String, stream: StreamName, missing: Vec<EventId> },
 }
 
 /// A list of ids, for a line of text.
