@@ -232,6 +232,7 @@ async fn carry_out(api: &Api, route: Route, request: Request) -> Result<Response
         Route::Regions => regions::list(api, &request.query).await,
         Route::Leases => operators::leases(api, &request.query).await,
         Route::Rejected => operators::rejected(api, &request.query).await,
+        Route::Links => operators::links(api, &request.query),
         Route::Live => Ok(status::live()),
         Route::Ready => Ok(status::ready(api)),
         Route::Metrics => Ok(status::metrics(api)),

@@ -1,4 +1,6 @@
-//! What operators look at: producers' leases, and what was refused of the ingress stream.
+//! What operators look at: producers' leases, what was refused of the ingress stream, and links between nodes.
+
+use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -6,6 +8,8 @@ use warp::reply::Response;
 
 use super::parameters::Parameters;
 use super::{Api, Problem, json};
+use crate::access::now_ms;
+use crate::link::{Listed, State};
 use crate::model::{EventId, StreamName, Time};
 use crate::store::Rejected;
 use crate::store::producers::HeldLease;
@@ -87,4 +91,51 @@ pub async fn rejected(api: &Api, query: &str) -> Result<Response, Problem> {
     let next = more.then(|| rejected.last().map(|last| last.id)).flatten();
     let rejected = rejected.into_iter().map(ShownRejected::from).collect();
     Ok(json(StatusCode::OK, &ShownRejections { rejected, next }))
+}
+
+#[derive(Serialize)]
+struct ShownLinks {
+    enabled: bool,
+    links: Vec<ShownLink>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+enum ShownState {
+    Open { since: Time, used: Option<Time>, waiting: usize, ahead: bool },
+    Opening,
+    Resting { until: Time, reason: &'static str },
+}
+
+#[derive(Serialize)]
+struct ShownLink {
+    node: String,
+    #[serde(flatten)]
+    state: ShownState,
+}
+
+impl ShownLink {
+    /// Times are the node's own.
+    fn at(now_ms: u64, Listed { node, state }: Listed) -> Self {
+        let ago = |time: Duration| Time::from_ms(now_ms.saturating_sub(time.as_millis() as u64));
+        let state = match state {
+            State::Open { age, idle, waiting, ahead } => {
+                ShownState::Open { since: ago(age), used: idle.map(ago), waiting, ahead }
+            }
+            State::Opening => ShownState::Opening,
+            State::Resting { left, reason } => {
+                ShownState::Resting { until: Time::from_ms(now_ms + left.as_millis() as u64), reason }
+            }
+        };
+        ShownLink { node: node.as_str().to_owned(), state }
+    }
+}
+
+/// `GET /v1/links`: those from this node.
+pub fn links(api: &Api, query: &str) -> Result<Response, Problem> {
+    Parameters::read(query, &[])?;
+    let now_ms = now_ms();
+    let links = api.hub.links().filter(|links| links.linking());
+    let shown = links.map(|links| links.list().into_iter().map(|link| ShownLink::at(now_ms, link)).collect());
+    Ok(json(StatusCode::OK, &ShownLinks { enabled: shown.is_some(), links: shown.unwrap_or_default() }))
 }

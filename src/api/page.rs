@@ -30,8 +30,8 @@ const CONSOLE: &[(&str, &str)] = files!("page/console":
     "app.js" "base.css" "cards.css" "chart.css" "chart.js" "demo-commands.js" "demo-link.js" "demo-log.js"
     "demo-outage.js" "demo-publisher.js" "demo-source.js" "demo.css" "demo.js" "device.js" "dom.js" "event.js"
     "events.js" "find.js" "format.js" "history-card.js" "ids.js" "ingress.js" "key.js" "latency-card.js" "leases.js"
-    "lifecycle.js" "links.js" "metrics.js" "overview.js" "publish-card.js" "route.js" "scope.js" "service.js"
-    "shell.css" "table.js" "topic.js");
+    "lifecycle.js" "links.js" "metrics.js" "overview.js" "publish-card.js" "revocations.js" "route.js"
+    "scope.js" "service.js" "shell.css" "table.js" "topic.js");
 
 /// A file that the program brings along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

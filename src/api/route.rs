@@ -56,6 +56,8 @@ pub enum Route {
     Leases,
     /// `GET /v1/ingress/rejected`
     Rejected,
+    /// `GET /v1/links`
+    Links,
     /// `GET /v1/whoami`
     Whoami,
     /// `POST /v1/connections/{connection}/renew`
@@ -94,7 +96,7 @@ impl Route {
             Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
             Route::Nodes | Route::Regions => Need::Inspect(None),
             Route::Erase(stream) | Route::Kick(stream) | Route::Move(stream) => Need::Manage(Some(stream)),
-            Route::Metrics | Route::Leases | Route::Rejected => Need::Manage(None),
+            Route::Metrics | Route::Leases | Route::Rejected | Route::Links => Need::Manage(None),
             Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => Need::Manage(None),
         }
     }
@@ -103,7 +105,7 @@ impl Route {
     pub fn is_for_operators(&self) -> bool {
         match self {
             Route::Live | Route::Ready | Route::Metrics | Route::Nodes | Route::Regions => true,
-            Route::Leases | Route::Rejected => true,
+            Route::Leases | Route::Rejected | Route::Links => true,
             Route::Kick(_) | Route::Erase(_) | Route::Move(_) => true,
             Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => true,
             Route::Publish(_) | Route::PublishBatch | Route::Stream(_) | Route::Event(..) | Route::Sse => false,
@@ -200,6 +202,7 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "regions"] => Known::Get(Route::Regions),
         ["v1", "leases"] => Known::Get(Route::Leases),
         ["v1", "ingress", "rejected"] => Known::Get(Route::Rejected),
+        ["v1", "links"] => Known::Get(Route::Links),
         ["v1", "connections", connection, "renew"] => Known::Renew(uuid(connection)?),
         ["v1", "revocations"] => Known::Revocations,
         ["v1", "revocations", id] => Known::Revocation(uuid(id)?),
@@ -251,7 +254,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 37;
+    const ROUTES: usize = 38;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -293,6 +296,7 @@ mod tests {
             Route::Lift(_) => 11,
             Route::Leases => 35,
             Route::Rejected => 36,
+            Route::Links => 37,
         }
     }
 

@@ -16,6 +16,7 @@ use super::devices::{Devices, Memory};
 use super::fallback::{Fallback, Waiting};
 use super::frame::MAX_DATA;
 use super::handshake::{HandshakeError, Key};
+use super::listing::{self, Listed};
 use super::peer::{Ended, Outgoing, Peer};
 use super::plan::{Standing, WORTH_OPENING, plan};
 use super::routes::{Common, Peers, Reached};
@@ -86,9 +87,16 @@ struct State {
     own: Option<Arc<Peer>>,
     open: HashMap<NodeId, Arc<Peer>>,
     opening: HashSet<NodeId>,
-    /// Nodes to which a link failed, and until when they are left alone.
-    resting: HashMap<NodeId, (Instant, Backoff)>,
+    /// Nodes to which a link failed.
+    resting: HashMap<NodeId, Rest>,
     ended: bool,
+}
+
+/// A node that is left alone because a link to it failed.
+struct Rest {
+    until: Instant,
+    reason: &'static str,
+    backoff: Backoff,
 }
 
 /// Why a link was not opened.
@@ -171,6 +179,28 @@ impl Links {
         }
     }
 
+    /// All links from this node, and the nodes that are left alone because one failed.
+    pub fn list(&self) -> Vec<Listed> {
+        let (now, now_ms) = (Instant::now(), self.common.now_ms());
+        let state = self.state.lock();
+        let open = state.open.iter().map(|(node, peer)| (node, peer.state(now_ms)));
+        let opening = state.opening.iter().map(|node| (node, listing::State::Opening));
+        let tried = |node: &NodeId| state.open.contains_key(node) || state.opening.contains(node);
+        let resting = state.resting.iter().filter(|(node, _)| !tried(node)).map(|(node, rest)| {
+            let left = rest.until.saturating_duration_since(now);
+            (node, listing::State::Resting { left, reason: rest.reason })
+        });
+        let mut all: Vec<_> =
+            open.chain(opening).chain(resting).map(|(node, state)| Listed { node: node.clone(), state }).collect();
+        all.sort_by(|one, other| one.node.as_str().cmp(other.node.as_str()));
+        all
+    }
+
+    /// Whether this node opens links.
+    pub fn linking(&self) -> bool {
+        self.common.linking
+    }
+
     /// Ends all links in good order; events take the channels from now on.
     pub async fn end(&self) {
         {
@@ -246,7 +276,7 @@ impl Links {
         }
         let (now, own) = (Instant::now(), home.registry.node());
         // A rest is forgotten once it was over for as long as the longest one.
-        state.resting.retain(|_, (until, _)| *until + LONGEST_REST > now);
+        state.resting.retain(|_, rest| rest.until + LONGEST_REST > now);
         let (standings, candidates) = {
             let (traffic, expected) = (self.common.traffic.lock(), self.common.expected.lock());
             let worth = |node: &NodeId| traffic.of(node, now_ms) + expected.of(node, now_ms);
@@ -256,7 +286,7 @@ impl Links {
                 idle: now_ms.saturating_sub(peer.used_ms()) >= idle_ms,
             };
             let standings: Vec<_> = state.open.iter().map(standing).collect();
-            let rests = |node: &NodeId| state.resting.get(node).is_some_and(|(until, _)| *until > now);
+            let rests = |node: &NodeId| state.resting.get(node).is_some_and(|rest| rest.until > now);
             let nodes: HashSet<_> = traffic.all(now_ms).chain(expected.all(now_ms)).map(|(node, _)| node).collect();
             let candidates: Vec<_> = nodes
                 .into_iter()
@@ -297,7 +327,7 @@ impl Links {
                 Err(error) => {
                     tracing::debug!(%node, %error, "no link");
                     self.common.metrics.links.failed(error.reason());
-                    rest(&mut state, &node);
+                    rest(&mut state, &node, error.reason());
                     None
                 }
             }
@@ -346,7 +376,7 @@ impl Links {
             {
                 entry.remove();
             }
-            rest(&mut state, &node);
+            rest(&mut state, &node, reason);
             self.publish(&state);
         }
         metrics.fallbacks.inc_by(left.len() as u64);
@@ -360,10 +390,11 @@ impl Links {
 }
 
 /// A link to this node failed: it is left alone for a while, the longer the more often.
-fn rest(state: &mut State, node: &NodeId) {
-    let (until, backoff) =
-        state.resting.entry(node.clone()).or_insert_with(|| (Instant::now(), Backoff::new(FIRST_REST, LONGEST_REST)));
-    *until = Instant::now() + backoff.next_wait();
+fn rest(state: &mut State, node: &NodeId, reason: &'static str) {
+    let now = Instant::now();
+    let first = || Rest { until: now, reason, backoff: Backoff::new(FIRST_REST, LONGEST_REST) };
+    let rest = state.resting.entry(node.clone()).or_insert_with(first);
+    (rest.until, rest.reason) = (now + rest.backoff.next_wait(), reason);
 }
 
 impl DirectPath for Links {

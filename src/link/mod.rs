@@ -23,6 +23,7 @@ mod fallback;
 pub(crate) mod frame;
 mod handshake;
 mod keeper;
+mod listing;
 mod peer;
 mod plan;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use crate::store::DIRECT_TIME;
 
 pub use handshake::Key;
 pub use keeper::{LinkSettings, Links};
+pub use listing::{Listed, State};
 
 /// When a stream is looked into for the second time: what had been sent to the store before the first time
 /// either came there since, or was published to every node.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Ack, Frame};
+use super::listing::State;
 use super::unacked::{ACK_TIME, Unacked, Underway};
 use super::wire::Wire;
 use crate::dispatch::{Flush, Path, Registry};
@@ -60,7 +61,9 @@ pub struct Peer {
     waiting: Arc<AtomicUsize>,
     /// Cancelled by the sender that finds the queue full. A link ends of it; a node's way to itself does not.
     broken: Option<CancellationToken>,
-    /// When it last carried something, in milliseconds of the keeper's clock.
+    /// When it was opened, in milliseconds of the keeper's clock.
+    opened_ms: u64,
+    /// When it last carried something, on the same clock.
     used_ms: AtomicU64,
     /// Whether it was opened for a device that had sent nothing yet.
     ahead: bool,
@@ -90,7 +93,8 @@ impl Peer {
         let (waiting, broken) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let outgoing = Outgoing { parcels: taken, waiting: waiting.clone(), broken: broken.clone() };
         let broken = Some(broken);
-        (Peer { node, parcels, waiting, broken, used_ms: now_ms.into(), ahead, carried: Arc::default() }, outgoing)
+        let (opened_ms, used_ms, carried) = (now_ms, now_ms.into(), Arc::default());
+        (Peer { node, parcels, waiting, broken, opened_ms, used_ms, ahead, carried }, outgoing)
     }
 
     /// A node's way to its own dispatchers.
@@ -112,6 +116,14 @@ impl Peer {
     /// When it last carried an event, or was opened.
     pub fn used_ms(&self) -> u64 {
         self.used_ms.load(Ordering::Relaxed)
+    }
+
+    /// What it is at `now_ms`.
+    pub fn state(&self, now_ms: u64) -> State {
+        let since = |ms| Duration::from_millis(now_ms.saturating_sub(ms));
+        let idle = self.carried.load(Ordering::Relaxed).then(|| since(self.used_ms()));
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        State::Open { age: since(self.opened_ms), idle, waiting, ahead: self.ahead }
     }
 
     /// Whether it has carried an event; also when it is gone.

@@ -174,6 +174,55 @@ describe('the console', { concurrency: 4 }, () => {
     fine(page);
   });
 
+  test('lists revocations, adds some, and lifts them', async (t) => {
+    const page = await visit(t, '#/device/lost-phone');
+    page.on('dialog', (dialog) => dialog.accept());
+    await page.click('text=Revoke tokens');
+    await page.click('.note >> text=revocations');
+    await shows(page, 'h1', 'Revocations');
+    assert.match(page.url(), /#\/revocations\?device=lost-phone$/);
+    await shows(page, 'table', 'of lost-phone');
+    assert.equal(await page.inputValue('input[name=name]'), 'lost-phone');
+    await page.selectOption('select[name=kind]', 'token');
+    await page.fill('input[name=name]', 'jti-17');
+    await page.selectOption('select[name=seconds]', { label: 'a week' });
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    await shows(page, 'table', 'with the id jti-17');
+    await page.selectOption('select[name=kind]', 'device');
+    await page.fill('input[name=name]', 'no spaces');
+    await page.click('button[type=submit]:has-text("Revoke")');
+    await shows(page, '.publish-form .problem', "has the character ' '");
+    const listed = async () => (await (await fetch(`${nodes[1].url}/v1/revocations`)).json()).revocations;
+    const [week] = (await listed()).filter(({ token }) => token === 'jti-17');
+    assert.equal(week.expires - week.created, 7 * 86_400);
+    for (const words of ['of lost-phone', 'jti-17']) {
+      await page.locator('tr', { hasText: words }).locator('text=Lift').click();
+      await counts(page, `tr:has-text("${words}")`, 0);
+    }
+    await eventually('both are lifted on the other node', async () => !(await listed()).some(({ device, token }) => device === 'lost-phone' || token === 'jti-17'));
+    fine(page);
+  });
+
+  test('shows each link with its state, and why one failed', async (t) => {
+    const linked = { ...store, WHIMBREL_PREFIX: 'linked', WHIMBREL_LINK_LISTEN: '127.0.0.1:0', WHIMBREL_LINK_SECRET: 'a-secret-that-all-nodes-have' };
+    const stranger = { ...linked, WHIMBREL_LINK_SECRET: 'another-secret-of-others' };
+    const [from, to, other] = await Promise.all([node(t, linked), node(t, linked), node(t, stranger)]);
+    for (const at of [to, other]) await listen(t, 'reader', 'linked', at).opened;
+    const page = await visit(t, '#/links', { url: from.url });
+    await shows(page, 'h1', 'Links');
+    const row = (at, words) =>
+      eventually(words, async () => {
+        await publish(from.url, 'topic:linked', 1);
+        return (await page.locator('tr', { hasText: `127.0.0.1:${at.port}` }).allTextContents()).join().includes(words);
+      });
+    await row(to, 'open');
+    await row(to, 'ago');
+    await row(other, 'failed: the node has another secret');
+    await eventually('a rate', async () => /over a link(?!–|0$)/.test((await page.locator('.legend').allTextContents()).join()));
+    fine(page);
+  });
+
   test('shows the leases of producers, what the ingress stream rejected, and the links', async (t) => {
     await fetch(`${nodes[1].url}/v1/topics/answer/lease`, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: '{"seconds":300}' });
     execFileSync('redis-cli', ['-u', store.WHIMBREL_REDIS_URL, 'XADD', 'whimbrel:ingress', '*', 'topik', 'news', 'data', '1']);
@@ -183,6 +232,7 @@ describe('the console', { concurrency: 4 }, () => {
     await shows(page, '.rejected', "'topik' is not known");
     await shows(page, '.rejected', 'topik news  data 1');
     await page.click('nav >> text=Links');
+    await shows(page, '.hint', 'Links are off');
     await shows(page, '.facts', 'Open from here0');
     await shows(page, '.chart .legend', 'over the channel');
     fine(page);
@@ -216,7 +266,7 @@ describe('the console', { concurrency: 4 }, () => {
   test('fits a phone, and is dark where the reader wants it', async (t) => {
     const page = await visit(t, '', { viewport: { width: 390, height: 844 }, colorScheme: 'dark' });
     await publish(nodes[0].url, 'device:pocket', { text: 'x'.repeat(500) });
-    for (const hash of ['demo', 'overview', 'device/pocket', `topic/${'long-name-'.repeat(18)}`, 'lifecycle', 'leases', 'ingress', 'links']) {
+    for (const hash of ['demo', 'overview', 'device/pocket', `topic/${'long-name-'.repeat(18)}`, 'lifecycle', 'leases', 'ingress', 'links', 'revocations']) {
       await page.goto(`${nodes[0].url}/#/${hash}`);
       await eventually(`${hash} opens`, () => page.locator('main h1').isVisible());
       await fits(page);

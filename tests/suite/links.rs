@@ -182,6 +182,32 @@ async fn nodes_with_different_secrets_don_t_link_and_still_deliver() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_links_of_a_node_are_listed_with_their_state() {
+    let redis = RedisServer::start();
+    let (from, to) = (linked(&redis, &[]), linked(&redis, &[]));
+    let stranger = linked(&redis, &[("WHIMBREL_LINK_SECRET", "another-secret-of-others")]);
+    let (mut client, _other) = (listen(&to, "topic:news").await, listen(&stranger, "topic:news").await);
+    let listed = async |state: &str| {
+        let answer = from.get("/v1/links").await.json();
+        assert_eq!(answer["enabled"], json!(true));
+        let links = answer["links"].as_array().unwrap().clone();
+        links.into_iter().find(|link| link["state"] == json!(state))
+    };
+    publish_until("a link that was used", &from, "topic:news", &mut client, async || {
+        listed("open").await.is_some_and(|link| link["used"].is_string())
+    })
+    .await;
+    let open = listed("open").await.unwrap();
+    assert!(open["since"].as_str() <= open["used"].as_str(), "{open}");
+    publish_until("a failure with its reason", &from, "topic:news", &mut client, async || {
+        listed("resting").await.is_some_and(|link| link["reason"] == json!("secret"))
+    })
+    .await;
+    let alone = Node::on(&redis, &[]);
+    assert_eq!(alone.get("/v1/links").await.json(), json!({"enabled": false, "links": []}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_node_at_the_address_gets_no_events_of_the_one_that_was_there() {
     let redis = RedisServer::start();
     let (from, (to, wire), other) = (linked(&redis, &[]), wired(&redis), linked(&redis, &[]));

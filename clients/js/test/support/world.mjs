@@ -21,6 +21,8 @@ export function other(t, language, name, url, topic, take) {
     node: [process.execPath, here('matrix/node.mjs')],
     python: [process.env.MATRIX_PYTHON ?? here('../target/tools/python/bin/python'), here('matrix/python.py')],
     java: ['java', here('matrix/Jdk.java')],
+    jars: ['java', '-cp', here('../target/tools/java/classes') + ':' + here('../target/tools/java/*'), 'Libraries'],
+    rust: [here('../target/matrix/debug/matrix')],
     go: [process.env.MATRIX_GO ?? here('../target/tools/matrix')],
   }[language];
   const env = { ...process.env, PYTHONPATH: here('python/src'), PYTHONDONTWRITEBYTECODE: '1' };

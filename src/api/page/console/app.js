@@ -18,6 +18,7 @@ const PAGES = {
   ingress: () => import("./ingress.js"),
   leases: () => import("./leases.js"),
   links: () => import("./links.js"),
+  revocations: () => import("./revocations.js"),
 };
 
 const main = document.getElementById("page");
@@ -33,8 +34,11 @@ async function show() {
   main.replaceChildren();
   for (const link of document.querySelectorAll("nav a")) {
     const there = link.getAttribute("href") === `#/${place.name}`;
-    if (there) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (there) {
+      link.setAttribute("aria-current", "page");
+      // Where there is little room, the links scroll.
+      link.scrollIntoView({ block: "nearest", inline: "center" });
+    } else link.removeAttribute("aria-current");
   }
   const load = PAGES[place.name];
   if (!load) return main.append(h("h1", {}, "There is no such page"), h("p", {}, `The console has no page '${place.name}'.`));

@@ -1,7 +1,7 @@
 // A line chart of the last minutes, which can be read with the pointer and with the arrow keys.
 
 import { h, setText, svg } from "./dom.js";
-import { clock, compact, duration } from "./format.js";
+import { compact, duration, second } from "./format.js";
 
 const WINDOW_MS = 5 * 60_000;
 const SHORTEST_MS = 60_000; // what a chart shows that has just begun
@@ -129,6 +129,6 @@ function showLegend(legend, names, point, format, pointed) {
   });
   const [swatch, label, value] = items.at(-1).children;
   swatch.setAttribute("class", "");
-  setText(label, pointed ? `at ${clock(pointed.at).slice(0, -4)}` : "");
+  setText(label, pointed ? `at ${second(pointed.at)}` : "");
   setText(value, "");
 }

@@ -5,6 +5,7 @@ import { clock, count, duration, short } from "./format.js";
 import { historyCard } from "./history-card.js";
 import { isAfter } from "./ids.js";
 import { careful, publishCard } from "./publish-card.js";
+import { href } from "./route.js";
 import { get, pathOf, send } from "./service.js";
 import { table } from "./table.js";
 
@@ -34,7 +35,7 @@ export function open(root, { rest: [name] }, scope) {
   /** Does something to the device and says what came of it. */
   const act = (run, words) =>
     scope.attempt(refused, async () => {
-      setText(done, words(await run()));
+      done.replaceChildren(words(await run()));
       await poll();
     });
   const acknowledge = (id) => act(() => send("POST", `${pathOf(stream)}/ack`, { id }), () => `Acknowledged up to ${id}.`);
@@ -42,7 +43,7 @@ export function open(root, { rest: [name] }, scope) {
   const revoke = () =>
     act(
       () => send("POST", "v1/revocations", { device: name }),
-      ({ expires }) => `Tokens that were issued until now are refused until ${clock(expires * 1000)}.`,
+      ({ expires }) => h("span", {}, `Tokens that were issued until now are refused until ${clock(expires * 1000)}: `, h("a", { href: href("revocations", { device: name }) }, "revocations"), "."),
     );
   const erase = () => act(() => send("DELETE", pathOf(stream)).then(history.refresh), () => "Erased.");
 

@@ -22,6 +22,9 @@ export function clock(time) {
   return new Date().toDateString() === date.toDateString() ? hours : `${day} ${hours}`;
 }
 
+/** The same without the milliseconds. */
+export const second = (time) => clock(time).slice(0, -4);
+
 /** How long it lasted, in the largest units that matter. */
 export function duration(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));

@@ -55,7 +55,7 @@ export async function open(root, place, scope) {
     const failed = [known, places, figures].find(({ status }) => status === "rejected");
     say(problem, failed?.reason.message);
     if (known.value) showNodes(known.value, tiles, nodes);
-    if (places.value) showRegions(places.value, regions);
+    if (places.value) showRegions(places.value, known.value?.nodes ?? [], regions);
     if (figures.value) showRates(parseMetrics(figures.value), tiles);
     if (ready.value) showStore(ready.value, tiles.values.Store, trouble);
     for (const { draw } of charts) draw();
@@ -98,14 +98,15 @@ function byNode(all) {
   return others.length ? { ...values, others: others.reduce((total, node) => total + node.connections, 0) } : values;
 }
 
-function showRegions({ regions: all }, rows) {
+function showRegions({ regions: all }, nodes, rows) {
+  const inRegion = ({ name }) => nodes.filter(({ region }) => region === name).length;
   const state = ({ up, error, down_seconds: seconds }) =>
     up === null
       ? h("span", { class: "tag" }, "not needed so far")
       : up
         ? h("span", { class: "tag good" }, "up")
         : h("span", { class: "tag bad", title: error }, seconds ? `down for ${seconds} s: ${error}` : `down: ${error}`);
-  rows.show(all.map((region) => [region.home ? `${region.name} (home)` : region.name, h("code", {}, region.store), state(region), region.nodes ?? "–"]));
+  rows.show(all.map((region) => [region.home ? `${region.name} (home)` : region.name, h("code", {}, region.store), state(region), count(region.nodes ?? inRegion(region))]));
 }
 
 function showRates(sums, tiles) {
