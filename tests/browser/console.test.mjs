@@ -186,6 +186,7 @@ describe('the console', { concurrency: 4 }, () => {
     await page.selectOption('select[name=kind]', 'token');
     await page.fill('input[name=name]', 'jti-17');
     await page.selectOption('select[name=seconds]', { label: 'a week' });
+    await page.focus('select[name=seconds]');
     await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
     await shows(page, 'table', 'with the id jti-17');
@@ -218,7 +219,7 @@ describe('the console', { concurrency: 4 }, () => {
       });
     await row(to, 'open');
     await row(to, 'ago');
-    await row(other, 'failed: the node has another secret');
+    await row(other, 'failed the node has another secret');
     await eventually('a rate', async () => /over a link(?!–|0$)/.test((await page.locator('.legend').allTextContents()).join()));
     fine(page);
   });

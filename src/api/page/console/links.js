@@ -2,7 +2,7 @@
 
 import { Samples, chart } from "./chart.js";
 import { card, facts, h, problemBox, setText } from "./dom.js";
-import { clock, compact, count, duration, short } from "./format.js";
+import { compact, count, duration, second, short } from "./format.js";
 import { Rates, parseMetrics } from "./metrics.js";
 import { get, text } from "./service.js";
 import { table } from "./table.js";
@@ -54,7 +54,7 @@ export function open(root, place, scope) {
       const [known, { nodes }, figures] = await Promise.all(asked);
       const addresses = new Map(nodes.map(({ node, address }) => [node, address]));
       links.show(known.links.map((link) => row(link, addresses.get(link.node))));
-      setText(hint, known.enabled ? "A link is opened to nodes that events go to, and closed when none does." : "Links are off: nodes open them where they have WHIMBREL_LINK_LISTEN.");
+      setText(hint, known.enabled ? "A node opens links to the nodes that its events go to, and closes those that are idle." : "Links are off: nodes open them where they have WHIMBREL_LINK_LISTEN.");
       const sums = parseMetrics(figures);
       for (const [name, figure] of Object.entries(FIGURES)) totals.set(name, count(sums.get(figure) ?? 0));
       const rate = rates.sample(sums);
@@ -68,13 +68,13 @@ function row({ node, state, since, used, waiting, ahead, until, reason }, addres
   const tag = {
     open: () => h("span", { class: "tag good", title: ahead ? "opened for a device before it published" : "" }, "open"),
     opening: () => h("span", { class: "tag wait" }, "opening"),
-    resting: () => h("span", { class: "tag bad" }, `failed: ${REASONS[reason] ?? reason}; next attempt ${Date.parse(until) > Date.now() ? `after ${clock(until)}` : "with the next event"}`),
+    resting: () => h("span", {}, h("span", { class: "tag bad" }, "failed"), ` ${REASONS[reason] ?? reason}; next attempt ${Date.parse(until) > Date.now() ? `after ${second(until)}` : "with the next event"}`),
   }[state]();
   return [
     h("code", { title: node }, short(node)),
     address ?? "–",
     tag,
-    since ? clock(since) : "–",
+    since ? second(since) : "–",
     used ? `${duration(Date.now() - Date.parse(used))} ago` : state === "open" ? "none yet" : "–",
     state === "open" ? `${compact(waiting)} B` : "–",
   ];
