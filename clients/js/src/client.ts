@@ -46,15 +46,9 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
 
   constructor(options: Options) {
     const { url = globalThis.location?.origin ?? '', streams = [], after = '', onError = console.error } = options;
-    const service: Service = {
-      url: url.replace(/\/$/, ''),
-      options,
-      signal: this.#abort.signal,
-      fail: onError,
-      Error: WhimbrelError,
-    };
-    this.#service = service;
-    this.#key = options.storageKey ?? `whimbrel:${service.url}:${streams}`;
+    const { signal } = this.#abort;
+    this.#service = { url: url.replace(/\/$/, ''), options, signal, fail: onError, Error: WhimbrelError };
+    this.#key = options.storageKey ?? `whimbrel:${this.#service.url}:${streams}`;
     for (const stream of streams) this.subscribe(stream);
     this.#received.put(after, streams);
   }
@@ -106,14 +100,13 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
 
   /** Follows one more stream, from now on or from `after`. Call what is returned to unsubscribe. */
   subscribe(stream: Stream, after?: string): () => void {
-    const count = this.#wanted.get(stream) ?? 0;
-    this.#wanted.set(stream, count + 1);
+    this.#wanted.set(stream, (this.#wanted.get(stream) ?? 0) + 1);
     if (after && !this.#following.includes(stream)) this.#received.put(after, [stream]);
     this.#changed();
-    let done = false;
+    let follows = true;
     return () => {
-      if (!done) this.unsubscribe(stream);
-      done = true;
+      if (follows) this.unsubscribe(stream);
+      follows = false;
     };
   }
 
@@ -178,15 +171,14 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
       const starting = !this.#source;
       if (starting) await this.#begin().catch(this.#service.fail);
       this.#changing = false;
-      const now = this.#streams();
-      const gone = this.#following.filter((stream) => !now.includes(stream));
+      const gone = this.#following.filter((stream) => !this.#wanted.has(stream));
       for (const stream of gone) {
         this.#received.drop(stream);
         this.#handled.drop(stream);
         this.#seen.delete(stream);
       }
-      const changed = gone[0] || now.length > this.#following.length;
-      this.#following = now;
+      const changed = gone[0] || this.#wanted.size > this.#following.length;
+      this.#following = this.#streams();
       if (this.status == 'closed') return;
       if (starting) this.#source!.start();
       else if (changed) this.#source!.change();
@@ -293,11 +285,11 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
   async #moved(frame: Frame): Promise<void> {
     const { ack, storage } = this.#service.options;
     this.#handled.move(frame);
-    const source = this.#source!;
     const { op, stream = '' } = frame;
-    const mine = op == 'event' && /^device:/.test(stream) && this.#wanted.has(stream);
-    if (ack && mine && !source.leaves?.(stream)) this.ack(frame as Event).catch(this.#service.fail);
-    if (!source.leaves?.(this.#key)) await storage?.setItem(this.#key, this.cursor);
+    const mine = (what: string) => !this.#source!.leaves?.(what);
+    const handled = op == 'event' && /^device:/.test(stream) && this.#wanted.has(stream);
+    if (ack && handled && mine(stream)) this.ack(frame as Event).catch(this.#service.fail);
+    if (mine(this.#key)) await storage?.setItem(this.#key, this.cursor);
   }
 
   #show(status: Status, failure?: Failure): void {

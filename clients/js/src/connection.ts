@@ -68,9 +68,8 @@ export class Connection implements Source {
   }
 
   change(position = ''): void {
-    const core = this.#core;
-    core.position.put(position, []);
-    if (!core.streams()[0]) return this.stop();
+    this.#core.position.put(position, []);
+    if (!this.#core.streams()[0]) return this.stop();
     this.#deaf ||= !!position;
     this.start();
     this.#input({ on: 'change' });
@@ -127,10 +126,10 @@ export class Connection implements Source {
 
   #connect(): void {
     const generation = ++this.#generation;
-    const [service, core] = [this.#service, this.#core];
     const { transports, at } = this.#machine;
-    const streams = core.streams();
-    const request = { service, streams, after: core.position.list(), token: this.#token, transport: transports[at]! };
+    const streams = this.#core.streams();
+    const after = this.#core.position.list();
+    const request = { service: this.#service, streams, after, token: this.#token, transport: transports[at]! };
     // Only what is open is worth keeping.
     if (this.#previous || this.#machine.phase != 'open') this.#current?.close();
     else this.#previous = this.#current;
@@ -162,28 +161,26 @@ export class Connection implements Source {
 
   /** What was open before goes on without the streams that are refused now, if there are others. */
   #refused(failure: Failure): void {
-    const core = this.#core;
     const { status, detail = '' } = failure;
-    const streams = core.streams();
+    const streams = this.#core.streams();
     const named = streams.filter((stream) => detail.split(' ').includes(stream));
     const refused = named[0] ? named : streams.filter((stream) => !this.#granted.includes(stream));
     this.#failure = failure;
     if (status != 403 || !this.#granted[0] || !refused[0] || refused.length == streams.length) return;
     for (const stream of refused) {
-      core.frame({ ...failure, op: 'unsubscribed', stream: stream as Stream });
+      this.#core.frame({ ...failure, op: 'unsubscribed', stream: stream as Stream });
     }
     this.#machine = this.#fresh();
     this.start();
   }
 
   #renew(): void {
-    const service = this.#service;
     const generation = this.#generation;
     const renew = async () => {
       const { renew } = await import('./credentials.js');
-      if (generation == this.#generation) this.#token = await renew(service, this.id!, this.#current!);
+      if (generation == this.#generation) this.#token = await renew(this.#service, this.id!, this.#current!);
     };
-    persist(service, renew).catch(() => {});
+    persist(this.#service, renew).catch(() => {});
   }
 }
 
