@@ -39,7 +39,7 @@ fn call(method: &str, path: &str) -> Call {
         ("get", "/" | "/console/{file}" | "/openapi.json" | "/asyncapi.json") => Call::Free,
         ("get", path) if path.starts_with("/client") && path.ends_with(".js") => Call::Free,
         ("get", "/health/live" | "/health/ready") => Call::Free,
-        ("get", "/metrics" | "/v1/leases" | "/v1/ingress/rejected") => Call::Service,
+        ("get", "/metrics" | "/v1/leases" | "/v1/links" | "/v1/ingress/rejected") => Call::Service,
         ("get", "/v1/whoami") => Call::Own,
         ("post", "/v1/connections/{connection}/renew") => Call::Own,
         ("get" | "post" | "delete", path) if path.starts_with("/v1/revocations") => Call::Service,
