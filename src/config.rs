@@ -25,6 +25,7 @@ use crate::access::throttle::ThrottleSettings;
 use crate::access::{KeySources, Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
 use crate::store::RetentionRules;
+use crate::store::memory::Fsync;
 use crate::store::presence::Overflow;
 use crate::transport::{Door, Endpoint};
 use crate::webhook::{SigningKeys, Target};
@@ -269,6 +270,14 @@ settings! {
     ingress: Option<bool> = "", "BOOL", value::optional(value::switch);
     /// Memory that events may take in the embedded store, in bytes. Unused with a Redis.
     embedded_bytes: usize = "268435456", "BYTES", value::bytes(1);
+    /// A directory in which a node without Redis keeps events, positions and what else it would
+    /// forget when it ends. It is created if need be; one node at a time can use it. See
+    /// docs/data-dir.md.
+    data_dir: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// When what is acknowledged is on the disk of WHIMBREL_DATA_DIR: always, before it is
+    /// acknowledged; or everysec, within about a second, so that a power failure can lose that
+    /// much. Unused without a data directory.
+    fsync: Fsync = "always", "WHEN", value::from_str;
     /// Address on which other nodes reach this one for links, which take events past Redis
     /// from node to node; port 0 takes any. Links are off unless it is set, the same way on
     /// all nodes. See docs/links.md.

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::config::Flags;
 use crate::history;
+use crate::store::memory::{self, DataDirError, Fsync, Restored};
 use crate::store::redis::{self, Inspection};
 
 use super::{Failure, print};
@@ -70,7 +71,10 @@ async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
     let mut findings = vec![Finding::ok(format!("the settings are sound; a node would listen on {places}"))];
     findings.extend(warnings.into_iter().map(Finding::warning));
     match &settings.redis_url {
-        None => findings.push(Finding::ok("no Redis is set: a single node that keeps its events in memory")),
+        None => findings.push(match &settings.data_dir {
+            None => Finding::ok("no Redis is set: a single node that keeps its events in memory"),
+            Some(directory) => judge_data_dir(directory, settings.fsync),
+        }),
         Some(url) => match redis::inspect(&settings.server(url)).await {
             Ok(inspection) => {
                 findings.extend(judge(&inspection));
@@ -125,6 +129,31 @@ impl fmt::Display for Finding {
             Level::Error => "error",
         };
         write!(f, "{level:<8} {}", self.text)
+    }
+}
+
+/// What a node would find in its data directory. Nothing there is changed.
+fn judge_data_dir(directory: &Path, fsync: Fsync) -> Finding {
+    let shown = directory.display();
+    if !directory.exists() {
+        return Finding::ok(format!("{shown} is not there yet: a single node would keep its events in it"));
+    }
+    match memory::inspect(directory) {
+        Ok(found) => {
+            let Restored { streams, disk_bytes, torn, took, .. } = found;
+            let text = format!(
+                "{shown} holds {streams} streams in {disk_bytes} bytes, read in {:.1} s; fsync is {fsync}",
+                took.as_secs_f64()
+            );
+            match torn {
+                0 => Finding::ok(text),
+                torn => {
+                    Finding::warning(format!("{text}; {torn} bytes of a write that was not completed would be cut"))
+                }
+            }
+        }
+        Err(error @ DataDirError::InUse { .. }) => Finding::warning(error.to_string()),
+        Err(error) => Finding::error(error.to_string()),
     }
 }
 

@@ -35,8 +35,8 @@ Examples:
   whimbrel publish topic:news '{\"a\":1}'         publish one event
   tail -f app.log | whimbrel publish topic:log  publish each line as it comes
 
-Without configuration a node works alone and keeps its events in memory. With WHIMBREL_REDIS_URL it is \
-one of any number of equal nodes: see `whimbrel serve --help`.";
+Without configuration a node works alone and keeps its events in memory; with WHIMBREL_DATA_DIR also on disk. \
+With WHIMBREL_REDIS_URL it is one of any number of equal nodes: see `whimbrel serve --help`.";
 
 /// The command line.
 #[derive(Parser)]
@@ -67,7 +67,7 @@ enum Command {
     /// Measure a running server: connections, deliveries, latency
     #[command(after_help = bench::NOTES)]
     Bench(bench::Arguments),
-    /// Check the configuration, and the Redis it names; or a history of what clients saw
+    /// Check the configuration, and the Redis or data directory it names; or a history of what clients saw
     #[command(after_help = check::NOTES)]
     Check(check::Arguments),
 }

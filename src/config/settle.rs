@@ -18,6 +18,11 @@ impl Settings {
             let reason = "the embedded store has no ingress: nobody but this node reaches it; set WHIMBREL_REDIS_URL";
             return Err(SettingError::new("ingress", reason.into()));
         }
+        if self.data_dir.is_some() && self.redis_url.is_some() {
+            let reason =
+                "is for a node without Redis, and WHIMBREL_REDIS_URL is set: with a Redis, events are kept there";
+            return Err(SettingError::new("data_dir", reason.into()));
+        }
         self.settle_links()?;
         self.settle_webhook()?;
         match (&self.tls_cert_file, &self.tls_key_file) {

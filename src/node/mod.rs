@@ -37,10 +37,10 @@ use crate::model::TypeFilters;
 use crate::panics;
 use crate::presence::Presence;
 use crate::producers;
-use crate::store::memory::MemoryStore;
+use crate::store::memory::{DataDirError, MemoryStore, Restored};
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
-use crate::store::{NodeId, NodeInfo, Store};
+use crate::store::{NodeId, NodeInfo, RetentionRules, Store};
 use crate::transport::{
     CloseReason, Connections, Door, Endpoint, Endpoints, ListenerSettings, Reach, Tls, TlsError, listen,
 };
@@ -86,6 +86,9 @@ pub enum ServeError {
     /// This Redis can't be worked with.
     #[error("WHIMBREL_REDIS_URL (--redis-url): {0}")]
     Store(#[from] ConnectError),
+    /// The data directory can't be used.
+    #[error("WHIMBREL_DATA_DIR (--data-dir): {0}")]
+    DataDir(#[from] DataDirError),
     /// The regions can't be worked with.
     #[error(transparent)]
     Regions(#[from] RegionsError),
@@ -301,11 +304,7 @@ async fn open_store(
     let rules = settings.retention.clone();
     let position_time = Duration::from_secs(settings.position_seconds);
     let Some(url) = &settings.redis_url else {
-        tracing::info!(
-            "no Redis is set: a single node with the embedded in-memory store, for demos and development; \
-             its events end with it. WHIMBREL_REDIS_URL=redis://host:6379 makes it one of many"
-        );
-        let store = Arc::new(MemoryStore::new(rules, position_time, settings.embedded_bytes));
+        let store = Arc::new(open_embedded(settings, rules, position_time).await?);
         return Ok(Opened { store, regions: None });
     };
     if let Some(urls) = &settings.regions {
@@ -348,6 +347,33 @@ async fn open_store(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The store of a node that is alone.
+async fn open_embedded(
+    settings: &Settings,
+    rules: RetentionRules,
+    position_time: Duration,
+) -> Result<MemoryStore, DataDirError> {
+    let (most, fsync) = (settings.embedded_bytes, settings.fsync);
+    let Some(directory) = settings.data_dir.clone() else {
+        tracing::info!(
+            "no Redis is set: a single node with the embedded in-memory store, for demos and development; \
+             its events end with it. WHIMBREL_DATA_DIR=/path keeps them, WHIMBREL_REDIS_URL=redis://host:6379 makes it \
+             one of many"
+        );
+        return Ok(MemoryStore::new(rules, position_time, most));
+    };
+    let shown = directory.display().to_string();
+    let opening = tokio::task::spawn_blocking(move || MemoryStore::open(rules, position_time, most, &directory, fsync));
+    let (store, restored) = opening.await.expect("reading it neither panics nor is cancelled")?;
+    let Restored { streams, bytes, disk_bytes, torn, took } = restored;
+    if torn > 0 {
+        tracing::warn!(bytes = torn, "the last write to the data directory had not been completed: it was cut off");
+    }
+    let took_ms = took.as_millis();
+    tracing::info!(data_dir = shown, %fsync, streams, bytes, disk_bytes, took_ms, "a single node that keeps its events in a directory");
+    Ok(store)
 }
 
 /// The receiver of webhooks, if one is set.

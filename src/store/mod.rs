@@ -15,8 +15,8 @@
 //! And some are neither: [`Leaders`] (what one node at a time does for all), [`Revocations`] (every region has all of
 //! them), and [`Ingress`] (what producers add past the nodes, to Redis alone).
 //!
-//! [`memory`] keeps everything in this process, for one node: the default of a bare start. [`redis`] is for any number
-//! of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same behaviour. The store over
+//! [`memory`] keeps everything in this process, for one node: the default of a bare start, or with a journal on disk.
+//! [`redis`] is for any number of nodes. One conformance suite (`tests/suite/conformance.rs`) holds both to the same behaviour. The store over
 //! several regions is made of the latter, see [`crate::directory`].
 
 mod channel;

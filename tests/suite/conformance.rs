@@ -1,10 +1,11 @@
-//! One behaviour of both stores: each test runs once against each.
+//! One behaviour of all stores: each test runs once against each.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use uuid::Uuid;
 use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName};
 use whimbrel::store::memory::MemoryStore;
@@ -15,7 +16,7 @@ use whimbrel::store::{
 };
 
 use crate::support::redis::{RedisServer, config};
-use crate::support::{eventually, in_time};
+use crate::support::{eventually, in_time, stores};
 
 const POSITION_TIME: Duration = Duration::from_secs(3600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -24,27 +25,34 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Rig<S> {
     store: S,
     _server: Option<RedisServer>,
+    _directory: Option<TempDir>,
 }
 
 async fn memory(rules: &str) -> Rig<impl Store> {
     let store = MemoryStore::new(rules.parse().unwrap(), POSITION_TIME, 64 * 1024 * 1024);
-    Rig { store, _server: None }
+    Rig { store, _server: None, _directory: None }
+}
+
+async fn on_disk(rules: &str) -> Rig<impl Store> {
+    let (store, directory) = stores::on_disk(rules.parse().unwrap(), POSITION_TIME, 64 * 1024 * 1024);
+    Rig { store, _server: None, _directory: Some(directory) }
 }
 
 async fn redis(rules: &str) -> Rig<impl Store> {
     let server = RedisServer::start();
     let store = connect(&server, rules.parse().unwrap()).await;
-    Rig { store, _server: Some(server) }
+    Rig { store, _server: Some(server), _directory: None }
 }
 
 pub async fn connect(server: &RedisServer, rules: RetentionRules) -> RedisStore {
     RedisStore::connect(&config(&server.url()), "whimbrel", rules, POSITION_TIME).await.unwrap()
 }
 
-/// Every test once a store: `conformance::memory::…` and `conformance::redis::…`.
+/// Every test once a store: `conformance::memory::…`, `conformance::on_disk::…` and `conformance::redis::…`.
 macro_rules! for_each_store {
     ($($name:ident($rules:literal);)*) => {
         for_each_store!(@ memory $($name $rules)*);
+        for_each_store!(@ on_disk $($name $rules)*);
         for_each_store!(@ redis $($name $rules)*);
     };
     (@ $kind:ident $($name:ident $rules:literal)*) => {

@@ -15,6 +15,7 @@ mod collapse;
 mod commands;
 mod conformance;
 mod console;
+mod data_dir;
 mod device_connections;
 mod durability;
 mod dying_nodes;

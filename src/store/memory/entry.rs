@@ -1,12 +1,14 @@
 //! An event as a log keeps it: without the room for the forms in which it goes out. Those who deliver it make them of
 //! copies of their own, which share its data.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::journal::{EventRecord, Record};
 use crate::model::{Event, EventId, EventType, weight};
 
 /// An event of a log.
@@ -32,6 +34,30 @@ impl Entry {
         let mut event = Event::new(self.id, self.prev, self.kind.clone(), self.data.clone());
         (event.expires_ms, event.collapse, event.exclude) = (self.expires_ms, self.collapse.clone(), self.exclude);
         Arc::new(event)
+    }
+
+    /// The record of it in the journal. The clock showed `at_ms` when it was appended.
+    pub(super) fn record<'a>(&'a self, stream: &'a str, at_ms: u64) -> Record<'a> {
+        let kind = if self.kind.is_message() { "" } else { self.kind.as_str() };
+        let event = EventRecord {
+            at_ms,
+            id: self.id.into(),
+            prev: self.prev.into(),
+            kind: kind.into(),
+            data: Cow::Borrowed(&self.data),
+            expires_ms: self.expires_ms,
+            collapse: self.collapse.as_deref().map(Cow::Borrowed),
+            exclude: self.exclude,
+        };
+        Record::Event { stream: stream.into(), event }
+    }
+
+    /// The entry of a record.
+    pub(super) fn restored(record: EventRecord<'_>) -> Self {
+        let EventRecord { id, prev, kind, data, expires_ms, collapse, exclude, .. } = record;
+        let kind = if kind.is_empty() { EventType::MESSAGE } else { EventType::of_store(&kind) };
+        let (id, prev, data) = (id.into(), prev.into(), data.into_owned().into());
+        Entry { id, prev, kind, data, expires_ms, collapse: collapse.map(|key| key.as_ref().into()), exclude }
     }
 
     pub(super) fn is_expired(&self, now_ms: u64) -> bool {

@@ -20,7 +20,7 @@ impl Leaders for MemoryStore {
     }
 
     async fn checkpoint(&self, stream: &StreamName) -> Result<Option<Checkpoint>, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.checkpoint(now_ms)))
+        self.work(stream, |log, now_ms| log.checkpoint(now_ms)).await
     }
 
     async fn advance(
@@ -30,6 +30,6 @@ impl Leaders for MemoryStore {
         from: Option<Checkpoint>,
         to: Checkpoint,
     ) -> Result<bool, StoreError> {
-        self.with_log(stream, |log, now_ms| Ok(log.advance(from, to, now_ms)))
+        self.work(stream, |log, now_ms| log.advance(from, to, now_ms)).await
     }
 }

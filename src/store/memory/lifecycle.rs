@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
+use super::sessions::connection_record;
 use super::{MemoryStore, State, now_ms};
 use crate::model::{Draft, StreamName};
-use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
+use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, LifecycleKind, Told};
 use crate::store::{NodeId, StoreError, random_step};
 
 impl MemoryStore {
@@ -15,6 +16,10 @@ impl MemoryStore {
         self.make_room(state, changes.iter().map(|change| change.data.len()).sum(), now_ms)?;
         for change in changes {
             if state.sessions.take(node, change) {
+                if let Some(journal) = &mut state.journal {
+                    let open = change.kind == LifecycleKind::Connected;
+                    journal.record(&connection_record(node, &change.subject, open));
+                }
                 let kind = change.kind.as_str().parse().unwrap_or_default();
                 self.publish_in(state, &stream, &Draft::new(kind, change.data.clone()), now_ms)?;
             }
@@ -23,42 +28,62 @@ impl MemoryStore {
     }
 }
 
+impl State {
+    fn record_session(&mut self, node: &NodeId) {
+        if let Some(journal) = &mut self.journal {
+            self.sessions.record(node).iter().for_each(|record| journal.record(record));
+        }
+    }
+}
+
 #[async_trait]
 impl Lifecycle for MemoryStore {
     async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError> {
-        let epoch = self.with_log(&StreamName::lifecycle(), |log, now_ms| Ok(log.epoch(now_ms, random_step())))?;
-        Ok(Begun { before: self.state.lock().sessions.begin(node, region, before, now_ms()), epoch })
+        let (stream, now_ms) = (StreamName::lifecycle(), now_ms());
+        self.try_step(|state| {
+            let epoch = self.with_log(state, &stream, now_ms, |log| Ok(log.epoch(now_ms, random_step())))?;
+            let became = state.sessions.begin(node, region, before, now_ms);
+            // In this order: connections of a session that moved go to one that is there.
+            [Some(node), before].into_iter().flatten().for_each(|node| state.record_session(node));
+            Ok(Begun { before: became, epoch })
+        })
+        .await
     }
 
     async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
-        let mut state = self.state.lock();
-        if let Err(answer) = state.sessions.is_next(node, number) {
-            return Ok(answer);
-        }
-        if changes.is_empty() {
-            return Ok(Told::UpTo(number - 1));
-        }
-        self.publish_changes_of(&mut state, node, changes)?;
-        state.sessions.told(node, number);
-        Ok(Told::UpTo(number))
+        self.try_step(|state| {
+            if let Err(answer) = state.sessions.is_next(node, number) {
+                return Ok(answer);
+            }
+            if changes.is_empty() {
+                return Ok(Told::UpTo(number - 1));
+            }
+            self.publish_changes_of(state, node, changes)?;
+            state.sessions.told(node, number);
+            state.record_session(node);
+            Ok(Told::UpTo(number))
+        })
+        .await
     }
 
     async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError> {
-        Ok(self.state.lock().sessions.open(node, usize::MAX))
+        self.step(|state| state.sessions.open(node, usize::MAX)).await
     }
 
     async fn end_session(&self, node: &NodeId, region: &str, limit: usize) -> Result<Vec<ConnectionRef>, StoreError> {
-        let mut state = self.state.lock();
-        let ended = state.sessions.end(node, region, now_ms());
-        Ok(if ended { state.sessions.open(node, limit) } else { Vec::new() })
+        self.step(|state| {
+            let ended = state.sessions.end(node, region, now_ms());
+            state.record_session(node);
+            if ended { state.sessions.open(node, limit) } else { Vec::new() }
+        })
+        .await
     }
 
     async fn close(&self, node: &NodeId, changes: &[Change]) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
-        self.publish_changes_of(&mut state, node, changes)
+        self.try_step(|state| self.publish_changes_of(state, node, changes)).await
     }
 
     async fn sessions(&self, region: &str) -> Result<Vec<NodeId>, StoreError> {
-        Ok(self.state.lock().sessions.nodes(region))
+        self.step(|state| state.sessions.nodes(region)).await
     }
 }

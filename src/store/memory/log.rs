@@ -5,12 +5,13 @@
 //! clock is behind.
 
 mod pages;
+mod recorded;
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::digest::{Context, SHA256};
 use uuid::Uuid;
 
 use super::device_slots::DeviceSlots;
@@ -49,7 +50,7 @@ pub struct StreamLog {
 }
 
 /// What outlives the events.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Position {
     last: EventId,
     epoch: EventId,
@@ -114,9 +115,8 @@ impl StreamLog {
     /// Stores an event, or finds that its key was used before.
     pub fn publish(&mut self, draft: &Draft, now_ms: u64, step: u64) -> Result<Stored, StoreError> {
         self.expire(now_ms);
-        let digest = digest(draft);
         if let Some(once) = draft.key.as_ref().and_then(|key| self.once.get(key)).filter(|once| once.until > now_ms) {
-            return if once.digest == digest {
+            return if once.digest == digest(draft) {
                 Ok(Stored { id: once.id, event: None, nodes: Vec::new() })
             } else {
                 Err(StoreError::KeyReused)
@@ -127,22 +127,27 @@ impl StreamLog {
         let id = position.highest_shown().next(now_ms, step);
         position.last = id;
         let event = Arc::new(draft.event(id, prev, now_ms));
-        if let Some(group) = &event.collapse {
-            self.groups.insert(group.clone(), id);
+        self.append(Entry::of(&event), now_ms);
+        if let Some(key) = &draft.key {
+            let until = now_ms.saturating_add(millis(draft.key_time.unwrap_or(ONCE_TIME)));
+            self.once.insert(key.clone(), Once { id, digest: digest(draft), until });
+        }
+        let nodes = self.routes.iter().map(|route| route.node.clone()).collect();
+        Ok(Stored { id, event: Some(event), nodes })
+    }
+
+    /// Appends an event, and drops what is more than is kept.
+    fn append(&mut self, entry: Entry, now_ms: u64) {
+        if let Some(group) = &entry.collapse {
+            self.groups.insert(group.clone(), entry.id);
             self.forget_groups();
         }
-        self.events.push(Entry::of(&event));
+        self.events.push(entry);
         while self.events.len() as u64 > self.retention.events {
             self.events.drop_oldest();
         }
         self.events_until = now_ms.saturating_add(millis(self.retention.time));
         self.hold_position(now_ms);
-        if let Some(key) = &draft.key {
-            let until = now_ms.saturating_add(millis(draft.key_time.unwrap_or(ONCE_TIME)));
-            self.once.insert(key.clone(), Once { id, digest, until });
-        }
-        let nodes = self.routes.iter().map(|route| route.node.clone()).collect();
-        Ok(Stored { id, event: Some(event), nodes })
     }
 
     /// Asserts a route and reads what is newer than `head`; without one, where the stream stands.
@@ -445,10 +450,18 @@ impl StreamLog {
     }
 }
 
+/// A digest that is the same in every version of the program.
 fn digest(draft: &Draft) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    draft.kind.as_str().hash(&mut hasher);
-    draft.data.hash(&mut hasher);
-    (draft.ttl, &draft.collapse).hash(&mut hasher);
-    hasher.finish()
+    let mut context = Context::new(&SHA256);
+    let (ttl, collapse) = (draft.ttl.map(millis), draft.collapse.as_deref());
+    let ttl = ttl.map(u64::to_le_bytes);
+    let parts = [Some(draft.kind.as_str().as_bytes()), ttl.as_ref().map(|ttl| &ttl[..]), collapse.map(str::as_bytes)];
+    for part in parts.into_iter().chain([Some(&draft.data[..])]) {
+        // With its length in front, no part can be taken for another.
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        context.update(&length.to_le_bytes());
+        context.update(part.unwrap_or_default());
+    }
+    let digest = context.finish();
+    u64::from_le_bytes(*digest.as_ref().first_chunk().expect("it has 32 bytes"))
 }

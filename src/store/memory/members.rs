@@ -108,12 +108,15 @@ impl Members for MemoryStore {
         members: &[LocalMember],
     ) -> Result<bool, StoreError> {
         let now_ms = now_ms();
-        Ok(self.state.lock().with_roster(topic, now_ms, |roster, routed| {
-            let is_routed = routed.contains(node);
-            let fit = members.iter().filter(|member| is_routed || member.connections == 0);
-            let changes = fit.filter_map(|member| roster.set(node, member, now_ms, |node| routed.contains(node)));
-            (is_routed, changes.collect())
-        }))
+        self.step(|state| {
+            state.with_roster(topic, now_ms, |roster, routed| {
+                let is_routed = routed.contains(node);
+                let fit = members.iter().filter(|member| is_routed || member.connections == 0);
+                let changes = fit.filter_map(|member| roster.set(node, member, now_ms, |node| routed.contains(node)));
+                (is_routed, changes.collect())
+            })
+        })
+        .await
     }
 
     async fn drop_members(
@@ -122,26 +125,32 @@ impl Members for MemoryStore {
         dead: &NodeId,
         after: Option<&str>,
     ) -> Result<Option<String>, StoreError> {
-        Ok(self.state.lock().with_roster(topic, now_ms(), |roster, routed| {
-            let (devices, more) = roster.after(after, DROPPED_AT_ONCE);
-            let live = |node: &NodeId| node != dead && routed.contains(node);
-            let changes = devices.iter().filter_map(|device| roster.drop(dead, device, live)).collect();
-            (devices.into_iter().next_back().filter(|_| more), changes)
-        }))
+        self.step(|state| {
+            state.with_roster(topic, now_ms(), |roster, routed| {
+                let (devices, more) = roster.after(after, DROPPED_AT_ONCE);
+                let live = |node: &NodeId| node != dead && routed.contains(node);
+                let changes = devices.iter().filter_map(|device| roster.drop(dead, device, live)).collect();
+                (devices.into_iter().next_back().filter(|_| more), changes)
+            })
+        })
+        .await
     }
 
     async fn members(&self, topic: &StreamName, after: Option<&str>, limit: usize) -> Result<MemberPage, StoreError> {
-        Ok(self.state.lock().with_roster(topic, now_ms(), |roster, routed| {
-            let (devices, more) = roster.after(after, limit);
-            let next = devices.last().filter(|_| more).cloned();
-            let shown = |device: String| {
-                let entry = roster.0.get(&device)?;
-                let connections = entry.connections(|node| routed.contains(node));
-                let (info, since_ms) = (entry.info.clone(), entry.since_ms);
-                (connections > 0).then_some(Member { device, info, connections, since_ms })
-            };
-            let members = devices.into_iter().filter_map(shown).collect();
-            (MemberPage { members, next }, Vec::new())
-        }))
+        self.step(|state| {
+            state.with_roster(topic, now_ms(), |roster, routed| {
+                let (devices, more) = roster.after(after, limit);
+                let next = devices.last().filter(|_| more).cloned();
+                let shown = |device: String| {
+                    let entry = roster.0.get(&device)?;
+                    let connections = entry.connections(|node| routed.contains(node));
+                    let (info, since_ms) = (entry.info.clone(), entry.since_ms);
+                    (connections > 0).then_some(Member { device, info, connections, since_ms })
+                };
+                let members = devices.into_iter().filter_map(shown).collect();
+                (MemberPage { members, next }, Vec::new())
+            })
+        })
+        .await
     }
 }

@@ -1,17 +1,21 @@
-//! The embedded store: everything in this process, for one node, gone when the process ends.
+//! The embedded store: everything in this process, for one node. It is gone when the process ends, unless there is
+//! a [journal] behind it.
 //!
 //! [`log`](StreamLog) is one stream as a plain value; here stand the map of streams, the channels, the
-//! leases, the clock and the byte limit around it.
+//! leases, the clock and the byte limit around it. Each operation is one step under the store's lock, and what it
+//! answers and sends waits for the journal.
 
 mod device_slots;
 mod entry;
 mod event_log;
+mod journal;
 mod leader;
 mod lifecycle;
 mod log;
 mod members;
 mod presence;
 mod producers;
+mod restore;
 mod revocations;
 mod sessions;
 
@@ -30,7 +34,11 @@ use super::{
 };
 use crate::model::{Draft, Published, StreamName};
 
+pub use journal::{DataDirError, Fsync};
 pub use log::{Stored, StreamLog};
+pub use restore::{Restored, inspect};
+
+use journal::{Journal, Settling};
 
 use sessions::Sessions;
 
@@ -49,6 +57,8 @@ pub struct MemoryStore {
     /// One lock for all: an operation holds it for some microseconds, and under it a publish and its
     /// messages are one step, so that every channel has every stream's order.
     state: Mutex<State>,
+    /// Where there is a journal: what answers wait for.
+    settling: Option<Settling>,
 }
 
 #[derive(Default)]
@@ -66,45 +76,95 @@ struct State {
     producers: ProducerLeases,
     revocations: revocations::Kept,
     swept_ms: u64,
+    journal: Option<Journal>,
 }
 
 impl MemoryStore {
     /// An empty store that keeps at most about `max_bytes`.
     pub fn new(rules: RetentionRules, position_time: Duration, max_bytes: usize) -> Self {
-        MemoryStore { rules, position_time, max_bytes, state: Mutex::default() }
+        MemoryStore { rules, position_time, max_bytes, state: Mutex::default(), settling: None }
+    }
+
+    /// Does something under the lock. What it recorded goes to the journal as one, and all that it saw has to be there
+    /// before it may be answered: up to where is the second part of the answer.
+    fn take_step<T>(&self, work: impl FnOnce(&mut State) -> T) -> (T, Option<u64>) {
+        let mut state = self.state.lock();
+        let answer = work(&mut state);
+        let due = state.journal.as_mut().map(Journal::seal);
+        state.compact();
+        (answer, due)
+    }
+
+    async fn settled(&self, due: Option<u64>) -> Result<(), StoreError> {
+        match (&self.settling, due) {
+            (Some(settling), Some(due)) => settling.settled(due).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Does something under the lock, and answers once that can be answered.
+    async fn step<T: Send>(&self, work: impl FnOnce(&mut State) -> T + Send) -> Result<T, StoreError> {
+        let (answer, due) = self.take_step(work);
+        self.settled(due).await?;
+        Ok(answer)
+    }
+
+    /// The same, with something that can fail.
+    async fn try_step<T: Send>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send,
+    ) -> Result<T, StoreError> {
+        self.step(work).await?
+    }
+
+    /// The same, if there is room on disk for what it records.
+    async fn step_with_room<T: Send>(&self, work: impl FnOnce(&mut State) -> T + Send) -> Result<T, StoreError> {
+        self.try_step(|state| state.reserve(0).map(|()| work(state))).await
     }
 
     /// Runs one operation on a stream's log. A stream that does not exist yet comes to be only while
     /// there is room: otherwise reads of made-up names would fill the memory.
     fn with_log<T>(
         &self,
+        state: &mut State,
         stream: &StreamName,
-        operation: impl FnOnce(&mut StreamLog, u64) -> Result<T, StoreError>,
+        now_ms: u64,
+        operation: impl FnOnce(&mut StreamLog) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let now_ms = now_ms();
-        let mut state = self.state.lock();
         state.sweep_if_due(now_ms);
         if !state.streams.contains_key(stream) {
-            self.make_room(&mut state, 0, now_ms)?;
+            self.make_room(state, 0, now_ms)?;
         }
-        state.with_log(
-            stream,
-            || StreamLog::new(self.rules.of(stream), self.position_time),
-            |log| operation(log, now_ms),
-        )
+        state.with_log(stream, || StreamLog::new(self.rules.of(stream), self.position_time), operation)
+    }
+
+    /// Runs one operation on a stream's log, as a step.
+    async fn work<T: Send>(
+        &self,
+        stream: &StreamName,
+        operation: impl FnOnce(&mut StreamLog, u64) -> T + Send,
+    ) -> Result<T, StoreError> {
+        let now_ms = now_ms();
+        self.try_step(|state| self.with_log(state, stream, now_ms, |log| Ok(operation(log, now_ms)))).await
     }
 
     /// Runs an operation that writes nothing. A stream that does not exist yet does not come to be for it.
-    fn look<T>(&self, stream: &StreamName, operation: impl FnOnce(&mut StreamLog, u64) -> T) -> T {
+    async fn look<T: Send>(
+        &self,
+        stream: &StreamName,
+        operation: impl FnOnce(&mut StreamLog, u64) -> T + Send,
+    ) -> Result<T, StoreError> {
         let now_ms = now_ms();
-        let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
-        let mut state = self.state.lock();
-        state.sweep_if_due(now_ms);
-        if state.streams.contains_key(stream) {
-            state.with_log(stream, fresh, |log| operation(log, now_ms))
-        } else {
-            operation(&mut fresh(), now_ms)
-        }
+        self.step(|state| {
+            state.sweep_if_due(now_ms);
+            if state.streams.contains_key(stream) {
+                let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
+                state.with_log(stream, fresh, |log| operation(log, now_ms))
+            } else {
+                operation(&mut StreamLog::new(self.rules.of(stream), self.position_time), now_ms)
+            }
+        })
+        .await
     }
 
     fn make_room(&self, state: &mut State, wanted: usize, now_ms: u64) -> Result<(), StoreError> {
@@ -115,7 +175,7 @@ impl MemoryStore {
         if state.bytes.saturating_add(wanted) > self.max_bytes {
             return Err(StoreError::Full(format!("the embedded store holds {} bytes already", state.bytes)));
         }
-        Ok(())
+        state.reserve(wanted)
     }
 
     /// Publishes where there is room.
@@ -129,6 +189,7 @@ impl MemoryStore {
         let fresh = || StreamLog::new(self.rules.of(stream), self.position_time);
         let stored = state.with_log(stream, fresh, |log| log.publish(draft, now_ms, random_step()))?;
         if let Some(event) = &stored.event {
+            state.record_event(stream, draft.key.as_deref(), now_ms);
             for node in &stored.nodes {
                 state.notify(node, || ChannelMessage::Event(stream.clone(), event.clone()));
             }
@@ -156,12 +217,32 @@ impl State {
             }
             None => (self.streams.entry(stream.clone()).or_insert_with(fresh), 0),
         };
+        let recorded = self.journal.is_some().then(|| log.recorded());
         let answer = operation(log);
         self.bytes = self.bytes - before + log.bytes();
+        if let Some(journal) = self.journal.as_mut().filter(|_| recorded != Some(log.recorded())) {
+            log.position_record(stream.as_str()).iter().for_each(|record| journal.record(record));
+        }
         answer
     }
 
+    /// Runs an operation on the log of a stream, if it exists.
+    fn with_known<T>(&mut self, stream: &StreamName, operation: impl FnOnce(&mut StreamLog) -> T) -> Option<T> {
+        let known = self.streams.contains_key(stream);
+        known.then(|| self.with_log(stream, || unreachable!("it exists"), operation))
+    }
+
+    /// Sends a message once all that it comes from may be seen.
     fn notify(&mut self, node: &NodeId, message: impl Fn() -> ChannelMessage) {
+        match (&self.journal, self.channels.get(node)) {
+            (Some(journal), Some(mailboxes)) => mailboxes.iter().for_each(|mailbox| journal.send(mailbox, message())),
+            (Some(_), None) => {}
+            (None, _) => self.notify_now(node, message),
+        }
+    }
+
+    /// Sends a message that comes from nothing that is kept.
+    fn notify_now(&mut self, node: &NodeId, message: impl Fn() -> ChannelMessage) {
         if let Some(mailboxes) = self.channels.get_mut(node) {
             mailboxes.retain(|mailbox| mailbox.push(message()));
         }
@@ -201,13 +282,11 @@ impl Channels for MemoryStore {
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.state.lock().notify(node, || ChannelMessage::Beat);
-        Ok(())
+        self.step(|state| state.notify(node, || ChannelMessage::Beat)).await
     }
 
     async fn signal(&self, node: &NodeId, control: &Control) -> Result<(), StoreError> {
-        self.state.lock().notify(node, || ChannelMessage::Control(control.clone()));
-        Ok(())
+        self.step(|state| state.notify(node, || ChannelMessage::Control(control.clone()))).await
     }
 }
 

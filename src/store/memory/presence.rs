@@ -10,20 +10,23 @@ use crate::store::{ChannelMessage, Control, NodeId, StoreError, random_step};
 
 impl MemoryStore {
     /// Runs an operation on a device's log, and sends nodes its marks, in one step.
-    fn with_device<T>(
+    async fn with_device<T: Send>(
         &self,
         device: &StreamName,
-        operation: impl FnOnce(&mut StreamLog, u64) -> (T, Vec<NodeId>),
+        operation: impl FnOnce(&mut StreamLog, u64) -> (T, Vec<NodeId>) + Send,
     ) -> Result<T, StoreError> {
-        let (answer, evicting, marks) = self.with_log(device, |log, now_ms| {
-            let (answer, evicting) = operation(log, now_ms);
-            Ok((answer, evicting, log.marks()))
-        })?;
-        let mut state = self.state.lock();
-        for node in evicting {
-            state.send_marks(&node, device, marks);
-        }
-        Ok(answer)
+        let now_ms = now_ms();
+        self.try_step(|state| {
+            let (answer, evicting, marks) = self.with_log(state, device, now_ms, |log| {
+                let (answer, evicting) = operation(log, now_ms);
+                Ok((answer, evicting, log.marks()))
+            })?;
+            for node in evicting {
+                state.send_marks(&node, device, marks);
+            }
+            Ok(answer)
+        })
+        .await
     }
 }
 
@@ -37,18 +40,16 @@ impl State {
 #[async_trait]
 impl Presence for MemoryStore {
     async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
-        self.with_device(device, |log, now_ms| log.claim_slot(claim, limit, now_ms, random_step()))
+        self.with_device(device, |log, now_ms| log.claim_slot(claim, limit, now_ms, random_step())).await
     }
 
     async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
-        for (device, connection) in places {
-            if state.streams.contains_key(device) {
-                let fresh = || StreamLog::new(self.rules.of(device), self.position_time);
-                state.with_log(device, fresh, |log| log.release_slots(*connection));
+        self.step(|state| {
+            for (device, connection) in places {
+                state.with_known(device, |log| log.release_slots(*connection));
             }
-        }
-        Ok(())
+        })
+        .await
     }
 
     async fn kick(&self, device: &StreamName) -> Result<u32, StoreError> {
@@ -56,15 +57,11 @@ impl Presence for MemoryStore {
         if !self.state.lock().streams.contains_key(device) {
             return Ok(0);
         }
-        self.with_device(device, |log, now_ms| log.kick(now_ms, random_step()))
+        self.with_device(device, |log, now_ms| log.kick(now_ms, random_step())).await
     }
 
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
-        let mut state = self.state.lock();
-        let now_ms = now_ms();
-        Ok(match state.streams.get_mut(device) {
-            Some(log) => log.device(now_ms),
-            None => DeviceState { connections: Vec::new(), last: None },
-        })
+        let known = self.step(|state| state.with_known(device, |log| log.device(now_ms()))).await?;
+        Ok(known.unwrap_or(DeviceState { connections: Vec::new(), last: None }))
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{MemoryStore, now_ms};
+use super::journal::{LeaseRecord, Record};
+use super::{MemoryStore, State, now_ms};
 use crate::model::{LeaseId, LeaseTime, StreamName};
 use crate::store::producers::{HeldLease, LOOKS_APART, Lapsed, LeaseList, Look, MOST_LEASES, Producers, Taking};
 use crate::store::{StoreError, millis};
@@ -28,6 +29,13 @@ struct Lease {
     lapsed: bool,
 }
 
+impl Lease {
+    fn record(&self) -> LeaseRecord {
+        let Lease { id, time, key, renewed_ms, deadline_ms, lapsed } = self.clone();
+        LeaseRecord { id: id.to_string(), time_ms: millis(time), key, renewed_ms, deadline_ms, lapsed }
+    }
+}
+
 impl ProducerLeases {
     fn put(&mut self, stream: &StreamName, lease: Lease) {
         self.remove(stream);
@@ -38,6 +46,35 @@ impl ProducerLeases {
     fn remove(&mut self, stream: &StreamName) {
         if let Some(lease) = self.leases.remove(stream) {
             self.deadlines.remove(&(lease.deadline_ms, stream.clone()));
+        }
+    }
+
+    /// The record of whether there is a lease of the stream, and which.
+    pub(super) fn record<'a>(&self, stream: &'a StreamName) -> Record<'a> {
+        let name = stream.as_str().into();
+        match self.leases.get(stream) {
+            Some(lease) => Record::Lease { stream: name, lease: lease.record() },
+            None => Record::LeaseGone { stream: name },
+        }
+    }
+
+    /// The records of all.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.leases
+            .iter()
+            .map(|(stream, lease)| Record::Lease { stream: stream.as_str().into(), lease: lease.record() })
+    }
+
+    /// Takes a lease over, or that there is none.
+    pub(super) fn restore(&mut self, stream: &StreamName, record: Option<LeaseRecord>) {
+        let lease = record.and_then(|record| {
+            let LeaseRecord { id, time_ms, key, renewed_ms, deadline_ms, lapsed } = record;
+            let (id, time) = (id.parse().ok()?, Duration::from_millis(time_ms));
+            Some(Lease { id, time, key, renewed_ms, deadline_ms, lapsed })
+        });
+        match lease {
+            Some(lease) => self.put(stream, lease),
+            None => self.remove(stream),
         }
     }
 
@@ -110,20 +147,33 @@ impl Producers for MemoryStore {
         time: LeaseTime,
         key: Option<&str>,
     ) -> Result<Taking, StoreError> {
-        Ok(self.state.lock().producers.take(stream, id, time.time(), key, now_ms(), MOST_LEASES))
+        self.step_with_room(|state| {
+            let taking = state.producers.take(stream, id, time.time(), key, now_ms(), MOST_LEASES);
+            state.record_lease(stream);
+            taking
+        })
+        .await
     }
 
     async fn renew_lease(&self, stream: &StreamName, id: LeaseId, time: LeaseTime) -> Result<bool, StoreError> {
-        Ok(self.state.lock().producers.renew(stream, id, time.time(), now_ms()))
+        self.step_with_room(|state| {
+            let renewed = state.producers.renew(stream, id, time.time(), now_ms());
+            state.record_lease(stream);
+            renewed
+        })
+        .await
     }
 
     async fn end_lease(&self, stream: &StreamName, id: LeaseId) -> Result<bool, StoreError> {
-        let producers = &mut self.state.lock().producers;
-        let in_force = producers.in_force(stream, id).is_some();
-        if in_force {
-            producers.remove(stream);
-        }
-        Ok(in_force)
+        self.step(|state| {
+            let in_force = state.producers.in_force(stream, id).is_some();
+            if in_force {
+                state.producers.remove(stream);
+                state.record_lease(stream);
+            }
+            in_force
+        })
+        .await
     }
 
     async fn lapsed(&self, most: usize, reached: Duration, looked_ms: u64) -> Result<Look, StoreError> {
@@ -131,19 +181,35 @@ impl Producers for MemoryStore {
         // The process was stopped, and renewals were not answered.
         let broken = now_ms.saturating_sub(looked_ms) > millis(LOOKS_APART);
         let reached = if broken { Duration::ZERO } else { reached };
-        Ok(Look { now_ms, lapsed: self.state.lock().producers.lapsed(most, reached, now_ms) })
+        self.step(|state| {
+            let lapsed = state.producers.lapsed(most, reached, now_ms);
+            lapsed.iter().for_each(|lapsed| state.record_lease(&lapsed.stream));
+            Look { now_ms, lapsed }
+        })
+        .await
     }
 
     async fn leases(&self, most: usize) -> Result<LeaseList, StoreError> {
-        Ok(self.state.lock().producers.list(most))
+        self.step(|state| state.producers.list(most)).await
     }
 
     async fn forget_lease(&self, lapsed: &Lapsed) -> Result<(), StoreError> {
-        let producers = &mut self.state.lock().producers;
-        if producers.leases.get(&lapsed.stream).is_some_and(|lease| lease.id == lapsed.id && lease.lapsed) {
-            producers.remove(&lapsed.stream);
+        self.step(|state| {
+            let leases = &state.producers.leases;
+            if leases.get(&lapsed.stream).is_some_and(|lease| lease.id == lapsed.id && lease.lapsed) {
+                state.producers.remove(&lapsed.stream);
+                state.record_lease(&lapsed.stream);
+            }
+        })
+        .await
+    }
+}
+
+impl State {
+    fn record_lease(&mut self, stream: &StreamName) {
+        if let Some(journal) = &mut self.journal {
+            journal.record(&self.producers.record(stream));
         }
-        Ok(())
     }
 }
 

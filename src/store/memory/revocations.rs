@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::journal::Record;
 use super::{MemoryStore, now_ms};
 use crate::store::StoreError;
 use crate::store::revocations::{MOST_REVOCATIONS, Revocation, RevocationList, Revocations};
@@ -30,22 +31,46 @@ impl Kept {
         }
         true
     }
+
+    /// The record of all.
+    pub(super) fn record(&self) -> Record<'static> {
+        record(self.entries.values())
+    }
+
+    /// Takes revocations over.
+    pub(super) fn restore(&mut self, json: &str, now_ms: u64) {
+        // What this version can't read, a newer one wrote, and it had asked for it in another format.
+        self.put(&serde_json::from_str::<Vec<Revocation>>(json).unwrap_or_default(), now_ms, MOST_REVOCATIONS);
+    }
+}
+
+fn record<'a>(entries: impl IntoIterator<Item = &'a Revocation>) -> Record<'static> {
+    let entries: Vec<_> = entries.into_iter().collect();
+    let json = serde_json::to_string(&entries).expect("revocations are made of numbers and texts");
+    Record::Revocations { json: json.into() }
 }
 
 #[async_trait]
 impl Revocations for MemoryStore {
     async fn put_revocations(&self, entries: &[Revocation]) -> Result<bool, StoreError> {
-        Ok(self.state.lock().revocations.put(entries, now_ms(), MOST_REVOCATIONS))
+        self.step(|state| {
+            let put = state.revocations.put(entries, now_ms(), MOST_REVOCATIONS);
+            if let Some(journal) = state.journal.as_mut().filter(|_| put) {
+                journal.record(&record(entries));
+            }
+            put
+        })
+        .await
     }
 
     async fn list_revocations(&self, version: Option<&str>) -> Result<Option<RevocationList>, StoreError> {
-        let state = self.state.lock();
-        let Kept { entries, version: current } = &state.revocations;
-        let current = current.to_string();
-        if version == Some(&current) {
-            return Ok(None);
-        }
-        Ok(Some(RevocationList { version: current, entries: entries.values().cloned().collect() }))
+        self.step(|state| {
+            let Kept { entries, version: current } = &state.revocations;
+            let current = current.to_string();
+            let entries = (version != Some(&current)).then(|| entries.values().cloned().collect());
+            entries.map(|entries| RevocationList { version: current, entries })
+        })
+        .await
     }
 }
 

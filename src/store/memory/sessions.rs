@@ -1,9 +1,11 @@
 //! The nodes' sessions at telling who came and left, as a plain value.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use super::journal::{Record, SessionRecord, SessionState};
 use crate::store::lifecycle::{Before, Change, ConnectionRef, LifecycleKind, REMEMBERED, Told};
 use crate::store::{NodeId, millis};
 
@@ -129,4 +131,62 @@ impl Sessions {
         let open = self.0.iter().filter(|(_, session)| session.state == State::Open && session.region == region);
         open.map(|(node, _)| node.clone()).collect()
     }
+
+    /// The record of a node's session, but for its connections.
+    pub fn record<'a>(&self, node: &'a NodeId) -> Option<Record<'a>> {
+        self.0.get(node).map(|session| session.record(node))
+    }
+
+    /// The records of all.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.0.iter().flat_map(|(node, session)| {
+            let open = session.open.values().map(|subject| connection_record(node, subject, true));
+            std::iter::once(session.record(node)).chain(open)
+        })
+    }
+
+    /// Takes a session over. One that moved takes its connections along, to where the other session was restored.
+    pub fn restore(&mut self, node: NodeId, record: SessionRecord) {
+        let SessionRecord { state, number, since_ms, region } = record;
+        let session = self.0.entry(node).or_insert_with(|| Session::new(&region, since_ms));
+        (session.number, session.since_ms, session.region) = (number, since_ms, region);
+        session.state = match state {
+            SessionState::Open => State::Open,
+            SessionState::Over => State::Over,
+            SessionState::Moved(to) => State::Moved(to.into()),
+        };
+        if let State::Moved(to) = session.state.clone() {
+            let open = std::mem::take(&mut session.open);
+            if let Some(session) = self.0.get_mut(&to) {
+                session.open.extend(open);
+            }
+        }
+    }
+
+    /// Takes over that a connection of a node is open, or is not.
+    pub fn restore_connection(&mut self, node: &NodeId, connection: Uuid, open: Option<&str>) {
+        let Some(session) = self.0.get_mut(node) else { return };
+        match open.and_then(|remembered| ConnectionRef::recall(connection, remembered)) {
+            Some(subject) => _ = session.open.insert(connection, subject),
+            None => _ = session.open.remove(&connection),
+        }
+    }
+}
+
+impl Session {
+    fn record<'a>(&self, node: &'a NodeId) -> Record<'a> {
+        let state = match &self.state {
+            State::Open => SessionState::Open,
+            State::Over => SessionState::Over,
+            State::Moved(to) => SessionState::Moved(to.as_str().to_owned()),
+        };
+        let (number, since_ms, region) = (self.number, self.since_ms, self.region.clone());
+        Record::Session { node: node.as_str().into(), session: SessionRecord { state, number, since_ms, region } }
+    }
+}
+
+/// The record of a node's connection that is open, or is not any more.
+pub fn connection_record<'a>(node: &'a NodeId, subject: &ConnectionRef, open: bool) -> Record<'a> {
+    let open = open.then(|| Cow::Owned(subject.remembered()));
+    Record::Connection { node: node.as_str().into(), connection: subject.connection, open }
 }

@@ -50,8 +50,13 @@ impl Node {
 
     /// A node on the embedded store that may have so many descriptors and no more.
     pub fn start_with_descriptors(most: usize, settings: &[(&str, &str)]) -> Self {
+        Node::start_after(&format!("ulimit -n {most}"), settings)
+    }
+
+    /// A node on the embedded store that a shell starts after this.
+    pub fn start_after(commands: &str, settings: &[(&str, &str)]) -> Self {
         let mut command = program_by("sh");
-        command.arg("-c").arg(format!("ulimit -n {most}; exec '{}'", env!("CARGO_BIN_EXE_whimbrel")));
+        command.arg("-c").arg(format!("{commands}; exec '{}'", env!("CARGO_BIN_EXE_whimbrel")));
         Node::run(command, settings)
     }
 
