@@ -2,6 +2,7 @@
 
 mod disk;
 mod kills;
+mod measured;
 mod remembered;
 
 use std::path::{Path, PathBuf};
