@@ -125,6 +125,10 @@ impl Writer {
             }
             self.remove_files();
         }
+        if let Some((last, end)) = &self.last {
+            // Room that was not used. Where it stays, the next start takes it away.
+            let _ = last.finish(*end);
+        }
     }
 
     /// Waits for something to write or to sync. `None` at the end.
