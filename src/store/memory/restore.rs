@@ -148,6 +148,3 @@ impl State {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
