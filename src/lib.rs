@@ -33,6 +33,7 @@
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`producers`]: leases of producers: a lapse is published in the stream.
+//! - `sweep`: ends the directory's entries of topics with their streams.
 //! - [`webhook`]: sends connects and disconnects to a backend. `leader`: jobs that one node does for all.
 //! - [`access`]: who may use the service, for what, and how much of it.
 //! - [`api`]: HTTP requests and answers, probes, the page.
@@ -72,6 +73,7 @@ mod panics;
 pub mod presence;
 pub mod producers;
 pub mod store;
+mod sweep;
 pub mod transport;
 mod trouble;
 mod watch;

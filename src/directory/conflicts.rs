@@ -88,7 +88,10 @@ impl Regions {
         }
         let (losing, winning) = (self.store_of(&from).await?, self.store_of(&home.region).await?);
         // Somebody has to be there before this one is given up.
-        winning.claim(stream, home.version).await?;
+        if let Some(ended) = winning.claim(stream, home.version).await? {
+            self.directory().renew(stream, &home, ended).await?;
+            return Err(StoreError::Unavailable("its home was ended just now".to_owned()));
+        }
         if losing.cede(stream, known.version, &home.region).await? {
             self.metrics.region_conflicts.inc();
             tracing::warn!(

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::Regions;
+use super::replica::{Home, Replica};
 use crate::backoff::Backoff;
 use crate::store::StoreError;
+use crate::store::redis::{Change, PARTS};
 
 /// Between two looks at the changes. The old home of a stream that moved refuses callers with the new one, so
 /// this decides only how soon callers go there directly.
@@ -36,8 +38,11 @@ async fn step(regions: &Regions, position: &str) -> Result<(String, bool), Store
         tracing::info!("changes of the directory are gone before they were read; reading it again");
         return Ok((load(regions).await?, true));
     };
-    for (stream, home) in &changes.homes {
-        regions.learn(stream, home);
+    for (stream, change) in &changes.homes {
+        match change {
+            Change::Assigned(home) => regions.learn(stream, home),
+            Change::Ended(home) => regions.forget(stream, home),
+        }
     }
     Ok((changes.position, changes.more))
 }
@@ -46,6 +51,14 @@ async fn step(regions: &Regions, position: &str) -> Result<(String, bool), Store
 /// read, so that no change falls between the two.
 pub async fn load(regions: &Regions) -> Result<String, StoreError> {
     let position = regions.directory().position().await?;
-    regions.directory().load(|stream, home| regions.learn(&stream, &home)).await?;
+    let loaded = Replica::default();
+    for part in 0..PARTS {
+        for (stream, home) in regions.directory().part(part).await? {
+            regions.learn(&stream, &home);
+            loaded.set(stream.fingerprint(), Home { region: 0, version: 1 });
+        }
+    }
+    // Homes that ended while the changes were not followed. One that was given meanwhile is asked for again.
+    regions.replica().keep_only(&loaded);
     Ok(position)
 }

@@ -11,11 +11,12 @@
 //! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
 //! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
 //! itself where the way turns out wrong. `migration` moves streams between regions; `conflicts` puts
-//! together what two regions have of one stream; `follow` moves devices to where they
+//! together what two regions have of one stream; `ending` ends homes with their streams; `follow` moves devices to where they
 //! keep connecting. [`store`] is the outside of that: a [`Store`](crate::store::Store) over all regions, so that
 //! nobody else needs to know how many there are; `routes` says where each operation goes.
 
 mod conflicts;
+mod ending;
 pub mod feed;
 mod follow;
 mod ingress;

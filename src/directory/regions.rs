@@ -291,6 +291,13 @@ impl Regions {
         }
     }
 
+    /// The home ended with its stream.
+    pub fn forget(&self, stream: &StreamName, home: &Assignment) {
+        if let Some(region) = self.number(&home.region) {
+            self.replica.remove(stream.fingerprint(), Home { region, version: home.version });
+        }
+    }
+
     /// The stream's home is this one, whatever this node knew.
     pub(super) fn has_home_in(&self, stream: &StreamName, home: &Assignment) {
         let Some(region) = self.number(&home.region) else { return };
@@ -336,9 +343,7 @@ impl Regions {
         let home = self.ask(stream, &first).await?;
         self.replica.raise(stream.fingerprint(), home);
         // The first call is marked as the first, so that the home does not refuse it for that.
-        let region = self.region(home)?;
-        region.store().await?.claim(stream, home.version).await.map_err(|error| region.named(error))?;
-        Ok(home)
+        self.claim(stream, home).await
     }
 
     /// Asks the directory; a stream that has no home there gets `first`.
@@ -418,8 +423,7 @@ impl Regions {
                 let belief = Assignment { region: region.name().to_string(), version: home.version };
                 let truth = self.ask(stream, &belief).await?;
                 if truth == home {
-                    let claimed = self.store(home).await?.claim(stream, home.version).await;
-                    claimed.map_err(|error| region.named(error))?;
+                    self.claim(stream, home).await?;
                 } else {
                     // Older than what was believed, perhaps: another stream with the same fingerprint.
                     self.replica.set(stream.fingerprint(), truth);

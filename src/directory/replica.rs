@@ -55,6 +55,19 @@ impl Replica {
         newer && table.set(mixed, home)
     }
 
+    /// Takes a home out, if it is this one. True when it was.
+    pub fn remove(&self, fingerprint: u64, home: Home) -> bool {
+        let mixed = mix(fingerprint);
+        self.table(mixed).write().remove(mixed, home)
+    }
+
+    /// Takes out all that `other` does not have.
+    pub fn keep_only(&self, other: &Replica) {
+        for (table, other) in self.0.iter().zip(&other.0) {
+            table.write().keep_only(&other.read());
+        }
+    }
+
     /// Streams known.
     pub fn len(&self) -> usize {
         self.0.iter().map(|table| table.read().len).sum()
@@ -121,7 +134,7 @@ impl Table {
         let mut at = ((u64::from(high) * self.slots.len() as u64) >> 32) as usize;
         loop {
             let slot = self.slots[at];
-            if slot[2] & MAX_VERSION == 0 {
+            if is_empty(slot) {
                 return Err(at);
             }
             if (slot[0], slot[1]) == (high, low) {
@@ -131,16 +144,54 @@ impl Table {
         }
     }
 
+    fn remove(&mut self, mixed: u64, home: Home) -> bool {
+        let Ok(mut at) = self.find(mixed) else { return false };
+        if self.slots[at] != pack(mixed, home) {
+            return false;
+        }
+        self.slots[at] = [0; 3];
+        self.len -= 1;
+        // A search ends at the first empty slot: all up to the next one are put in again.
+        loop {
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+            let slot = std::mem::take(&mut self.slots[at]);
+            if is_empty(slot) {
+                return true;
+            }
+            self.put_all([slot]);
+        }
+    }
+
+    fn keep_only(&mut self, other: &Table) {
+        let kept = self.slots.iter().filter(|slot| !is_empty(**slot) && other.find(key(**slot)).is_ok());
+        let kept: Vec<Slot> = kept.copied().collect();
+        self.len = kept.len();
+        self.slots.fill([0; 3]);
+        self.put_all(kept);
+    }
+
     fn grow(&mut self) {
         let size = (self.slots.len() * 3 / 2).max(8);
         let before = std::mem::replace(&mut self.slots, vec![[0; 3]; size]);
-        for slot in before.into_iter().filter(|slot| slot[2] & MAX_VERSION != 0) {
-            let mixed = u64::from(slot[0]) << 32 | u64::from(slot[1]);
-            if let Err(at) = self.find(mixed) {
+        self.put_all(before.into_iter().filter(|slot| !is_empty(*slot)));
+    }
+
+    fn put_all(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        for slot in slots {
+            if let Err(at) = self.find(key(slot)) {
                 self.slots[at] = slot;
             }
         }
     }
+}
+
+fn is_empty(slot: Slot) -> bool {
+    slot[2] & MAX_VERSION == 0
+}
+
+/// The mixed fingerprint of what is in a slot.
+fn key(slot: Slot) -> u64 {
+    u64::from(slot[0]) << 32 | u64::from(slot[1])
 }
 
 fn halves(mixed: u64) -> (u32, u32) {
@@ -189,6 +240,32 @@ mod tests {
         assert!(replica.set(7, home(2, 4)));
         assert!(!replica.set(7, home(2, 4)), "that changes nothing");
         assert_eq!((replica.get(7), replica.len()), (Some(home(2, 4)), 1));
+    }
+
+    #[test]
+    fn what_is_taken_out_is_gone_and_everything_else_is_still_found() {
+        let replica = Replica::default();
+        let home = |n: u32| Home { region: 1, version: n + 1 };
+        for n in 0..20_000 {
+            replica.set(fingerprint(n), home(n));
+        }
+        assert!(!replica.remove(fingerprint(0), home(1)), "it has another home by now");
+        for n in (0..20_000).step_by(3) {
+            assert!(replica.remove(fingerprint(n), home(n)));
+            assert!(!replica.remove(fingerprint(n), home(n)));
+        }
+        let kept = Replica::default();
+        for n in 0..20_000 {
+            assert_eq!(replica.get(fingerprint(n)), (n % 3 != 0).then(|| home(n)));
+            if n % 2 == 0 {
+                kept.set(fingerprint(n), home(0));
+            }
+        }
+        replica.keep_only(&kept);
+        for n in 0..20_000 {
+            assert_eq!(replica.get(fingerprint(n)), (n % 3 != 0 && n % 2 == 0).then(|| home(n)));
+        }
+        assert_eq!(replica.len(), (0..20_000).filter(|n| n % 3 != 0 && n % 2 == 0).count());
     }
 
     #[test]

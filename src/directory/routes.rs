@@ -187,7 +187,7 @@ routed! { impl Leaders {
     ;
     async fn acquire(&self, job: JobKind, node: &NodeId, ttl: Duration) -> Result<bool, StoreError> {
         match job {
-            JobKind::Ingress | JobKind::Producers => self.own().acquire(job, node, ttl).await,
+            JobKind::Ingress | JobKind::Producers | JobKind::Directory => self.own().acquire(job, node, ttl).await,
             JobKind::Webhook => {
                 let acquire = |store: RedisStore| async move { store.acquire(job, node, ttl).await };
                 self.at_home(&StreamName::lifecycle(), acquire).await
@@ -197,7 +197,7 @@ routed! { impl Leaders {
 
     async fn resign(&self, job: JobKind, node: &NodeId) -> Result<(), StoreError> {
         match job {
-            JobKind::Ingress | JobKind::Producers => self.own().resign(job, node).await,
+            JobKind::Ingress | JobKind::Producers | JobKind::Directory => self.own().resign(job, node).await,
             JobKind::Webhook => {
                 let resign = |store: RedisStore| async move { store.resign(job, node).await };
                 self.at_home(&StreamName::lifecycle(), resign).await

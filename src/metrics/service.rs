@@ -99,6 +99,8 @@ figures! {
         region_follows: Counter,
         /// Streams whose home region this node knows.
         directory_streams: Gauge,
+        /// Entries of the directory that this node ended with their topics.
+        directory_ended: Counter,
         /// For how long the replica of the directory may lack changes.
         directory_lag_seconds: FloatGauge,
         /// Whether the store answers: 1 or 0.

@@ -41,6 +41,7 @@ use crate::store::memory::{DataDirError, MemoryStore, Restored};
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, RetentionRules, Store};
+use crate::sweep;
 use crate::transport::{
     CloseReason, Connections, Door, Endpoint, Endpoints, ListenerSettings, Reach, Tls, TlsError, listen,
 };
@@ -175,6 +176,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     if !access.is_open() {
         follow_access(&access, &store, &connections, &registry).await;
     }
+    let sweeping = sweep::begin(store.clone(), registry.clone(), settings.lease());
     let looking = producers::begin(store.clone(), hub.clone(), settings.lease());
     let draining =
         settings.ingress.unwrap_or(true).then(|| ingress::begin(store.clone(), hub.clone(), settings.lease()));
@@ -227,6 +229,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     tokio::join!(
         drain::let_go(stopped_by, &settings, &health, &hub, &connections, close),
         OptionFuture::from(draining.map(Election::end)),
+        OptionFuture::from(sweeping.map(Election::end)),
         looking.end(),
     );
     let ending = async {

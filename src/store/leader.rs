@@ -17,6 +17,8 @@ pub enum JobKind {
     Producers,
     /// Delivering to the webhook.
     Webhook,
+    /// Ending entries of the directory.
+    Directory,
 }
 
 impl fmt::Display for JobKind {
@@ -25,6 +27,7 @@ impl fmt::Display for JobKind {
             JobKind::Ingress => "draining the ingress stream",
             JobKind::Producers => "looking for producers that are gone",
             JobKind::Webhook => "delivering to the webhook",
+            JobKind::Directory => "ending entries of the directory",
         })
     }
 }

@@ -1,16 +1,17 @@
 //! No script of a node holds Redis for more than 2 ms, however much there is: what is large is done in parts.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use uuid::Uuid;
-use whimbrel::model::{EventId, Start, StreamName};
-use whimbrel::store::redis::RedisStore;
+use whimbrel::model::{Draft, EventId, Start, StreamName};
+use whimbrel::store::redis::{Arrival, Plan, RedisStore};
 use whimbrel::store::{EventLog as _, Ingress as _, Lifecycle as _, NodeId, Rejection, RetentionRules};
 
 use crate::conformance::{connect, draft, stream};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, config};
 
 /// How long a script may take, in microseconds.
 const MOST: u64 = 2000;
@@ -52,17 +53,23 @@ async fn is_quick(server: &RedisServer, what: &str, work: impl Future<Output = (
 async fn large_log(store: &RedisStore, name: &str, count: usize, bytes: usize) -> StreamName {
     let stream = stream(name);
     let draft = draft(format!("\"{}\"", "x".repeat(bytes)));
-    let batch: Vec<_> = (0..count).map(|_| (stream.clone(), draft.clone())).collect();
+    fill(store, (0..count).map(|_| (stream.clone(), draft.clone())).collect()).await;
+    stream
+}
+
+async fn fill(store: &RedisStore, batch: Vec<(StreamName, Draft)>) {
     for answer in store.publish_all(&batch).await {
         answer.unwrap();
     }
-    stream
+}
+
+fn server() -> RedisServer {
+    RedisServer::start_with(&["--slowlog-log-slower-than", &MOST.to_string(), "--slowlog-max-len", "1000"])
 }
 
 #[tokio::test]
 async fn no_script_holds_the_store_for_long_at_any_size() {
-    let server =
-        RedisServer::start_with(&["--slowlog-log-slower-than", &MOST.to_string(), "--slowlog-max-len", "1000"]);
+    let server = server();
     let rules: RetentionRules = "*=100000/3600".parse().unwrap();
     let store = connect(&server, rules).await;
     let mut raw = server.raw().await;
@@ -118,5 +125,78 @@ async fn no_script_holds_the_store_for_long_at_any_size() {
     for what in ["entries that can't be events", "the same entries"] {
         is_quick(&server, what, async { store.reject(&rejections).await.unwrap() }).await;
         assert_eq!(raw.xlen::<_, u64>("whimbrel:ingress:rejected").await.unwrap(), 2000, "each once");
+    }
+}
+
+/// Streams whose home is the store: one of large events, and one of many small ones with all that a move takes along.
+async fn at_home(store: &RedisStore, raw: &mut MultiplexedConnection) -> [StreamName; 2] {
+    let [large, many] = [stream("topic:large"), stream("device:many")];
+    for stream in [&large, &many] {
+        store.claim(stream, 1).await.unwrap();
+    }
+    let home = store.as_of(1);
+    large_log(&home, large.as_str(), 300, 60_000).await;
+    let small = (0..5000).map(|number| {
+        let (key, collapse) = (Some(format!("key-{number}")), Some(format!("group-{number}")));
+        (many.clone(), Draft { key, collapse, ..draft("1") })
+    });
+    fill(&home, small.collect()).await;
+    // Many more nodes and connections than one stream is likely to have.
+    let later = 100_000_000_000_000_u64;
+    for (field, value) in [("nodes", format!("{later} 1")), ("connections", format!("1 {later} {later} node sse"))] {
+        let held: Vec<_> = (0..500).map(|number| (format!("{field}-{number}"), value.clone())).collect();
+        let () = raw.hset_multiple(format!("whimbrel:{{{many}}}:{field}"), &held).await.unwrap();
+    }
+    [large, many]
+}
+
+#[tokio::test]
+async fn no_script_of_a_move_holds_either_store_for_long() {
+    let server = server();
+    let mut raw = server.raw().await;
+    let rules: RetentionRules = "*=100000/3600".parse().unwrap();
+    let from = connect(&server, rules.clone()).await;
+    let to = RedisStore::connect(&config(&server.url()), "elsewhere", rules, Duration::from_secs(3600)).await.unwrap();
+    for stream in at_home(&from, &mut raw).await {
+        let plan = Plan { stream: stream.clone(), from: "eu".into(), to: "us".into(), version: 2 };
+        is_quick(&server, &format!("a move of {stream}"), async {
+            from.move_begin(&plan).await.unwrap();
+            to.move_prepare(&plan).await.unwrap();
+            let mut copied = String::new();
+            loop {
+                let cargo = from.move_read(&plan, &copied).await.unwrap().unwrap();
+                if let Arrival::Copied(upto) = to.move_import(&plan, &copied, &cargo).await.unwrap() {
+                    copied = upto;
+                }
+                if !cargo.more {
+                    break;
+                }
+            }
+            assert!(from.move_seal(&plan).await.unwrap());
+            let baggage = from.move_marks(&plan).await.unwrap().unwrap();
+            assert_eq!(to.move_open(&plan, &baggage).await.unwrap(), Arrival::Open);
+            from.move_clear(&plan).await.unwrap();
+        })
+        .await;
+        let page = to.as_of(2).read(&stream, Start::Earliest, 1).await.unwrap();
+        assert_eq!(page.events.len(), 1, "{stream} has arrived");
+    }
+}
+
+#[tokio::test]
+async fn no_script_that_puts_two_homes_together_holds_the_store_for_long() {
+    let server = server();
+    let store = connect(&server, "*=100000/3600".parse().unwrap()).await;
+    for (stream, wanted) in at_home(&store, &mut server.raw().await).await.into_iter().zip([300, 5000]) {
+        is_quick(&server, &format!("giving {stream} up"), async {
+            assert!(store.cede(&stream, 1, "us").await.unwrap());
+            let (mut upto, mut found) = (String::new(), 0);
+            while let Some(stranded) = store.stranded(&stream, 1, ("eu", "us"), &upto).await.unwrap() {
+                found += stranded.events.len();
+                upto = stranded.upto;
+            }
+            assert_eq!(found, wanted, "{stream}");
+        })
+        .await;
     }
 }

@@ -79,7 +79,11 @@ impl<'a> Migration<'a> {
             if self.directory.assign(&self.plan.stream, &believed).await? != believed {
                 return Ok(Outcome::Superseded);
             }
-            self.from.claim(&self.plan.stream, believed.version).await?;
+            if let Some(ended) = self.from.claim(&self.plan.stream, believed.version).await? {
+                // As of that version it can be moved.
+                self.directory.renew(&self.plan.stream, &believed, ended).await?;
+                return Ok(Outcome::Superseded);
+            }
             begun = begin().await?;
         }
         Ok(match begun {

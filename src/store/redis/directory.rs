@@ -20,8 +20,11 @@ use crate::store::{StoreError, millis};
 /// streams make ten thousand entries each.
 const BUCKETS: u64 = 1024;
 
-/// Buckets that are read in one pipeline.
+/// Buckets that are read in one pipeline, a part of the directory.
 const AT_ONCE: u64 = 16;
+
+/// So many parts make the directory.
+pub const PARTS: u64 = BUCKETS / AT_ONCE;
 
 /// Changes that are kept at least. A node that was cut off for longer than they last reads all buckets again.
 const CHANGES_KEPT: usize = 100_000;
@@ -44,13 +47,22 @@ pub struct Assignment {
     pub version: u32,
 }
 
+/// What became of the home of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is this one.
+    Assigned(Assignment),
+    /// It was this one; nothing is left of the stream.
+    Ended(Assignment),
+}
+
 /// What changed after a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     /// The position of the last of them.
     pub position: String,
-    /// Streams and their homes, in the order in which they changed.
-    pub homes: Vec<(StreamName, Assignment)>,
+    /// Streams and what became of their homes, in the order in which they changed.
+    pub homes: Vec<(StreamName, Change)>,
     /// There may be more.
     pub more: bool,
 }
@@ -145,26 +157,46 @@ impl RedisDirectory {
         let more = entries.len() >= CHANGES_READ;
         let homes = entries.into_iter().filter_map(|(_, fields)| {
             let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
-            // Only a newer version writes others, and publishes them in its own way.
-            Some((field("s")?.parse().ok()?, read(field("h")?).ok()?))
+            let change = match field("ended") {
+                Some(home) => Change::Ended(read(home).ok()?),
+                // Only a newer version writes others, and publishes them in its own way.
+                None => Change::Assigned(read(field("h")?).ok()?),
+            };
+            Some((field("s")?.parse().ok()?, change))
         });
         Ok(Some(Changes { position, homes: homes.collect(), more }))
     }
 
-    /// Hands over all homes, bucket by bucket.
-    pub async fn load(&self, mut take: impl FnMut(StreamName, Assignment)) -> Result<(), StoreError> {
-        for first in (0..BUCKETS).step_by(AT_ONCE as usize) {
-            let buckets = first..(first + AT_ONCE).min(BUCKETS);
-            let calls = buckets.map(|number| Call::script(&scripts::DIRECTORY_BUCKET, &[&self.keys.bucket(number)]));
-            for answer in self.pool.run_all(calls.collect()).await? {
-                for (stream, home) in understood::<Vec<(String, String)>>(answer?)? {
-                    if let (Ok(stream), Ok(home)) = (stream.parse(), read(&home)) {
-                        take(stream, home);
-                    }
-                }
-            }
+    /// The homes in a part of the directory, of [`PARTS`].
+    pub async fn part(&self, number: u64) -> Result<Vec<(StreamName, Assignment)>, StoreError> {
+        let buckets = number * AT_ONCE..(number + 1) * AT_ONCE;
+        let calls = buckets.map(|bucket| Call::script(&scripts::DIRECTORY_BUCKET, &[&self.keys.bucket(bucket)]));
+        let mut homes = Vec::new();
+        for answer in self.pool.run_all(calls.collect()).await? {
+            let entries = understood::<Vec<(String, String)>>(answer?)?;
+            homes.extend(entries.iter().filter_map(|(stream, home)| Some((stream.parse().ok()?, read(home).ok()?))));
         }
-        Ok(())
+        Ok(homes)
+    }
+
+    /// Removes homes that ended, each if the stream still has just this one; says which are removed.
+    pub async fn end(&self, ended: &[(&StreamName, &Assignment)]) -> Result<Vec<bool>, StoreError> {
+        let end = |(stream, home): &(&StreamName, &Assignment)| {
+            let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
+            Call::script(&scripts::DIRECTORY_END, &[&bucket, &self.keys.changes()])
+                .arg(stream.as_str())
+                .arg(format!("{} {}", home.version, home.region))
+                .arg(CHANGES_KEPT)
+        };
+        let answers = self.pool.run_all(ended.iter().map(end).collect()).await?;
+        answers.into_iter().map(|answer| Ok(understood::<u32>(answer?)? == 1)).collect()
+    }
+
+    /// A stream goes on in the home that it had, which was ended there as of a version: it has it as of a newer one from
+    /// here on, unless it was given another meanwhile. Answers with the home that it has.
+    pub async fn renew(&self, stream: &StreamName, home: &Assignment, ended: u32) -> Result<Assignment, StoreError> {
+        let version = home.version.max(ended).saturating_add(1);
+        self.record(stream, home, &Assignment { region: home.region.clone(), version }).await
     }
 }
 

@@ -70,6 +70,7 @@ impl Keys {
             // In one slot with how far it got.
             JobKind::Producers => format!("{}:{{producers}}:looker", self.prefix),
             JobKind::Webhook => format!("{}:{{{}}}:webhook", self.prefix, StreamName::lifecycle()),
+            JobKind::Directory => format!("{}:sweeper", self.prefix),
         }
     }
 

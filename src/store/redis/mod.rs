@@ -54,7 +54,7 @@ use super::{
 use crate::model::{Draft, StreamName};
 
 pub use self::server::{CredentialFiles, FileError, ServerConfig, check_url};
-pub use directory::{Assignment, Changes, RedisDirectory};
+pub use directory::{Assignment, Change, Changes, PARTS, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::Inspection;
 pub use moving::{Arrival, Baggage, Begun, Cargo, MOVER_TIME, Plan};

@@ -121,6 +121,7 @@ scripts! {
     SEND_HISTORY = "send_history.lua", STREAM;
     CONNECTED_THROUGH = "connected_through.lua", STREAM;
     HOME_CLAIM = "home_claim.lua", STREAM;
+    HOME_END = "home_end.lua", &[];
     CEDE = "cede.lua", MOVE_SLOTS;
     MERGE = "merge.lua", MOVE_PAGES;
     MOVE_BEGIN = "move_begin.lua", MOVE;
@@ -138,6 +139,7 @@ scripts! {
     DIRECTORY_ASSIGN = "directory_assign.lua", &[];
     DIRECTORY_BUCKET = "directory_bucket.lua", &[];
     DIRECTORY_CHANGES = "directory_changes.lua", &[];
+    DIRECTORY_END = "directory_end.lua", &[];
     DIRECTORY_POSITION = "directory_position.lua", &[];
     IDENTITY = "identity.lua", &[];
     LIFECYCLE = "lifecycle.lua", &[STREAM_PART, &PUBLISH_PART];

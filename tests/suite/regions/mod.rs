@@ -2,6 +2,7 @@
 
 mod apart;
 mod conflicts;
+mod ending;
 mod follow;
 mod homes;
 mod movers;
