@@ -67,14 +67,15 @@ pub async fn let_go(
     health.drain();
     let clients = connections.count();
     // A balancer sends producers here too, and new clients to a node that has none. Somebody at a terminal need
-    // not wait for it.
-    let alone = clients == 0 && stop == Stop::Interrupted;
-    let delay = if alone { Duration::ZERO } else { settings.drain_delay() };
-    tracing::info!(clients, ?delay, over = ?settings.drain(), "stopping: unready now, then clients are let go");
+    // not wait for it; nor where everything ends with the node, as there is no other to go to.
+    let at_once = stop == Stop::Interrupted && (clients == 0 || settings.redis_url.is_none());
+    let (delay, over) =
+        if at_once { (Duration::ZERO, Duration::ZERO) } else { (settings.drain_delay(), settings.drain()) };
+    tracing::info!(clients, ?delay, ?over, "stopping: unready now, then clients are let go");
     tokio::time::sleep(delay).await;
     hub.stop_listening();
     close();
-    connections.drain(settings.drain()).await;
+    connections.drain(over).await;
     if tokio::time::timeout(LAST_BYTES, connections.wait_until_empty()).await.is_err() {
         tracing::info!(left = connections.count(), "some clients did not take their last bytes");
     }

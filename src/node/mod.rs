@@ -43,7 +43,7 @@ use crate::store::redis::{ConnectError, RedisStore};
 use crate::store::{NodeId, NodeInfo, RetentionRules, Store};
 use crate::sweep;
 use crate::transport::{
-    CloseReason, Connections, Door, Endpoint, Endpoints, ListenerSettings, Reach, Tls, TlsError, listen,
+    CloseReason, Connections, Door, Endpoint, Endpoints, ListenerSettings, Open, Reach, Tls, TlsError, listen,
 };
 use crate::webhook::{self, Receiver, ReceiverError};
 
@@ -210,13 +210,13 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         max_streams: settings.max_streams,
         messages: settings.rate_messages,
     };
-    let (stop, stopped) = watch::channel(false);
+    let (open, opened) = watch::channel(Open::All);
     if access.is_open() {
         warn_of_open_access(&endpoints);
     }
     let places: Vec<_> = endpoints.shown().collect();
     let accepting =
-        tokio::spawn(listen(endpoints, service, listener_settings, hub.clone(), connections.clone(), api, stopped));
+        tokio::spawn(listen(endpoints, service, listener_settings, hub.clone(), connections.clone(), api, opened));
     for (door, place) in &places {
         let audience = if *door == Door::Admin { " for operators" } else { "" };
         tracing::info!(node = registry.node().as_str(), "listening{audience} on {place}");
@@ -224,7 +224,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
 
     let stopped_by = signals.next().await;
     signals.exit_at_next();
-    let close = || _ = stop.send(true);
+    let close = || _ = open.send(Open::Operators);
     // Another node takes over what this one leads, while balancers notice.
     tokio::join!(
         drain::let_go(stopped_by, &settings, &health, &hub, &connections, close),
@@ -234,6 +234,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     );
     let ending = async {
         // Requests that are under way are answered.
+        let _ = open.send(Open::None);
         let _ = accepting.await;
         if let Some(links) = links {
             links.end().await;

@@ -100,6 +100,24 @@ pub enum Door {
     Admin,
 }
 
+/// Which doors are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// All that the node has.
+    All,
+    /// That for operators: the node lets its clients go, which somebody may want to watch.
+    Operators,
+    /// None any more.
+    None,
+}
+
+impl Open {
+    /// Whether a door is.
+    pub fn admits(self, door: Door) -> bool {
+        self == Open::All || (self == Open::Operators && door == Door::Admin)
+    }
+}
+
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
@@ -173,6 +191,11 @@ impl Endpoints {
     /// What clients of a place that speaks TLS shake hands with.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// Listens no more at the places of a door.
+    pub fn close(&mut self, door: Door) {
+        self.listeners.retain(|listener| listener.door != door);
     }
 
     /// Waits for the next client, at whichever of them, and for a place for it. Accepting that fails is tried again

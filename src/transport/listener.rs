@@ -18,7 +18,7 @@ use super::context::{Context, ListenerSettings};
 use super::handoff::Accepted;
 use super::socket::{Raw, Socket};
 use super::tls::HttpVersion;
-use super::{Arrival, Connections, Endpoints, Handoff, HttpSlot, Operations, Tls, task};
+use super::{Arrival, Connections, Door, Endpoints, Handoff, HttpSlot, Open, Operations, Tls, task};
 use crate::hub::Hub;
 
 /// Bytes of a request's head that are always taken. hyper reads up to half as much again before it looks.
@@ -28,16 +28,16 @@ pub const HEAD_BYTES: usize = 32 * 1024;
 /// take.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// Accepts connections until `stop` turns true, and then no more. Returns once the requests that are under
+/// Accepts connections at the doors that are open, until none is. Returns once the requests that are under
 /// way then are answered, or had their time; listeners' connections go on.
 pub async fn listen<S, B>(
-    endpoints: Endpoints,
+    mut endpoints: Endpoints,
     service: S,
     settings: ListenerSettings,
     hub: Arc<Hub>,
     connections: Arc<Connections>,
     operations: Arc<dyn Operations>,
-    mut stop: watch::Receiver<bool>,
+    mut open: watch::Receiver<Open>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Unpin + 'static,
     S::Future: Send,
@@ -47,28 +47,36 @@ pub async fn listen<S, B>(
     let context = Arc::new(Context { settings, hub, connections, operations });
     // Nothing is ever sent: it ends when the last request's connection has dropped its end.
     let (under_way, mut answered) = mpsc::channel::<()>(1);
+    let mut were_open = *open.borrow();
     loop {
         let accepted = tokio::select! {
             accepted = endpoints.accept() => Some(accepted),
-            _ = stop.wait_for(|stop| *stop) => None,
+            _ = open.wait_for(|open| *open != were_open) => None,
         };
         let accepted = match accepted {
             // Whoever connected before is still answered: closing the listener would reset the connection.
             None => endpoints.accept_waiting().await,
             accepted => accepted,
         };
-        let Some((raw, arrival, slot)) = accepted else { break };
-        let (service, context, stop) = (service.clone(), context.clone(), stop.clone());
+        let Some((raw, arrival, slot)) = accepted else {
+            were_open = *open.borrow();
+            endpoints.close(Door::Public);
+            if were_open == Open::None {
+                break;
+            }
+            continue;
+        };
+        let (service, context, open) = (service.clone(), context.clone(), open.clone());
         let (tls, under_way) = (endpoints.tls().filter(|_| arrival.secure).cloned(), under_way.clone());
         tokio::spawn(async move {
             let slot = Arc::new(slot);
             let Some((socket, version)) = begin(raw, tls, &slot, &context).await else { return };
             if version == HttpVersion::Two {
                 // Boxed, as the most clients come without it.
-                Box::pin(http2::serve(socket, arrival, service, slot, context, stop)).await;
+                Box::pin(http2::serve(socket, arrival, service, slot, context, open)).await;
                 return;
             }
-            let served = serve(socket, arrival, service, &slot, stop).await;
+            let served = serve(socket, arrival, service, &slot, open).await;
             let Some((socket, early, accepted)) = served else { return };
             // A client that is turned away keeps its place until it is gone, and is waited for.
             let kept = accepted.permit.is_none().then(|| (slot.request(), slot, under_way));
@@ -111,7 +119,7 @@ async fn serve<S, B>(
     arrival: Arrival,
     service: S,
     slot: &Arc<HttpSlot>,
-    mut stop: watch::Receiver<bool>,
+    mut open: watch::Receiver<Open>,
 ) -> Option<(Socket, Bytes, Accepted)>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
@@ -162,7 +170,7 @@ where
                 tracing::debug!("an HTTP connection is late, or gives way to another");
                 return None;
             }
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
+            _ = open.wait_for(|open| !open.admits(arrival.door)), if !stopping => {
                 stopping = true;
                 std::pin::Pin::new(&mut *http).graceful_shutdown();
             }

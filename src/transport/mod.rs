@@ -33,7 +33,7 @@ pub use close::CloseReason;
 pub use connection::Connection;
 pub use connections::{Connections, Permit, retry_ms};
 pub use context::ListenerSettings;
-pub use endpoint::{Arrival, Door, Endpoint, EndpointError, Endpoints, Reach};
+pub use endpoint::{Arrival, Door, Endpoint, EndpointError, Endpoints, Open, Reach};
 pub use framing::Framing;
 pub use handoff::{Accepted, Handoff, Refused};
 pub use http_phase::{HttpLimits, HttpSlot};

@@ -1,9 +1,9 @@
 //! A listener for operators: what is there only, and what is everywhere.
 
 use crate::support::client::{Transport, Wanted};
-use crate::support::command;
 use crate::support::http::{Answer, Http};
 use crate::support::node::Node;
+use crate::support::{Signal, command, eventually};
 
 async fn at_admin(node: &Node, method: &str, path: &str, body: &str) -> Answer {
     Http::connect(node.admin_address()).await.call(method, path, &[], body.as_bytes()).await
@@ -61,4 +61,31 @@ async fn a_listener_for_operators_that_others_reach_has_to_be_asked_for() {
     let outcome = command::run(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "0.0.0.0:0"], &[], b"").await;
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
     assert!(outcome.stderr.contains("WHIMBREL_ADMIN_LISTEN (--admin-listen)"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn operators_see_the_figures_until_the_last_client_is_let_go() {
+    let node = Node::start(&[
+        ("WHIMBREL_ADMIN_LISTEN", "127.0.0.1:0"),
+        ("WHIMBREL_DRAIN_DELAY_SECONDS", "0"),
+        ("WHIMBREL_DRAIN_SECONDS", "3600"),
+    ]);
+    // The second of two is let go half an hour later.
+    let _clients = [
+        Wanted::new(Transport::Sse, &["topic:news"]).connect(&node).await,
+        Wanted::new(Transport::Sse, &["topic:news"]).connect(&node).await,
+    ];
+    node.signal(Signal::TERM);
+    eventually("the listener for everybody is closed", async || {
+        tokio::net::TcpStream::connect(node.address()).await.is_err().then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        let figures = at_admin(&node, "GET", "/metrics", "").await;
+        assert_eq!(figures.status, 200);
+        assert!(figures.text().contains("\nwhimbrel_connections"), "{}", figures.text());
+    }
+    assert_eq!(at_admin(&node, "GET", "/health/ready", "").await.status, 503);
+    node.signal(Signal::TERM);
+    node.ended().await;
 }

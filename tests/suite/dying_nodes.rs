@@ -200,6 +200,17 @@ async fn a_node_without_clients_ends_at_once_when_interrupted() {
 }
 
 #[tokio::test]
+async fn a_lone_node_on_the_embedded_store_ends_at_once_when_interrupted_and_tells_its_clients() {
+    let node = Node::start(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "3600"), ("WHIMBREL_DRAIN_SECONDS", "3600")]);
+    let mut client = Wanted::new(Transport::Sse, &["topic:news"]).connect(&node).await;
+    node.publish("topic:news", "1").await;
+    assert_eq!(client.data(1).await, ["1"]);
+    node.signal(Signal::INT);
+    assert!(matches!(client.next().await, Said::Close { reason, .. } if reason == "drain"));
+    assert_eq!(node.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_start_ends_at_whatever_line_of_its_log_it_is_stopped() {
     for line in [0, 1, 2].iter().cycle().take(150) {
         let mut start = tokio::process::Command::from(program());

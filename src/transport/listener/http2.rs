@@ -23,7 +23,7 @@ use crate::transport::handoff::Accepted;
 use crate::transport::http_phase::{HttpSlot, InRequest};
 use crate::transport::socket::Socket;
 use crate::transport::streamed::{StreamedBody, streamed};
-use crate::transport::{Arrival, Handoff, sse, task};
+use crate::transport::{Arrival, Handoff, Open, sse, task};
 
 /// Requests of one client at a time, listeners among them. Browsers open as many tabs as their users like.
 const MOST_REQUESTS: u32 = 256;
@@ -47,7 +47,7 @@ pub(super) async fn serve<S, B>(
     service: S,
     slot: Arc<HttpSlot>,
     context: Arc<Context>,
-    mut stop: watch::Receiver<bool>,
+    mut open: watch::Receiver<Open>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Unpin + 'static,
     S::Future: Send,
@@ -101,7 +101,7 @@ pub(super) async fn serve<S, B>(
                 }
                 return;
             }
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
+            _ = open.wait_for(|open| !open.admits(arrival.door)), if !stopping => {
                 stopping = true;
                 http.as_mut().graceful_shutdown();
             }

@@ -1,6 +1,8 @@
 //! A region that gives no answer, not even an end of its connections, costs its own streams alone. What these tests do
 //! to the others would wait for many of its time-outs, one after another, if they shared anything.
 
+use std::time::{Duration, Instant};
+
 use redis::AsyncCommands as _;
 use redis::streams::StreamRangeReply;
 
@@ -98,4 +100,82 @@ async fn data_of(regions: &Regions, region: usize, stream: &str) -> Vec<String> 
     let mut raw = regions.servers[region].raw().await;
     let entries: StreamRangeReply = raw.xrange_all(format!("whimbrel:{{{stream}}}:events")).await.unwrap();
     entries.ids.iter().map(|entry| entry.get("d").unwrap()).collect()
+}
+
+/// What clients and producers of the node's own region do: how long it takes to catch up, to connect as a device, and to
+/// place entries of the ingress stream.
+async fn near_work(regions: &Regions, eu: &Node, last: &str) -> [Duration; 3] {
+    let begun = Instant::now();
+    for _ in 0..10 {
+        let mut reader = Wanted::new(Transport::Sse, &["topic:near"]).after("earliest").connect(eu).await;
+        while reader.event().await.id != last {}
+    }
+    let caught_up = begun.elapsed();
+    let begun = Instant::now();
+    for number in 0..200 {
+        let device = format!("device:near-{}", number % 20);
+        drop(Wanted::new(Transport::WebSocket, &[&device]).connect(eu).await);
+    }
+    let connected = begun.elapsed();
+    let mut home = regions.servers[0].raw().await;
+    let events = "whimbrel:{topic:near-ingress}:events";
+    let before: usize = home.xlen(events).await.unwrap();
+    let begun = Instant::now();
+    let mut add = redis::pipe();
+    for _ in 0..5000 {
+        add.cmd("XADD").arg(INGRESS).arg("*").arg(&["topic", "near-ingress", "data", "1"]).ignore();
+    }
+    let () = add.query_async(&mut home).await.unwrap();
+    while home.xlen::<_, usize>(events).await.unwrap() < before + 5000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    [caught_up, connected, begun.elapsed()]
+}
+
+/// `cargo test --release --test suite -- --ignored --nocapture regions::apart::measured` prints what a region that swallows
+/// everything costs the clients of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement of a minute, for docs/reliability.md"]
+async fn measured() {
+    const ROUNDS: usize = 7;
+    let regions = Regions::start();
+    let eu = regions.node("eu", SETTINGS);
+    let far = far_topics(&eu, 64).await;
+    let near = eu.publish_all("topic:near", 0..2000).await;
+    let last = near.last().unwrap();
+    near_work(&regions, &eu, last).await;
+    let mut took = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        took[0].push(near_work(&regions, &eu, last).await);
+        regions.links[1].set(Direction::Both, Flow::Stall);
+        let mut home = regions.servers[0].raw().await;
+        let mut stuck = Vec::new();
+        for (topic, seen) in &far {
+            stuck.push(Wanted::new(Transport::Sse, &[topic]).after(seen).connect(&eu).await);
+            let add = redis::cmd("XADD")
+                .arg(INGRESS)
+                .arg("*")
+                .arg(&["topic", topic.trim_start_matches("topic:"), "data", "1"])
+                .exec_async(&mut home);
+            add.await.unwrap();
+        }
+        took[1].push(near_work(&regions, &eu, last).await);
+        regions.links[1].heal();
+        drop(stuck);
+        eventually("all entries are placed", async || {
+            (home.xlen::<_, usize>(INGRESS).await.unwrap() == 0).then_some(())
+        })
+        .await;
+    }
+    for (place, what) in ["catching up", "connecting as a device", "ingress"].into_iter().enumerate() {
+        let [undisturbed, disturbed] = took.each_ref().map(|rounds| {
+            let mut all: Vec<_> = rounds.iter().map(|round| round[place]).collect();
+            all.sort_unstable();
+            all[ROUNDS / 2]
+        });
+        let ratio = disturbed.as_secs_f64() / undisturbed.as_secs_f64();
+        println!(
+            "{what}: {undisturbed:?} undisturbed, {disturbed:?} with the other region black-holed: {ratio:.2} times"
+        );
+    }
 }
