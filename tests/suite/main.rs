@@ -46,6 +46,7 @@ mod listening;
 mod log_pipe;
 mod members;
 mod members_store;
+mod memory_bounds;
 mod openapi;
 mod operators;
 mod origins;

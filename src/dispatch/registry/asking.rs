@@ -141,3 +141,25 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::RegistrySettings;
+    use crate::metrics::Metrics;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{NodeId, RetentionRules};
+
+    #[tokio::test]
+    async fn a_route_outlasts_the_growth_of_its_node() {
+        let second = Duration::from_secs(1);
+        let store = Arc::new(MemoryStore::new(RetentionRules::default(), second * 3600, 1 << 20));
+        let settings = RegistrySettings { sync: second * 30, lease: second * 15, ring_bytes: 1 << 20 };
+        let registry = Registry::new(store, NodeId::random(), settings, Metrics::new());
+        let attached = registry.attach(&"topic:news".parse().unwrap()).await.unwrap();
+        let ttl = |interval| registry.route(attached.dispatcher(), 1, interval).ttl;
+        // Asserted when the node had few streams. With a million, the next sync comes after 200 s, and may fail.
+        assert!(ttl(second * 30) >= second * 400);
+        assert!(ttl(second * 200) >= second * 600);
+    }
+}
