@@ -51,14 +51,18 @@ async fn step(regions: &Regions, position: &str) -> Result<(String, bool), Store
 /// read, so that no change falls between the two.
 pub async fn load(regions: &Regions) -> Result<String, StoreError> {
     let position = regions.directory().position().await?;
-    let loaded = Replica::default();
+    let again = (!regions.replica().is_empty()).then(Replica::default);
     for part in 0..PARTS {
         for (stream, home) in regions.directory().part(part).await? {
             regions.learn(&stream, &home);
-            loaded.set(stream.fingerprint(), Home { region: 0, version: 1 });
+            if let Some(found) = &again {
+                found.set(stream.fingerprint(), Home { region: 0, version: 1 });
+            }
         }
     }
-    // Homes that ended while the changes were not followed. One that was given meanwhile is asked for again.
-    regions.replica().keep_only(&loaded);
+    if let Some(found) = &again {
+        // Homes that ended while the changes were not followed. One that was given meanwhile is asked for again.
+        regions.replica().keep_only(found);
+    }
     Ok(position)
 }
