@@ -104,7 +104,7 @@ async fn a_listener_from_a_cursor_misses_nothing_that_came_after_it(world: World
 }
 
 #[tokio::test]
-async fn asking_for_a_cursor_writes_nothing() {
+async fn reading_what_nobody_used_writes_nothing() {
     let redis = RedisServer::start();
     let node = Node::on(&redis, &[]);
     let mut raw = redis.raw().await;
@@ -113,7 +113,15 @@ async fn asking_for_a_cursor_writes_nothing() {
         keys.retain(|key| !key.contains("lifecycle"));
         keys
     };
-    node.get_json("/v1/cursor?topic=unused&topic=other").await;
+    for path in [
+        "/v1/cursor?topic=unused&topic=other",
+        "/v1/topics/unused/events",
+        "/v1/topics/unused/events?before=now",
+        "/v1/topics/unused",
+        "/v1/topics/unused/members",
+    ] {
+        assert_eq!(node.get(path).await.status, 200, "{path}");
+    }
     assert_eq!(keys().await, Vec::<String>::new());
     node.publish("topic:other", "1").await;
     assert!(!keys().await.is_empty(), "otherwise this would check nothing");
