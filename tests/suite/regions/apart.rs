@@ -152,12 +152,9 @@ async fn measured() {
         let mut stuck = Vec::new();
         for (topic, seen) in &far {
             stuck.push(Wanted::new(Transport::Sse, &[topic]).after(seen).connect(&eu).await);
-            let add = redis::cmd("XADD")
-                .arg(INGRESS)
-                .arg("*")
-                .arg(&["topic", topic.trim_start_matches("topic:"), "data", "1"])
-                .exec_async(&mut home);
-            add.await.unwrap();
+            let mut add = redis::cmd("XADD");
+            add.arg(INGRESS).arg("*").arg(&["topic", topic.trim_start_matches("topic:"), "data", "1"]);
+            add.exec_async(&mut home).await.unwrap();
         }
         took[1].push(near_work(&regions, &eu, last).await);
         regions.links[1].heal();
