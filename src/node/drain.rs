@@ -67,7 +67,7 @@ pub async fn let_go(
     health.drain();
     let clients = connections.count();
     // A balancer sends producers here too, and new clients to a node that has none. Somebody at a terminal need
-    // not wait for it; nor where everything ends with the node, as there is no other to go to.
+    // not wait for it; nor on the embedded store, as there is no other node to go to.
     let at_once = stop == Stop::Interrupted && (clients == 0 || settings.redis_url.is_none());
     let (delay, over) =
         if at_once { (Duration::ZERO, Duration::ZERO) } else { (settings.drain_delay(), settings.drain()) };
