@@ -6,13 +6,15 @@
 use bytes::Bytes;
 use hyper::Method;
 
+use crate::access::{self, Grant, Need};
 use crate::api;
 use crate::hub::After;
 use crate::ingress::entry;
 use crate::link::frame::{Ack, Frame};
-use crate::model::{Cursor, EventId};
+use crate::model::{Cursor, EventId, StreamName};
 use crate::store::IngressEntry;
 use crate::store::redis::parse;
+use crate::transport::RequestHeads;
 use crate::transport::websocket::Codec;
 
 /// Feeds bytes to a parser.
@@ -27,6 +29,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("channel_message", channel_message),
     ("link_frame", link_frame),
     ("ingress_entry", ingress_entry),
+    ("claims", claims),
+    ("operation", operation),
+    ("request_heads", request_heads),
 ];
 
 /// The table of routes, with any method and path.
@@ -87,6 +92,34 @@ pub fn ingress_entry(input: &[u8]) {
         fields.push((name, value));
     }
     let _ = entry::read(&IngressEntry { id: EventId::new(5, 1), bytes: input.len() as u64, fields });
+}
+
+/// The claims of a token, or a backend's answer. Nothing that passes names the service's own topics by a star, and a
+/// node understands the grant that another one passes on.
+pub fn claims(input: &[u8]) {
+    for grant in access::read_grants(input) {
+        let named = grant.subscribe.iter().any(|pattern| pattern.starts_with("topic:whimbrel:"));
+        assert!(named || !grant.covers(Need::Subscribe(&StreamName::lifecycle())), "a star reaches too far");
+        let passed_on: Grant = serde_json::to_vec(&grant)
+            .and_then(|grant| serde_json::from_slice(&grant))
+            .expect("a grant reads back as it was written");
+        assert_eq!((passed_on.info, passed_on.device), (grant.info, grant.device));
+    }
+}
+
+/// A text message of a WebSocket client.
+pub fn operation(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        api::operations::read_any(text);
+    }
+}
+
+/// Requests as they come in, in one piece and byte by byte: the same is found.
+pub fn request_heads(input: &[u8]) {
+    let (mut whole, mut pieces) = (RequestHeads::default(), RequestHeads::default());
+    whole.read(input);
+    input.chunks(1).for_each(|byte| pieces.read(byte));
+    assert_eq!(whole, pieces);
 }
 
 #[cfg(test)]

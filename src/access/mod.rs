@@ -63,6 +63,13 @@ use backend::Backend;
 use key_sets::KnownSets;
 use verifier::Trusted;
 
+/// The grants that a text makes as the claims of a token, and as a backend's answer.
+#[cfg(any(test, fuzzing))]
+pub fn read_grants(text: &[u8]) -> Vec<Grant> {
+    let claims = serde_json::from_slice::<claims::Claims>(text).ok().and_then(|claims| claims.grant().ok());
+    claims.into_iter().chain(backend::read_grant(text)).collect()
+}
+
 /// By what callers are judged.
 #[derive(Debug, Clone, Default)]
 pub struct AccessSettings {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::Service;
 use hyper::{Method, Request, StatusCode, header};
 use warp::reply::Response;
@@ -20,7 +21,7 @@ use crate::access::host::{Host, HostError};
 use crate::access::origins::{Origins, Target};
 use crate::access::throttle::Throttle;
 use crate::metrics::Metrics;
-use crate::transport::{Arrival, CloseReason, Door, Reach, sse};
+use crate::transport::{Ambiguity, Arrival, CloseReason, Door, Reach, sse};
 
 /// Where a request came from, and in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,6 +53,16 @@ impl Gate {
     /// Passes requests that are allowed on to `service`, and adds the CORS headers to answers.
     pub fn guard<S>(self: Arc<Self>, service: S) -> Guarded<S> {
         Guarded { gate: self, service }
+    }
+
+    /// The answer to a request that a proxy in front could have read differently. Its connection ends with it, as what
+    /// follows may be a part of it.
+    fn refuse_ambiguous<B>(&self, request: &Request<B>) -> Option<Response> {
+        let ambiguity = request.extensions().get::<Option<Ambiguity>>().copied().flatten()?;
+        self.metrics.refused("framing");
+        let mut refusal = Problem::bad_request(ambiguity.as_str()).into_response();
+        refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        Some(refusal)
     }
 
     /// The CORS headers of the answer, or why the request is refused.
@@ -151,6 +162,10 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(mut refusal) = self.gate.refuse_ambiguous(&request) {
+            Cors::NOBODY.add_to(refusal.headers_mut());
+            return Box::pin(ready(Ok(refusal)));
+        }
         // The strictest, were it ever missing.
         let arrival = request.extensions().get().copied().unwrap_or(Arrival::STRICTEST);
         let cors = match self.gate.admit(&request, arrival) {

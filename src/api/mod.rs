@@ -15,7 +15,7 @@ mod inbox;
 mod lease;
 mod listen;
 mod nodes;
-mod operations;
+pub(crate) mod operations;
 mod operators;
 mod page;
 pub(crate) mod parameters;

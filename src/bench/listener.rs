@@ -8,9 +8,9 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::Target;
+use super::socket::Socket;
 use super::wire::{Incoming, Wire};
 
 /// Bytes read at a time, shared by all connections of a thread.
@@ -25,7 +25,7 @@ thread_local! {
 
 /// One listening connection.
 pub struct Listener {
-    socket: TcpStream,
+    socket: Socket,
     wire: Wire,
 }
 
@@ -45,9 +45,9 @@ impl Listener {
 
     /// Connects and asks, without waiting for the answer: events may follow it at once.
     pub async fn ask(target: &Target, number: usize, after: Option<&str>) -> io::Result<Self> {
-        let mut socket = TcpStream::connect(target.server(number).address).await?;
-        socket.set_nodelay(true)?;
+        let mut socket = target.trust.connect(target.server(number)).await?;
         socket.write_all(target.listen_request(number, after).as_bytes()).await?;
+        socket.flush().await?;
         Ok(Listener { socket, wire: Wire::new(target.dialect, target.transport) })
     }
 
@@ -73,6 +73,7 @@ impl Listener {
         .await?;
         if !incoming.reply.is_empty() {
             self.socket.write_all(&incoming.reply).await?;
+            self.socket.flush().await?;
             incoming.reply.clear();
         }
         Ok(count)

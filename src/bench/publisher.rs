@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::target::Server;
-use super::{BenchError, Dialect, Pattern, Plan, Target, clock};
+use super::socket::Socket;
+use super::{BenchError, Dialect, Pattern, Plan, Server, Target, Trust, clock};
 
 /// Requests a second for which one more publishing connection is opened, up to the plan's number.
 const REQUESTS_A_POSTER: f64 = 20.0;
@@ -162,7 +161,7 @@ impl Drop for Over {
 
 async fn post(plan: &Plan, number: usize, round: &Round) -> io::Result<()> {
     let target = &plan.target;
-    let mut poster = Poster::connect(target.server(number)).await?;
+    let mut poster = Poster::connect(target, number).await?;
     let batch = plan.batch as u64;
     let listener = |event: u64| event % plan.connections.max(1) as u64;
     while let Some((request, due)) = round.next().await {
@@ -186,7 +185,7 @@ pub async fn publish_each(target: &Target, listeners: usize, events: u64) -> Res
         Dialect::Whimbrel => (BATCH_BYTES / target.event_bytes.max(1)).clamp(1, 1000),
         Dialect::Nchan | Dialect::SocketIo => 1,
     };
-    let mut poster = Poster::connect(target.server(0)).await.map_err(BenchError::Publish)?;
+    let mut poster = Poster::connect(target, 0).await.map_err(BenchError::Publish)?;
     for numbers in numbers.chunks(batch) {
         let request = match numbers {
             [number] => target.publish_request(poster.server, *number, clock::now()),
@@ -202,23 +201,26 @@ pub async fn publish_each(target: &Target, listeners: usize, events: u64) -> Res
 /// One kept-alive connection; a request at a time.
 struct Poster<'a> {
     server: &'a Server,
-    socket: BufReader<TcpStream>,
+    trust: &'a Trust,
+    socket: BufReader<Socket>,
     used: Instant,
 }
 
 impl<'a> Poster<'a> {
-    async fn connect(server: &'a Server) -> io::Result<Self> {
-        let socket = TcpStream::connect(server.address).await?;
-        socket.set_nodelay(true)?;
-        Ok(Poster { server, socket: BufReader::new(socket), used: Instant::now() })
+    /// Connects to the server of publisher `number`.
+    async fn connect(target: &'a Target, number: usize) -> io::Result<Self> {
+        let (server, trust) = (target.server(number), &target.trust);
+        let socket = BufReader::new(trust.connect(server).await?);
+        Ok(Poster { server, trust, socket, used: Instant::now() })
     }
 
     /// Sends a request of `events` events and reads the answer. Returns how many were taken.
     async fn post(&mut self, request: &[u8], events: u64) -> io::Result<u64> {
         if self.used.elapsed() > IDLE {
-            *self = Self::connect(self.server).await?;
+            self.socket = BufReader::new(self.trust.connect(self.server).await?);
         }
         self.socket.get_mut().write_all(request).await?;
+        self.socket.get_mut().flush().await?;
         let (status, body) = self.answer().await?;
         self.used = Instant::now();
         Ok(match status {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Trust;
+
 /// How the load generator listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +46,8 @@ pub struct Server {
     pub authority: String,
     /// Where it is.
     pub address: SocketAddr,
+    /// What its certificate has to be for, where it speaks TLS.
+    pub secure_name: Option<String>,
 }
 
 /// ConnectionRef a run talks to, and about which streams.
@@ -63,6 +67,8 @@ pub struct Target {
     pub headers: String,
     /// Bytes of an event's data.
     pub event_bytes: usize,
+    /// Whom the load generator trusts over TLS.
+    pub trust: Trust,
 }
 
 impl Target {
@@ -153,9 +159,10 @@ mod tests {
     use super::*;
 
     fn target(dialect: Dialect, transport: Transport, pattern: Pattern) -> Target {
-        let server = Server { authority: "here:80".into(), address: ([127, 0, 0, 1], 80).into() };
+        let server = Server { authority: "here:80".into(), address: ([127, 0, 0, 1], 80).into(), secure_name: None };
         let headers = "authorization: Bearer t\r\n".to_owned();
-        Target { servers: vec![server], dialect, transport, pattern, name: "run".into(), headers, event_bytes: 60 }
+        let (servers, name, trust) = (vec![server], "run".into(), Trust::default());
+        Target { servers, dialect, transport, pattern, name, headers, event_bytes: 60, trust }
     }
 
     #[test]

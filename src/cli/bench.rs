@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::net::lookup_host;
 
-use crate::bench::{self, Dialect, Pattern, Plan, Progress, Rate, Server, Target, Transport};
+use crate::bench::{self, Dialect, Pattern, Plan, Progress, Rate, Server, Target, Transport, Trust};
 
 use super::server::{self, Credentials};
 use super::{Failure, print};
@@ -44,7 +44,7 @@ const OTHER_DESCRIPTORS: u64 = 40;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A server, plain HTTP; once for each, and connections and publishers are spread over them [env: WHIMBREL_URL,
+    /// A server, http:// or https://; once for each, and connections and publishers are spread over them [env: WHIMBREL_URL,
     /// space-separated] [default: http://127.0.0.1:8080]
     #[arg(long)]
     url: Vec<String>,
@@ -160,6 +160,7 @@ impl Arguments {
             name: format!("bench-{}", uuid::Uuid::new_v4().simple()),
             headers: header_lines(&self.credentials.headers()?),
             event_bytes: self.size,
+            trust: Trust::in_authorities(self.credentials.authorities()?),
         };
         Ok(Plan {
             target,
@@ -219,22 +220,26 @@ fn header_lines(headers: &HeaderMap) -> String {
 }
 
 async fn server_at(url: &str) -> Result<Server, Failure> {
-    let authority = url
-        .strip_prefix("http://")
-        .map(|rest| rest.trim_end_matches('/'))
-        .filter(|rest| !rest.contains('/'))
-        .ok_or_else(|| Failure::usage(format!("--url: '{url}' is not http://HOST[:PORT]")))?;
-    let place = if authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let authority = Some(rest.trim_end_matches('/'))
+        .filter(|rest| matches!(scheme, "http" | "https" | "ws" | "wss") && !rest.is_empty() && !rest.contains('/'))
+        .ok_or_else(|| {
+            Failure::usage(format!("--url: '{url}' is neither http://HOST[:PORT] nor https://HOST[:PORT]"))
+        })?;
+    let is_secure = matches!(scheme, "https" | "wss");
+    let port = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    let place = match port {
+        Some(_) => authority.to_owned(),
+        None => format!("{authority}:{}", if is_secure { 443 } else { 80 }),
     };
+    let host = port.map_or(authority, |(host, _)| host).trim_start_matches('[').trim_end_matches(']');
+    let secure_name = is_secure.then(|| host.to_owned());
     let address = lookup_host(&place)
         .await
         .map_err(|error| Failure::usage(format!("--url: '{authority}': {error}")))?
         .next()
         .ok_or_else(|| Failure::usage(format!("--url: '{authority}' has no address")))?;
-    Ok(Server { authority: authority.to_owned(), address })
+    Ok(Server { authority: authority.to_owned(), address, secure_name })
 }
 
 struct Bar(ProgressBar);

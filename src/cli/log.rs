@@ -11,8 +11,11 @@ pub fn start(filter: &str, json: bool) {
     let _ = if json { log.json().try_init() } else { log.with_ansi(stderr().is_terminal()).try_init() };
 }
 
+/// What commands without settings log. Why a certificate is not trusted they say themselves.
+const QUIET: &str = "warn,rustls_platform_verifier=off";
+
 /// Starts it for commands without settings: only warnings and errors, unless `WHIMBREL_LOG` is set.
 pub fn start_quiet() {
     let asked = std::env::var("WHIMBREL_LOG").ok().filter(|filter| EnvFilter::try_new(filter).is_ok());
-    start(asked.as_deref().unwrap_or("warn"), false);
+    start(asked.as_deref().unwrap_or(QUIET), false);
 }

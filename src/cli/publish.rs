@@ -94,7 +94,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     log::start_quiet();
     let patience = Duration::from_secs(arguments.retry_seconds.into());
     let url = server::urls(arguments.url.as_slice()).swap_remove(0);
-    let publisher = Publisher::new(&url)?.headers(arguments.credentials.headers()?)?.patience(patience);
+    let publisher = Publisher::new(&url)?.setup(&arguments.credentials.setup()?)?.patience(patience);
     let publisher = publisher.on_retry(|error, patience| {
         say(&format!("{error}; trying again for up to {} s", patience.as_secs()));
     });

@@ -1,10 +1,12 @@
-//! What the commands that are clients have in common: which server, and what they bring to it.
+//! What the commands that are clients have in common: which server, what they bring to it, and whom they trust.
 
 use std::env;
+use std::path::PathBuf;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::Failure;
+use crate::client::{Authorities, Setup};
 
 /// The server, where no other is given.
 const LOCAL: &str = "http://127.0.0.1:8080";
@@ -18,9 +20,26 @@ pub struct Credentials {
     /// A header of every request, such as 'X-Tenant: 7'
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
+    /// The authorities that may have signed the certificate of an https:// server, in PEM [env: WHIMBREL_CA_FILE]
+    /// [default: those that this machine trusts]
+    #[arg(long, value_name = "PATH")]
+    ca_file: Option<PathBuf>,
 }
 
 impl Credentials {
+    /// With what requests are made.
+    pub fn setup(&self) -> Result<Setup, Failure> {
+        Ok(Setup { headers: self.headers()?, authorities: self.authorities()? })
+    }
+
+    /// Whose certificates are accepted.
+    pub fn authorities(&self) -> Result<Authorities, Failure> {
+        let file = self.ca_file.clone().or_else(|| variable("WHIMBREL_CA_FILE").map(PathBuf::from));
+        let read = |file: PathBuf| Authorities::of_file(&file);
+        let refuse = |error| Failure::usage(format!("--ca-file: {error}"));
+        Ok(file.map(read).transpose().map_err(refuse)?.unwrap_or_default())
+    }
+
     /// The headers of every request.
     pub fn headers(&self) -> Result<HeaderMap, Failure> {
         let mut headers: HeaderMap = self.header.iter().cloned().collect();

@@ -74,7 +74,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         cursor: cursor_file.as_ref().and_then(|kept| kept.file.saved().map(str::to_owned)),
     };
     let urls = server::urls(&arguments.urls);
-    let subscriber = Subscriber::new(&urls, wanted)?.headers(arguments.credentials.headers()?)?;
+    let subscriber = Subscriber::new(&urls, wanted)?.setup(&arguments.credentials.setup()?)?;
     let mut printer = Printer::new(tokio::io::stdout(), &arguments, cursor_file);
 
     let cannot = |e| Failure::failed(format!("signals can't be received: {e}"));

@@ -27,6 +27,7 @@ mod lease;
 mod publish;
 mod sse;
 mod subscribe;
+mod tls;
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use serde::Deserialize;
 pub use lease::Lease;
 pub use publish::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
 pub use subscribe::{Envelope, GapNotice, Notice, Subscriber, Subscription};
+pub use tls::{Authorities, mistrust};
 
 /// How long a TCP and TLS handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,8 +96,9 @@ impl Failure {
     fn transport(url: &Url, error: &reqwest::Error) -> Self {
         Failure {
             error: ClientError::Unreachable { place: place(url), reason: cause(error) },
-            // A request that can't even be built, or redirects in a circle, fails the same way again.
-            passing: !(error.is_builder() || error.is_redirect()),
+            // A request that can't even be built, redirects in a circle, or meets a server that is not trusted, fails
+            // the same way again.
+            passing: !(error.is_builder() || error.is_redirect() || mistrust(error).is_some()),
             wait: None,
         }
     }
@@ -162,11 +165,22 @@ pub(crate) async fn read_at_most(mut response: Response, most: usize) -> Result<
     Ok(body)
 }
 
-fn http(headers: HeaderMap) -> Result<reqwest::Client, ClientError> {
-    builder()
-        .default_headers(headers)
-        .build()
-        .map_err(|e| ClientError::Request(format!("the HTTP client can't be set up: {}", cause(&e))))
+/// What every request of a client brings, and whom the client trusts.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// A token or key in `Authorization`, and whatever else a server in front wants.
+    pub headers: HeaderMap,
+    /// Whose certificates are accepted over TLS.
+    pub authorities: Authorities,
+}
+
+fn http(setup: &Setup) -> Result<reqwest::Client, ClientError> {
+    let builder = builder().default_headers(setup.headers.clone());
+    let builder = match &setup.authorities {
+        Authorities::Machine => builder,
+        only => builder.tls_backend_preconfigured(only.config()?),
+    };
+    builder.build().map_err(|e| ClientError::Request(format!("the HTTP client can't be set up: {}", cause(&e))))
 }
 
 /// What all HTTP clients of this program have in common.
@@ -184,7 +198,13 @@ pub(crate) fn builder() -> reqwest::ClientBuilder {
 fn address(text: &str) -> Result<Url, ClientError> {
     let wrong = || ClientError::Address(text.to_owned());
     let mut url = Url::parse(text).map_err(|_| wrong())?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+    // As the same server is called where it is followed over WebSocket.
+    let scheme = match url.scheme() {
+        "http" | "ws" => "http",
+        "https" | "wss" => "https",
+        _ => return Err(wrong()),
+    };
+    if url.set_scheme(scheme).is_err() || !url.has_host() {
         return Err(wrong());
     }
     url.set_query(None);
@@ -210,6 +230,9 @@ fn place(url: &Url) -> String {
 pub(crate) fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
+    }
+    if let Some(reason) = mistrust(error) {
+        return reason;
     }
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {

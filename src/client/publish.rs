@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::backoff::Backoff;
 use crate::model::{Durability, EventType, StreamKind, StreamName, Ttl};
 
-use super::{ClientError, Failure, address, below, body, http, place};
+use super::{ClientError, Failure, Setup, address, below, body, http, place};
 
 /// Most events that callers should put into one batch.
 pub const BATCH_EVENTS: usize = 500;
@@ -125,16 +124,16 @@ impl Publisher {
     /// A publisher to the server at `url`.
     pub fn new(url: &str) -> Result<Self, ClientError> {
         Ok(Publisher {
-            http: http(HeaderMap::new())?,
+            http: http(&Setup::default())?,
             base: address(url)?,
             patience: Duration::from_secs(60),
             on_retry: None,
         })
     }
 
-    /// Brings these headers with every request: a token or key in `Authorization`.
-    pub fn headers(mut self, headers: HeaderMap) -> Result<Self, ClientError> {
-        self.http = http(headers)?;
+    /// Connects with these headers and this trust.
+    pub fn setup(mut self, setup: &Setup) -> Result<Self, ClientError> {
+        self.http = http(setup)?;
         Ok(self)
     }
 

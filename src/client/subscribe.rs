@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::HeaderValue;
 use reqwest::{Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::model::{EventId, EventType, StreamName};
 
 use super::sse::{Decoder, Frame};
-use super::{ClientError, Failure, address, below, cause, http, place};
+use super::{ClientError, Failure, Setup, address, below, cause, http, place};
 
 /// A server gives a sign of life every 25 seconds. After three that did not come the connection is dead,
 /// even if TCP has not noticed.
@@ -135,7 +135,7 @@ impl Subscriber {
             check_cursor(cursor)?;
         }
         Ok(Subscriber {
-            http: http(HeaderMap::new())?,
+            http: http(&Setup::default())?,
             urls,
             at: 0,
             after: wanted.after,
@@ -148,9 +148,9 @@ impl Subscriber {
         })
     }
 
-    /// Brings these headers with every request: a token or key in `Authorization`.
-    pub fn headers(mut self, headers: HeaderMap) -> Result<Self, ClientError> {
-        self.http = http(headers)?;
+    /// Connects with these headers and this trust.
+    pub fn setup(mut self, setup: &Setup) -> Result<Self, ClientError> {
+        self.http = http(setup)?;
         Ok(self)
     }
 

@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::{Ambiguity, RequestHeads};
+
 /// Bytes of all heads that are not whole.
 const HEAD_BYTES: usize = 32 * 1024 * 1024;
 
@@ -250,6 +252,7 @@ pub struct HttpSlot {
     number: u64,
     reserved: bool,
     evict: Arc<Notify>,
+    heads: Arc<Mutex<RequestHeads>>,
 }
 
 impl Drop for HttpSlot {
@@ -266,7 +269,7 @@ impl HttpSlot {
             let peer = &state.peers[&number];
             (peer.reserved, peer.evict.clone())
         };
-        HttpSlot { shared, number, reserved, evict }
+        HttpSlot { shared, number, reserved, evict, heads: Arc::default() }
     }
 
     /// Whether it is one of those that are kept for probes and administration.
@@ -276,13 +279,19 @@ impl HttpSlot {
 
     /// The socket, with an eye on what the client does.
     pub fn track<S>(&self, socket: S) -> Tracked<S> {
-        Tracked { socket, shared: self.shared.clone(), number: self.number, blocked: false }
+        let (shared, heads) = (self.shared.clone(), self.heads.clone());
+        Tracked { socket, shared, number: self.number, blocked: false, heads }
     }
 
     /// A request is being answered until what this returns is dropped.
     pub fn request(&self) -> InRequest {
         self.shared.state.lock().request_begins(self.number, Instant::now());
         InRequest { shared: self.shared.clone(), number: self.number }
+    }
+
+    /// The next request of the socket is served: why it is not to be trusted, if it is not.
+    pub fn ambiguity(&self) -> Option<Ambiguity> {
+        self.heads.lock().serve()
     }
 
     /// Waits until the connection has to go, because the client is late or because it gives way to another.
@@ -324,6 +333,7 @@ pub struct Tracked<S> {
     shared: Arc<Shared>,
     number: u64,
     blocked: bool,
+    heads: Arc<Mutex<RequestHeads>>,
 }
 
 impl<S> Tracked<S> {
@@ -348,6 +358,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {
             self.shared.state.lock().received(self.number, bytes, Instant::now());
+            self.heads.lock().read(&buffer.filled()[before..]);
         }
         read
     }

@@ -138,6 +138,7 @@ where
             request.extensions_mut().insert(version);
             request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(handoff.clone());
+            request.extensions_mut().insert(slot.ambiguity());
             let (answering, answer) = (slot.request(), service.call(request));
             async move {
                 let answer = answer.await;

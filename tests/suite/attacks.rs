@@ -54,17 +54,72 @@ async fn a_request_that_two_readers_would_read_differently_is_refused_with_all_t
         assert!(!answer.contains("HTTP/1.1 20"), "{chunks:?}: {answer}");
     }
     assert!(node.history("topic:a").await.is_empty());
-    // Of a length and chunks, chunks count, as RFC 9112 says: what a reader of the length would leave is the body.
-    let both = format!(
-        "POST /v1/topics/a/events HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\
-         3\r\n123\r\n0\r\n\r\n"
-    );
-    let mut http = Http::connect(host).await;
-    http.send(both).await;
-    let status = http.answer("POST").await.status;
-    assert!(matches!(status, 201 | 400), "{status}");
-    let kept = node.history("topic:a").await;
-    assert!(kept.is_empty() || kept == ["123"], "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_request_whose_end_is_ambiguous_gets_400_and_its_connection_is_closed() {
+    let node = Node::start(&[]);
+    let host = node.address();
+    let post = |fields: &str| format!("POST /v1/topics/a/events HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n\r\n");
+    let sound = post("Content-Length: 1") + "7";
+    let own = [
+        post("Content-Length: 1\r\nTransfer-Encoding: chunked") + "3\r\n123\r\n0\r\n\r\n",
+        post("transfer-encoding: chunked\r\ncontent-length: 3") + "3\r\n123\r\n0\r\n\r\n",
+        post("Content-Length: 3\r\nContent-Length: 3") + "123",
+        post("Content-Length: 3\nX: y") + "123",
+        post("Content-Length: 3").replace("\r\n", "\n") + "123",
+        post("Content-Length: 3").replacen("\r\n", "\n", 1) + "123",
+        format!("GET /v1/sse?topic=a HTTP/1.1\r\nHost: {host}\n\r\n"),
+    ];
+    let hypers = [
+        post("Content-Length: 3\r\nContent-Length: 4") + "123",
+        post("Content-Length: 1, 3") + "123",
+        post("Content-Length: 3\r\nX: y\r\n folded") + "123",
+        post("Transfer-Encoding: chunked\r\n\tX: y") + "3\r\n123\r\n0\r\n\r\n",
+    ];
+    for (request, explained) in
+        own.iter().map(|request| (request, true)).chain(hypers.iter().map(|request| (request, false)))
+    {
+        // By itself, behind an answered request, and right behind one that is not answered yet.
+        for (before, at_once) in [("", true), (sound.as_str(), false), (sound.as_str(), true)] {
+            let mut http = Http::connect(host).await;
+            let mut taken = usize::from(!before.is_empty());
+            if !at_once {
+                http.send(before).await;
+                assert_eq!(http.answer("POST").await.status, 201);
+                taken = 0;
+            }
+            let before = if at_once { before } else { "" };
+            // What follows would be stored if it were read as a request.
+            http.send(format!("{before}{request}{sound}")).await;
+            let rest = String::from_utf8_lossy(&http.rest().await).into_owned();
+            let answers: Vec<&str> = rest.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+            assert_eq!(answers, [vec!["201"; taken], vec!["400"]].concat(), "{request:?}: {rest}");
+            assert_eq!(rest.contains("urn:whimbrel:problem:bad-request"), explained, "{request:?}: {rest}");
+        }
+    }
+    let count = (own.len() + hypers.len()) * 2;
+    assert_eq!(node.history("topic:a").await, vec!["7"; count]);
+    node.metric_is("requests_refused_total{reason=\"framing\"}", own.len() as f64 * 3.0).await;
+}
+
+#[tokio::test]
+async fn sound_requests_in_chunks_keep_their_connection() {
+    let node = Node::start(&[]);
+    let mut http = Http::connect(node.address()).await;
+    let head = format!("POST /v1/topics/a/events HTTP/1.1\r\nHost: {}\r\n", node.address());
+    for body in [
+        "1\r\n1\r\n0\r\n\r\n",
+        "1;a=\"b\"\r\n1\r\n1\r\n2\r\n0\r\nX-Trailer: y\r\n\r\n",
+        "00A\r\n\"12\\n345\\n\r\n1\r\n\"\r\n0\r\n\r\n",
+    ] {
+        for _ in 0..2 {
+            http.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{body}")).await;
+            assert_eq!(http.answer("POST").await.status, 201, "{body:?}");
+            assert_eq!(http.call("POST", "/v1/topics/a/events", &[], b"\n1").await.status, 201, "{body:?}");
+        }
+    }
+    assert_eq!(node.history("topic:a").await.len(), 12);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn private(pid: u32) -> usize {
 }
 
 /// A listener that has its position.
-async fn listener(node: &Node, target: &str) -> TcpStream {
+pub async fn listener(node: &Node, target: &str) -> TcpStream {
     listen(TcpStream::connect(node.address()).await.unwrap(), node, target).await
 }
 
@@ -66,7 +66,7 @@ async fn cost<S>(node: &Node, what: &str, connect: impl AsyncFn(Range<usize>) ->
 }
 
 /// The same over plain TCP.
-async fn plain_cost(node: &Node, target: impl Fn(usize) -> String) -> usize {
+pub async fn plain_cost(node: &Node, target: impl Fn(usize) -> String) -> usize {
     let connect = async |numbers: Range<usize>| -> Vec<TcpStream> {
         let listeners = stream::iter(numbers).map(|number| (target(number), node));
         listeners.map(async |(target, node)| listener(node, &target).await).buffered(RUSH).collect().await

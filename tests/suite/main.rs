@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod access;
+mod access_cost;
 mod acknowledge;
 mod admin_listener;
 mod asyncapi;
 mod attacks;
 mod beginnings;
 mod bench;
+mod client_tls;
 mod clients;
 mod collapse;
 mod commands;

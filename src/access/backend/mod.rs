@@ -122,6 +122,15 @@ impl Backend {
     }
 }
 
+/// The grant of an answer with this body.
+#[cfg(any(test, fuzzing))]
+pub fn read_grant(body: &[u8]) -> Option<Grant> {
+    match answer::read(hyper::StatusCode::OK, body) {
+        Ok(Answer::Granted(grant)) => Some((*grant).clone()),
+        _ => None,
+    }
+}
+
 /// Does something when it is dropped, as a question may be given up at any time.
 struct Defer<F: FnMut()>(F);
 

@@ -102,6 +102,14 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fault> {
     serde_json::from_str(text).map_err(Fault::bad)
 }
 
+/// Reads a message as each of the operations.
+#[cfg(any(test, fuzzing))]
+pub fn read_any(text: &str) {
+    let _ = serde_json::from_str::<Head<'_>>(text);
+    let _ = (read::<Subscribe>(text).is_ok(), read::<Renew>(text).is_ok(), read::<Unsubscribe>(text).is_ok());
+    let _ = (read::<Ack>(text).is_ok(), read::<Publish<'_>>(text).is_ok());
+}
+
 fn answer(connection: &Connection, reference: Option<&RawValue>, op: &str, content: impl Serialize) {
     let json = serde_json::to_string(&Reply { op, reference, content }).expect("answers hold only strings");
     connection.push(websocket::text(json));

@@ -1,5 +1,8 @@
 //! A backend of the application decides (`WHIMBREL_AUTHORIZE_URL`).
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -272,4 +275,31 @@ async fn the_example_with_a_session_cookie_works_as_it_stands() {
     assert_eq!(Http::connect(address).await.call("POST", "/logout", &[("Cookie", &ann)], b"").await.status, 204);
     let page = Http::connect(address).await.call("GET", "/", &[("Cookie", &ann)], b"").await;
     assert!(page.text().contains("Log in"), "{}", page.text());
+}
+
+#[tokio::test]
+async fn at_most_256_questions_are_under_way_and_whoever_gets_no_turn_in_time_stays_out() {
+    const CLIENTS: usize = 300;
+    let (backend, keys) = (Backend::start(|_| Reply::Hang).await, keys_file());
+    let node = asking(&backend, &keys, &[]);
+    let clients = (0..CLIENTS).map(async |number| {
+        let session = format!("session={number}");
+        let wanted = Wanted::new(Transport::WebSocket, &["device:42"]).header("Cookie", &session);
+        let begun = Instant::now();
+        assert_eq!(wanted.refused(&node).await.problem(503).0, "unavailable");
+        (session, begun)
+    });
+    let begun: HashMap<String, Instant> = join_all(clients).await.into_iter().collect();
+    let asked = backend.asked();
+    assert!(asked.len() >= 256, "{}", asked.len());
+    // A question that came is under way for 3 s from when its client did, as nothing answers it.
+    for question in &asked {
+        let over = |other: &Question| begun[other.header("cookie")] + Duration::from_secs(3) <= question.at;
+        let under_way = asked.iter().filter(|other| other.at <= question.at && !over(other)).count();
+        assert!(under_way <= 256, "{under_way}");
+    }
+    node.metric_is_for(ADMIN, "access_backend_questions_total{outcome=\"failed\"}", CLIENTS as f64).await;
+    node.metric_is_for(ADMIN, "access_backend_waiting", 0.0).await;
+    backend.be(by_session);
+    visitor(Transport::Sse, &["device:42"]).connect(&node).await;
 }

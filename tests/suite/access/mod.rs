@@ -7,6 +7,8 @@ mod info;
 mod key_sets;
 mod keys;
 mod logs;
+mod revocations;
+mod stalled;
 mod table;
 mod tokens;
 

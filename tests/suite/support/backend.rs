@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -23,6 +24,8 @@ pub struct Question {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl Question {
@@ -135,7 +138,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let path = head.uri.path_and_query().unwrap().to_string();
-    let question = Question { method: head.method.to_string(), path, headers: head.headers, body };
+    let question = Question { method: head.method.to_string(), path, headers: head.headers, body, at: Instant::now() };
     let reply = (shared.answering.lock())(&question);
     shared.asked.lock().push(question);
     let Reply::Say(status, headers, body) = reply else { return std::future::pending().await };

@@ -26,6 +26,9 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // No two have the same, as people know them by it.
+        let name = format!("authority {}", uuid::Uuid::new_v4());
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let signed = params.self_signed(&key).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -46,7 +49,12 @@ impl Authority {
 
     /// Signs a certificate for this machine, and writes it and its key to `NAME.pem` and `NAME.key`.
     pub fn issue(&self, name: &str) -> CertificateDer<'static> {
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        self.issue_for(name, &["localhost", "127.0.0.1"])
+    }
+
+    /// The same for these hosts.
+    pub fn issue_for(&self, name: &str, hosts: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
         // OpenSSL takes a certificate of its issuer's name for a self-signed one.
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
