@@ -17,8 +17,11 @@ impl MemoryStore {
         for change in changes {
             if state.sessions.take(node, change) {
                 if let Some(journal) = &mut state.journal {
-                    let open = change.kind == LifecycleKind::Connected;
+                    let open = !matches!(change.kind, LifecycleKind::Disconnected(_));
                     journal.record(&connection_record(node, &change.subject, open));
+                }
+                if change.kind == LifecycleKind::Renewed {
+                    continue;
                 }
                 let kind = change.kind.as_str().parse().unwrap_or_default();
                 self.publish_in(state, &stream, &Draft::new(kind, change.data.clone()), now_ms)?;

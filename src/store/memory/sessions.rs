@@ -91,17 +91,20 @@ impl Sessions {
         }
     }
 
-    /// Takes a change over into what the node has open. False when there is nothing to publish, as it was told before.
+    /// Takes a change over into what the node has open. False when that was done before.
     pub fn take(&mut self, node: &NodeId, change: &Change) -> bool {
         let Some(session) = self.0.get_mut(node) else { return false };
         let Change { subject, kind, .. } = change;
         match kind {
             LifecycleKind::Connected => session.open.insert(subject.connection, subject.clone()).is_none(),
             LifecycleKind::Disconnected(_) => session.open.remove(&subject.connection).is_some(),
-            LifecycleKind::Renewed => {
-                session.open.entry(subject.connection).and_modify(|open| *open = subject.clone());
-                false
-            }
+            LifecycleKind::Renewed => match session.open.get_mut(&subject.connection) {
+                Some(open) => {
+                    *open = subject.clone();
+                    true
+                }
+                None => false,
+            },
         }
     }
 
