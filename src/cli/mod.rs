@@ -5,11 +5,14 @@
 mod bench;
 mod check;
 mod cursor_file;
+mod health;
 mod key;
 mod log;
 mod publish;
 mod serve;
 mod server;
+mod shell;
+mod size;
 mod subscribe;
 mod token;
 
@@ -40,7 +43,7 @@ With WHIMBREL_REDIS_URL it is one of any number of equal nodes: see `whimbrel se
 
 /// The command line.
 #[derive(Parser)]
-#[command(name = "whimbrel", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "whimbrel", version = env!("WHIMBREL_BUILD_VERSION"), about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
 #[command(override_usage = "whimbrel [COMMAND]")]
 pub struct Cli {
     #[command(subcommand)]
@@ -70,6 +73,16 @@ enum Command {
     /// Check the configuration, and the Redis or data directory it names; or a history of what clients saw
     #[command(after_help = check::NOTES)]
     Check(check::Arguments),
+    /// Ask the node on this machine whether it lives, or is ready
+    #[command(after_help = health::NOTES)]
+    Health(health::Arguments),
+    /// Estimate what nodes and Redis take for a load
+    #[command(after_help = size::NOTES)]
+    Size(size::Arguments),
+    /// Print what a shell needs to complete the commands
+    Completions(shell::CompletionsArguments),
+    /// Print the manual's page, or write one for each command
+    Man(shell::ManArguments),
 }
 
 impl Cli {
@@ -89,6 +102,10 @@ impl Cli {
             Command::Key(arguments) => key::run(&arguments),
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Check(arguments) => check::run(arguments).await,
+            Command::Health(arguments) => health::run(arguments).await,
+            Command::Size(arguments) => size::run(&arguments),
+            Command::Completions(arguments) => shell::completions(&arguments),
+            Command::Man(arguments) => shell::man(&arguments),
         }
     }
 }

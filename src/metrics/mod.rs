@@ -51,7 +51,23 @@ impl Metrics {
         let links = LinkMetrics::register(catalogue.group("whimbrel_link_"));
         let webhook = WebhookMetrics::register(catalogue.group("whimbrel_webhook_"));
         process::register(&mut catalogue);
-        Arc::new(Metrics { catalogue, service, access, links, webhook })
+        let metrics = Metrics { catalogue, service, access, links, webhook };
+        metrics.begin_at_nought();
+        Arc::new(metrics)
+    }
+
+    /// Shows labelled figures before they first count: what scales by connections finds them, and alerts see the
+    /// step from 0 to 1.
+    fn begin_at_nought(&self) {
+        for transport in ["sse", "websocket"] {
+            drop(self.connections.get_or_create(&ByTransport { transport }));
+        }
+        for reason in ["trimmed", "expired", "lost"] {
+            drop(self.gaps.get_or_create(&ByReason { reason }));
+        }
+        for problem in ["unavailable", "outcome-unknown", "store-full"] {
+            drop(self.publish_errors.get_or_create(&ByProblem { problem }));
+        }
     }
 
     /// All figures there are, in the order of their declarations.

@@ -30,8 +30,58 @@ async fn the_help_names_each_command() {
         assert_eq!(own.code, Some(0));
         assert!(own.stdout.contains("Usage: whimbrel"), "{own:?}");
     }
-    assert_eq!(run(&["--version"], &[], b"").await.stdout, concat!("whimbrel ", env!("CARGO_PKG_VERSION"), "\n"));
+    // With the commit behind it in a build for release.
+    let version = run(&["--version"], &[], b"").await.stdout;
+    assert!(version.starts_with(concat!("whimbrel ", env!("CARGO_PKG_VERSION"))), "{version}");
     assert_eq!(run(&["dance"], &[], b"").await.code, Some(2));
+}
+
+#[tokio::test]
+async fn shells_and_manuals_learn_of_each_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell], &[], b"").await;
+        assert!(script.code == Some(0) && script.stdout.contains("redis-url"), "{shell}: {script:?}");
+    }
+    let page = run(&["man"], &[], b"").await;
+    assert!(page.code == Some(0) && page.stdout.contains(".TH whimbrel 1"), "{page:?}");
+    let folder = tempfile::TempDir::new().unwrap();
+    assert_eq!(run(&["man", folder.path().to_str().unwrap()], &[], b"").await.code, Some(0));
+    for name in ["whimbrel.1", "whimbrel-serve.1", "whimbrel-publish.1"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_is_estimated_and_nonsense_refused() {
+    let load = ["size", "--connections", "100000", "--devices", "500000", "--rate", "1000"];
+    let outcome = run(&load, &[], b"").await;
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+    assert!(outcome.stdout.starts_with("nodes ") && outcome.stdout.contains("\nredis "), "{outcome:?}");
+    one_line_on_stderr(&run(&[&load[..], &["--fan-out=-1"]].concat(), &[], b"").await, 2, &["--fan-out"]);
+}
+
+#[tokio::test]
+async fn the_health_of_a_node_is_asked_from_its_own_machine() {
+    let node = Node::start(&[]);
+    let listen = [("WHIMBREL_LISTEN", node.address().to_string())];
+    let listen = [(listen[0].0, listen[0].1.as_str())];
+    for arguments in [&["health"][..], &["health", "--ready"]] {
+        assert_eq!(run(arguments, &listen, b"").await.code, Some(0), "{arguments:?}");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let socket = format!("unix:{}/http.sock", folder.path().display());
+    let _local = Node::start(&[("WHIMBREL_LISTEN", &format!("127.0.0.1:0 {socket}"))]);
+    assert_eq!(run(&["health"], &[("WHIMBREL_LISTEN", &socket)], b"").await.code, Some(0));
+    let nobody = format!("127.0.0.1:{}", free_port());
+    one_line_on_stderr(&run(&["health", "--listen", &nobody], &[], b"").await, 1, &[&nobody]);
+    one_line_on_stderr(&run(&["health"], &[("WHIMBREL_LISTEN", "127.0.0.1:0")], b"").await, 2, &["port 0"]);
+    // It lives, and is not ready: its store was never there.
+    let listen = format!("127.0.0.1:{}", free_port());
+    let away = format!("redis://127.0.0.1:{}", free_port());
+    let _waiting = Node::start_waiting(&[("WHIMBREL_LISTEN", &listen), ("WHIMBREL_REDIS_URL", &away)]);
+    let lives = async || (run(&["health", "--listen", &listen], &[], b"").await.code == Some(0)).then_some(());
+    eventually("it lives", lives).await;
+    assert_eq!(run(&["health", "--ready", "--listen", &listen], &[], b"").await.code, Some(1));
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod commands;
 mod conformance;
 mod console;
 mod data_dir;
+mod deploy;
 mod device_connections;
 mod durability;
 mod dying_nodes;

@@ -252,3 +252,8 @@ async fn schemathesis_finds_no_difference_between_the_description_and_the_node()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reference_page_is_what_the_description_says() {
+    crate::support::producers::python("scripts/api-reference", &["--check"]).end().await;
+}

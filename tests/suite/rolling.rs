@@ -84,6 +84,12 @@ async fn clients_behind_haproxy_are_let_go_once_by_each_node_that_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Caddy: scripts/check-deploy installs it and runs this"]
+async fn clients_behind_caddy_are_let_go_once_by_each_node_that_restarts() {
+    restart_in_turn(Balancer::caddy, 20, ("5", "2")).await.is_sound(20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: a minute on a quiet machine, see docs/reliability.md"]
 async fn rolling_restarts() {
     let stop = ("5", "10");

@@ -17,11 +17,9 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// nginx, with what `docs/reverse-proxies.md` says.
+    /// nginx, with `deploy/proxies/nginx.conf`.
     pub async fn nginx(nodes: &[SocketAddr]) -> Self {
-        let text = std::fs::read_to_string(in_project("docs/reverse-proxies.md")).unwrap();
-        let (_, config) = text.split_once("```nginx\n").expect("the document has a configuration");
-        let (config, _) = config.split_once("```").unwrap();
+        let config = std::fs::read_to_string(in_project("deploy/proxies/nginx.conf")).unwrap();
         let given = |line: &&str| line.trim_start().starts_with("server 10.");
         assert_eq!(config.lines().filter(given).count(), 2);
         let servers = |line: &str| {
@@ -53,9 +51,9 @@ impl Balancer {
         Balancer::start(command, port, dir).await
     }
 
-    /// HAProxy, with `deploy/haproxy.cfg`, which finds its nodes by name instead of by DNS.
+    /// HAProxy, with `deploy/proxies/haproxy.cfg`, which finds its nodes by name instead of by DNS.
     pub async fn haproxy(nodes: &[SocketAddr]) -> Self {
-        let text = std::fs::read_to_string(in_project("deploy/haproxy.cfg")).unwrap();
+        let text = std::fs::read_to_string(in_project("deploy/proxies/haproxy.cfg")).unwrap();
         let (dir, port) = (TempDir::new().unwrap(), free_port());
         let (before, rest) = text.split_once("resolvers docker").unwrap();
         let (_, after) = rest.split_once("frontend public").unwrap();
@@ -79,6 +77,25 @@ impl Balancer {
         Balancer::start(command, port, dir).await
     }
 
+    /// Caddy, with `deploy/proxies/Caddyfile`, over HTTP.
+    pub async fn caddy(nodes: &[SocketAddr]) -> Self {
+        let text = std::fs::read_to_string(in_project("deploy/proxies/Caddyfile")).unwrap();
+        let (dir, port) = (TempDir::new().unwrap(), free_port());
+        let servers = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let mut own = format!("{{\n\tadmin off\n}}\n{text}");
+        for (given, wanted) in
+            [("events.example.com", format!("http://127.0.0.1:{port}")), ("10.0.0.11:8080 10.0.0.12:8080", servers)]
+        {
+            assert!(own.contains(given), "{given}");
+            own = own.replace(given, &wanted);
+        }
+        let file = dir.path().join("Caddyfile");
+        std::fs::write(&file, own).unwrap();
+        let mut command = Command::new("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", dir.path());
+        Balancer::start(command, port, dir).await
+    }
+
     async fn start(mut command: Command, port: u16, dir: TempDir) -> Self {
         let program = command.get_program().to_owned();
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -92,6 +109,10 @@ impl Balancer {
         })
         .await;
         balancer
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn url(&self) -> String {
