@@ -2,7 +2,7 @@
 #   docker build -t whimbrel --build-arg WHIMBREL_COMMIT=$(git rev-parse HEAD) .
 # Alpine's Rust builds for musl, on x86_64 and aarch64 alike.
 FROM rust:1.95-alpine AS build
-RUN apk add --no-cache musl-dev gcc make perl
+RUN apk add --no-cache musl-dev gcc
 WORKDIR /build
 
 # The dependencies alone, for an empty program: this layer lasts until Cargo.toml or Cargo.lock changes.

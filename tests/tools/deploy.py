@@ -11,9 +11,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/whimbrel"
 # What SIGTERM takes beyond the two settings (docs/limits.md), with 2 s to spare.
 BEYOND_DRAIN = 15
-# What the chart sets itself, and what it takes as files only.
+# What the chart sets itself or has no use for (a data directory is one node's), and what it takes as files only.
 CHARTS_OWN = set(
-    "LISTEN ADMIN_LISTEN INSECURE DEV DRAIN_DELAY_SECONDS DRAIN_SECONDS "
+    "DATA_DIR FSYNC LISTEN ADMIN_LISTEN INSECURE DEV DRAIN_DELAY_SECONDS DRAIN_SECONDS "
     "TLS_CERT_FILE TLS_KEY_FILE LINK_LISTEN LINK_ADVERTISE".split()
 )
 SECRETS = {"JWT_SECRET", "LINK_SECRET", "WEBHOOK_SECRET", "SENTINEL_PASSWORD"}
