@@ -19,6 +19,7 @@ pub(crate) mod operations;
 mod operators;
 mod page;
 pub(crate) mod parameters;
+mod parts;
 mod positions;
 mod problem;
 mod refusals;
@@ -211,6 +212,8 @@ async fn carry_out(api: &Api, route: Route, request: Request) -> Result<Response
         Route::Device(stream) => inbox::device(api, &stream, &request.query).await,
         Route::Acknowledge(stream) => inbox::acknowledge(api, stream, request).await,
         Route::Erase(stream) => inbox::erase(api, &stream, &request.query).await,
+        Route::Export(stream) => parts::export(api, stream, &request.query).await,
+        Route::Import(stream) => parts::import(api, stream, request).await,
         Route::Kick(device) => devices::kick(api, &device, &request.query).await,
         Route::Topic(topic) => topics::topic(api, topic, &request.query).await,
         Route::Followers(topic) => topics::followers(api, topic, &request.query).await,

@@ -10,7 +10,7 @@ use warp::reply::Response;
 use super::reply;
 use crate::access::rates::TooFast;
 use crate::access::{Denied, Refusal};
-use crate::hub::{AckError, LeaseError, ListenError, OptionError, PublishError, WaitError};
+use crate::hub::{AckError, ImportError, LeaseError, ListenError, OptionError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::presence::RenewError;
 use crate::store::StoreError;
@@ -260,6 +260,17 @@ impl From<AckError> for Problem {
             AckError::Topic(_) => ("Topics are not acknowledged", StatusCode::BAD_REQUEST),
             AckError::Ahead { .. } => ("Nothing so new was published", StatusCode::UNPROCESSABLE_ENTITY),
             AckError::Store(error) => of_store(error),
+        };
+        Problem::new(error.slug(), title, status, error.to_string())
+    }
+}
+
+impl From<ImportError> for Problem {
+    fn from(error: ImportError) -> Self {
+        let (title, status) = match &error {
+            ImportError::Part(_) => ("Not a part of a stream", StatusCode::UNPROCESSABLE_ENTITY),
+            ImportError::InUse { .. } => ("The stream is in use", StatusCode::CONFLICT),
+            ImportError::Store(error) => of_store(error),
         };
         Problem::new(error.slug(), title, status, error.to_string())
     }

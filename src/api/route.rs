@@ -26,6 +26,10 @@ pub enum Route {
     Acknowledge(StreamName),
     /// `DELETE /v1/devices/{device}`, `DELETE /v1/topics/{topic}`
     Erase(StreamName),
+    /// `GET …/log`
+    Export(StreamName),
+    /// `POST …/log`
+    Import(StreamName),
     /// `DELETE /v1/devices/{device}/connections`
     Kick(StreamName),
     /// `GET /v1/topics/{topic}`
@@ -96,6 +100,7 @@ impl Route {
             Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
             Route::Nodes | Route::Regions => Need::Inspect(None),
             Route::Erase(stream) | Route::Kick(stream) | Route::Move(stream) => Need::Manage(Some(stream)),
+            Route::Export(stream) | Route::Import(stream) => Need::Manage(Some(stream)),
             Route::Metrics | Route::Leases | Route::Rejected | Route::Links => Need::Manage(None),
             Route::Revoke | Route::Revocations | Route::Revocation(_) | Route::Lift(_) => Need::Manage(None),
         }
@@ -112,6 +117,7 @@ impl Route {
             Route::Device(_) | Route::Topic(_) | Route::Followers(_) | Route::Acknowledge(_) => false,
             Route::Lease(_) | Route::EndLease(_) | Route::WebSocket | Route::Page(_) | Route::Options(_) => false,
             Route::SseByBody | Route::Cursor | Route::Members(_) | Route::Whoami | Route::Renew(_) => false,
+            Route::Export(_) | Route::Import(_) => false,
         }
     }
 
@@ -132,6 +138,7 @@ enum Known {
     Connections(StreamName),
     Region(StreamName),
     Lease(StreamName),
+    Log(StreamName),
     Sse,
     Renew(Uuid),
     Revocations,
@@ -143,7 +150,7 @@ enum Known {
 pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
     let known = known(path)?;
     let allow = match known {
-        Known::Events(_) | Known::Sse | Known::Revocations => "GET, HEAD, POST, OPTIONS",
+        Known::Events(_) | Known::Sse | Known::Revocations | Known::Log(_) => "GET, HEAD, POST, OPTIONS",
         Known::Batch | Known::Acknowledge(_) | Known::Renew(_) => "POST, OPTIONS",
         Known::Device(_) | Known::Topic(_) | Known::Revocation(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
@@ -163,6 +170,8 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Topic(stream) if reading => Ok(Route::Topic(stream)),
         Known::Device(stream) | Known::Topic(stream) if method == Method::DELETE => Ok(Route::Erase(stream)),
         Known::Acknowledge(stream) if method == Method::POST => Ok(Route::Acknowledge(stream)),
+        Known::Log(stream) if reading => Ok(Route::Export(stream)),
+        Known::Log(stream) if method == Method::POST => Ok(Route::Import(stream)),
         Known::Region(stream) if method == Method::PUT => Ok(Route::Move(stream)),
         Known::Lease(stream) if method == Method::PUT => Ok(Route::Lease(stream)),
         Known::Lease(stream) if method == Method::DELETE => Ok(Route::EndLease(stream)),
@@ -187,6 +196,7 @@ fn known(path: &str) -> Result<Known, Problem> {
             Known::Event(stream(kind, name)?, id)
         }
         ["v1", kind @ ("devices" | "topics"), name, "lease"] => Known::Lease(stream(kind, name)?),
+        ["v1", kind @ ("devices" | "topics"), name, "log"] => Known::Log(stream(kind, name)?),
         ["v1", "devices", name] => Known::Device(stream("devices", name)?),
         ["v1", "topics", name] => Known::Topic(stream("topics", name)?),
         ["v1", "devices", name, "ack"] => Known::Acknowledge(stream("devices", name)?),
@@ -254,7 +264,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 38;
+    const ROUTES: usize = 40;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -297,6 +307,8 @@ mod tests {
             Route::Leases => 35,
             Route::Rejected => 36,
             Route::Links => 37,
+            Route::Export(_) => 38,
+            Route::Import(_) => 39,
         }
     }
 

@@ -5,7 +5,9 @@
 mod bench;
 mod check;
 mod cursor_file;
+mod export;
 mod health;
+mod import;
 mod key;
 mod log;
 mod publish;
@@ -67,6 +69,12 @@ enum Command {
     /// Make a key for a producer, and its entry for the file of keys
     #[command(after_help = key::NOTES)]
     Key(key::Arguments),
+    /// Print streams with their ids and positions, for another server
+    #[command(after_help = export::NOTES)]
+    Export(export::Arguments),
+    /// Take over streams that another server exported
+    #[command(after_help = import::NOTES)]
+    Import(import::Arguments),
     /// Measure a running server: connections, deliveries, latency
     #[command(after_help = bench::NOTES)]
     Bench(bench::Arguments),
@@ -100,6 +108,8 @@ impl Cli {
             Command::Subscribe(arguments) => subscribe::run(arguments).await,
             Command::Token(arguments) => token::run(&arguments),
             Command::Key(arguments) => key::run(&arguments),
+            Command::Export(arguments) => export::run(arguments).await,
+            Command::Import(arguments) => import::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Check(arguments) => check::run(arguments).await,
             Command::Health(arguments) => health::run(arguments).await,

@@ -24,6 +24,7 @@
 //! ```
 
 mod lease;
+mod parts;
 mod publish;
 mod sse;
 mod subscribe;
@@ -37,6 +38,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
 pub use lease::Lease;
+pub use parts::ExportedPart;
 pub use publish::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
 pub use subscribe::{Envelope, GapNotice, Notice, Subscriber, Subscription};
 pub use tls::{Authorities, mistrust};

@@ -21,7 +21,7 @@ pub const BATCH_EVENTS: usize = 500;
 pub const BATCH_BYTES: usize = 256 * 1024;
 
 /// How long one request may take. A batch needs a few milliseconds.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::RegionalStore;
 use crate::model::{
-    Draft, Durability, EventId, Inbox, LeaseId, LeaseTime, Page, Published, Receipt, Standing, Start, StreamName,
+    Draft, Durability, EventId, Imported, Inbox, LeaseId, LeaseTime, Page, Part, Published, Receipt, Standing, Start,
+    StreamName,
 };
 use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
 use crate::store::members::{LocalMember, MemberPage, Members};
@@ -58,6 +59,7 @@ routed! { impl EventLog {
     home(stream) fn acknowledge(stream: &StreamName, id: Option<EventId>) -> Standing;
     home(stream) fn inbox(stream: &StreamName) -> Inbox;
     home(stream) fn erase(stream: &StreamName) -> ();
+    home(stream) fn import(stream: &StreamName, part: &Part) -> Imported;
     ;
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
         self.publish_by_home(batch).await

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::{NodeId, StoreError};
-use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
+use crate::model::{
+    Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
+};
 
 /// A node's entry in a stream's routes: publishes to the stream are sent to this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +119,10 @@ pub trait EventLog: Send + Sync {
     /// it syncs. The positions stay, `last` so that ids go on above all that was shown, and what was
     /// acknowledged: a client that had not seen all gets a gap, one that had does not.
     async fn erase(&self, stream: &StreamName) -> Result<(), StoreError>;
+
+    /// Takes over a part of a stream from another store: where nobody used the stream, or right behind the part before.
+    /// Nodes that follow the stream by then find it with their next sync.
+    async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError>;
 
     /// Tells one node over its channel an event that is stored already, if the node has a route.
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError>;

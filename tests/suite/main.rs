@@ -82,5 +82,6 @@ mod support;
 mod tls;
 mod token_stream;
 mod tour;
+mod transfer;
 mod webhooks;
 mod websocket;

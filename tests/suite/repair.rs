@@ -9,7 +9,9 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
-use whimbrel::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
+use whimbrel::model::{
+    Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
+};
 use whimbrel::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
 use whimbrel::store::members::{LocalMember, MemberPage, Members};
 use whimbrel::store::memory::MemoryStore;
@@ -126,6 +128,10 @@ impl EventLog for Gate {
 
     async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
         self.inner.inbox(stream).await
+    }
+
+    async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError> {
+        self.inner.import(stream, part).await
     }
 
     async fn erase(&self, stream: &StreamName) -> Result<(), StoreError> {

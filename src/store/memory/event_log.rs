@@ -5,8 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{MemoryStore, State};
-use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Reached, Receipt, Standing, Start, StreamName};
+use crate::model::{
+    Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Reached, Receipt, Standing, Start, StreamName,
+};
 use crate::store::{ChannelMessage, EventLog, NodeId, Route, StoreError, now_ms, random_step};
+
+/// What the record of an event has beside its data, at most.
+const PART_OVERHEAD: usize = 512;
 
 impl MemoryStore {
     fn publish_one(&self, state: &mut State, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
@@ -123,6 +128,20 @@ impl EventLog for MemoryStore {
             for node in erased.iter().flatten() {
                 state.notify(node, || ChannelMessage::Erased(stream.clone()));
             }
+        })
+        .await
+    }
+
+    async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError> {
+        let now_ms = now_ms();
+        let bytes = part.events.iter().map(|event| event.data.len() + PART_OVERHEAD).sum();
+        self.try_step(|state| {
+            self.make_room(state, bytes, now_ms)?;
+            let imported = self.with_log(state, stream, now_ms, |log| Ok(log.import(part, now_ms)))?;
+            if imported == Imported::Taken {
+                state.record_part(stream, part, now_ms);
+            }
+            Ok(imported)
         })
         .await
     }

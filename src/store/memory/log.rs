@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::device_slots::DeviceSlots;
 use super::entry::{Entries, Entry};
-use crate::model::{Draft, Event, EventId, Fork, Inbox, Marks, Page, Standing};
+use crate::model::{Draft, Event, EventId, Fork, Imported, Inbox, Marks, Page, Part, Standing};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use crate::store::{Checkpoint, NodeId, ONCE_TIME, PAGE_EVENTS, Retention, Route, StoreError, millis};
 
@@ -273,6 +273,19 @@ impl StreamLog {
         if let Some(position) = &mut self.position {
             position.erased = Some(position.last);
         }
+    }
+
+    /// Takes over a part of this stream from another store, see [`EventLog::import`](crate::store::EventLog::import).
+    pub fn import(&mut self, part: &Part, now_ms: u64) -> Imported {
+        self.expire(now_ms);
+        let imported = Imported::judge(self.position.map(|position| (position.last, position.epoch)), part);
+        if imported == Imported::Taken {
+            let Part { epoch, last, acked, erased, .. } = *part;
+            part.events.iter().for_each(|event| self.append(Entry::of(event), now_ms));
+            self.position = Some(Position { last, epoch, fork: None, told: None, acked, erased, checkpoint: None });
+            self.hold_position(now_ms);
+        }
+        imported
     }
 
     /// Moves the acknowledged position forward to `id`, unless that is above all that there is.

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::entry::Entry;
 use super::journal::{Compacting, Contents, DataDirError, Fsync, Journal, Record};
 use super::{MemoryStore, NodeId, RetentionRules, State, StoreError, StreamLog, StreamName, now_ms};
+use crate::model::Part;
 
 /// How much of the state one step records once more at least, in bytes, while the journal is compacted.
 const COMPACTED_AT_ONCE: usize = 64 * 1024;
@@ -121,6 +123,16 @@ impl State {
         }
     }
 
+    /// Records a part that was taken over from another store.
+    pub(super) fn record_part(&mut self, stream: &StreamName, part: &Part, now_ms: u64) {
+        if let (Some(journal), Some(log)) = (&mut self.journal, self.streams.get(stream)) {
+            let name = stream.as_str();
+            part.events.iter().for_each(|event| journal.record(&Entry::of(event).record(name, now_ms)));
+            // Behind the events, as the stream may stand further than the newest of them.
+            log.position_record(name).iter().for_each(|record| journal.record(record));
+        }
+    }
+
     /// Records some of the state once more, if the journal has much garbage.
     pub(super) fn compact(&mut self) {
         let Some(journal) = &mut self.journal else { return };
@@ -148,3 +160,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

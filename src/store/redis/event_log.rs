@@ -1,6 +1,7 @@
 //! The streams' logs in Redis: a script of `lua/` for each operation.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::Value;
@@ -9,7 +10,9 @@ use super::direct::DirectPublish;
 use super::lanes::Open;
 use super::scripts::{self, Call, Fields};
 use super::{NOTES_LIVE, RedisStore, durable, excluded};
-use crate::model::{Draft, Durability, EventId, Inbox, Page, Published, Receipt, Standing, Start, StreamName};
+use crate::model::{
+    Draft, Durability, Event, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
+};
 use crate::store::{
     DueSync, EventLog, NodeId, OnAnswer, PAGE_BYTES, PAGE_EVENTS, Route, StoreError, millis, random_step,
 };
@@ -270,6 +273,27 @@ impl EventLog for RedisStore {
         self.lanes.of(stream).run(call).await.map(drop)
     }
 
+    async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError> {
+        let (keys, retention) = (self.keys.of(stream), self.rules.of(stream));
+        let text = |id: Option<EventId>| id.map_or(String::new(), |id| id.to_string());
+        let call = Call::script(&scripts::IMPORT, &[&keys.events, &keys.meta, &keys.collapse])
+            .arg(text(part.after))
+            .arg(part.epoch.to_string())
+            .arg(part.last.to_string())
+            .arg(text(part.acked))
+            .arg(text(part.erased))
+            .arg(retention.events)
+            .arg(millis(retention.time))
+            .arg(self.position_ms(stream))
+            .arg(self.home());
+        let call = part.events.iter().fold(call, with_entry);
+        match scripts::text(self.lanes.of(stream).run(call).await?)?.as_str() {
+            "taken" => Ok(Imported::Taken),
+            "known" => Ok(Imported::Known),
+            last => last.parse().map(Imported::InUse).map_err(|_| scripts::nonsense("what became of a part")),
+        }
+    }
+
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError> {
         let keys = self.keys.of(stream);
         let call = Call::script(&scripts::RELAY, &[&keys.events, &keys.nodes])
@@ -279,4 +303,17 @@ impl EventLog for RedisStore {
             .arg(self.keys.channels());
         self.lanes.of(stream).run(call).await.map(drop)
     }
+}
+
+/// Adds an event to a call, as it stands in the log: its id, the number of words, and the words.
+fn with_entry(call: Call, event: &Event) -> Call {
+    let mut words: Vec<(&str, Bytes)> = vec![("d", event.data.clone()), ("p", event.prev.to_string().into())];
+    if !event.kind.is_message() {
+        words.push(("t", event.kind.as_str().to_owned().into()));
+    }
+    words.extend(event.expires_ms.map(|ms| ("x", ms.max(1).to_string().into())));
+    words.extend(event.collapse.as_deref().map(|key| ("c", key.to_owned().into())));
+    words.extend(event.exclude.map(|connection| ("e", connection.to_string().into())));
+    let call = call.arg(event.id.to_string()).arg(2 * words.len());
+    words.into_iter().fold(call, |call, (name, value)| call.arg(name).arg(&value[..]))
 }

@@ -96,6 +96,7 @@ scripts! {
     ACKNOWLEDGE = "acknowledge.lua", STREAM;
     INBOX = "inbox.lua", PAGES;
     ERASE = "erase.lua", STREAM;
+    IMPORT = "import.lua", STREAM;
     INGRESS_READ = "ingress_read.lua", PAGES;
     INGRESS_LIFT = "ingress_lift.lua", PAGES;
     REJECT = "reject.lua", &[];

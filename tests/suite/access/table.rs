@@ -50,6 +50,7 @@ fn call(method: &str, path: &str) -> Call {
             Call::Inspect(stream)
         }
         ("post", "/v1/devices/{device}/ack") => Call::Acknowledge,
+        ("get" | "post", path) if path.ends_with("/log") => Call::Manage(stream),
         ("post", path) if path.ends_with("/events") => Call::Publish(stream),
         ("put" | "delete", path) if path.ends_with("/lease") => Call::Publish(stream),
         ("get", path) if path.contains("/events") || path.ends_with("/members") => Call::Subscribe(stream),
