@@ -72,7 +72,7 @@ async fn events_arrive_byte_for_byte_with_all_that_they_had() {
     let new = Node::on(&redis, &[]);
     old.publish_with("topic:a", "type=order.paid&ttl=3600", "{\"a\" :1.0}\n").await;
     old.publish_with("topic:a", "collapse=c", "2").await;
-    old.publish_with("topic:a", "collapse=c", "\"\u00e9€\"").await;
+    old.publish_with("topic:a", "collapse=c", r#""\u00e9€""#).await;
     let exported = export(&old, &["topic:a"]).await;
     assert_eq!(import(&new, &exported.stdout).await.code, Some(0));
     // And back, to another.
@@ -84,7 +84,7 @@ async fn events_arrive_byte_for_byte_with_all_that_they_had() {
         let mut client = Wanted::new(Transport::Sse, &["topic:a"]).after("earliest").connect(node).await;
         let first = client.event().await;
         assert_eq!((first.kind.as_str(), first.data.as_str()), ("order.paid", "{\"a\" :1.0}\n"));
-        assert_eq!(client.event().await.data, "\"\u00e9€\"", "the one before is superseded");
+        assert_eq!(client.event().await.data, r#""\u00e9€""#, "the one before is superseded");
     }
 }
 
@@ -108,7 +108,9 @@ async fn a_stream_in_use_is_refused_by_name_and_a_repeated_import_changes_nothin
     let third = Node::start(&[]);
     let skipped = import(&third, parts[1]).await;
     assert!(skipped.code == Some(1) && skipped.stderr.contains("right behind the one before"), "{skipped:?}");
-    for (wrong, expected) in [("{}", "no part"), ("nonsense", "line 1"), (&parts[0].replace("\"prev\":\"", "\"prev\":\"9"), "out of order")] {
+    for (wrong, expected) in
+        [("{}", "no part"), ("nonsense", "line 1"), (&parts[0].replace("\"prev\":\"", "\"prev\":\"9"), "out of order")]
+    {
         let refused = import(&third, wrong).await;
         assert!(refused.code != Some(0) && refused.stderr.contains(expected), "{refused:?}");
     }
