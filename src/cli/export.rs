@@ -33,7 +33,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let given: Vec<String> = arguments.url.into_iter().collect();
-    let server = Publisher::new(&urls(&given)[0])?.headers(arguments.credentials.headers()?)?;
+    let server = Publisher::new(&urls(&given)[0])?.setup(&arguments.credentials.setup()?)?;
     let mut events = 0;
     for stream in &arguments.streams {
         let mut after = None;

@@ -31,7 +31,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let given: Vec<String> = arguments.url.into_iter().collect();
-    let server = Publisher::new(&urls(&given)[0])?.headers(arguments.credentials.headers()?)?;
+    let server = Publisher::new(&urls(&given)[0])?.setup(&arguments.credentials.setup()?)?;
     let input: Box<dyn BufRead> = match &arguments.file {
         None => Box::new(BufReader::new(stdin())),
         Some(path) => {
