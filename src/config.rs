@@ -119,7 +119,8 @@ settings! {
     admin_listen: Option<Vec<Endpoint>> = "", "PLACES", value::optional(value::endpoints);
     /// The Redis (7.0 or newer) or Valkey that all nodes share: redis://, rediss:// (TLS),
     /// unix:// or redis+unix://; or the master of this name that Sentinels know:
-    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER, or rediss+sentinel:// (TLS). Without one
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER, or rediss+sentinel:// (TLS); or some servers
+    /// of a Cluster: redis+cluster://HOST:PORT,HOST:PORT, or rediss+cluster:// (TLS). Without one
     /// this is a single node that keeps events in its own memory.
     redis_url: Option<RedisUrl> = "", "URL", value::optional(value::redis_url);
     /// A file that holds the Redis URL, so that its password stands neither in the

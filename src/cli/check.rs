@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use crate::config::Flags;
 use crate::history;
 use crate::store::memory::{self, DataDirError, Fsync, Restored};
-use crate::store::redis::{self, Inspection};
+use crate::store::redis::{self, ConnectError, Inspection, Survey};
 
 use super::{Failure, print};
 
@@ -19,7 +19,7 @@ Takes the same settings as `whimbrel serve` and prints one line for each finding
 warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.
 
 With --acl nothing is contacted: it prints ACL SETUSER commands with PASSWORD as a placeholder; with Sentinels \
-there is one for them too.
+there is one for them too, and users of a Cluster may ask for its servers.
 
 With --history nothing is configured or contacted: the file is a history of what producers published and \
 what clients received, one JSON record a line, as the fault tests write it. Each broken promise is a line, \
@@ -46,7 +46,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(file) => run_history(&file),
         None if arguments.acl => {
             let (settings, _) = arguments.flags.validate(std::env::vars_os())?;
-            print(redis::acl::rules(&settings.prefix, settings.has_sentinels()).trim_end())?;
+            print(redis::acl::rules(&settings.prefix, settings.has_sentinels(), settings.has_cluster()).trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
         None => run_settings(arguments.flags).await,
@@ -75,9 +75,9 @@ async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
             None => Finding::ok("no Redis is set: a single node that keeps its events in memory"),
             Some(directory) => judge_data_dir(directory, settings.fsync),
         }),
-        Some(url) => match redis::inspect(&settings.server(url)).await {
-            Ok(inspection) => {
-                findings.extend(judge(&inspection));
+        Some(url) => match redis::survey(&settings.server(url)).await {
+            Ok(survey) => {
+                findings.extend(judge_all(&survey));
                 findings.push(match redis::probe(&settings.server(url), &settings.prefix).await {
                     Ok(()) => Finding::ok("a subscription, a script, a write and a message work under the prefix"),
                     Err(reason) => Finding::error(format!("{url}: {reason}")),
@@ -157,6 +157,41 @@ fn judge_data_dir(directory: &Path, fsync: Fsync) -> Finding {
     }
 }
 
+/// Of a Cluster, each finding names its server.
+fn judge_all(survey: &Survey) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(slots) = survey.uncovered_slots {
+        findings.push(match slots {
+            0 => Finding::ok(format!("a Cluster of {} masters, which have all slots", survey.servers.len())),
+            _ => Finding::error(format!("{slots} slots of the Cluster have no master: their streams can't be used")),
+        });
+    }
+    for (server, inspection) in &survey.servers {
+        let of_server = match inspection {
+            Ok(inspection) if survey.uncovered_slots.is_none() && inspection.in_cluster == Some(true) => {
+                vec![Finding::error(ConnectError::InCluster.to_string())]
+            }
+            Ok(inspection) => judge(inspection),
+            Err(reason) => vec![Finding::error(reason.to_string())],
+        };
+        findings.extend(of_server.into_iter().map(|finding| match survey.uncovered_slots {
+            Some(_) => Finding { text: format!("{server}: {}", finding.text), ..finding },
+            None => finding,
+        }));
+    }
+    findings
+}
+
+/// One shard that is away should not take the others with it.
+fn coverage(inspection: &Inspection) -> Option<Finding> {
+    inspection.full_coverage.filter(|required| *required && inspection.in_cluster == Some(true)).map(|_| {
+        Finding::warning(
+            "cluster-require-full-coverage is yes: while one master is away without a replica, no stream can be used; \
+             set it to no",
+        )
+    })
+}
+
 fn judge(inspection: &Inspection) -> Vec<Finding> {
     let mut findings = vec![
         version(inspection),
@@ -167,6 +202,7 @@ fn judge(inspection: &Inspection) -> Vec<Finding> {
         Finding::ok(format!("round trip {:.1} ms", inspection.round_trip.as_secs_f64() * 1000.0)),
     ];
     findings.extend(replication(inspection));
+    findings.extend(coverage(inspection));
     findings
 }
 
@@ -175,6 +211,9 @@ fn replication(inspection: &Inspection) -> Option<Finding> {
     match (inspection.replicas?, inspection.min_replicas) {
         (0, _) if inspection.by_sentinels => {
             Some(Finding::warning("the master has no replica, so Sentinels have no server to replace it with"))
+        }
+        (0, _) if inspection.in_cluster == Some(true) => {
+            Some(Finding::warning("the master has no replica, so nothing takes over its slots when it fails"))
         }
         (0, _) => None,
         (count, Some(0)) => Some(Finding::warning(format!(
@@ -243,6 +282,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::store::StoreError;
 
     fn healthy() -> Inspection {
         Inspection {
@@ -257,6 +297,8 @@ mod tests {
             by_sentinels: false,
             replicas: Some(0),
             min_replicas: Some(0),
+            in_cluster: Some(false),
+            full_coverage: Some(true),
         }
     }
 
@@ -304,6 +346,22 @@ mod tests {
         assert!(behind(2, 1).contains("ok       2 replicas"));
         let valkey = Inspection { valkey: Some("9.1.2".into()), ..healthy() };
         assert!(lines(&valkey).starts_with("ok       Valkey 9.1.2\n"));
+    }
+
+    #[test]
+    fn each_master_of_a_cluster_is_judged_and_slots_without_one_are_an_error() {
+        let master = Inspection { in_cluster: Some(true), ..healthy() };
+        let away = Err(StoreError::Unavailable("away".into()));
+        let servers = vec![("a:1".to_owned(), Ok(master.clone())), ("b:1".to_owned(), away)];
+        let lines =
+            |survey: &Survey| judge_all(survey).iter().map(|finding| format!("{finding}\n")).collect::<String>();
+        let shown = lines(&Survey { servers, uncovered_slots: Some(3) });
+        assert!(shown.starts_with("error    3 slots of the Cluster have no master"), "{shown}");
+        assert!(shown.contains("warning  a:1: the master has no replica"), "{shown}");
+        assert!(shown.contains("warning  a:1: cluster-require-full-coverage is yes"), "{shown}");
+        assert!(shown.contains("error    b:1: the store is unavailable: away"), "{shown}");
+        let alone = Survey { servers: vec![("a:1".to_owned(), Ok(master))], uncovered_slots: None };
+        assert!(lines(&alone).starts_with("error    the server belongs to a Redis Cluster"));
     }
 
     #[test]

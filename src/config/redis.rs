@@ -20,6 +20,11 @@ impl Settings {
         self.redis_urls().any(RedisUrl::has_sentinels)
     }
 
+    /// Whether one of them is a Cluster.
+    pub fn has_cluster(&self) -> bool {
+        self.redis_urls().any(RedisUrl::is_cluster)
+    }
+
     /// The URLs of all servers.
     fn redis_urls(&self) -> impl Iterator<Item = &RedisUrl> {
         let regions = self.regions.iter().flat_map(RegionUrls::iter).map(|(_, url)| url);

@@ -141,7 +141,7 @@ fn a_redis_password_is_never_shown() {
         assert!(!format!("{settings:?}").contains("s3cret"), "{settings:?}");
         assert_eq!(settings.redis_url.unwrap().expose(), url);
     }
-    for url in ["redis://:s3cret@host:99999", "s3cret", "redis://:s3cret@host/s3cret", "redis+cluster://s3cret@h"] {
+    for url in ["redis://:s3cret@host:99999", "s3cret", "redis://:s3cret@host/s3cret", "redis+cluster://s3cret@h/9"] {
         assert!(!refusal(&["--redis-url", url], &[]).contains("s3cret"));
     }
     let shown = accepted(&["--redis-url", "redis://:s3cret@host:6379/1"], &[]).redis_url.unwrap().to_string();
@@ -217,10 +217,13 @@ fn webhooks_need_an_address_and_a_secret_and_show_neither() {
 }
 
 #[test]
-fn kinds_of_redis_that_this_version_cannot_use_are_refused_by_name() {
+fn a_cluster_is_known_by_some_of_its_servers() {
     for scheme in ["redis+cluster", "rediss+cluster"] {
-        let line = refusal(&["--redis-url", &format!("{scheme}://host")], &[]);
-        assert!(line.contains(&format!("{scheme}:// is not supported by this version")), "{line}");
+        let url = format!("{scheme}://app:s3cret@host,other:7000");
+        let settings = accepted(&["--redis-url", &url], &[]);
+        assert_eq!(settings.redis_url.unwrap().to_string(), format!("{scheme}://***@host,other:7000"));
+        let line = refusal(&["--redis-url", &format!("{scheme}://host/1")], &[]);
+        assert!(line.contains("a Cluster has only one"), "{line}");
     }
 }
 

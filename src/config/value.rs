@@ -42,6 +42,11 @@ impl RedisUrl {
         self.0.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+sentinel"))
     }
 
+    /// Whether it names servers of a Cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.0.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+cluster"))
+    }
+
     /// Whether it holds a password.
     pub fn has_password(&self) -> bool {
         let after_scheme = self.0.split_once("://").map_or("", |(_, rest)| rest);

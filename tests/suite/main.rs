@@ -13,6 +13,7 @@ mod beginnings;
 mod bench;
 mod client_tls;
 mod clients;
+mod cluster;
 mod collapse;
 mod commands;
 mod conformance;

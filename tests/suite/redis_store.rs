@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use whimbrel::model::{Draft, EventId, Start, StreamName};
-use whimbrel::store::redis::{ConnectError, RedisStore, inspect};
+use whimbrel::store::redis::{ConnectError, Inspection, RedisStore, survey};
 use whimbrel::store::{
     Channels, Checkpoint, DueSync, EventLog, JobKind, Leases, NodeId, NodeInfo, RetentionRules, Route, Store,
     StoreError,
@@ -151,10 +151,15 @@ async fn a_server_that_evicts_is_refused_with_that_reason() {
     assert_eq!(outcome.err(), Some(ConnectError::Eviction("allkeys-lru".to_owned())));
 }
 
+async fn inspect(url: &str) -> Inspection {
+    let (_, inspection) = survey(&config(url)).await.unwrap().servers.pop().unwrap();
+    inspection.unwrap()
+}
+
 #[tokio::test]
 async fn an_inspection_shows_how_the_server_is_set_up_and_a_blocked_config_is_fine() {
     let server = RedisServer::start();
-    let found = inspect(&config(&server.url())).await.unwrap();
+    let found = inspect(&server.url()).await;
     assert!(found.version.as_ref().unwrap().starts_with(char::is_numeric));
     assert_eq!((found.append_only, found.snapshots.as_deref()), (Some(false), Some("")));
     assert_eq!((found.eviction.as_deref(), found.stream_node_bytes), (Some("noeviction"), Some(512)));
@@ -164,7 +169,7 @@ async fn an_inspection_shows_how_the_server_is_set_up_and_a_blocked_config_is_fi
     let url = format!("redis://app:secret@{}/", server.address());
     let rules = RetentionRules::default();
     RedisStore::connect(&config(&url), "whimbrel", rules, Duration::ZERO).await.map(drop).unwrap();
-    let found = inspect(&config(&url)).await.unwrap();
+    let found = inspect(&url).await;
     assert_eq!((found.snapshots, found.stream_node_bytes), (None, None));
     assert_eq!(found.eviction.as_deref(), Some("noeviction"));
 }

@@ -28,6 +28,9 @@ struct User {
 /// What Redis 7.0 does not know, and refuses in a rule.
 const SINCE_7_2: &str = "waitaof";
 
+/// What nodes, and clients that find a key's server by themselves, send in a Cluster.
+const CLUSTER: &str = "cluster|slots cluster|nodes cluster|shards asking";
+
 /// What nodes ask of Sentinels that have users of their own.
 const SENTINEL: &str = "sentinel|get-master-addr-by-name sentinel|master subscribe";
 
@@ -73,12 +76,14 @@ fn called(code: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// `ACL SETUSER` for each user, below a comment with its purpose; `sentinels` adds the user at Sentinels.
-pub fn rules(prefix: &str, sentinels: bool) -> String {
+/// `ACL SETUSER` for each user, below a comment with its purpose; `sentinels` adds the user at Sentinels, and `cluster` what
+/// a Cluster's servers are asked for.
+pub fn rules(prefix: &str, sentinels: bool, cluster: bool) -> String {
+    let more = if cluster { words(CLUSTER) } else { BTreeSet::new() };
     let setuser = |User { name, purpose, keys, publishes, commands }: &User| {
         let keys = keys.iter().map(|(flags, pattern)| format!("{flags}{prefix}{pattern}"));
         let limits = keys.chain(publishes.then(|| format!("&{prefix}:node:*")));
-        line(prefix, name, purpose, limits, commands)
+        line(prefix, name, purpose, limits, &(commands | &more))
     };
     let sentinel = sentinels.then(|| {
         let purpose = "nodes, to be run on each Sentinel";
@@ -121,8 +126,14 @@ mod tests {
 
     #[test]
     fn each_user_has_its_keys_and_nothing_else() {
-        assert_eq!(rules("birds", true).matches("ACL SETUSER").count(), 5);
-        let rules = rules("birds", false);
+        assert_eq!(rules("birds", true, false).matches("ACL SETUSER").count(), 5);
+        assert!(
+            rules("birds", false, true)
+                .lines()
+                .filter(|line| line.contains(" reset "))
+                .all(|line| line.contains("+cluster|slots"))
+        );
+        let rules = rules("birds", false, false);
         let lines: Vec<_> = rules.lines().filter(|line| line.starts_with("ACL")).collect();
         assert!(lines[0].starts_with("ACL SETUSER birds-node reset on >PASSWORD ~birds:* &birds:node:* -@all +auth "));
         assert_eq!(
@@ -130,6 +141,7 @@ mod tests {
             "ACL SETUSER birds-ingress reset on >PASSWORD %W~birds:ingress -@all +auth +hello +ping +select +xadd"
         );
         let keys = "~birds:{device:* ~birds:{topic:* ~birds:{producers}:* &birds:node:* -@all ";
+        assert!(!rules.contains("cluster"));
         assert!(lines[2].contains(keys) && lines[2].contains(" +fcall ") && !lines[2].contains("+eval"));
     }
 }

@@ -1,18 +1,19 @@
 //! The directory in Redis: which region is the home of which stream, and what changed about that.
 //!
-//! Bucket and change are written by one script, so the directory has to be on one server: a master with or
-//! without replicas, not a Cluster.
+//! Bucket and change are written by one script, so all of the directory is on one server, also in a Cluster.
 
 use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
 
+use super::call::Call;
 use super::errors::ConnectError;
 use super::inspection;
 use super::keys::Keys;
-use super::pool::{Pool, Session};
-use super::scripts::{self, Call};
-use super::server::{Server, ServerConfig};
+use super::pool::Session;
+use super::scripts;
+use super::server::ServerConfig;
+use super::shards::{Pools, Shards};
 use crate::model::StreamName;
 use crate::store::{StoreError, millis};
 
@@ -31,9 +32,6 @@ const CHANGES_KEPT: usize = 100_000;
 
 /// Most changes read at a time.
 const CHANGES_READ: usize = 1000;
-
-/// Connections to the directory.
-const POOL_SIZE: usize = 4;
 
 /// How long a replica of the directory may take to have a new home.
 const REPLICA_TIME: Duration = Duration::from_secs(1);
@@ -70,22 +68,29 @@ pub struct Changes {
 /// The directory.
 pub struct RedisDirectory {
     keys: Keys,
-    server: Server,
-    pool: Pool,
+    shards: Shards,
+    pool: Pools,
 }
 
 impl RedisDirectory {
     /// Connects, and checks that this Redis can be worked with.
     pub async fn connect(config: &ServerConfig, prefix: &str) -> Result<Self, ConnectError> {
-        let server = Server::new(config)?;
-        let pool = Pool::new(&server, POOL_SIZE)?;
-        inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
-        Ok(RedisDirectory { keys: Keys::new(prefix), server, pool })
+        let shards = Shards::find(config).await?;
+        inspection::check(&shards).await?;
+        Ok(RedisDirectory { keys: Keys::new(prefix), pool: Pools::new(&shards, |shard| &shard.pool), shards })
+    }
+
+    fn changes_key(&self) -> String {
+        self.keys.changes(self.shards.is_cluster())
+    }
+
+    fn bucket(&self, number: u64) -> String {
+        self.keys.bucket(self.shards.is_cluster(), number)
     }
 
     /// What it is, for people.
     pub fn describe(&self) -> String {
-        format!("Redis at {}", self.server)
+        format!("Redis at {}", self.shards)
     }
 
     /// A name of this directory that no other has.
@@ -99,16 +104,16 @@ impl RedisDirectory {
     /// Gives a stream its first home unless it has one; answers with the home that it has. Where the directory has
     /// replicas, one of them has it by then, unless that takes too long: a failover must not forget it.
     pub async fn assign(&self, stream: &StreamName, first: &Assignment) -> Result<Assignment, StoreError> {
-        let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
-        let call = Call::script(&scripts::DIRECTORY_ASSIGN, &[&bucket, &self.keys.changes()])
+        let bucket = self.bucket(stream.fingerprint() % BUCKETS);
+        let call = Call::script(&scripts::DIRECTORY_ASSIGN, &[&bucket, &self.changes_key()])
             .arg(stream.as_str())
             .arg(format!("{} {}", first.version, first.region))
             .arg(CHANGES_KEPT);
-        let mut session = self.pool.session().await?;
-        let known = read(&understood::<String>(session.run(call).await?)?)?;
+        let mut session = self.pool.session(&bucket).await?;
+        let known = read(&understood::<String>(session.run(&call).await?)?)?;
         if known == *first && has_replicas(&mut session).await {
             let wait = Call::command("WAIT", "1").arg(millis(REPLICA_TIME));
-            let replicas = session.run(wait).await.and_then(understood::<u32>);
+            let replicas = session.run(&wait).await.and_then(understood::<u32>);
             if !matches!(replicas, Ok(1..)) {
                 tracing::warn!(%stream, "no replica of the directory has a new home yet: a failover may forget it");
             }
@@ -118,7 +123,7 @@ impl RedisDirectory {
 
     /// Whether a stream has a home.
     pub async fn has_home(&self, stream: &StreamName) -> Result<bool, StoreError> {
-        let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
+        let bucket = self.bucket(stream.fingerprint() % BUCKETS);
         let call = Call::script(&scripts::DIRECTORY_HAS, &[&bucket]).arg(stream.as_str());
         Ok(understood::<u32>(self.pool.run(call).await?)? == 1)
     }
@@ -130,8 +135,8 @@ impl RedisDirectory {
         before: &Assignment,
         after: &Assignment,
     ) -> Result<Assignment, StoreError> {
-        let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
-        let call = Call::script(&scripts::DIRECTORY_MOVE, &[&bucket, &self.keys.changes()])
+        let bucket = self.bucket(stream.fingerprint() % BUCKETS);
+        let call = Call::script(&scripts::DIRECTORY_MOVE, &[&bucket, &self.changes_key()])
             .arg(stream.as_str())
             .arg(format!("{} {}", before.version, before.region))
             .arg(format!("{} {}", after.version, after.region))
@@ -141,14 +146,14 @@ impl RedisDirectory {
 
     /// Where the changes stand now.
     pub async fn position(&self) -> Result<String, StoreError> {
-        let call = Call::script(&scripts::DIRECTORY_POSITION, &[&self.keys.changes()]);
+        let call = Call::script(&scripts::DIRECTORY_POSITION, &[&self.changes_key()]);
         understood(self.pool.run(call).await?)
     }
 
     /// What changed after a position; `None` when it is no longer known what did.
     pub async fn changes(&self, position: &str) -> Result<Option<Changes>, StoreError> {
         type Entry = (String, Vec<(String, String)>);
-        let call = Call::script(&scripts::DIRECTORY_CHANGES, &[&self.keys.changes()]).arg(position).arg(CHANGES_READ);
+        let call = Call::script(&scripts::DIRECTORY_CHANGES, &[&self.changes_key()]).arg(position).arg(CHANGES_READ);
         let (known, entries): (bool, Vec<Entry>) = understood(self.pool.run(call).await?)?;
         if !known {
             return Ok(None);
@@ -170,9 +175,9 @@ impl RedisDirectory {
     /// The homes in a part of the directory, of [`PARTS`].
     pub async fn part(&self, number: u64) -> Result<Vec<(StreamName, Assignment)>, StoreError> {
         let buckets = number * AT_ONCE..(number + 1) * AT_ONCE;
-        let calls = buckets.map(|bucket| Call::script(&scripts::DIRECTORY_BUCKET, &[&self.keys.bucket(bucket)]));
+        let calls = buckets.map(|bucket| Call::script(&scripts::DIRECTORY_BUCKET, &[&self.bucket(bucket)]));
         let mut homes = Vec::new();
-        for answer in self.pool.run_all(calls.collect()).await? {
+        for answer in self.pool.session(&self.changes_key()).await?.run_all(calls.collect()).await? {
             let entries = understood::<Vec<(String, String)>>(answer?)?;
             homes.extend(entries.iter().filter_map(|(stream, home)| Some((stream.parse().ok()?, read(home).ok()?))));
         }
@@ -182,13 +187,13 @@ impl RedisDirectory {
     /// Removes homes that ended, each if the stream still has just this one; says which are removed.
     pub async fn end(&self, ended: &[(&StreamName, &Assignment)]) -> Result<Vec<bool>, StoreError> {
         let end = |(stream, home): &(&StreamName, &Assignment)| {
-            let bucket = self.keys.bucket(stream.fingerprint() % BUCKETS);
-            Call::script(&scripts::DIRECTORY_END, &[&bucket, &self.keys.changes()])
+            let bucket = self.bucket(stream.fingerprint() % BUCKETS);
+            Call::script(&scripts::DIRECTORY_END, &[&bucket, &self.changes_key()])
                 .arg(stream.as_str())
                 .arg(format!("{} {}", home.version, home.region))
                 .arg(CHANGES_KEPT)
         };
-        let answers = self.pool.run_all(ended.iter().map(end).collect()).await?;
+        let answers = self.pool.session(&self.changes_key()).await?.run_all(ended.iter().map(end).collect()).await?;
         answers.into_iter().map(|answer| Ok(understood::<u32>(answer?)? == 1)).collect()
     }
 
@@ -202,7 +207,7 @@ impl RedisDirectory {
 
 /// Whether the server has any. One that does not say has none.
 async fn has_replicas(session: &mut Session) -> bool {
-    let info = session.run(Call::command("INFO", "replication")).await.and_then(understood::<String>);
+    let info = session.run(&Call::command("INFO", "replication")).await.and_then(understood::<String>);
     info.is_ok_and(|info| info.lines().any(|line| line.starts_with("connected_slaves:") && !line.ends_with(":0")))
 }
 

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use redis::{FromRedisValue as _, Value};
+use redis::FromRedisValue as _;
 
+use super::call::Call;
 use super::inspection::{self, DiskProof};
 use super::pool::{Pool, Session};
-use super::scripts::Call;
 use crate::model::{Durability, Published, Reached, Receipt};
 use crate::store::{StoreError, millis};
 
@@ -24,20 +24,15 @@ pub(super) async fn wait_for(pool: &Pool, durability: Durability) -> Result<Opti
     }
 }
 
-/// Runs `publish` and hands its answer to `stored` at once, then runs `wait`. `touch` is a write to the same
-/// stream.
-pub(super) async fn publish(
+/// What the publish before, on the same connection, has reached. `touch` is a write to the same stream.
+pub(super) async fn wait(
     session: &mut Session,
-    publish: Call,
-    stored: impl FnOnce(Result<Value, StoreError>) -> Result<Published, StoreError>,
+    published: Published,
     touch: Call,
     wait: Option<Call>,
     durability: Durability,
 ) -> Result<Receipt, StoreError> {
-    let no_answer = || Err(StoreError::Protocol("too few answers".to_owned()));
-    let answers = session.run_all(vec![publish]).await;
-    let published = stored(answers.and_then(|mut answers| answers.pop().unwrap_or_else(no_answer)))?;
-    // From here on the event is stored: whatever fails, fails to confirm.
+    // The event is stored: whatever fails from here on, fails to confirm.
     // What is waited for is the connection's last write. When the event is a duplicate, publishing wrote
     // nothing; the touch is behind the first publish then, and a replica that has it has that too.
     let waits = wait.is_some();

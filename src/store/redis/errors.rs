@@ -16,6 +16,9 @@ pub enum ConnectError {
     /// Scripts need what older servers don't have.
     #[error("the server is Redis {0}, but 7.0 is the oldest that works")]
     Version(String),
+    /// It is one server of several, and the URL is not that of a Cluster.
+    #[error("the server belongs to a Redis Cluster, whose URL is redis+cluster://HOST:PORT")]
+    InCluster,
     /// It would throw away history, routes and positions when its memory is full.
     #[error("the server's maxmemory-policy is '{0}', but it has to be 'noeviction'")]
     Eviction(String),

@@ -6,9 +6,11 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::Value;
 
+use super::call::Call;
 use super::direct::DirectPublish;
-use super::lanes::Open;
-use super::scripts::{self, Call, Fields};
+use super::lane::Open;
+use super::lanes::slot_of_stream;
+use super::scripts::{self, Fields};
 use super::{NOTES_LIVE, RedisStore, durable, excluded};
 use crate::model::{
     Draft, Durability, Event, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
@@ -40,10 +42,12 @@ impl RedisStore {
             .arg(self.home())
     }
 
-    fn synced(&self, answer: Result<Value, StoreError>) -> Result<Page, StoreError> {
+    fn synced(&self, stream: &StreamName, answer: Result<Value, StoreError>) -> Result<Page, StoreError> {
         let page = scripts::page(answer?)?;
         // A device that connects is synced first: already its first event can leave nodes out.
-        self.direct.set_clock(page.now_ms);
+        if let Ok(shard) = self.shards.of(|| slot_of_stream(stream)) {
+            shard.clock.set(page.now_ms);
+        }
         Ok(page)
     }
 
@@ -71,11 +75,18 @@ impl RedisStore {
 #[async_trait]
 impl EventLog for RedisStore {
     async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
-        let open = self.lanes.of(stream).open().await?;
-        let direct_publish = self.direct.begin(stream, draft, Some(&open.order));
-        let call = self.publish_call(stream, draft, direct_publish.as_ref());
-        let answer = open.run(call).await;
-        self.direct.end(direct_publish, stream, draft, answer)
+        let mut attempts = self.shards.attempts();
+        loop {
+            let open = attempts.shard(|| slot_of_stream(stream))?.lanes().of(stream).open().await?;
+            let direct_publish = self.direct.begin(stream, draft, &open.clock, Some(&open.order));
+            let answer = open.run(&self.publish_call(stream, draft, direct_publish.as_ref())).await;
+            // A call that was redirected is over, and holds up no event behind it.
+            let redirect = self.shards.redirect(&answer);
+            let published = self.direct.end(direct_publish, stream, draft, answer);
+            if redirect.is_none() || !attempts.follow(redirect).await {
+                return published;
+            }
+        }
     }
 
     async fn publish_all(&self, batch: &[(StreamName, Draft)]) -> Vec<Result<Published, StoreError>> {
@@ -83,7 +94,7 @@ impl EventLog for RedisStore {
         // end of a large batch, the first events could have left the log by then.
         let items: Vec<_> = batch.iter().map(|(stream, draft)| (stream, draft, Mutex::default())).collect();
         let call = |open: &Open, (stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>)| {
-            let direct_publish = self.direct.begin(stream, draft, Some(&open.order));
+            let direct_publish = self.direct.begin(stream, draft, &open.clock, Some(&open.order));
             let call = self.publish_call(stream, draft, direct_publish.as_ref());
             *place.lock() = direct_publish;
             call
@@ -91,7 +102,11 @@ impl EventLog for RedisStore {
         let settle = |(stream, draft, place): &(&StreamName, &Draft, Mutex<Option<DirectPublish>>), answer| {
             self.direct.end(place.lock().take(), stream, draft, answer)
         };
-        self.lanes.settle_by_stream(&items, |(stream, _, _)| *stream, call, settle).await
+        let withdrawn = |item: &(&StreamName, &Draft, Mutex<Option<DirectPublish>>)| {
+            let place = item.2.lock().take();
+            place.into_iter().for_each(DirectPublish::withdraw);
+        };
+        self.lanes.settle_by_stream(&items, |(stream, _, _)| *stream, call, withdrawn, settle).await
     }
 
     async fn publish_durably(
@@ -101,12 +116,20 @@ impl EventLog for RedisStore {
         durability: Durability,
     ) -> Result<Receipt, StoreError> {
         let touch = Call::command("PEXPIRE", &self.keys.of(stream).meta).arg(self.position_ms(stream));
-        let wait = durable::wait_for(&self.durable, durability).await?;
-        let mut session = self.durable.session().await?;
-        let direct_publish = self.direct.begin(stream, draft, None);
-        let publish = self.publish_call(stream, draft, direct_publish.as_ref());
-        let stored = |answer| self.direct.end(direct_publish, stream, draft, answer);
-        durable::publish(&mut session, publish, stored, touch, wait, durability).await
+        let mut attempts = self.shards.attempts();
+        loop {
+            let shard = attempts.shard(|| slot_of_stream(stream))?;
+            let wait = durable::wait_for(&shard.durable, durability).await?;
+            let mut session = shard.durable.session().await?;
+            let direct_publish = self.direct.begin(stream, draft, &shard.clock, None);
+            let publish = self.publish_call(stream, draft, direct_publish.as_ref());
+            let answer = session.run(&publish).await;
+            let redirect = self.shards.redirect(&answer);
+            let published = self.direct.end(direct_publish, stream, draft, answer);
+            if redirect.is_none() || !attempts.follow(redirect).await {
+                return durable::wait(&mut session, published?, touch, wait, durability).await;
+            }
+        }
     }
 
     async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError> {
@@ -118,24 +141,19 @@ impl EventLog for RedisStore {
             .arg(self.keys.channels())
             .arg(self.home())
             .arg(excluded(draft));
-        scripts::count(self.lanes.of(stream).run(call).await?)
+        scripts::count(self.lanes.run(stream, call).await?)
     }
 
     async fn sync(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Result<Page, StoreError> {
         let sync = self.sync_call(stream, route, head);
-        let lane = self.lanes.of(stream);
         if route.noted {
-            return self.synced(lane.run(sync).await);
+            return self.synced(stream, self.lanes.run(stream, sync).await);
         }
         // Written down before the route exists, so that the node that cleans up after this one finds it.
         let touched = [&self.keys.streams(&route.node), &self.keys.lease(&route.node)];
         let note = Call::script(&scripts::NOTE, &touched.map(String::as_str));
         let note = note.arg(stream.as_str()).arg(millis(NOTES_LIVE));
-        let mut last = Err(StoreError::Protocol("no answer to a sync".to_owned()));
-        for answer in lane.run_all([note, sync].into_iter()).await {
-            last = Ok(answer?);
-        }
-        self.synced(last)
+        self.synced(stream, self.lanes.run_both(stream, note, sync).await)
     }
 
     async fn sync_each(&self, due: &[DueSync], answered: &OnAnswer<'_>) {
@@ -145,7 +163,8 @@ impl EventLog for RedisStore {
             &noted,
             |(_, (stream, ..))| stream,
             |_, (_, (stream, route, head))| self.sync_call(stream, route, *head),
-            |(place, _), answer| answered(*place, self.synced(answer)),
+            |_| {},
+            |(place, (stream, ..)), answer| answered(*place, self.synced(stream, answer)),
         );
         let alone = others.into_iter().map(async |(place, (stream, route, head))| {
             answered(place, self.sync(stream, route, *head).await);
@@ -170,19 +189,19 @@ impl EventLog for RedisStore {
             .arg(PAGE_BYTES)
             .arg(self.home());
         let call = seen.iter().fold(call, |call, id| call.arg(id.to_string()));
-        scripts::page(self.lanes.of(stream).run(call).await?)
+        scripts::page(self.lanes.run(stream, call).await?)
     }
 
     async fn detach(&self, stream: &StreamName, node: &NodeId, registration: Option<u64>) -> Result<(), StoreError> {
-        let lane = self.lanes.of(stream);
         let keys = self.keys.of(stream);
         let detach = Call::script(&scripts::DETACH, &[&keys.nodes, &keys.meta, &keys.connections])
             .arg(node.as_str())
             .arg(registration.map_or(String::new(), |registration| registration.to_string()));
         // Only when the route is gone: a stream with a route that its node's set does not name would be
         // forgotten by the clean-up.
-        if lane.run(detach).await? == Value::Int(1) {
-            lane.run(Call::command("SREM", &self.keys.streams(node)).arg(stream.as_str())).await?;
+        if self.lanes.run(stream, detach).await? == Value::Int(1) {
+            let forget = Call::command("SREM", &self.keys.streams(node)).arg(stream.as_str());
+            self.lanes.run(stream, forget).await?;
         }
         Ok(())
     }
@@ -222,7 +241,7 @@ impl EventLog for RedisStore {
 
     async fn position(&self, stream: &StreamName) -> Result<Option<EventId>, StoreError> {
         let call = Call::script(&scripts::POSITION, &[&self.keys.of(stream).meta]).arg(self.home());
-        scripts::position(self.lanes.of(stream).run(call).await?)
+        scripts::position(self.lanes.run(stream, call).await?)
     }
 
     async fn acknowledge(&self, stream: &StreamName, id: Option<EventId>) -> Result<Standing, StoreError> {
@@ -230,7 +249,7 @@ impl EventLog for RedisStore {
         let call = Call::script(&scripts::ACKNOWLEDGE, &[&keys.events, &keys.meta, &keys.nodes])
             .arg(id.map_or(String::new(), |id| id.to_string()))
             .arg(self.home());
-        scripts::standing(self.lanes.of(stream).run(call).await?)
+        scripts::standing(self.lanes.run(stream, call).await?)
     }
 
     async fn inbox(&self, stream: &StreamName) -> Result<Inbox, StoreError> {
@@ -270,7 +289,7 @@ impl EventLog for RedisStore {
         .arg(self.position_ms(stream))
         .arg(self.keys.channels())
         .arg(self.home());
-        self.lanes.of(stream).run(call).await.map(drop)
+        self.lanes.run(stream, call).await.map(drop)
     }
 
     async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError> {
@@ -301,7 +320,7 @@ impl EventLog for RedisStore {
             .arg(id.to_string())
             .arg(node.as_str())
             .arg(self.keys.channels());
-        self.lanes.of(stream).run(call).await.map(drop)
+        self.lanes.run(stream, call).await.map(drop)
     }
 }
 

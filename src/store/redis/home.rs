@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::FromRedisValue;
 
 use super::RedisStore;
-use super::scripts::{self, Call};
+use super::call::Call;
+use super::scripts;
 use crate::model::StreamName;
 use crate::store::{StoreError, millis, random_step};
 
@@ -23,7 +24,7 @@ impl RedisStore {
             .arg(version)
             .arg(random_step())
             .arg(self.position_ms(stream));
-        let ended = scripts::count(self.lanes.of(stream).run(claim).await?)?;
+        let ended = scripts::count(self.lanes.run(stream, claim).await?)?;
         Ok((ended > 0).then_some(ended))
     }
 
@@ -35,7 +36,7 @@ impl RedisStore {
                 .arg(*version)
                 .arg(millis(ENDED_TIME))
         };
-        let answers = self.pool.run_all(streams.iter().map(end).collect()).await?;
+        let answers = self.lanes.run_by_stream(streams, |(stream, _)| *stream, end).await;
         // Whatever is wrong with one stream, such as a key of another type, keeps no other's home.
         Ok(answers.into_iter().map(|answer| answer.and_then(scripts::count).is_ok_and(|ended| ended == 1)).collect())
     }
@@ -55,7 +56,7 @@ impl RedisStore {
             .arg(millis(time))
             .arg(u8::from(may))
             .arg(self.home());
-        Ok(scripts::count(self.lanes.of(device).run(call).await?)? == 1)
+        Ok(scripts::count(self.lanes.run(device, call).await?)? == 1)
     }
 
     /// Writes down which region this server is and which directory it belongs to, unless that is known

@@ -1,5 +1,6 @@
 //! The ingress stream of this Redis, and the connection on which new entries are waited for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,10 +9,12 @@ use redis::Value;
 use tokio::sync::Mutex;
 
 use super::RedisStore;
+use super::call::Call;
 use super::errors::{refused, unanswered};
 use super::library;
-use super::scripts::{self, Call};
-use super::server::{Connection, Server};
+use super::scripts;
+use super::server::Connection;
+use super::shards::{Shard, Shards};
 use crate::model::{EventId, StreamName};
 use crate::store::{Ingress, IngressPage, PAGE_BYTES, Placed, Placement, Rejected, Rejection, StoreError, millis};
 
@@ -40,15 +43,17 @@ const LIFTED_AT_ONCE: usize = 64;
 
 /// A connection that waits: whatever is sent behind a blocking command waits too, so nothing else is.
 #[derive(Default)]
-pub(super) struct Bell(Mutex<Option<Connection>>);
+pub(super) struct Bell(Mutex<Option<(Arc<Shard>, Connection)>>);
 
 impl Bell {
-    async fn wait(&self, server: &Server, key: &str, after: EventId, most: Duration) -> Result<(), StoreError> {
+    async fn wait(&self, shards: &Shards, key: &str, after: EventId, most: Duration) -> Result<(), StoreError> {
         let mut held = self.0.lock().await;
+        let shard = shards.of_key(key)?;
         // Taken out for the time: were the wait given up, its answer would be in the way of the next.
-        let connection = match held.take().filter(|connection| !connection.is_broken()) {
-            Some(connection) => connection,
-            None => server.open(|_| {}).await?,
+        let usable = |(of, connection): &(Arc<Shard>, Connection)| Arc::ptr_eq(of, &shard) && !connection.is_broken();
+        let connection = match held.take().filter(usable) {
+            Some((_, connection)) => connection,
+            None => shard.server.open(|_| {}).await?,
         };
         let mut wait = redis::cmd("XREAD");
         // BLOCK 0 would be for ever.
@@ -61,9 +66,14 @@ impl Bell {
             () = connection.broken() => return Err(StoreError::Unavailable("the connection broke".to_owned())),
         };
         match answer {
-            Ok(Value::ServerError(error)) => Err(refused(&error)),
+            Ok(Value::ServerError(error)) => {
+                let answer = Err(refused(&error));
+                // In a Cluster the stream may have moved while its entries were waited for.
+                let _ = shards.attempts().follow(shards.redirect(&answer)).await;
+                answer.map(|_: Value| ())
+            }
             Ok(_) => {
-                *held = Some(connection);
+                *held = Some((shard, connection));
                 Ok(())
             }
             Err(error) => Err(unanswered(&error)),
@@ -106,7 +116,7 @@ impl Ingress for RedisStore {
     }
 
     async fn wait(&self, after: EventId, most: Duration) -> Result<(), StoreError> {
-        self.bell.wait(&self.server, &self.keys.ingress(), after, most).await
+        self.bell.wait(&self.shards, &self.keys.ingress(), after, most).await
     }
 
     async fn place(&self, batch: &[Placement]) -> Vec<Result<Placed, StoreError>> {

@@ -2,17 +2,28 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use redis::{FromRedisValue, Value};
 
+use super::call::Call;
 use super::errors::ConnectError;
 use super::pool::Pool;
-use super::scripts::Call;
+use super::shards::Shards;
 use crate::store::StoreError;
 
 const OLDEST_MAJOR: u32 = 7;
 
 /// WAITAOF came with this version.
 const WAITAOF_SINCE: (u32, u32) = (7, 2);
+
+/// A look at all servers that can be written to.
+#[derive(Debug)]
+pub struct Survey {
+    /// Each with its address; of a Cluster, the masters.
+    pub servers: Vec<(String, Result<Inspection, StoreError>)>,
+    /// Slots of a Cluster that have no master; `None` where there is one server.
+    pub uncovered_slots: Option<u16>,
+}
 
 /// A look at the server. `None` stands for what it does not reveal: managed services block CONFIG, and
 /// parts of INFO.
@@ -36,6 +47,10 @@ pub struct Inspection {
     pub snapshots: Option<String>,
     /// What it does when its memory is full.
     pub eviction: Option<String>,
+    /// Whether it belongs to a Cluster.
+    pub in_cluster: Option<bool>,
+    /// Of a Cluster, whether it refuses all slots while one has no master.
+    pub full_coverage: Option<bool>,
     /// Bytes in a node of a stream. Every stream takes at least one.
     pub stream_node_bytes: Option<u64>,
     /// How long a command takes there and back.
@@ -93,16 +108,46 @@ impl Inspection {
     }
 }
 
+pub(super) async fn survey(shards: &Shards) -> Survey {
+    let map = shards.now();
+    let servers = map.shards.iter().map(async |shard| {
+        let by_sentinels = shard.server.has_sentinels();
+        let inspection = inspect(&shard.pool).await.map(|inspection| Inspection { by_sentinels, ..inspection });
+        (shard.server.to_string(), inspection)
+    });
+    Survey { servers: join_all(servers).await, uncovered_slots: shards.uncovered_slots() }
+}
+
+/// Refuses what can't be worked with. Of a Cluster, a server that is away is looked at by nobody: its slots fail.
+pub(super) async fn check(shards: &Shards) -> Result<(), ConnectError> {
+    let map = shards.now();
+    let mut away = None;
+    for looked_at in join_all(map.shards.iter().map(|shard| inspect(&shard.pool))).await {
+        match looked_at {
+            Ok(inspection) if inspection.in_cluster == Some(true) && !shards.is_cluster() => {
+                return Err(ConnectError::InCluster);
+            }
+            Ok(inspection) => inspection.check()?,
+            Err(error) => away = Some((error, away.map_or(1, |(_, others)| others + 1))),
+        }
+    }
+    match away {
+        Some((error, count)) if count == map.shards.len() => Err(ConnectError::Unreachable(error)),
+        _ => Ok(()),
+    }
+}
+
 pub(super) async fn inspect(pool: &Pool) -> Result<Inspection, StoreError> {
     // The first opens a connection; the second is the one to measure.
-    pool.run(Call::command("ECHO", "")).await?;
+    pool.run(&Call::command("ECHO", "")).await?;
     let sent = Instant::now();
-    pool.run(Call::command("ECHO", "")).await?;
+    pool.run(&Call::command("ECHO", "")).await?;
     let round_trip = sent.elapsed();
     let server = info(pool, "server").await;
     let persistence = info(pool, "persistence").await;
     let memory = info(pool, "memory").await;
     let replication = info(pool, "replication").await;
+    let cluster = info(pool, "cluster").await;
     Ok(Inspection {
         version: entry(&server, "redis_version").map(str::to_owned),
         valkey: entry(&server, "valkey_version").map(str::to_owned),
@@ -116,6 +161,8 @@ pub(super) async fn inspect(pool: &Pool) -> Result<Inspection, StoreError> {
             Some(policy) => Some(policy.to_owned()),
             None => config(pool, "maxmemory-policy").await,
         },
+        in_cluster: entry(&cluster, "cluster_enabled").map(|enabled| enabled == "1"),
+        full_coverage: config(pool, "cluster-require-full-coverage").await.map(|required| required == "yes"),
         stream_node_bytes: config(pool, "stream-node-max-bytes").await.and_then(|bytes| bytes.parse().ok()),
         round_trip,
     })
@@ -123,7 +170,7 @@ pub(super) async fn inspect(pool: &Pool) -> Result<Inspection, StoreError> {
 
 /// A section of INFO; empty when the server keeps it to itself.
 async fn info(pool: &Pool, section: &str) -> String {
-    match pool.run(Call::command("INFO", section)).await {
+    match pool.run(&Call::command("INFO", section)).await {
         Ok(Value::VerbatimString { text, .. }) => text,
         Ok(answer) => String::from_redis_value(answer).unwrap_or_default(),
         Err(_) => String::new(),
@@ -135,7 +182,7 @@ fn entry<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 }
 
 async fn config(pool: &Pool, name: &str) -> Option<String> {
-    let answer = pool.run(Call::command("CONFIG", "GET").arg(name)).await.ok()?;
+    let answer = pool.run(&Call::command("CONFIG", "GET").arg(name)).await.ok()?;
     let pairs = Vec::<(String, String)>::from_redis_value(answer).ok()?;
     pairs.into_iter().next().map(|(_, value)| value)
 }

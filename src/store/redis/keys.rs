@@ -94,6 +94,11 @@ impl Keys {
         format!("{}:library", self.prefix)
     }
 
+    /// The same, on whichever server of a Cluster has this tag.
+    pub(super) fn library_at(&self, tag: u16) -> String {
+        format!("{}:{{{tag}}}:library", self.prefix)
+    }
+
     /// The nodes' lifecycle sessions. They are kept beside the lifecycle topic.
     pub(super) fn sessions(&self) -> String {
         format!("{}:{{{}}}:sessions", self.prefix, StreamName::lifecycle())
@@ -113,14 +118,15 @@ impl Keys {
         format!("{}:{{{device}}}:send_history", self.prefix)
     }
 
-    /// A part of the directory.
-    pub(super) fn bucket(&self, number: u64) -> String {
-        format!("{}:directory:{number}", self.prefix)
+    /// The directory's changes. In a Cluster all of the directory is in one slot, as a script writes a part of it
+    /// together with the change; elsewhere it has the names that it always had.
+    pub(super) fn changes(&self, in_cluster: bool) -> String {
+        if in_cluster { format!("{}:{{directory}}", self.prefix) } else { format!("{}:directory", self.prefix) }
     }
 
-    /// The directory's changes.
-    pub(super) fn changes(&self) -> String {
-        format!("{}:directory", self.prefix)
+    /// A part of the directory.
+    pub(super) fn bucket(&self, in_cluster: bool, number: u64) -> String {
+        format!("{}:{number}", self.changes(in_cluster))
     }
 
     /// The server's own identity, where there are several.

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields, nonsense};
+use super::call::Call;
+use super::scripts::{self, Fields, nonsense};
 use crate::model::{EventId, StreamName};
 use crate::store::{Checkpoint, JobKind, Leaders, NodeId, StoreError, millis};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{FromRedisValue, Value};
 
-use super::scripts::{self, Call};
+use super::call::Call;
+use super::scripts;
 use super::{NOTES_LIVE, RedisStore};
 use crate::model::StreamName;
 use crate::store::{Leases, NodeId, NodeInfo, NodeLease, Renewal, StoreError, millis};

@@ -7,11 +7,14 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use futures_util::future::join_all;
 use redis::{FromRedisValue as _, Value};
 
 use super::RedisStore;
+use super::call::Call;
 use super::errors::{refused, unanswered};
-use super::scripts::{self, Call, function};
+use super::scripts::{self, function};
+use super::shards::{SLOTS, Shard};
 use crate::model::{LeaseTime, MAX_NESTING, Ttl};
 use crate::store::producers::MOST_LEASES;
 use crate::store::{ONCE_TIME, Retention, StoreError, millis};
@@ -50,18 +53,31 @@ impl Edition {
     }
 }
 
-/// Loads the library unless it is there in this version or a newer one. True when it was loaded.
+/// Loads the library on each server unless it is there in this version or a newer one. True when it was loaded.
 pub(super) async fn offer(store: &RedisStore, event_bytes: usize, starting: bool) -> Result<bool, StoreError> {
     let library = Library::of(store, event_bytes);
+    let map = store.shards.now();
+    let offers = (0..map.shards.len()).map(|place| {
+        // The key that shows who loaded it has to be on the same server.
+        let key = match store.shards.is_cluster() {
+            true => (0..SLOTS).map(|tag| store.keys.library_at(tag)).find(|key| map.has(place, key)),
+            false => Some(store.keys.library()),
+        };
+        offer_at(&map.shards[place], key, &library, starting)
+    });
+    join_all(offers).await.into_iter().try_fold(false, |loaded, offered| Ok(loaded | offered?))
+}
+
+async fn offer_at(shard: &Shard, key: Option<String>, library: &Library, starting: bool) -> Result<bool, StoreError> {
+    let Some(key) = key else { return Ok(false) };
     let ours = Edition::read(&library.description);
     let yields = |known: Option<Edition>| known.is_none_or(|known| known.yields_to(&ours, starting));
-    let listed = store.pool.run(Call::command("FUNCTION", "LIST").arg("LIBRARYNAME").arg(&library.name)).await?;
+    let listed = shard.pool.run(&Call::command("FUNCTION", "LIST").arg("LIBRARYNAME").arg(&library.name)).await?;
     if !yields(edition(listed, &library.name)) {
         return Ok(false);
     }
     // A connection of our own: what it watches is its own affair.
-    let mut connection = store.server.open(|_| {}).await?.io();
-    let key = store.keys.library();
+    let mut connection = shard.server.open(|_| {}).await?.io();
     for _ in 0..TRIES {
         // The loader writes the key in the same step, so no node replaces what it has not looked at.
         let mut look = redis::pipe();

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use redis::{FromRedisValue as _, Value};
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields, nonsense};
+use super::call::Call;
+use super::scripts::{self, Fields, nonsense};
 use crate::model::{Draft, EventType, StreamName};
 use crate::store::lifecycle::{Before, Begun, Change, ConnectionRef, Lifecycle, REMEMBERED, Told};
 use crate::store::{NodeId, StoreError, millis, random_step};
@@ -30,7 +31,7 @@ impl RedisStore {
             call.arg(kind.as_str()).arg(subject.connection.to_string()).arg(subject.remembered()).arg(&data[..])
         });
         let event = Draft::new(EventType::MESSAGE, Bytes::new());
-        let mut answer = Fields::of(self.lanes.of(&stream).run(self.with_event(call, &stream, &event, "")).await?)?;
+        let mut answer = Fields::of(self.lanes.run(&stream, self.with_event(call, &stream, &event, "")).await?)?;
         let (outcome, number) = (answer.text()?, answer.count()?);
         match outcome.as_str() {
             "told" => Ok(Told::UpTo(number)),
@@ -78,7 +79,7 @@ impl Lifecycle for RedisStore {
                 .arg(millis(REMEMBERED))
                 .arg(region)
                 .arg(self.home());
-        let mut answer = Fields::of(self.lanes.of(&stream).run(call).await?)?;
+        let mut answer = Fields::of(self.lanes.run(&stream, call).await?)?;
         let (outcome, number, to) = (answer.text()?, answer.count()?, answer.text()?);
         let before = match outcome.as_str() {
             "held" => Before::Held(number),

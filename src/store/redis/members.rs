@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields};
+use super::call::Call;
+use super::scripts::{self, Fields};
 use crate::model::StreamName;
 use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, Members};
 use crate::store::{NodeId, StoreError};
@@ -27,7 +28,7 @@ impl Members for RedisStore {
             call.arg(&member.device).arg(member.connections).arg(member.info.as_deref().unwrap_or_default())
         };
         let call = members.iter().fold(call, with);
-        Ok(scripts::count(self.lanes.of(topic).run(call).await?)? == 1)
+        Ok(scripts::count(self.lanes.run(topic, call).await?)? == 1)
     }
 
     async fn drop_members(
@@ -43,7 +44,7 @@ impl Members for RedisStore {
             .arg(self.keys.channels())
             .arg(after.unwrap_or_default())
             .arg(DROPPED_AT_ONCE);
-        let next = scripts::text(self.lanes.of(topic).run(call).await?)?;
+        let next = scripts::text(self.lanes.run(topic, call).await?)?;
         Ok((!next.is_empty()).then_some(next))
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::Value;
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields};
+use super::call::Call;
+use super::scripts::{self, Fields};
 use crate::model::{Draft, EventType, StreamName};
 use crate::store::StoreError;
 
@@ -37,7 +38,7 @@ impl RedisStore {
             .arg(to)
             .arg(stream.as_str())
             .arg(self.keys.channels());
-        Ok(scripts::count(self.lanes.of(stream).run(call).await?)? == 1)
+        Ok(scripts::count(self.lanes.run(stream, call).await?)? == 1)
     }
 
     /// The next page of what it has to be added to its home `to`, where all up to `upto` is by now; `None` when
@@ -59,7 +60,7 @@ impl RedisStore {
             .arg(PAGE.0)
             .arg(PAGE.1)
             .arg(self.position_ms(stream));
-        let mut answer = Fields::of(self.lanes.of(stream).run(call).await?)?;
+        let mut answer = Fields::of(self.lanes.run(stream, call).await?)?;
         let Ok(now) = answer.next() else { return Ok(None) };
         let now_ms = understood::<String>(now)?.parse().map_err(|_| scripts::nonsense("a time"))?;
         let entries: Vec<(String, Words)> = understood(answer.next()?)?;

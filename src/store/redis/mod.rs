@@ -1,12 +1,14 @@
 //! The Redis store: a region of any number of nodes.
 //!
 //! Every operation on a stream is one script, so that it is atomic and one round trip: [`scripts`] holds
-//! them and turns arguments and answers, `keys` names what they touch. `server` finds
-//! the master and opens connections to it: a few multiplexed ones for what must be fast and in order (`lanes`), a
-//! `pool` for the rest. `subscription` is the receiving end of a node's channel. `inspection` asks the server what
+//! them and turns arguments and answers, `keys` names what they touch. `shards` says which server has the keys,
+//! of several in a Redis Cluster. `server` finds a master and opens connections to it: a few multiplexed ones for what
+//! must be fast and in order (`lanes`), a `pool` for the rest. `subscription` is the receiving end of a node's channel. `inspection` asks the server what
 //! it is and how it is set up.
 
 pub mod acl;
+mod batch;
+mod call;
 mod direct;
 mod directory;
 mod durable;
@@ -16,6 +18,7 @@ mod home;
 mod ingress;
 mod inspection;
 mod keys;
+mod lane;
 mod lanes;
 mod leader;
 mod leases;
@@ -32,6 +35,7 @@ mod revocations;
 mod scripts;
 mod send_history;
 mod server;
+mod shards;
 mod subscription;
 
 use std::ops::Deref;
@@ -40,13 +44,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::call::Call;
 use self::direct::DirectPublishing;
 use self::ingress::Bell;
 use self::keys::Keys;
 use self::lanes::Lanes;
-use self::pool::Pool;
-use self::scripts::Call;
-use self::server::Server;
+use self::shards::{Pools, Shards};
 use super::{
     Channels, Control, DirectPath, Ingress, Leaders, Membership, NodeId, ONCE_TIME, Producers, Retention,
     RetentionRules, Revocations, Store, StoreError, Subscription, millis, random_step,
@@ -56,12 +59,9 @@ use crate::model::{Draft, StreamName};
 pub use self::server::{CredentialFiles, FileError, ServerConfig, check_url};
 pub use directory::{Assignment, Change, Changes, PARTS, RedisDirectory};
 pub use errors::ConnectError;
-pub use inspection::Inspection;
+pub use inspection::{Inspection, Survey};
 pub use moving::{Arrival, Baggage, Begun, Cargo, MOVER_TIME, Plan};
 pub(crate) use subscription::{encode, parse};
-
-/// Connections for leases and beats.
-const MEMBERSHIP_POOL_SIZE: usize = 2;
 
 /// More than `lua/publish.lua` prolongs a log's life ahead of need.
 const LIVES_AHEAD: Duration = Duration::from_secs(120);
@@ -70,22 +70,15 @@ const LIVES_AHEAD: Duration = Duration::from_secs(120);
 /// holds that it could be needed for.
 pub(super) const NOTES_LIVE: Duration = Duration::from_secs(86_400);
 
-/// Connections for pages and administration.
-const POOL_SIZE: usize = 8;
-
-/// Durable publishes that can wait at once; more wait for a connection.
-const DURABLE_POOL_SIZE: usize = 32;
-
-/// Asks a server what it is and how it is set up, whether or not it can be worked with.
-pub async fn inspect(config: &ServerConfig) -> Result<Inspection, ConnectError> {
-    let server = Server::new(config)?;
-    let inspection = inspection::inspect(&Pool::new(&server, 1)?).await.map_err(ConnectError::Unreachable)?;
-    Ok(Inspection { by_sentinels: server.has_sentinels(), ..inspection })
+/// Asks all servers what they are and how they are set up, whether or not they can be worked with.
+pub async fn survey(config: &ServerConfig) -> Result<Survey, ConnectError> {
+    Ok(inspection::survey(&Shards::find(config).await?).await)
 }
 
 /// Tries what a node needs there under its prefix; an error names what is missing.
 pub async fn probe(config: &ServerConfig, prefix: &str) -> Result<(), ConnectError> {
-    probe::probe(&Server::new(config)?, &Keys::new(prefix)).await.map_err(ConnectError::Unreachable)
+    let (shards, keys) = (Shards::find(config).await?, Keys::new(prefix));
+    probe::probe(&shards, &keys).await.map_err(ConnectError::Unreachable)
 }
 
 /// A region's store in one Redis. Clones share the connections.
@@ -106,15 +99,13 @@ pub struct Shared {
     rules: RetentionRules,
     position_time: Duration,
     keys: Keys,
-    server: Server,
+    shards: Shards,
     /// For the operations that must be fast and, within a stream, in order.
     lanes: Lanes,
     /// For pages and what else may wait.
-    pool: Pool,
+    pool: Pools,
     /// For leases and beats: a rush for pages must not make the node look dead.
-    membership: Pool,
-    /// For publishes that wait for replicas or the disk.
-    durable: Pool,
+    membership: Pools,
     /// Waits for entries of the ingress stream.
     bell: Bell,
 }
@@ -135,16 +126,20 @@ impl RedisStore {
         rules: RetentionRules,
         position_time: Duration,
     ) -> Result<Self, ConnectError> {
-        let server = Server::new(config)?;
-        let pool = Pool::new(&server, POOL_SIZE)?;
-        inspection::inspect(&pool).await.map_err(ConnectError::Unreachable)?.check()?;
-        let keys = Keys::new(prefix);
-        probe::probe(&server, &keys).await.map_err(ConnectError::Unreachable)?;
-        let membership = Pool::new(&server, MEMBERSHIP_POOL_SIZE)?;
-        let durable = Pool::new(&server, DURABLE_POOL_SIZE)?;
-        let lanes = Lanes::open(&server).await.map_err(ConnectError::Unreachable)?;
-        let bell = Bell::default();
-        let shared = Shared { rules, position_time, keys, server, lanes, pool, membership, durable, bell };
+        let (shards, keys) = (Shards::find(config).await?, Keys::new(prefix));
+        inspection::check(&shards).await?;
+        probe::probe(&shards, &keys).await.map_err(ConnectError::Unreachable)?;
+        shards.open_lanes().await.map_err(ConnectError::Unreachable)?;
+        let shared = Shared {
+            rules,
+            position_time,
+            keys,
+            lanes: Lanes::of(&shards),
+            pool: Pools::new(&shards, |shard| &shard.pool),
+            membership: Pools::new(&shards, |shard| &shard.membership),
+            bell: Bell::default(),
+            shards,
+        };
         Ok(RedisStore { shared: Arc::new(shared), direct: Arc::default(), region: None, home: None })
     }
 
@@ -225,7 +220,7 @@ fn excluded(draft: &Draft) -> String {
 #[async_trait]
 impl Channels for RedisStore {
     async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        Ok(Box::new(subscription::subscribe(&self.server, &self.keys.channel(node)).await?))
+        Ok(Box::new(subscription::subscribe(&self.shards, &self.keys.channel(node)).await?))
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {

@@ -6,7 +6,8 @@
 use redis::{FromRedisValue, Value};
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields, nonsense};
+use super::call::Call;
+use super::scripts::{self, Fields, nonsense};
 use crate::model::StreamName;
 use crate::store::{StoreError, millis};
 
@@ -91,7 +92,7 @@ impl RedisStore {
     pub async fn move_begin(&self, plan: &Plan) -> Result<Begun, StoreError> {
         let call = Call::script(&scripts::MOVE_BEGIN, &[&self.keys.of(&plan.stream).meta]);
         let call = call.arg(plan.version).arg(&plan.to).arg(millis(MOVER_TIME));
-        let answer = text(self.lanes.of(&plan.stream).run(call).await?)?;
+        let answer = text(self.lanes.run(&plan.stream, call).await?)?;
         match (answer.as_str(), answer.split_once(' ')) {
             ("begun", _) => Ok(Begun::Now),
             ("sealed", _) => Ok(Begun::Sealed),
@@ -106,7 +107,7 @@ impl RedisStore {
     /// Gives up a move before its stream was sealed.
     pub async fn move_cancel(&self, plan: &Plan) -> Result<(), StoreError> {
         let call = Call::script(&scripts::MOVE_CANCEL, &[&self.keys.of(&plan.stream).meta]);
-        self.lanes.of(&plan.stream).run(call.arg(plan.version).arg(&plan.to)).await.map(drop)
+        self.lanes.run(&plan.stream, call.arg(plan.version).arg(&plan.to)).await.map(drop)
     }
 
     /// Makes room for a stream that is to come.
@@ -118,7 +119,7 @@ impl RedisStore {
             .arg(&plan.from)
             .arg(millis(MOVER_TIME))
             .arg(millis(LEFT_ALONE));
-        arrival(self.lanes.of(&plan.stream).run(call).await?)
+        arrival(self.lanes.run(&plan.stream, call).await?)
     }
 
     /// Reads what comes after what was copied; `None` when the move is over.
@@ -193,14 +194,14 @@ impl RedisStore {
             .arg(&plan.to)
             .arg(plan.stream.as_str())
             .arg(self.keys.channels());
-        Ok(text(self.lanes.of(&plan.stream).run(call).await?)? == "sealed")
+        Ok(text(self.lanes.run(&plan.stream, call).await?)? == "sealed")
     }
 
     /// What goes with a sealed stream; `None` when the move is over.
     pub async fn move_marks(&self, plan: &Plan) -> Result<Option<Baggage>, StoreError> {
         let keys = self.keys.of(&plan.stream);
         let call = Call::script(&scripts::MOVE_MARKS, &[&keys.events, &keys.meta, &keys.collapse]);
-        let answer = self.lanes.of(&plan.stream).run(call.arg(plan.version).arg(&plan.to)).await?;
+        let answer = self.lanes.run(&plan.stream, call.arg(plan.version).arg(&plan.to)).await?;
         let mut answer = Fields::of(answer)?;
         if answer.text()? != "marks" {
             return Ok(None);
@@ -221,7 +222,7 @@ impl RedisStore {
             .arg(&baggage.newest)
             .arg(baggage.marks.len());
         let words = baggage.marks.iter().chain(&baggage.collapse);
-        arrival(self.lanes.of(&plan.stream).run(words.fold(call, |call, word| call.arg(&word[..]))).await?)
+        arrival(self.lanes.run(&plan.stream, words.fold(call, |call, word| call.arg(&word[..]))).await?)
     }
 
     /// Throws away what the stream left behind.
@@ -233,7 +234,7 @@ impl RedisStore {
             .arg(plan.version)
             .arg(&plan.to)
             .arg(self.position_ms(&plan.stream));
-        self.lanes.of(&plan.stream).run(call).await.map(drop)
+        self.lanes.run(&plan.stream, call).await.map(drop)
     }
 }
 

@@ -5,8 +5,8 @@ use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
 use redis::Value;
 
+use super::call::Call;
 use super::errors::{ConnectError, not_reached};
-use super::scripts::Call;
 use super::server::{CONNECT_TIMEOUT, Connection, RESPONSE_TIMEOUT, Server};
 use crate::store::StoreError;
 
@@ -51,13 +51,8 @@ impl Pool {
             .map_err(|error| wrong(&error))
     }
 
-    pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
+    pub(super) async fn run(&self, call: &Call) -> Result<Value, StoreError> {
         self.session().await?.run(call).await
-    }
-
-    /// Runs calls in one pipeline, on a connection of their own; one answer each, in order.
-    pub(super) async fn run_all(&self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        self.session().await?.run_all(calls).await
     }
 
     /// A connection for several pipelines, one after another.
@@ -77,19 +72,30 @@ impl Pool {
 pub(super) struct Session(Option<managed::Object<Manager>>);
 
 impl Session {
-    pub(super) async fn run(&mut self, call: Call) -> Result<Value, StoreError> {
-        let missing = || Err(StoreError::Protocol("no answer".to_owned()));
-        self.run_all(vec![call]).await?.pop().unwrap_or_else(missing)
+    pub(super) async fn run(&mut self, call: &Call) -> Result<Value, StoreError> {
+        let answer = self.connection()?.run(call).await;
+        if matches!(answer, Err(StoreError::Unknown(_))) {
+            self.leave();
+        }
+        answer
     }
 
     /// Runs calls in one pipeline; one answer each, in order.
     pub(super) async fn run_all(&mut self, calls: Vec<Call>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        let broken = || StoreError::Unavailable("the connection broke before this was sent".to_owned());
-        let answers = self.0.as_ref().ok_or_else(broken)?.run_all(calls).await;
+        let answers = self.connection()?.run_all(calls).await;
         if answers.is_err() {
-            // Not for the next user: an answer that is late would hold it up.
-            self.0.take().map(managed::Object::take);
+            self.leave();
         }
         answers
+    }
+
+    fn connection(&self) -> Result<&Connection, StoreError> {
+        let broken = || StoreError::Unavailable("the connection broke before this was sent".to_owned());
+        self.0.as_deref().ok_or_else(broken)
+    }
+
+    /// Not for the next user: an answer that is late would hold it up.
+    fn leave(&mut self) {
+        self.0.take().map(managed::Object::take);
     }
 }

@@ -5,7 +5,8 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields, nonsense};
+use super::call::Call;
+use super::scripts::{self, Fields, nonsense};
 use crate::model::{Info, Marks, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence, STALE, Slot, SlotHolder};
 use crate::store::{NodeId, StoreError, millis, random_step};
@@ -30,7 +31,7 @@ impl Presence for RedisStore {
             .arg(self.keys.channels())
             .arg(self.home())
             .arg(claim.info.as_ref().map_or("", Info::as_str));
-        let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
+        let mut answer = Fields::of(self.lanes.run(device, call).await?)?;
         let (outcome, first, second) = (answer.text()?, answer.numeral()?, answer.numeral()?);
         match outcome.as_str() {
             "granted" => Ok(Claimed::Granted(Slot { stamp: first, since_ms: second })),
@@ -56,13 +57,13 @@ impl Presence for RedisStore {
             .arg(random_step())
             .arg(self.position_ms(device))
             .arg(self.home());
-        scripts::count(self.lanes.of(device).run(call).await?)
+        scripts::count(self.lanes.run(device, call).await?)
     }
 
     async fn device(&self, device: &StreamName) -> Result<DeviceState, StoreError> {
         let keys = self.keys.of(device);
         let call = Call::script(&scripts::DEVICE, &[&keys.connections, &keys.nodes, &keys.meta]).arg(self.home());
-        let mut answer = Fields::of(self.lanes.of(device).run(call).await?)?;
+        let mut answer = Fields::of(self.lanes.run(device, call).await?)?;
         let last = answer.optional_id()?;
         // What makes no sense was written by nobody here, and does not hide the others.
         let mut connections: Vec<_> = answer.rest().filter_map(|entry| holder(entry).ok()).collect();

@@ -3,22 +3,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::{FromRedisValue as _, PushKind, Value};
 use tokio::sync::Notify;
 
+use super::call::Call;
 use super::errors::{refused, unanswered};
 use super::keys::Keys;
 use super::scripts;
-use super::server::Server;
+use super::shards::{Map, SLOTS, Shards};
 use crate::store::{NodeId, StoreError};
 
 /// How long a message may take from a script to its subscription.
 const MESSAGE_TIME: Duration = Duration::from_secs(2);
 
-/// Fails with what is missing, named so that an operator can grant it.
-pub(super) async fn probe(server: &Server, keys: &Keys) -> Result<(), StoreError> {
-    // A name that no node has, so that it disturbs nobody.
-    let node = NodeId::random();
+/// Fails with what is missing, named so that an operator can grant it. Of a Cluster, every server has to pass that can be
+/// reached, and one at least.
+pub(super) async fn probe(shards: &Shards, keys: &Keys) -> Result<(), StoreError> {
+    let map = shards.now();
+    let of = |place: usize| probe_at(&map, place, keys);
+    let probed = join_all((0..map.shards.len()).map(of)).await;
+    let is_away = |probed: &Result<(), StoreError>| matches!(probed, Err(StoreError::Unavailable(_)));
+    if probed.iter().all(is_away) {
+        return probed.into_iter().next().unwrap_or(Ok(()));
+    }
+    probed.into_iter().filter(|probed| !is_away(probed)).collect()
+}
+
+async fn probe_at(map: &Map, place: usize, keys: &Keys) -> Result<(), StoreError> {
+    let server = &map.shards[place].server;
+    // A name that no node has, so that it disturbs nobody, and whose key is on this server.
+    let names = std::iter::repeat_with(NodeId::random);
+    let fits = |node: &NodeId| map.has(place, &keys.lease(node));
+    let node = names.take(usize::from(SLOTS)).find(fits).unwrap_or_else(NodeId::random);
     let (key, channel) = (keys.lease(&node), keys.channel(&node));
     let arrived = Arc::new(Notify::new());
     let notify = arrived.clone();
@@ -41,7 +58,7 @@ pub(super) async fn probe(server: &Server, keys: &Keys) -> Result<(), StoreError
     let script = &*scripts::PROBE;
     let mut calls = redis::pipe();
     calls.add_command(script.load());
-    let call = scripts::Call::script(script, &[&key]).arg(&channel).arg("probe");
+    let call = Call::script(script, &[&key]).arg(&channel).arg("probe");
     calls.add_command(call.command);
     let answers = opened.io().send_packed_commands(&calls, 0, 2).await.map_err(|error| unanswered(&error))?;
     let answer = answers.into_iter().find(|answer| matches!(answer, Value::ServerError(_) | Value::Array(_)));

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields, Script, nonsense};
+use super::call::Call;
+use super::scripts::{self, Fields, Script, nonsense};
 use crate::model::{LeaseId, LeaseTime, StreamName};
 use crate::store::producers::{HeldLease, LOOKS_APART, Lapsed, LeaseList, Look, MOST_LEASES, Producers, Taking};
 use crate::store::{StoreError, millis};

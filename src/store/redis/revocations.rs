@@ -5,7 +5,8 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::RedisStore;
-use super::scripts::{self, Call, Fields};
+use super::call::Call;
+use super::scripts::{self, Fields};
 use crate::store::StoreError;
 use crate::store::revocations::{MOST_REVOCATIONS, Revocation, RevocationList, Revocations};
 

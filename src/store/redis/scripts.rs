@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use redis::{Cmd, ToRedisArgs, Value};
+use redis::{Cmd, Value};
 
 use crate::log_limit::LogLimit;
 use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName, json};
@@ -12,7 +12,7 @@ use crate::store::{IngressEntry, IngressPage, NodeId, Placed, Rejected, StoreErr
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
 pub(super) struct Script {
     code: String,
-    hash: String,
+    pub(super) hash: String,
 }
 
 impl Script {
@@ -153,48 +153,6 @@ scripts! {
     LEASE_END = "lease_end.lua", STREAM;
     LEASES_LAPSED = "leases_lapsed.lua", STREAM;
     LEASES = "leases.lua", STREAM;
-}
-
-/// Room made for the arguments of a script and their bytes: what an ordinary publish needs, so that it does not
-/// grow in a dozen steps.
-const ARGUMENTS: usize = 24;
-const ARGUMENT_BYTES: usize = 768;
-
-/// One command on its way to the server.
-pub(super) struct Call {
-    pub(super) command: Cmd,
-    /// The script it runs, in case the server does not have it.
-    pub(super) script: Option<&'static Script>,
-}
-
-impl Call {
-    /// A script with the keys it touches.
-    pub(super) fn script(script: &'static Script, keys: &[&str]) -> Self {
-        let mut command = Cmd::with_capacity(ARGUMENTS, ARGUMENT_BYTES);
-        command.arg("EVALSHA").arg(&script.hash).arg(keys.len()).arg(keys);
-        Call { command, script: Some(script) }
-    }
-
-    /// A plain command on one key or channel.
-    pub(super) fn command(name: &str, key: &str) -> Self {
-        let mut command = redis::cmd(name);
-        command.arg(key);
-        Call { command, script: None }
-    }
-
-    /// How large its arguments are.
-    pub(super) fn bytes(&self) -> usize {
-        let size = |argument| match argument {
-            redis::Arg::Simple(bytes) => <[u8]>::len(bytes),
-            _ => 0,
-        };
-        self.command.args_iter().map(size).sum()
-    }
-
-    pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
-        self.command.arg(argument);
-        self
-    }
 }
 
 /// The answer of a publish that left nodes out.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::RedisStore;
-use super::scripts::{self, Call};
+use super::call::Call;
+use super::scripts;
 use crate::model::StreamName;
 use crate::store::{NodeId, SendHistory, StoreError, millis};
 

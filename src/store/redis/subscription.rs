@@ -1,15 +1,20 @@
 //! The receiving end of a node's channel: a connection of its own.
 //!
 //! It does not come back by itself. Its holder subscribes again and syncs, as messages were lost.
+//!
+//! In a Cluster, scripts publish with PUBLISH, which every server hands to all others, so the connection may be to any of
+//! them. It ends also when a server of the Cluster is lost, since what that one had to send is.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{PushKind, Value};
+use tokio::sync::watch;
 
 use super::errors::not_connected;
 use super::server::{Connection, Server};
+use super::shards::Shards;
 use crate::log_limit::LogLimit;
 use crate::model::{Event, EventId, EventType, StreamName, json};
 use crate::store::mailbox::Mailbox;
@@ -22,7 +27,20 @@ static NONSENSE: LogLimit = LogLimit::new();
 pub(super) const BEAT: &str = "beat";
 
 /// Subscribes; confirmed when this returns.
-pub(super) async fn subscribe(server: &Server, channel: &str) -> Result<RedisSubscription, StoreError> {
+pub(super) async fn subscribe(shards: &Shards, channel: &str) -> Result<RedisSubscription, StoreError> {
+    // Before the subscription: a loss in between ends it.
+    let losses = shards.losses();
+    let mut last = Err(StoreError::Unavailable("no server is known".to_owned()));
+    for server in shards.to_subscribe() {
+        match subscribe_at(&server, channel).await {
+            Ok((mailbox, connection)) => return Ok(RedisSubscription { mailbox, connection, losses }),
+            Err(error) => last = Err(error),
+        }
+    }
+    last
+}
+
+async fn subscribe_at(server: &Server, channel: &str) -> Result<(Arc<Mailbox>, Connection), StoreError> {
     let mailbox = Arc::new(Mailbox::default());
     let inbox = mailbox.clone();
     // The client hands messages over as it reads them, so what waits in this process waits in the
@@ -35,13 +53,26 @@ pub(super) async fn subscribe(server: &Server, channel: &str) -> Result<RedisSub
         })
         .await?;
     connection.io().subscribe(channel).await.map_err(not_connected)?;
-    Ok(RedisSubscription { mailbox, connection })
+    Ok((mailbox, connection))
 }
 
 pub(super) struct RedisSubscription {
     mailbox: Arc<Mailbox>,
     /// Closed with the subscription.
     connection: Connection,
+    losses: Option<watch::Receiver<()>>,
+}
+
+/// Resolves when a server of a Cluster was lost.
+async fn lost(losses: &mut Option<watch::Receiver<()>>) {
+    let changed = match losses {
+        Some(losses) => losses.changed().await.is_ok(),
+        None => false,
+    };
+    // Without a Cluster, or after it, nothing changes any more.
+    if !changed {
+        std::future::pending().await
+    }
 }
 
 #[async_trait]
@@ -51,6 +82,7 @@ impl Subscription for RedisSubscription {
             biased;
             messages = self.mailbox.take(limit) => messages,
             () = self.connection.broken() => None,
+            () = lost(&mut self.losses) => None,
         }
     }
 }

@@ -314,8 +314,15 @@ impl Lab {
 
     /// The store's own answer, without any node between.
     pub async fn ask_store<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut connection = raw(&format!("redis://{}/", self.store)).await;
-        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.unwrap()
+        let mut place = self.store.to_string();
+        loop {
+            let mut connection = raw(&format!("redis://{place}/")).await;
+            match redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await {
+                Ok(answer) => return answer,
+                // A server of a Cluster knows which one has it.
+                Err(error) => place = error.redirect_node().unwrap_or_else(|| panic!("{error}")).0.to_owned(),
+            }
+        }
     }
 
     async fn log(&self, stream: &StreamName) -> Vec<EventId> {

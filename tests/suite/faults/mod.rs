@@ -3,12 +3,13 @@
 //!
 //! `lab` is what is broken; `producer` and `listener` use it and write into the `recorder`; the judge is
 //! the library's `history`. One module a theme: what happens to the `channel`, to the `store`, between `linked`
-//! nodes, in a `failover`, behind a `sentinel`, to `nodes`, to `clients`, and everything `mixed` at random.
+//! nodes, in a `failover`, behind a `sentinel`, in a Redis `cluster`, to `nodes`, to `clients`, and everything `mixed` at random.
 
 mod by_hand;
 mod channel;
 mod cleanup;
 mod clients;
+mod cluster;
 mod failover;
 mod lab;
 mod linked;

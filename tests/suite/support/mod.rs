@@ -4,6 +4,7 @@ pub mod backend;
 pub mod balancer;
 pub mod chunks;
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod http;
 pub mod javascript;

@@ -37,15 +37,36 @@ impl RedisServer {
 
     fn start_in(environment: Vec<(&'static str, String)>, arguments: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let alone = is_cluster() && !arguments.iter().any(|argument| argument == "--cluster-enabled");
+        if alone {
+            let bus = super::free_port().to_string();
+            arguments.extend(["--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned));
+        }
         // A port that is free now may be taken by the time the server binds it: then try another.
         for _ in 0..20 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
             if let Some(process) = launch(port, &dir, &environment, &arguments) {
-                return RedisServer { port, dir, environment, arguments, process };
+                let server = RedisServer { port, dir, environment, arguments, process };
+                if alone {
+                    server.take_all_slots();
+                }
+                return server;
             }
         }
         panic!("no redis-server came up");
+    }
+
+    /// Makes it a Cluster of its own.
+    fn take_all_slots(&self) {
+        let mut server = redis::Client::open(self.admin_url()).unwrap().get_connection_with_timeout(PATIENCE).unwrap();
+        let mut take = redis::cmd("CLUSTER");
+        let () = take.arg("ADDSLOTSRANGE").arg(0).arg(16_383).query(&mut server).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !redis::cmd("CLUSTER").arg("INFO").query::<String>(&mut server).unwrap().contains("cluster_state:ok") {
+            assert!(Instant::now() < deadline, "the Cluster never came up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Starts one whose clock is off, by `-30s` for instance. `None` without libfaketime.
@@ -70,8 +91,9 @@ impl RedisServer {
 
     /// Where nodes and stores find it.
     pub fn url(&self) -> String {
-        let login = if least_rights().is_empty() { "" } else { "whimbrel-node:node@" };
-        format!("redis://{login}127.0.0.1:{}/", self.port)
+        let login = if least_rights(false).is_empty() { "" } else { "whimbrel-node:node@" };
+        let scheme = if is_cluster() { "redis+cluster" } else { "redis" };
+        format!("{scheme}://{login}127.0.0.1:{}/", self.port)
     }
 
     /// Where a test may do all.
@@ -138,7 +160,7 @@ impl RedisServer {
 
     /// Fails the test if the user of nodes lacked a right.
     fn check_refusals(&self) {
-        if least_rights().is_empty() || std::thread::panicking() {
+        if least_rights(false).is_empty() || std::thread::panicking() {
             return;
         }
         let refused = || -> redis::RedisResult<Vec<HashMap<String, String>>> {
@@ -155,15 +177,21 @@ impl RedisServer {
     }
 }
 
-/// With `WHIMBREL_TEST_RIGHTS=least` the rules of `whimbrel check --acl`, as arguments of a server. The password of
-/// each user is what it is for.
-fn least_rights() -> &'static [String] {
-    static RIGHTS: OnceLock<Vec<String>> = OnceLock::new();
-    RIGHTS.get_or_init(|| {
+/// With `WHIMBREL_TEST_KIND=cluster` each server is a Cluster of its own: whatever a test does crosses no slot.
+fn is_cluster() -> bool {
+    std::env::var_os("WHIMBREL_TEST_KIND").is_some_and(|kind| kind == "cluster")
+}
+
+/// With `WHIMBREL_TEST_RIGHTS=least` the rules of `whimbrel check --acl`, as arguments of a server, of a Cluster or not.
+/// The password of each user is what it is for.
+pub fn least_rights(cluster: bool) -> &'static [String] {
+    static RIGHTS: [OnceLock<Vec<String>>; 2] = [const { OnceLock::new() }; 2];
+    RIGHTS[usize::from(cluster)].get_or_init(|| {
         if std::env::var_os("WHIMBREL_TEST_RIGHTS").is_none_or(|rights| rights != "least") {
             return Vec::new();
         }
-        let printed = program().args(["check", "--acl"]).output().unwrap();
+        let url = if cluster { "redis+cluster://host" } else { "redis://host" };
+        let printed = program().args(["check", "--acl", "--redis-url", url]).output().unwrap();
         let printed = String::from_utf8(printed.stdout).unwrap();
         let rules = printed.lines().filter(|line| line.contains(" reset "));
         let rules = rules.filter_map(|line| line.strip_prefix("ACL SETUSER "));
@@ -208,7 +236,7 @@ fn launch(port: u16, dir: &TempDir, environment: &[(&str, String)], arguments: &
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(dir.path())
         .args(["--save", "", "--appendonly", "no", "--stream-node-max-bytes", "512"])
-        .args(least_rights())
+        .args(least_rights(arguments.iter().any(|argument| argument == "--cluster-enabled")))
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())

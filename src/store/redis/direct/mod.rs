@@ -4,4 +4,4 @@
 mod publish;
 mod reorder;
 
-pub(super) use publish::{DirectPublish, DirectPublishing, SendOrder};
+pub(super) use publish::{Clock, DirectPublish, DirectPublishing, SendOrder};

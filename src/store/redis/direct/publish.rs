@@ -26,7 +26,6 @@ const MOST_WAITING: usize = 8 * 1024 * 1024;
 #[derive(Default)]
 pub(in crate::store::redis) struct DirectPublishing {
     path: Option<Arc<dyn DirectPath>>,
-    clock: Clock,
 }
 
 /// The publishes of one connection that leave nodes out, in the order in which they began.
@@ -78,16 +77,17 @@ impl DirectSend {
     }
 }
 
-/// What the store's clock shows at the least: that of its last answer, and the time since.
+/// What a server's clock shows at the least: that of its last answer, and the time since.
 #[derive(Default)]
-struct Clock(Mutex<Option<(u64, Instant)>>);
+pub(in crate::store::redis) struct Clock(Mutex<Option<(u64, Instant)>>);
 
 impl Clock {
     fn now_ms(&self) -> Option<u64> {
         self.0.lock().map(|(read_ms, read_at)| read_ms + millis(read_at.elapsed()))
     }
 
-    fn set(&self, now_ms: u64) {
+    /// It showed this just now.
+    pub(in crate::store::redis) fn set(&self, now_ms: u64) {
         *self.0.lock() = Some((now_ms, Instant::now()));
     }
 }
@@ -96,6 +96,7 @@ impl Clock {
 pub(in crate::store::redis) struct DirectPublish {
     reach: Arc<dyn DirectRoutes>,
     stream: StreamName,
+    clock: Arc<Clock>,
     until_ms: u64,
     /// Its place among those of its connection, if others use that too.
     place: Option<(Arc<SendOrder>, u64)>,
@@ -106,14 +107,7 @@ pub(in crate::store::redis) struct DirectPublish {
 impl DirectPublishing {
     /// Publishes that go through `path`.
     pub(in crate::store::redis) fn through(path: Arc<dyn DirectPath>) -> Self {
-        DirectPublishing { path: Some(path), clock: Clock::default() }
-    }
-
-    /// The store's clock showed this just now.
-    pub(in crate::store::redis) fn set_clock(&self, now_ms: u64) {
-        if self.path.is_some() {
-            self.clock.set(now_ms);
-        }
+        DirectPublishing { path: Some(path) }
     }
 
     /// Begins a publish, in the order of a lane's connection or on one for itself, if anybody can be reached.
@@ -121,13 +115,14 @@ impl DirectPublishing {
         &self,
         stream: &StreamName,
         draft: &Draft,
+        clock: &Arc<Clock>,
         order: Option<&Arc<SendOrder>>,
     ) -> Option<DirectPublish> {
         let reach = self.path.as_ref()?.reach(draft.data.len())?;
         // Until the store's clock is known, no node is left out; the first publish or sync brings it.
-        let until_ms = self.clock.now_ms().map_or(0, |now_ms| now_ms + millis(DIRECT_TIME));
+        let until_ms = clock.now_ms().map_or(0, |now_ms| now_ms + millis(DIRECT_TIME));
         let place = order.map(|order| (order.clone(), order.begin()));
-        Some(DirectPublish { reach, stream: stream.clone(), until_ms, place, over: false })
+        Some(DirectPublish { reach, stream: stream.clone(), clock: clock.clone(), until_ms, place, over: false })
     }
 
     /// The store has answered, or failed to: the event goes to the nodes that were left out.
@@ -143,7 +138,7 @@ impl DirectPublishing {
         direct_publish.over = !matches!(outcome, Err(StoreError::Unknown(_) | StoreError::Protocol(_)));
         let (published, left_out) = outcome?;
         if let Some(LeftOut { prev, now_ms, by_caller, by_channel }) = left_out {
-            self.clock.set(now_ms);
+            direct_publish.clock.set(now_ms);
             let event = draft.event(published.id, prev, now_ms);
             let (reach, stream, from) = (direct_publish.reach.clone(), stream.clone(), draft.from.clone());
             direct_publish.settle(Some(DirectSend {
@@ -163,6 +158,11 @@ impl DirectPublish {
     /// When it ends, in milliseconds on the store's clock.
     pub(in crate::store::redis) fn until_ms(&self) -> u64 {
         self.until_ms
+    }
+
+    /// It is not carried out.
+    pub(in crate::store::redis) fn withdraw(mut self) {
+        self.over = true;
     }
 
     /// Its event, if there is one, goes when it has its turn.

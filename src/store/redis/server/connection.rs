@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CONNECT_TIMEOUT, Master};
 use crate::store::StoreError;
+use crate::store::redis::call::Call;
 use crate::store::redis::errors::{is_demoted, refused, unanswered};
-use crate::store::redis::scripts::{self, Call};
+use crate::store::redis::scripts;
 
 /// How long an answer is waited for. A connection that was silent for as long, with something outstanding, is
 /// broken; one that is merely busy is not.
@@ -84,7 +85,7 @@ impl Connection {
     }
 
     /// Runs one call.
-    pub(in crate::store::redis) async fn run(&self, call: Call) -> Result<Value, StoreError> {
+    pub(in crate::store::redis) async fn run(&self, call: &Call) -> Result<Value, StoreError> {
         let mut io = self.io.clone();
         let answer = self.answered(1, perform_one(&mut io, call)).await?;
         self.accept(answer)
@@ -173,19 +174,26 @@ impl Drop for Sent<'_> {
     }
 }
 
-async fn perform_one(connection: &mut MultiplexedConnection, call: Call) -> RedisResult<Value> {
-    let answer = connection.send_packed_command(&call.command).await?;
+async fn perform_one(connection: &mut MultiplexedConnection, call: &Call) -> RedisResult<Value> {
+    let answer = match call.asking {
+        false => connection.send_packed_command(&call.command).await?,
+        true => {
+            let mut pipeline = redis::Pipeline::with_capacity(2);
+            pipeline.cmd("ASKING").add_command(call.command.clone());
+            connection.send_packed_commands(&pipeline, 1, 1).await?.pop().unwrap_or_default()
+        }
+    };
     if !is_unknown_script(&answer) {
         return Ok(answer);
     }
-    Ok(perform_loading(connection, vec![call]).await?.pop().unwrap_or_default())
+    Ok(perform_loading(connection, vec![call.clone()]).await?.pop().unwrap_or_default())
 }
 
 /// Runs calls in one pipeline; one answer each, errors of the server among them.
 async fn perform(connection: &mut MultiplexedConnection, calls: Vec<Call>) -> RedisResult<Vec<Value>> {
     let mut pipeline = redis::Pipeline::with_capacity(calls.len());
     let mut scripts = Vec::with_capacity(calls.len());
-    for Call { command, script } in calls {
+    for Call { command, script, .. } in calls {
         pipeline.add_command(command);
         scripts.push(script);
     }
@@ -195,9 +203,11 @@ async fn perform(connection: &mut MultiplexedConnection, calls: Vec<Call>) -> Re
         return Ok(answers);
     }
     let sent = pipeline.cmd_iter().zip(scripts).enumerate();
-    let again = sent
-        .filter(|(at, _)| unknown.contains(at))
-        .map(|(_, (command, script))| Call { command: command.clone(), script });
+    let again = sent.filter(|(at, _)| unknown.contains(at)).map(|(_, (command, script))| Call {
+        command: command.clone(),
+        script,
+        asking: false,
+    });
     for (at, answer) in unknown.iter().zip(perform_loading(connection, again.collect()).await?) {
         answers[*at] = answer;
     }

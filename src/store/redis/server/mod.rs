@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::errors::{ConnectError, not_connected, not_reached, replica};
+use super::errors::{not_connected, not_reached, replica};
 use crate::store::StoreError;
 
 pub(super) use connection::{Connection, RESPONSE_TIMEOUT};
 use credentials::Login;
 pub use credentials::{CredentialFiles, FileError};
 use sentinel::{Named, Sentinels};
-use target::Target;
+pub(super) use target::{Kind, Target, at};
 pub use target::{ServerConfig, check_url};
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,18 +77,17 @@ struct Found {
 }
 
 impl Server {
-    /// Reads the URL; connects to nothing yet. Needs a runtime.
-    pub(super) fn new(config: &ServerConfig) -> Result<Self, ConnectError> {
-        let target = Target::of(config).map_err(|reason| ConnectError::Address(format!("the URL {reason}")))?;
+    /// Connects to nothing yet. Needs a runtime.
+    pub(super) fn new(target: Target, credentials: &CredentialFiles) -> Self {
         let sentinels = match &target {
             Target::Server(_) => None,
             Target::Sentinels { sentinels, master, .. } => {
-                Some(Arc::new(Sentinels::new(sentinels, master, &config.credentials)))
+                Some(Arc::new(Sentinels::new(sentinels, master, credentials)))
             }
         };
         let shared = Arc::new(Shared {
             target,
-            credentials: config.credentials.clone(),
+            credentials: credentials.clone(),
             sentinels: sentinels.clone(),
             known: Mutex::default(),
             switches: watch::Sender::new(()),
@@ -98,7 +97,18 @@ impl Server {
             let watching = tokio::spawn(watch(Arc::downgrade(&shared), sentinels));
             *shared.watching.lock() = Some(watching.abort_handle());
         }
-        Ok(Server(shared))
+        Server(shared)
+    }
+
+    /// Asks a server something, whether or not it is a master.
+    pub(super) async fn ask(&self, question: &redis::Pipeline, answers: usize) -> Result<Vec<Value>, String> {
+        let found = self.find().await.map_err(|error| error.to_string())?;
+        let client = self.0.credentials.client(found.info, Login::Server).await?;
+        let mut io = client
+            .get_multiplexed_async_connection_with_config(&connection::config())
+            .await
+            .map_err(|error| error.to_string())?;
+        io.send_packed_commands(question, 0, answers).await.map_err(|error| error.to_string())
     }
 
     /// Opens a connection to the master; `on_push` gets what it is sent without having asked.
@@ -150,7 +160,7 @@ impl Server {
         match (&self.0.target, &self.0.sentinels) {
             (Target::Sentinels { server, .. }, Some(sentinels)) => {
                 let named = sentinels.master().await.map_err(not_reached)?;
-                Ok(Found { info: target::at(server, &named.host, named.port), named: Some(named), asked })
+                Ok(Found { info: at(server, &named.host, named.port), named: Some(named), asked })
             }
             (Target::Server(info) | Target::Sentinels { server: info, .. }, _) => {
                 Ok(Found { info: info.clone(), named: None, asked })
@@ -228,7 +238,7 @@ impl Master {
 impl Shared {
     /// Leaves the master when Sentinels name another one.
     fn heed(&self, named: &Named, asked: Instant, server: &ConnectionInfo) {
-        let address = target::at(server, &named.host, named.port).addr().to_string();
+        let address = at(server, &named.host, named.port).addr().to_string();
         let mut known = self.known.lock();
         if !known.accepts(named, asked) {
             return;

@@ -1,4 +1,4 @@
-//! What a Redis URL names: one server, or a master that Sentinels know.
+//! What a Redis URL names: one server, a master that Sentinels know, or some nodes of a Cluster.
 
 use std::fmt;
 
@@ -8,16 +8,18 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVer
 use super::credentials::CredentialFiles;
 use crate::config::{RedisUrl, Secret};
 
-/// A Sentinel's default port.
+/// A Sentinel's default port, and a server's.
 const SENTINEL_PORT: u16 = 26379;
+const SERVER_PORT: u16 = 6379;
 
-/// Most Sentinels of one URL. All of them are asked before each connection.
-const MAX_SENTINELS: usize = 16;
+/// Most Sentinels of one URL, all of which are asked before each connection; and most nodes of a Cluster.
+const MAX_PLACES: usize = 16;
 
 /// How a Redis is reached: its URL, and what is no part of the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// `redis://`, `rediss://`, `unix://`, `redis+unix://`, `redis+sentinel://` or `rediss+sentinel://`.
+    /// `redis://`, `rediss://`, `unix://`, `redis+unix://`, or `redis+sentinel://`, `redis+cluster://` and both with
+    /// `rediss`.
     pub url: RedisUrl,
     /// The user at Sentinels, if they have users.
     pub sentinel_user: Option<String>,
@@ -42,15 +44,24 @@ impl fmt::Display for ServerConfig {
 
 /// Refuses what is no URL of a Redis. No refusal repeats it, since it may hold a password.
 pub fn check_url(url: &str) -> Result<(), String> {
-    Target::read(url, None, None).map(drop)
+    Kind::read(url, None, None).map(drop)
 }
 
 /// A user and a password.
 type Login<'a> = (Option<&'a str>, Option<&'a str>);
 
-/// The servers that a URL names. Displayed without user and password.
+/// What a URL names.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart as soon as it is read")]
+pub(in crate::store::redis) enum Kind {
+    /// One master at a time.
+    Master(Target),
+    /// Some nodes of a Cluster, from which all others are known.
+    Cluster(Vec<ConnectionInfo>),
+}
+
+/// Where a master is. Displayed without user and password.
 #[derive(Clone)]
-pub(super) enum Target {
+pub(in crate::store::redis) enum Target {
     /// One server.
     Server(ConnectionInfo),
     /// The master of this name.
@@ -64,8 +75,8 @@ pub(super) enum Target {
     },
 }
 
-impl Target {
-    pub(super) fn of(config: &ServerConfig) -> Result<Self, String> {
+impl Kind {
+    pub(in crate::store::redis) fn of(config: &ServerConfig) -> Result<Self, String> {
         let password = config.sentinel_password.as_ref().map(Secret::expose);
         Self::read(config.url.expose(), config.sentinel_user.as_deref(), password)
     }
@@ -74,12 +85,13 @@ impl Target {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let login = (sentinel_user, sentinel_password);
         match scheme {
-            "redis" | "rediss" | "unix" | "redis+unix" => server(url).map(Target::Server),
-            "redis+sentinel" => sentinels("redis", rest, login),
-            "rediss+sentinel" => sentinels("rediss", rest, login),
-            "redis+cluster" | "rediss+cluster" => Err(format!("{scheme}:// is not supported by this version yet")),
-            _ => Err("is not a URL that begins with redis://, rediss://, redis+sentinel://, rediss+sentinel://, \
-                      unix:// or redis+unix://"
+            "redis" | "rediss" | "unix" | "redis+unix" => server(url).map(Target::Server).map(Kind::Master),
+            "redis+sentinel" => sentinels("redis", rest, login).map(Kind::Master),
+            "rediss+sentinel" => sentinels("rediss", rest, login).map(Kind::Master),
+            "redis+cluster" => cluster("redis", rest).map(Kind::Cluster),
+            "rediss+cluster" => cluster("rediss", rest).map(Kind::Cluster),
+            _ => Err("is not a URL that begins with redis://, rediss://, unix://, redis+unix://, redis+sentinel://, \
+                      rediss+sentinel://, redis+cluster:// or rediss+cluster://"
                 .to_owned()),
         }
     }
@@ -98,7 +110,7 @@ impl fmt::Display for Target {
 }
 
 /// The same settings for another server.
-pub(super) fn at(server: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
+pub(in crate::store::redis) fn at(server: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
     let host = host.to_owned();
     let address = match server.addr().clone() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -131,16 +143,9 @@ fn sentinels(scheme: &str, rest: &str, sentinel_login: Login<'_>) -> Result<Targ
     if master.is_empty() || !master.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
         return Err(wrong("names no master as Sentinels call one (A-Z a-z 0-9 . _ -)"));
     }
-    let mut sentinels: Vec<ConnectionInfo> = Vec::new();
-    for host in hosts.split(',') {
-        let sentinel = sentinel(scheme, host, sentinel_login).map_err(|reason| wrong(&reason))?;
-        if !sentinels.iter().any(|known| known.addr() == sentinel.addr()) {
-            sentinels.push(sentinel);
-        }
-    }
-    if sentinels.len() > MAX_SENTINELS {
-        return Err(wrong(&format!("names {} Sentinels, and at most {MAX_SENTINELS} are asked", sentinels.len())));
-    }
+    let with_login = |info: ConnectionInfo| with_login(info, sentinel_login);
+    let sentinels = places(scheme, "", hosts, SENTINEL_PORT).map_err(|reason| wrong(&reason))?;
+    let sentinels = sentinels.into_iter().map(with_login).collect();
     let login = login.map(|login| format!("{login}@")).unwrap_or_default();
     // The host is replaced by the one that Sentinels name.
     let server = server(&format!("{scheme}://{login}master/{database}"))
@@ -148,14 +153,43 @@ fn sentinels(scheme: &str, rest: &str, sentinel_login: Login<'_>) -> Result<Targ
     Ok(Target::Sentinels { sentinels, master: master.to_owned(), server })
 }
 
-fn sentinel(scheme: &str, host: &str, (user, password): Login<'_>) -> Result<ConnectionInfo, String> {
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let place = if has_port { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") };
-    let wrong = |_| "has a Sentinel that is not HOST:PORT".to_owned();
-    if host.is_empty() || host.contains(['/', ' ']) {
-        return Err(wrong(String::new()));
+/// `[USER:PASSWORD@]HOST:PORT,HOST:PORT`; the login is that of all servers.
+fn cluster(scheme: &str, rest: &str) -> Result<Vec<ConnectionInfo>, String> {
+    let wrong = |what: &str| format!("{what}; a URL of a Cluster is {scheme}+cluster://HOST:PORT,HOST:PORT");
+    if rest.contains(['?', '#']) {
+        return Err(wrong("has a query or a fragment"));
     }
-    let info = server(&format!("{scheme}://{place}")).map_err(wrong)?;
+    let (login, hosts) = rest.rsplit_once('@').map_or(("", rest), |(login, rest)| (login, rest));
+    let (hosts, database) = hosts.split_once('/').unwrap_or((hosts, ""));
+    if !matches!(database, "" | "0") {
+        return Err(wrong("names a database, and a Cluster has only one"));
+    }
+    let login = if login.is_empty() { String::new() } else { format!("{login}@") };
+    places(scheme, &login, hosts, SERVER_PORT).map_err(|reason| wrong(&reason))
+}
+
+/// Several servers, each once.
+fn places(scheme: &str, login: &str, hosts: &str, default_port: u16) -> Result<Vec<ConnectionInfo>, String> {
+    let mut places: Vec<ConnectionInfo> = Vec::new();
+    for host in hosts.split(',') {
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let place = if has_port { host.to_owned() } else { format!("{host}:{default_port}") };
+        let info = match host.is_empty() || host.contains(['/', ' ']) {
+            true => None,
+            false => server(&format!("{scheme}://{login}{place}")).ok(),
+        };
+        let info = info.ok_or("has a server that is not HOST:PORT, or a login that makes no sense")?;
+        if !places.iter().any(|known| known.addr() == info.addr()) {
+            places.push(info);
+        }
+    }
+    match places.len() {
+        ..=MAX_PLACES => Ok(places),
+        many => Err(format!("names {many} servers, and at most {MAX_PLACES} are asked")),
+    }
+}
+
+fn with_login(info: ConnectionInfo, (user, password): Login<'_>) -> ConnectionInfo {
     let mut settings = info.redis_settings().clone();
     if let Some(user) = user {
         settings = settings.set_username(user);
@@ -163,7 +197,7 @@ fn sentinel(scheme: &str, host: &str, (user, password): Login<'_>) -> Result<Con
     if let Some(password) = password {
         settings = settings.set_password(password);
     }
-    Ok(info.set_redis_settings(settings))
+    info.set_redis_settings(settings)
 }
 
 #[cfg(test)]
@@ -171,7 +205,8 @@ mod tests {
     use super::*;
 
     fn parsed(url: &str) -> Target {
-        Target::read(url, None, None).unwrap()
+        let Ok(Kind::Master(target)) = Kind::read(url, None, None) else { panic!("{url}") };
+        target
     }
 
     fn refusal(url: &str) -> String {
@@ -181,8 +216,8 @@ mod tests {
     #[test]
     fn sentinels_are_listed_before_the_name_of_the_master() {
         let url = "redis+sentinel://app:s%40crt@10.0.0.1:26380,sentinel-2,[::1]:7000,[::2],sentinel-2/my.main-1/3";
-        let target = Target::read(url, Some("reader"), Some("hidden")).unwrap();
-        let Target::Sentinels { sentinels, master, server } = target else { panic!() };
+        let read = Kind::read(url, Some("reader"), Some("hidden"));
+        let Ok(Kind::Master(Target::Sentinels { sentinels, master, server })) = read else { panic!() };
         let places: Vec<_> = sentinels.iter().map(|info| info.addr().to_string()).collect();
         assert_eq!(places, ["10.0.0.1:26380", "sentinel-2:26379", "::1:7000", "::2:26379"]);
         assert_eq!(master, "my.main-1");
@@ -205,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_a_cluster_share_a_login() {
+        let Ok(Kind::Cluster(seeds)) = Kind::read("rediss+cluster://app:pw@a:7000,b,[::1]:7001,b:6379", None, None)
+        else {
+            panic!()
+        };
+        let places: Vec<_> = seeds.iter().map(|info| info.addr().to_string()).collect();
+        assert_eq!(places, ["a:7000", "b:6379", "::1:7001"]);
+        for seed in &seeds {
+            assert!(matches!(seed.addr(), ConnectionAddr::TcpTls { .. }));
+            assert_eq!((seed.redis_settings().username(), seed.redis_settings().password()), (Some("app"), Some("pw")));
+        }
+    }
+
+    #[test]
     fn a_url_that_names_no_servers_is_refused_without_repeating_it() {
         for (url, reason) in [
             ("http://s3cret@a", "is not a URL that begins with redis://"),
@@ -212,17 +261,20 @@ mod tests {
             ("redis+sentinel://s3cret@a:1", "names no master"),
             ("redis+sentinel://s3cret@a:1/", "names no master"),
             ("redis+sentinel://s3cret@a:1/m m", "names no master"),
-            ("redis+sentinel://s3cret@a:1,/m", "has a Sentinel that is not HOST:PORT"),
-            ("redis+sentinel://s3cret@a:b/m", "has a Sentinel that is not HOST:PORT"),
+            ("redis+sentinel://s3cret@a:1,/m", "has a server that is not HOST:PORT"),
+            ("redis+sentinel://s3cret@a:b/m", "has a server that is not HOST:PORT"),
             ("redis+sentinel://s3cret@a:1/m/db", "a database number that makes no sense"),
             ("redis+sentinel://s3cret@a:1/m?x=y", "has a query"),
-            ("redis+cluster://s3cret@a:1", "is not supported by this version yet"),
+            ("redis+cluster://s3cret@", "has a server that is not HOST:PORT"),
+            ("redis+cluster://s3cret@a:1,b:x", "has a server that is not HOST:PORT"),
+            ("redis+cluster://s3cret@a:1/1", "a Cluster has only one"),
+            ("rediss+cluster://s3cret@a:1?x=y", "a URL of a Cluster is rediss+cluster://HOST:PORT,HOST:PORT"),
         ] {
             let refusal = refusal(url);
             assert!(refusal.contains(reason), "{url}: {refusal}");
             assert!(!refusal.contains("s3cret"), "{refusal}");
         }
         let many = (0..17).map(|n| format!("s{n}")).collect::<Vec<_>>().join(",");
-        assert!(refusal(&format!("redis+sentinel://{many}/m")).contains("names 17 Sentinels, and at most 16"));
+        assert!(refusal(&format!("redis+sentinel://{many}/m")).contains("names 17 servers, and at most 16"));
     }
 }

@@ -1,0 +1,179 @@
+//! A Redis Cluster: streams are spread over its masters, and everything goes on as on one server.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Transport, Wanted};
+use crate::support::cluster::Cluster;
+use crate::support::node::{Node, events_path};
+use crate::support::{command, eventually};
+
+/// A node, and another.
+fn two_nodes(cluster: &Cluster) -> [Node; 2] {
+    let url = cluster.url();
+    std::array::from_fn(|_| Node::start(&[("WHIMBREL_REDIS_URL", &url)]))
+}
+
+/// Streams of all masters.
+async fn streams(cluster: &Cluster) -> Vec<String> {
+    let mut streams = Vec::new();
+    for n in 0..9 {
+        streams.push(cluster.topic_of(n % cluster.masters, 100 * n).await);
+    }
+    streams
+}
+
+#[tokio::test]
+async fn streams_of_all_masters_are_followed_and_resumed_on_another_node() {
+    let cluster = Cluster::of_masters(3).await;
+    let nodes = two_nodes(&cluster);
+    let streams = streams(&cluster).await;
+    let names: Vec<&str> = streams.iter().map(String::as_str).collect();
+    let mut client = Wanted::new(Transport::Sse, &names).connect(&nodes[0]).await;
+    let mut received = BTreeMap::<String, Vec<String>>::new();
+    for round in 0..2 {
+        for (n, stream) in streams.iter().enumerate() {
+            // From the node that the client is at, and from the other one, whose events come over the channel.
+            nodes[(round + n) % 2].publish(stream, &format!("{round}")).await;
+        }
+    }
+    for _ in 0..2 * streams.len() {
+        let event = client.event().await;
+        received.entry(event.stream).or_default().push(event.data);
+    }
+    let cursor = client.cursor();
+    drop(client);
+    for stream in &streams {
+        nodes[1].publish(stream, "2").await;
+    }
+    let mut client = Wanted::new(Transport::Sse, &names).from(&cursor).connect(&nodes[1]).await;
+    for _ in 0..streams.len() {
+        let event = client.event().await;
+        received.entry(event.stream).or_default().push(event.data);
+    }
+    for stream in &streams {
+        assert_eq!(received[stream], ["0", "1", "2"], "{stream}");
+    }
+    for server in &cluster.servers {
+        assert!(server.try_ask::<usize>(&["DBSIZE"]).await.unwrap() >= streams.len(), "a master has nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_over_several_shards_is_answered_in_order() {
+    let cluster = Cluster::of_masters(3).await;
+    let url = cluster.url();
+    let node = Node::start(&[("WHIMBREL_REDIS_URL", &url)]);
+    let streams = streams(&cluster).await;
+    // More of a stream than one pipeline takes.
+    let entry = |n: usize| {
+        let stream = &streams[n % streams.len()];
+        json!({ "topic": stream.strip_prefix("topic:").unwrap(), "data": n })
+    };
+    let batch: Vec<Value> = (0..900).map(entry).collect();
+    let answer = node.call("POST", "/v1/events", &[], Value::from(batch).to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let results = answer.json()["results"].as_array().unwrap().clone();
+    for (n, result) in results.iter().enumerate() {
+        assert_eq!(result["stream"], streams[n % streams.len()]);
+    }
+    for (place, stream) in streams.iter().enumerate() {
+        let wanted: Vec<_> = (0..900).filter(|n| n % streams.len() == place).map(|n| n.to_string()).collect();
+        assert_eq!(node.history(stream).await, wanted, "{stream}");
+    }
+}
+
+#[tokio::test]
+async fn producers_add_to_the_ingress_stream_and_call_functions_on_every_master() {
+    let cluster = Cluster::of_masters(3).await;
+    let url = cluster.url();
+    let node = Node::start(&[("WHIMBREL_REDIS_URL", &url)]);
+    for (place, server) in cluster.servers.iter().enumerate() {
+        let stream = cluster.topic_of(place, 0).await;
+        let key = |part: &str| format!("whimbrel:{{{stream}}}:{part}");
+        let keys = ["events", "nodes", "meta", "collapse", "once:-"].map(key);
+        let call = ["FCALL", "whimbrel_publish", "5", &keys[0], &keys[1], &keys[2], &keys[3], &keys[4], "\"called\""];
+        eventually("the master has the functions", async || server.try_ask::<String>(&call).await).await;
+        let topic = stream.strip_prefix("topic:").unwrap();
+        let add = ["XADD", "whimbrel:ingress", "*", "topic", topic, "data", "\"added\""];
+        cluster.of("whimbrel:ingress").await.try_ask::<String>(&add).await.unwrap();
+        eventually("the entry is an event", async || {
+            (node.history(&stream).await == ["\"called\"", "\"added\""]).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn presence_membership_and_operations_hold_over_all_masters() {
+    let cluster = Cluster::of_masters(3).await;
+    let nodes = two_nodes(&cluster);
+    let devices: Vec<String> = (0..6).map(|n| format!("device:{n}")).collect();
+    let mut clients = Vec::new();
+    for (n, device) in devices.iter().enumerate() {
+        clients.push(Wanted::new(Transport::WebSocket, &[device, "topic:news"]).connect(&nodes[n % 2]).await);
+    }
+    for n in 0..devices.len() {
+        eventually("the device is online", async || {
+            let device = nodes[n % 2].get_json(&format!("/v1/devices/{n}")).await;
+            (device["online"] == true && device["connections"].as_array()?.len() == 1).then_some(())
+        })
+        .await;
+    }
+    let alive = nodes[0].get_json("/v1/nodes").await;
+    assert_eq!(alive["nodes"].as_array().unwrap().len(), 2, "{alive}");
+    let topic = nodes[1].get_json("/v1/topics/news").await;
+    assert_eq!(topic["connections"], 6, "{topic}");
+    for n in 0..devices.len() {
+        let answer = nodes[0].call("DELETE", &format!("/v1/devices/{n}"), &[], "").await;
+        assert_eq!(answer.status / 100, 2, "{}", answer.text());
+    }
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_away_takes_no_other_with_it() {
+    let mut cluster = Cluster::of_masters(3).await;
+    let nodes = two_nodes(&cluster);
+    let mut streams = Vec::new();
+    for place in 0..3 {
+        streams.push(cluster.topic_of(place, 0).await);
+    }
+    let mut client = Wanted::new(Transport::WebSocket, &[&streams[1], &streams[2]]).connect(&nodes[0]).await;
+    cluster.servers[0].kill();
+    for n in 0..20 {
+        // The node that is followed gets all that the other one publishes, and at once.
+        let stream = &streams[1 + n % 2];
+        let answer = nodes[1].call("POST", &events_path(stream), &[], n.to_string()).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert_eq!(client.event().await.data, n.to_string());
+    }
+    let answer = nodes[1].call("POST", &events_path(&streams[0]), &[], "1").await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    tokio::task::block_in_place(|| cluster.servers[0].revive());
+    eventually("its streams take events again", async || {
+        let answer = nodes[1].call("POST", &events_path(&streams[0]), &[], "1").await;
+        (answer.status == 201).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_check_looks_at_each_master_and_a_url_of_another_kind_is_refused() {
+    let cluster = Cluster::of_masters(2).await;
+    let url = cluster.url();
+    let checked = command::run(&["check", "--redis-url", &url], &[], b"").await;
+    assert!(checked.stdout.contains("ok       a Cluster of 2 masters, which have all slots"), "{}", checked.stdout);
+    for server in &cluster.servers {
+        let of_server = format!("warning  {}: the master has no replica", server.address());
+        assert!(checked.stdout.contains(&of_server), "{}", checked.stdout);
+    }
+    assert!(!checked.stdout.contains("full-coverage"), "{}", checked.stdout);
+    let of_one = url.replace("redis+cluster", "redis");
+    let checked = command::run(&["check", "--redis-url", &of_one], &[], b"").await;
+    assert!(checked.stdout.contains("error    the server belongs to a Redis Cluster"), "{}", checked.stdout);
+    let started = command::run(&["serve", "--redis-url", &of_one, "--listen", "127.0.0.1:0"], &[], b"").await;
+    assert!(started.stderr.contains("belongs to a Redis Cluster"), "{}", started.stderr);
+}
