@@ -61,6 +61,9 @@ impl Cluster {
             // A shard that is away takes no other with it.
             "--cluster-require-full-coverage",
             "no",
+            // A master that gave its last slot away stays one.
+            "--cluster-allow-replica-migration",
+            "no",
             "--repl-diskless-sync-delay",
             "0",
         ]);
