@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::{Grant, Holder, PatternError, Patterns};
 use crate::model::{Info, InfoError, NameError, StreamKind, StreamName};
 
-/// Longest id of a token: as long as one that can be revoked.
-pub const ID_BYTES: usize = 256;
+/// Longest id of a token, in characters: as long as one that can be revoked.
+pub const ID_LENGTH: usize = 256;
 
 /// The claims that mean something here. A claim that stands twice is an error: two readers could see two tokens.
 #[derive(Debug, Deserialize)]
@@ -51,7 +51,7 @@ pub enum ClaimsError {
     #[error("its info {0}")]
     Info(#[from] InfoError),
     /// `jti` is too long, or can't be written in a line.
-    #[error("its jti has more than {ID_BYTES} bytes, or control characters")]
+    #[error("its jti has more than {ID_LENGTH} characters, or control characters")]
     Id,
 }
 
@@ -86,7 +86,7 @@ pub fn grant(
 
 /// Whether a text can be a token's `jti`.
 pub fn is_token_id(text: &str) -> bool {
-    text.len() <= ID_BYTES && !text.chars().any(char::is_control)
+    text.chars().count() <= ID_LENGTH && !text.chars().any(char::is_control)
 }
 
 /// Seconds since 1970, which may have a fraction, as milliseconds.
@@ -142,7 +142,7 @@ mod tests {
         ] {
             assert!(claims(text).is_err(), "{text}");
         }
-        assert!(claims(&format!(r#"{{"exp":5,"jti":"{}"}}"#, "x".repeat(ID_BYTES + 1))).is_err());
+        assert!(claims(&format!(r#"{{"exp":5,"jti":"{}"}}"#, "x".repeat(ID_LENGTH + 1))).is_err());
     }
 
     #[test]

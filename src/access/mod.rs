@@ -46,7 +46,7 @@ use uuid::Uuid;
 
 pub use api_keys::{ApiKeys, ApiKeysError, to_hex};
 pub use backend::{Action, BackendError, BackendSettings, Question, Visitor};
-pub use claims::{ID_BYTES as TOKEN_ID_BYTES, is_token_id};
+pub use claims::{ID_LENGTH as TOKEN_ID_LENGTH, is_token_id};
 pub use credentials::{Credential, PARAMETER, Way};
 pub use grant::{Denied, Grant, Holder, Identity, Need, Shown};
 pub use key_sets::{KeySetError, KeySets, KeySources, KeySourcesError};

@@ -12,7 +12,7 @@ use super::body::{self, Kind};
 use super::lease::given;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
-use crate::access::{Revocation, Subject, TOKEN_ID_BYTES, is_token_id, now_ms};
+use crate::access::{Revocation, Subject, TOKEN_ID_LENGTH, is_token_id, now_ms};
 use crate::model::{StreamKind, StreamName};
 use crate::transport::CloseReason;
 
@@ -127,7 +127,9 @@ fn revocation(asked: Asked, now_ms: u64) -> Result<Revocation, Problem> {
             (Subject::Token(token.into()), u64::MAX)
         }
         (None, Some(_), None) => {
-            return bad(format!("a token's jti has 1 to {TOKEN_ID_BYTES} bytes without control characters"));
+            return bad(format!(
+                "a token's jti has 1 to {TOKEN_ID_LENGTH} characters, none of them a control character"
+            ));
         }
         _ => return bad("give either \"device\", perhaps with \"before\", or \"token\"".into()),
     };

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::access::{Patterns, TOKEN_ID_BYTES, install_signatures, is_token_id, now_ms};
+use crate::access::{Patterns, TOKEN_ID_LENGTH, install_signatures, is_token_id, now_ms};
 use crate::config::Flags;
 use crate::model::{Info, StreamKind, StreamName};
 
@@ -69,7 +69,7 @@ impl Arguments {
             claims.insert("sub".to_owned(), json!(device));
         }
         if let Some(id) = &self.id {
-            let rule = format!("--id: it has at most {TOKEN_ID_BYTES} bytes without control characters");
+            let rule = format!("--id: it has at most {TOKEN_ID_LENGTH} characters, none of them a control character");
             is_token_id(id).then_some(()).ok_or_else(|| Failure::usage(rule))?;
             claims.insert("jti".to_owned(), json!(id));
         }

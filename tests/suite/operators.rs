@@ -44,6 +44,7 @@ async fn who_asks_for_too_much_is_refused() {
         assert!(detail.contains("1 to 1000"), "{detail}");
     }
     assert_eq!(list(&node, "/v1/ingress/rejected").await, json!({"rejected": [], "next": null}));
+    assert_eq!(list(&node, "/v1/ingress/rejected?before=0-0").await, json!({"rejected": [], "next": null}));
 }
 
 #[tokio::test]

@@ -149,6 +149,10 @@ impl Ingress for RedisStore {
     }
 
     async fn rejected(&self, before: Option<EventId>, most: usize) -> Result<Vec<Rejected>, StoreError> {
+        // Redis refuses to look below the lowest id.
+        if before == Some(EventId::ZERO) {
+            return Ok(Vec::new());
+        }
         let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
         let call = Call::command("XREVRANGE", &self.keys.rejected()).arg(end).arg("-").arg("COUNT").arg(most);
         scripts::rejected(self.pool.run(call).await?)
