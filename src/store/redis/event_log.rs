@@ -306,7 +306,7 @@ impl EventLog for RedisStore {
             .arg(self.position_ms(stream))
             .arg(self.home());
         let call = part.events.iter().fold(call, with_entry);
-        match scripts::text(self.lanes.of(stream).run(call).await?)?.as_str() {
+        match scripts::text(self.lanes.run(stream, call).await?)?.as_str() {
             "taken" => Ok(Imported::Taken),
             "known" => Ok(Imported::Known),
             last => last.parse().map(Imported::InUse).map_err(|_| scripts::nonsense("what became of a part")),
