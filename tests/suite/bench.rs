@@ -108,7 +108,7 @@ async fn a_bench_that_can_not_work_reports_why_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (arguments, code, named) in [
         ("--connections 10000000", 2, "--processes"),
-        ("--url https://127.0.0.1", 2, "--url"),
+        ("--url ftp://127.0.0.1", 2, "--url"),
         ("--dialect socket-io", 2, "--transport websocket"),
         ("--dialect nchan --batch 2", 2, "--batch"),
         ("--dialect nchan --transport websocket --storm", 2, "--storm"),
