@@ -9,6 +9,10 @@ use crate::health::Health;
 use crate::hub::Hub;
 use crate::transport::Connections;
 
+/// What was published before the stop has this long, at the least, to get from the channel to clients before the first
+/// of them is let go.
+const LAST_EVENTS: Duration = Duration::from_millis(250);
+
 /// How long the last bytes may take after the last client was told to leave.
 const LAST_BYTES: Duration = Duration::from_secs(3);
 
@@ -72,7 +76,7 @@ pub async fn let_go(
     let (delay, over) =
         if at_once { (Duration::ZERO, Duration::ZERO) } else { (settings.drain_delay(), settings.drain()) };
     tracing::info!(clients, ?delay, ?over, "stopping: unready now, then clients are let go");
-    tokio::time::sleep(delay).await;
+    tokio::time::sleep(delay.max(LAST_EVENTS)).await;
     hub.stop_listening();
     close();
     connections.drain(over).await;
