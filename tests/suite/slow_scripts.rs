@@ -1,4 +1,4 @@
-//! No script of a node holds Redis for more than 2 ms, however much there is: what is large is done in parts.
+//! No script of a node holds Redis for long, however much there is: what is large is done in parts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use whimbrel::store::{EventLog as _, Ingress as _, Lifecycle as _, NodeId, Rejec
 use crate::conformance::{connect, draft, stream};
 use crate::support::redis::{RedisServer, config};
 
-/// How long a script may take, in microseconds.
-const MOST: u64 = 2000;
+/// How long a script may take, in microseconds. Parts are made to take 2 ms; a slow machine gets five times as much,
+/// and what is not done in parts takes many times more.
+const MOST: u64 = 10_000;
 
 /// Of many short scripts, a few may take longer for no fault of theirs: memory that the system has to find, a host that
 /// gives its processors to others. One that takes long by itself takes long each time.
