@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Longer than anything should take on a busy machine. */
-const PATIENCE = 20_000;
+const PATIENCE = 60_000;
 
 export const PROGRAM = process.env.WHIMBREL_PROGRAM ?? fileURLToPath(new URL('../../../../target/debug/whimbrel', import.meta.url));
 
