@@ -224,30 +224,10 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EventType;
-
-    pub fn id(n: u64) -> EventId {
-        EventId::new(n, 1)
-    }
-
-    fn event(at: u64, prev: u64) -> Arc<Event> {
-        Arc::new(Event::new(id(at), id(prev), EventType::MESSAGE, "1".into()))
-    }
+    use crate::dispatch::fixtures::{self, event, id};
 
     fn page(from: u64, events: &[(u64, u64)], last: u64, first: Option<u64>) -> Page {
-        Page {
-            from: id(from),
-            events: events.iter().map(|(at, prev)| event(*at, *prev)).collect(),
-            superseded: Vec::new(),
-            more: false,
-            last: id(last),
-            first: first.map(id),
-            erased: None,
-            epoch: id(1),
-            fork: None,
-            marks: Default::default(),
-            now_ms: 0,
-        }
+        Page { first: first.map(id), ..fixtures::page(from, events, last) }
     }
 
     fn read(chain: &mut Chain, page: &Page) -> Vec<Delivery> {

@@ -133,11 +133,8 @@ impl Drop for Early {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::fixtures::id;
     use crate::model::EventType;
-
-    fn id(n: u64) -> EventId {
-        EventId::new(n, 1)
-    }
 
     fn event(at: u64, bytes: usize) -> Arc<Event> {
         Arc::new(Event::new(id(at), id(at - 1), EventType::MESSAGE, "1".repeat(bytes).into()))

@@ -14,6 +14,8 @@ pub mod catch_up;
 pub mod chain;
 mod dispatcher;
 mod early;
+#[cfg(test)]
+mod fixtures;
 mod flush;
 pub mod merge;
 mod pages;

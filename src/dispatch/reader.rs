@@ -83,30 +83,12 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::model::{Event, EventType};
-
-    fn id(n: u64) -> EventId {
-        EventId::new(n, 1)
-    }
+    use crate::dispatch::fixtures::{self, id};
 
     fn page(from: u64, events: std::ops::Range<u64>, last: u64, more: bool) -> Page {
-        let event = |n| Arc::new(Event::new(id(n), id(n - 1), EventType::MESSAGE, "1".into()));
-        Page {
-            from: id(from),
-            events: events.map(event).collect(),
-            superseded: Vec::new(),
-            more,
-            last: id(last),
-            first: Some(id(2)),
-            erased: None,
-            epoch: id(1),
-            fork: None,
-            marks: Default::default(),
-            now_ms: 0,
-        }
+        let events: Vec<_> = events.map(|n| (n, n - 1)).collect();
+        Page { more, ..fixtures::page(from, &events, last) }
     }
 
     /// Takes what is pending: ids of events, 0 for anything else.

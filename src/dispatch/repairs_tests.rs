@@ -2,30 +2,15 @@ use std::collections::HashMap;
 
 use super::super::dispatcher::Memory;
 use super::*;
+use crate::dispatch::fixtures::{id, page};
 use crate::metrics::Metrics;
-use crate::model::{Event, EventId, EventType, StreamName};
+use crate::model::{Event, EventType, StreamName};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn id(n: u64) -> EventId {
-    EventId::new(n, 1)
-}
-
 /// What the store answers to everything: nothing new since 5.
 fn silence() -> Page {
-    Page {
-        from: id(5),
-        events: Vec::new(),
-        superseded: Vec::new(),
-        more: false,
-        last: id(5),
-        first: Some(id(5)),
-        erased: None,
-        epoch: id(1),
-        fork: None,
-        marks: Default::default(),
-        now_ms: 0,
-    }
+    Page { first: Some(id(5)), ..page(5, &[], 5) }
 }
 
 /// A node and a clock that jumps to whatever comes next.

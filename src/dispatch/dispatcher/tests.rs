@@ -1,28 +1,12 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::dispatch::fixtures::{self, id};
 use crate::dispatch::simulation::outbox::Outbox;
-use crate::model::{EventType, Fork, Gap, GapReason};
-
-fn id(n: u64) -> EventId {
-    EventId::new(n, 1)
-}
+use crate::model::{Fork, Gap, GapReason};
 
 fn page(from: u64, events: &[(u64, u64)], last: u64, fork: Option<Fork>) -> Page {
-    let event = |(at, prev): &(u64, u64)| Arc::new(Event::new(id(*at), id(*prev), EventType::MESSAGE, "1".into()));
-    Page {
-        from: id(from),
-        events: events.iter().map(event).collect(),
-        superseded: Vec::new(),
-        more: false,
-        last: id(last),
-        first: Some(id(2)),
-        erased: None,
-        epoch: id(1),
-        fork,
-        marks: Default::default(),
-        now_ms: 0,
-    }
+    Page { fork, ..fixtures::page(from, events, last) }
 }
 
 #[test]

@@ -4,31 +4,8 @@ mod forks;
 mod trimming;
 
 use super::*;
+use crate::dispatch::fixtures::{event, id, page};
 use crate::model::{EventType, Fork, Gap, GapReason};
-
-fn id(n: u64) -> EventId {
-    EventId::new(n, 1)
-}
-
-fn event(at: u64, prev: u64) -> Arc<Event> {
-    Arc::new(Event::new(id(at), id(prev), EventType::MESSAGE, at.to_string().into()))
-}
-
-fn page(from: u64, events: &[(u64, u64)], last: u64) -> Page {
-    Page {
-        from: id(from),
-        events: events.iter().map(|(at, prev)| event(*at, *prev)).collect(),
-        superseded: Vec::new(),
-        more: false,
-        last: id(last),
-        first: Some(id(2)),
-        erased: None,
-        epoch: id(1),
-        fork: None,
-        marks: Default::default(),
-        now_ms: 0,
-    }
-}
 
 /// Read after `from`: all up to the newest event, `last`, is trimmed.
 fn trimmed(from: u64, last: u64) -> Page {
