@@ -12,6 +12,9 @@ pub enum Path {
 }
 
 impl Path {
+    /// All there are, in the order of their declaration.
+    pub const ALL: [Path; 3] = [Path::Channel, Path::Link, Path::Local];
+
     /// As metrics name it.
     pub const fn as_str(self) -> &'static str {
         match self {

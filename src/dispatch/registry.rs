@@ -24,7 +24,7 @@ use super::path::Path;
 use super::repairs::Repairs;
 use super::sink::Slot;
 use crate::directory;
-use crate::metrics::{ByPath, Metrics};
+use crate::metrics::{ByPath, Metrics, Seconds};
 use crate::model::{Event, Marks, Page, StreamName};
 use crate::store::{NodeId, Store, StoreClock, StoreError};
 
@@ -72,6 +72,8 @@ pub struct Registry {
     detaches: Vec<Semaphore>,
     flusher: Arc<Flusher>,
     metrics: Arc<Metrics>,
+    /// How long events take to get here, by [`Path`]: looked up once, as each event counts.
+    routing: [Seconds; Path::ALL.len()],
     /// Called with the marks that syncs bring.
     on_marks: OnceLock<OnMarks>,
 }
@@ -99,6 +101,8 @@ impl Registry {
             detaches: (0..regions).map(|_| Semaphore::new(MAX_DETACHES)).collect(),
             flusher: Arc::default(),
             settings,
+            routing: Path::ALL
+                .map(|path| metrics.routing_seconds.get_or_create(&ByPath { path: path.as_str() }).clone()),
             metrics,
             on_marks: OnceLock::new(),
         });
@@ -197,7 +201,7 @@ impl Registry {
     /// An event came in, by this path.
     pub fn message(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, path: Path, flush: &mut Flush) {
         let seconds = self.clock.now_ms().saturating_sub(event.id.ms) as f64 / 1000.0;
-        self.metrics.routing_seconds.get_or_create(&ByPath { path: path.as_str() }).observe(seconds);
+        self.routing[path as usize].observe(seconds);
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
             Some(dispatcher) => {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use prometheus_client::encoding::text::encode;
 
 pub use access::AccessMetrics;
-pub use figures::{ByOutcome, ByPath, ByProblem, ByReason, ByTransport, ByWork};
+pub use figures::{ByOutcome, ByPath, ByProblem, ByReason, ByTransport, ByWork, Seconds};
 use figures::{Catalogue, Listed};
 pub use link::LinkMetrics;
 pub use service::ServiceMetrics;
