@@ -89,15 +89,14 @@ fn is_visible(text: &str, most: usize) -> bool {
 impl Hub {
     /// Publishes an event. When this returns an id, the store has it.
     pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
-        let begun = Instant::now();
         let published = match self.check(stream, draft) {
             Ok(()) => {
-                self.noted(Work::Publish, stream, self.store.publish(stream, draft).await).map_err(PublishError::from)
+                let published = self.timed(self.store.publish(stream, draft)).await;
+                self.noted(Work::Publish, stream, published).map_err(PublishError::from)
             }
             Err(error) => Err(error),
         };
         self.count(published.as_ref());
-        self.took(begun);
         published
     }
 
@@ -108,10 +107,9 @@ impl Hub {
         draft: &Draft,
         durability: Durability,
     ) -> Result<Receipt, PublishError> {
-        let begun = Instant::now();
         let receipt = match self.check(stream, draft) {
             Ok(()) => {
-                let receipt = self.store.publish_durably(stream, draft, durability).await;
+                let receipt = self.timed(self.store.publish_durably(stream, draft, durability)).await;
                 self.noted(Work::Publish, stream, receipt).map_err(PublishError::from)
             }
             Err(error) => Err(error),
@@ -119,7 +117,6 @@ impl Hub {
         let receipt = receipt
             .and_then(|receipt| if receipt.enough { Ok(receipt) } else { Err(PublishError::NotDurable(receipt)) });
         self.count(receipt.as_ref());
-        self.took(begun);
         receipt
     }
 
@@ -128,9 +125,7 @@ impl Hub {
         let refusals: Vec<_> = batch.iter().map(|(stream, draft)| self.check(stream, draft).err()).collect();
         let sound: Vec<_> =
             batch.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(entry, _)| entry).collect();
-        let begun = Instant::now();
-        let stored = self.store.publish_all(&sound).await;
-        self.took(begun);
+        let stored = self.timed(self.store.publish_all(&sound)).await;
         for ((stream, _), answer) in sound.iter().zip(&stored) {
             self.troubles.note(Work::Publish, Some(stream), answer.as_ref());
         }
@@ -179,8 +174,12 @@ impl Hub {
         json::check(data).map_err(PublishError::from)
     }
 
-    fn took(&self, begun: Instant) {
+    /// Has the store publish, and notes how long that took.
+    async fn timed<T>(&self, publishing: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let outcome = publishing.await;
         self.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
+        outcome
     }
 
     fn count<T>(&self, answer: Result<T, &PublishError>) {
