@@ -3,10 +3,9 @@
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
-use crate::client::Publisher;
 use crate::model::StreamName;
 
-use super::server::{Credentials, urls};
+use super::server::Target;
 use super::{Failure, say};
 
 pub const NOTES: &str = "\
@@ -24,16 +23,12 @@ pub struct Arguments {
     /// Streams: device:NAME or topic:NAME
     #[arg(required = true, value_name = "STREAM")]
     streams: Vec<StreamName>,
-    /// The server [default: WHIMBREL_URL, or http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
     #[command(flatten)]
-    credentials: Credentials,
+    server: Target,
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let given: Vec<String> = arguments.url.into_iter().collect();
-    let server = Publisher::new(&urls(&given)[0])?.setup(&arguments.credentials.setup()?)?;
+    let server = arguments.server.publisher()?;
     let mut events = 0;
     for stream in &arguments.streams {
         let mut after = None;

@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::client::{ClientError, Publisher};
+use crate::client::ClientError;
 
-use super::server::{Credentials, urls};
+use super::server::Target;
 use super::{Failure, say};
 
 pub const NOTES: &str = "\
@@ -22,16 +22,12 @@ pub struct Arguments {
     /// The file; standard input when left out
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The server [default: WHIMBREL_URL, or http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
     #[command(flatten)]
-    credentials: Credentials,
+    server: Target,
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let given: Vec<String> = arguments.url.into_iter().collect();
-    let server = Publisher::new(&urls(&given)[0])?.setup(&arguments.credentials.setup()?)?;
+    let server = arguments.server.publisher()?;
     let input: Box<dyn BufRead> = match &arguments.file {
         None => Box::new(BufReader::new(stdin())),
         Some(path) => {

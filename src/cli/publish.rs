@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::client::{BATCH_BYTES, BATCH_EVENTS, BatchError, Entry, Options, Publisher};
 use crate::model::{self, Durability, EventType, LeaseTime, StreamName, Ttl};
 
-use super::server::{self, Credentials};
+use super::server::Target;
 use super::{Failure, log, print, say};
 
 pub const NOTES: &str = "\
@@ -44,11 +44,8 @@ pub struct Arguments {
     /// The event's data, as JSON; when left out, each line of standard input is an event
     #[arg(allow_negative_numbers = true)]
     data: Option<String>,
-    /// The server [env: WHIMBREL_URL] [default: http://127.0.0.1:8080]
-    #[arg(long)]
-    url: Option<String>,
     #[command(flatten)]
-    credentials: Credentials,
+    server: Target,
     /// Type of the events ['message' when left out]
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<EventType>,
@@ -93,8 +90,7 @@ impl Arguments {
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     log::start_quiet();
     let patience = Duration::from_secs(arguments.retry_seconds.into());
-    let url = server::urls(arguments.url.as_slice()).swap_remove(0);
-    let publisher = Publisher::new(&url)?.setup(&arguments.credentials.setup()?)?.patience(patience);
+    let publisher = arguments.server.publisher()?.patience(patience);
     let publisher = publisher.on_retry(|error, patience| {
         say(&format!("{error}; trying again for up to {} s", patience.as_secs()));
     });
@@ -332,8 +328,7 @@ mod tests {
         let arguments = Arguments {
             stream: "topic:news".parse().unwrap(),
             data: None,
-            url: None,
-            credentials: Credentials::default(),
+            server: Target::default(),
             kind: None,
             key: None,
             ttl: None,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::Failure;
-use crate::client::{Authorities, Setup};
+use crate::client::{Authorities, Publisher, Setup};
 
 /// The server, where no other is given.
 const LOCAL: &str = "http://127.0.0.1:8080";
@@ -24,6 +24,24 @@ pub struct Credentials {
     /// [default: those that this machine trusts]
     #[arg(long, value_name = "PATH")]
     ca_file: Option<PathBuf>,
+}
+
+/// The one server that a command asks.
+#[derive(Default, clap::Args)]
+pub struct Target {
+    /// The server [env: WHIMBREL_URL] [default: http://127.0.0.1:8080]
+    #[arg(long)]
+    url: Option<String>,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+impl Target {
+    /// What asks it.
+    pub fn publisher(&self) -> Result<Publisher, Failure> {
+        let url = urls(self.url.as_slice()).swap_remove(0);
+        Ok(Publisher::new(&url)?.setup(&self.credentials.setup()?)?)
+    }
 }
 
 impl Credentials {
