@@ -34,7 +34,7 @@ mod verifier;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
@@ -57,7 +57,7 @@ pub use verification_keys::{PublicKeys, Secrets};
 pub use verifier::{Rules, TokenError};
 
 use crate::metrics::{AccessMetrics, Metrics};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, now_ms};
 use crate::watch::watch;
 use backend::Backend;
 use key_sets::KnownSets;
@@ -398,11 +398,6 @@ const REVOCATION_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Every so many times other regions are looked at too: one may have been away when it was to be told.
 const EXCHANGE_ROUNDS: u32 = 15;
-
-/// This node's clock, by which tokens are judged, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 #[cfg(test)]
 mod tests {

@@ -8,11 +8,10 @@ use warp::reply::Response;
 
 use super::parameters::Parameters;
 use super::{Api, Problem, json};
-use crate::access::now_ms;
 use crate::link::{Listed, State};
 use crate::model::{EventId, StreamName, Time};
-use crate::store::Rejected;
 use crate::store::producers::HeldLease;
+use crate::store::{Rejected, now_ms};
 
 /// Most leases, or rejected entries, in one answer.
 const MOST: usize = 1000;

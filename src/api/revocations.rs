@@ -12,8 +12,9 @@ use super::body::{self, Kind};
 use super::lease::given;
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, reply};
-use crate::access::{Revocation, Subject, TOKEN_ID_LENGTH, is_token_id, now_ms};
+use crate::access::{Revocation, Subject, TOKEN_ID_LENGTH, is_token_id};
 use crate::model::{StreamKind, StreamName};
+use crate::store::now_ms;
 use crate::transport::CloseReason;
 
 /// Most bytes of a request.

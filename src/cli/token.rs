@@ -6,9 +6,10 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::access::{Patterns, TOKEN_ID_LENGTH, install_signatures, is_token_id, now_ms};
+use crate::access::{Patterns, TOKEN_ID_LENGTH, install_signatures, is_token_id};
 use crate::config::Flags;
 use crate::model::{Info, StreamKind, StreamName};
+use crate::store::now_ms;
 
 use super::{Failure, print};
 

@@ -1,11 +1,9 @@
 //! Streams on their way from one store to another, a part at a time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::Hub;
 use super::publish::store_slug;
 use crate::model::{EventId, Imported, Part, PartError, Start, StreamKind, StreamName};
-use crate::store::{MAX_AHEAD_MS, PAGE_EVENTS, StoreError};
+use crate::store::{MAX_AHEAD_MS, PAGE_EVENTS, StoreError, now_ms};
 use crate::trouble::Work;
 
 /// Why a part was not taken.
@@ -60,8 +58,7 @@ impl Hub {
 
     /// Takes over a part of a stream. One that is there already is left as it is.
     pub async fn import(&self, stream: &StreamName, part: &Part) -> Result<(), ImportError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        part.check(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_add(MAX_AHEAD_MS))?;
+        part.check(now_ms() + MAX_AHEAD_MS)?;
         match self.noted(Work::Publish, stream, self.store.import(stream, part).await)? {
             Imported::Taken | Imported::Known => Ok(()),
             Imported::InUse(last) => Err(ImportError::InUse { stream: stream.clone(), last }),

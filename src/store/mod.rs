@@ -82,7 +82,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// This process' clock in milliseconds since 1970.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 

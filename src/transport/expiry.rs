@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::rights::Due;
 use super::{CloseReason, Connection, Connections, Protocol, sse, websocket};
-use crate::access::{Grant, now_ms};
+use crate::access::Grant;
 use crate::dispatch::{Registry, Sink as _};
 use crate::model::StreamName;
 use crate::presence::Renewed;
+use crate::store::now_ms;
 
 /// Longest time between two looks at the clock: it may be set.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::access::claims::{ClaimsError, Rights, grant, milliseconds};
-use crate::access::{Grant, Holder, Patterns, Refusal, now_ms};
+use crate::access::{Grant, Holder, Patterns, Refusal};
+use crate::store::now_ms;
 
 /// Most bytes of an answer.
 pub const BYTES: usize = 64 * 1024;

@@ -10,7 +10,8 @@ use ring::digest::SHA256_OUTPUT_LEN;
 use tokio::sync::OnceCell;
 
 use super::answer::Answer;
-use crate::access::{Grant, now_ms};
+use crate::access::Grant;
+use crate::store::now_ms;
 
 /// For how long an answer is kept that does not say.
 const KEPT: Duration = Duration::from_secs(10);
