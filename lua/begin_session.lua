@@ -22,23 +22,23 @@ local function session(of)
   return state, tonumber(number) or 0, to, tonumber(since)
 end
 
-local function told(outcome, number, to)
+local function answer(outcome, number, to)
   return { outcome, number, to or '', stream.epoch }
 end
 
 local own, own_number = session(node)
 if own and own ~= 'open' then
-  return told('over', own_number)
+  return answer('over', own_number)
 end
 if before == node and own then
-  return told('held', own_number)
+  return answer('held', own_number)
 end
 local state, number, to = nil, 0, nil
 if before ~= '' and before ~= node then
   state, number, to = session(before)
 end
 if state == 'moved' and to ~= node then
-  return told('moved', number, to)
+  return answer('moved', number, to)
 end
 if not own then
   own_number = state == 'open' and number or 0
@@ -59,8 +59,8 @@ if not own then
   end
 end
 if state == 'moved' then
-  return told('held', own_number)
+  return answer('held', own_number)
 elseif state == 'over' then
-  return told('lost', number)
+  return answer('lost', number)
 end
-return told('unknown', 0)
+return answer('unknown', 0)

@@ -6,7 +6,7 @@
 --       'connected', 'disconnected' or 'renewed' (only what to remember changed), the connection, what to remember of
 --       it, and the event's data; behind them
 --       what publish.lua takes, into which type and data are put here
--- Answer: 'told', 'over' (the node's session: nothing was done) or 'behind' (batches before this one are missing, and
+-- Answer: 'published', 'over' (the node's session: nothing was done) or 'behind' (batches before this one are missing, and
 --         nothing was done); the number of the batch published last.
 --
 -- What decides stands beside the stream, in its slot, and changes in one step with it. A batch that is repeated,
@@ -18,15 +18,15 @@ local keys, arguments = { unpack(KEYS, 1, 5) }, { unpack(ARGV, 4 + 4 * count) }
 require_home(KEYS[3], arguments[14])
 local region
 if number then
-  local state, told
-  state, told, region = string.match(redis.call('HGET', sessions, ARGV[1]) or '', '^(%S+) (%d+) %d+ (%S+)')
-  told = tonumber(told) or 0
+  local state, published
+  state, published, region = string.match(redis.call('HGET', sessions, ARGV[1]) or '', '^(%S+) (%d+) %d+ (%S+)')
+  published = tonumber(published) or 0
   if state ~= 'open' then
-    return { 'over', told }
-  elseif number <= told then
-    return { 'told', told }
-  elseif number > told + 1 then
-    return { 'behind', told }
+    return { 'over', published }
+  elseif number <= published then
+    return { 'published', published }
+  elseif number > published + 1 then
+    return { 'behind', published }
   end
 end
 for at = 4, 3 + 4 * count, 4 do
@@ -47,10 +47,10 @@ for at = 4, 3 + 4 * count, 4 do
   end
 end
 if not number then
-  return { 'told', 0 }
+  return { 'published', 0 }
 end
 if count == 0 then
-  return { 'told', number - 1 }
+  return { 'published', number - 1 }
 end
 redis.call('HSET', sessions, ARGV[1], 'open ' .. ARGV[2] .. ' ' .. whole(clock()) .. ' ' .. region)
-return { 'told', number }
+return { 'published', number }

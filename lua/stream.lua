@@ -39,12 +39,16 @@ end
 
 -- The id after `last`: the clock's millisecond, never at or below `last`. The step is random, so that
 -- two masters that both go on from `last` do not give one id to two events.
-local function next_id(last, now, step)
-  local ms, seq = parts(last)
+local function id_after(ms, seq, now, step)
   if now > ms then
     return string.format('%.0f-%.0f', now, step)
   end
   return string.format('%.0f-%.0f', ms, seq + step)
+end
+
+local function next_id(last, now, step)
+  local ms, seq = parts(last)
+  return id_after(ms, seq, now, step)
 end
 
 -- Which region is a stream's home stands in its `meta` as
@@ -99,11 +103,13 @@ end
 -- How far ids may be ahead of the clock, in milliseconds: a master whose clock was ahead gave such, but not by days.
 local AHEAD = 86400000
 
--- The id, if this store may have given it by now; nil for whatever else stands there. Its second number leaves room
--- for all that will be added to it, see next_id().
+-- The second number of an id stays below, so that there is room for all that will be added to it, see next_id().
+local MAX_SEQUENCE = 2 ^ 52
+
+-- The id, if this store may have given it by now; nil for whatever else stands there.
 local function sound(id, now)
   local ms, seq = string.match(id or '', '^(%d+)-(%d+)$')
-  if ms and tonumber(ms) <= now + AHEAD and tonumber(seq) < 2 ^ 52 then
+  if ms and tonumber(ms) <= now + AHEAD and tonumber(seq) < MAX_SEQUENCE then
     return id
   end
 end

@@ -24,14 +24,16 @@ use crate::access::proxies::TrustedProxies;
 use crate::access::throttle::ThrottleSettings;
 use crate::access::{KeySources, Patterns, PublicKeys, Secrets};
 use crate::directory::{FollowRule, RegionRules};
+use crate::model::Secret;
 use crate::store::RetentionRules;
 use crate::store::memory::Fsync;
 use crate::store::presence::Overflow;
+use crate::store::redis::RedisUrl;
 use crate::transport::{Door, Endpoint};
 use crate::webhook::{SigningKeys, Target};
 
 pub use flags::Flags;
-pub use value::{RedisUrl, RegionUrls, Secret};
+pub use value::RegionUrls;
 
 /// One setting, as the help and `.env.example` show it.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +124,7 @@ settings! {
     /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER, or rediss+sentinel:// (TLS); or some servers
     /// of a Cluster: redis+cluster://HOST:PORT,HOST:PORT, or rediss+cluster:// (TLS). Without one
     /// this is a single node that keeps events in its own memory.
-    redis_url: Option<RedisUrl> = "", "URL", value::optional(value::redis_url);
+    redis_url: Option<RedisUrl> = "", "URL", value::optional(value::from_str);
     /// A file that holds the Redis URL, so that its password stands neither in the
     /// environment nor on the command line.
     redis_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
@@ -155,7 +157,7 @@ settings! {
     /// The Redis that knows which region is the home of which stream: one for all regions, so
     /// it is the same on all nodes. When not set, the Redis of this node's region, which is
     /// right only where all nodes are of one region.
-    directory_url: Option<RedisUrl> = "", "URL", value::optional(value::redis_url);
+    directory_url: Option<RedisUrl> = "", "URL", value::optional(value::from_str);
     /// A file that holds the directory's URL.
     directory_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// In which region streams begin that nobody assigned: PATTERN=REGION, space-separated,

@@ -150,8 +150,8 @@ def _process(command, programs, name, environment=None):
 
 
 def _address(process, log):
-    """Where a server says that it listens."""
-    return _until(lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text()), process, log)[0]
+    """Where a server says that it listens. The first line of Whimbrel's log names the place before it does."""
+    return _until(lambda: re.search(r"listening.* (http://127\.0\.0\.1:\d+)", log.read_text()), process, log)[1]
 
 
 def _wait_for_port(port, process, log):

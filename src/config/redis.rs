@@ -1,8 +1,8 @@
 //! How Redis is reached: URLs, logins and certificates.
 
 use super::settle::from_file;
-use super::{RedisUrl, RegionUrls, SettingError, Settings, value};
-use crate::store::redis::{CredentialFiles, ServerConfig};
+use super::{RegionUrls, SettingError, Settings, value};
+use crate::store::redis::{CredentialFiles, RedisUrl, ServerConfig};
 
 impl Settings {
     /// How the Redis of a URL is reached.

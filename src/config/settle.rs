@@ -8,9 +8,9 @@ use crate::transport::{Door, Endpoint, Reach};
 impl Settings {
     /// What can only be judged with several settings in view.
     pub(super) fn settle(mut self) -> Result<Self, SettingError> {
-        from_file("redis_url", &self.redis_url_file, &mut self.redis_url, value::redis_url)?;
+        from_file("redis_url", &self.redis_url_file, &mut self.redis_url, value::from_str)?;
         from_file("regions", &self.regions_file, &mut self.regions, value::regions)?;
-        from_file("directory_url", &self.directory_url_file, &mut self.directory_url, value::redis_url)?;
+        from_file("directory_url", &self.directory_url_file, &mut self.directory_url, value::from_str)?;
         self.settle_sentinels()?;
         self.settle_regions()?;
         self.settle_redis_files()?;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::directory::RegionRules;
+use crate::model::Secret;
 use crate::store::RetentionRules;
 use crate::store::presence::Overflow;
-use crate::store::redis::check_url;
+use crate::store::redis::RedisUrl;
 use crate::transport::Endpoint;
 
 /// Ten years. More is a mistake, and sums with the clock could overflow.
@@ -22,86 +23,10 @@ const MAX_RATE: u32 = 1_000_000;
 /// part of either.
 const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
 
-/// The address of a Redis. Shown without its password: only [`RedisUrl::expose`] returns it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
-
-impl RedisUrl {
-    /// The whole URL, password included: for connecting, never for a log.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the connections use TLS.
-    pub fn is_secure(&self) -> bool {
-        self.0.starts_with("rediss")
-    }
-
-    /// Whether Sentinels name the server.
-    pub fn has_sentinels(&self) -> bool {
-        self.0.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+sentinel"))
-    }
-
-    /// Whether it names servers of a Cluster.
-    pub fn is_cluster(&self) -> bool {
-        self.0.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+cluster"))
-    }
-
-    /// Whether it holds a password.
-    pub fn has_password(&self) -> bool {
-        let after_scheme = self.0.split_once("://").map_or("", |(_, rest)| rest);
-        let login = after_scheme.rsplit_once('@').map_or("", |(login, _)| login);
-        login.contains(':') || after_scheme.contains("pass=")
-    }
-}
-
-impl FromStr for RedisUrl {
-    type Err = String;
-
-    /// No refusal repeats it, since it may hold a password.
-    fn from_str(text: &str) -> Result<Self, String> {
-        redis_url(text)
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A password stands before the last '@', or in the query of unix://.
-        let shown = self.0.split(['?', '#']).next().unwrap_or_default();
-        match (shown.split_once("://"), shown.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, place))) => write!(f, "{scheme}://***@{place}"),
-            _ => f.write_str(shown),
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A secret. Never shown: only [`Secret::expose`] returns it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The secret itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// Reads a secret of at least so many bytes. No refusal repeats it.
 pub fn secret(least: usize) -> impl Fn(&str) -> Result<Secret, String> {
     move |text| match text.len() >= least {
-        true => Ok(Secret(text.to_owned())),
+        true => Ok(Secret::new(text.to_owned())),
         false => Err(format!("is too short to be a secret: at least {least} characters")),
     }
 }
@@ -155,7 +80,7 @@ pub fn regions(text: &str) -> Result<RegionUrls, String> {
         let (name, url) =
             entry.split_once('=').ok_or("has an entry that is not NAME=URL, such as eu=redis://HOST:6379")?;
         let name = region(name)?;
-        let url = redis_url(url).map_err(|reason| format!("the URL of region '{name}' {reason}"))?;
+        let url: RedisUrl = url.parse().map_err(|reason| format!("the URL of region '{name}' {reason}"))?;
         if regions.iter().any(|(known, _)| *known == name) {
             return Err(format!("names the region '{name}' twice"));
         }
@@ -169,11 +94,6 @@ pub fn regions(text: &str) -> Result<RegionUrls, String> {
 
 pub fn region_rules(text: &str) -> Result<RegionRules, String> {
     text.parse::<RegionRules>().map_err(|e| e.to_string())
-}
-
-/// Reads a Redis URL. No refusal repeats it, since it may hold a password.
-pub fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    check_url(text).map(|()| RedisUrl(text.to_owned()))
 }
 
 /// Places to listen at, at least one.

@@ -14,7 +14,7 @@ use crate::model::{
     Draft, Durability, EventId, Imported, Inbox, LeaseId, LeaseTime, Page, Part, Published, Receipt, Standing, Start,
     StreamName,
 };
-use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
+use crate::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle};
 use crate::store::members::{LocalMember, MemberPage, Members};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence};
 use crate::store::producers::{Lapsed, LeaseList, Look, Producers, Taking};
@@ -145,7 +145,7 @@ routed! { impl Members {
 // One stream for all regions, with a home as any, and beside it the sessions of all nodes.
 routed! { impl Lifecycle {
     home(&StreamName::lifecycle()) fn begin_session(node: &NodeId, region: &str, before: Option<&NodeId>) -> Begun;
-    home(&StreamName::lifecycle()) fn tell_changes(node: &NodeId, number: u64, changes: &[Change]) -> Told;
+    home(&StreamName::lifecycle()) fn publish_changes(node: &NodeId, number: u64, changes: &[Change]) -> BatchOutcome;
     home(&StreamName::lifecycle()) fn open(node: &NodeId) -> Vec<ConnectionRef>;
     home(&StreamName::lifecycle()) fn close(node: &NodeId, changes: &[Change]) -> ();
     ;

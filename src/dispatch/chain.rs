@@ -39,7 +39,7 @@ impl Delivery {
 
 /// A delivery, and where a connection that can't take it now goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct Outgoing {
     /// What comes next.
     pub delivery: Delivery,
     /// The place of a connection that took everything before it.
@@ -105,11 +105,11 @@ impl Chain {
     }
 
     /// Moves over `event`, which has to be the next one.
-    pub fn event(&mut self, event: &Arc<Event>) -> Step {
+    pub fn event(&mut self, event: &Arc<Event>) -> Outgoing {
         debug_assert!(self.continues_with(event.prev));
         let resume = *self;
         self.position = event.id;
-        Step { delivery: Delivery::Event(event.clone()), resume }
+        Outgoing { delivery: Delivery::Event(event.clone()), resume }
     }
 
     /// Whether `page`, read after this position, shows that something is missing right here.
@@ -129,41 +129,41 @@ impl Chain {
     /// notice before whatever the chain does not connect.
     ///
     /// When the page is the log's end, the position afterwards is the stream's `last`.
-    pub fn read(&mut self, page: &Page) -> Vec<Step> {
+    pub fn read(&mut self, page: &Page) -> Vec<Outgoing> {
         if self.position == EventId::ZERO && page.is_complete() {
             // A reader from before the first event stands where the history began, unless some of it is gone.
             self.position = page.epoch;
         }
-        let mut steps = Vec::with_capacity(page.events.len() + 2);
+        let mut outgoing = Vec::with_capacity(page.events.len() + 2);
         for event in &page.events {
             if !self.continues_with(event.prev) {
-                steps.push(self.gap(event.prev, event.id, page));
+                outgoing.push(self.gap(event.prev, event.id, page));
                 // The notice covers everything up to the event, which connects to its own `prev`.
                 self.position = event.prev;
             } else if page.fork.is_some_and(|fork| fork.is_first(event) && !self.is_notified_of(fork)) {
-                steps.push(self.gap(event.prev, event.id, page));
+                outgoing.push(self.gap(event.prev, event.id, page));
             }
-            steps.push(self.event(event));
+            outgoing.push(self.event(event));
         }
         if !page.more && page.last != self.position {
             let covered = self.jumps_to(page.last);
             let gap = (!covered).then(|| self.gap(page.last, page.last, page));
             let resume = if covered { *self } else { Chain::notified_up_to(self.position, page.last) };
-            steps.extend(gap);
+            outgoing.extend(gap);
             self.position = page.last;
-            steps.push(Step { delivery: Delivery::Position(page.last), resume });
+            outgoing.push(Outgoing { delivery: Delivery::Position(page.last), resume });
         }
-        steps
+        outgoing
     }
 
     /// The notice of what is missing before `next`, which follows `prev`.
-    fn gap(&mut self, prev: EventId, next: EventId, page: &Page) -> Step {
+    fn gap(&mut self, prev: EventId, next: EventId, page: &Page) -> Outgoing {
         let resume = *self;
         let gap = self.missing(prev, next, page);
         // The hole before `next` covers what a fork lost only if the lost tail began before it.
         let covered = page.fork.filter(|fork| fork.ancestor < next && fork.before != fork.mark);
         self.notified = covered.map(|fork| Jump { from: fork.before, to: fork.mark });
-        Step { delivery: Delivery::Gap(gap), resume }
+        Outgoing { delivery: Delivery::Gap(gap), resume }
     }
 
     fn missing(&self, prev: EventId, next: EventId, page: &Page) -> Gap {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn read(chain: &mut Chain, page: &Page) -> Vec<Delivery> {
-        chain.read(page).into_iter().map(|step| step.delivery).collect()
+        chain.read(page).into_iter().map(|next| next.delivery).collect()
     }
 
     fn gap(after: u64, next: u64, reason: GapReason) -> Delivery {
@@ -369,9 +369,9 @@ mod tests {
     fn who_stops_between_two_gaps_of_one_page_is_notified_of_the_second() {
         let mut page = page(9, &[(11, 10), (21, 20)], 21, Some(2));
         page.fork = Some(Fork { ancestor: id(11), head: id(15), before: id(11), mark: id(20), next: id(20) });
-        let steps = Chain::at(id(9)).read(&page);
-        assert_eq!(steps[1].delivery, Delivery::Event(event(11, 10)));
-        let mut resumed = steps[1].resume;
+        let outgoing = Chain::at(id(9)).read(&page);
+        assert_eq!(outgoing[1].delivery, Delivery::Event(event(11, 10)));
+        let mut resumed = outgoing[1].resume;
         page.from = id(10);
         assert_eq!(read(&mut resumed, &page)[1], gap(11, 21, GapReason::Lost));
     }

@@ -195,13 +195,13 @@ impl Dispatcher {
     }
 
     /// A message came in over the channel.
-    pub(super) fn message(&self, event: Arc<Event>, now: Instant, flush: &mut Flush) -> Step {
+    pub(super) fn message(&self, event: Arc<Event>, now: Instant, flush: &mut Flush) -> FollowUp {
         let mut state = self.state.lock();
         if let Phase::Attaching(attaching) = &mut state.phase {
             if !attaching.early.push(event, 0) {
                 attaching.wanted = Some(Urgency::Urgent);
             }
-            return Step::default();
+            return FollowUp::default();
         }
         self.step(state, flush, now, |merge, out| {
             let had_hole = merge.has_hole();
@@ -264,7 +264,7 @@ impl Dispatcher {
     }
 
     /// The store answered a question, or failed to.
-    pub(super) fn answered(&self, answer: Result<&Page, &StoreError>, now: Instant, flush: &mut Flush) -> Step {
+    pub(super) fn answered(&self, answer: Result<&Page, &StoreError>, now: Instant, flush: &mut Flush) -> FollowUp {
         let mut state = self.state.lock();
         state.failures = if answer.is_ok() { 0 } else { state.failures.saturating_add(1) };
         if let Phase::Attaching(_) = state.phase {
@@ -278,11 +278,11 @@ impl Dispatcher {
     }
 
     /// A temporary dispatcher read a page: what is newer than the head and connects is dispatched.
-    pub(super) fn hand_on(&self, page: &Page, now: Instant, flush: &mut Flush) -> Step {
+    pub(super) fn hand_on(&self, page: &Page, now: Instant, flush: &mut Flush) -> FollowUp {
         let state = self.state.lock();
-        let Phase::Live(merge) = &state.phase else { return Step::default() };
+        let Phase::Live(merge) = &state.phase else { return FollowUp::default() };
         let Some(start) = page.events.iter().position(|event| event.prev == merge.head()) else {
-            return Step::default();
+            return FollowUp::default();
         };
         self.step(state, flush, now, |merge, out| {
             page.events[start..].iter().for_each(|event| merge.message(event.clone(), now, out));
@@ -363,10 +363,10 @@ impl Dispatcher {
         mut state: MutexGuard<'_, State>,
         flush: &mut Flush,
         now: Instant,
-        run: impl FnOnce(&mut Merge, &mut Vec<chain::Step>),
-    ) -> Step {
+        run: impl FnOnce(&mut Merge, &mut Vec<chain::Outgoing>),
+    ) -> FollowUp {
         let mut out = Vec::new();
-        let Some(merge) = state.merge() else { return Step::default() };
+        let Some(merge) = state.merge() else { return FollowUp::default() };
         let was_catching_up = merge.is_catching_up();
         run(merge, &mut out);
         if was_catching_up && !merge.is_catching_up() {
@@ -380,7 +380,7 @@ impl Dispatcher {
         let overflowed = self.offer_all(&mut state, &out, flush);
         // They are temporary dispatchers from here on, so that the dispatcher stays for them.
         state.pins += overflowed.len();
-        Step { need: state.need(), overflowed, ring_filled }
+        FollowUp { need: state.need(), overflowed, ring_filled }
     }
 
     /// A delivery is offered to so many connections.
@@ -397,9 +397,9 @@ impl Dispatcher {
         }
     }
 
-    fn offer_all(&self, state: &mut State, steps: &[chain::Step], flush: &mut Flush) -> Vec<Overflow> {
+    fn offer_all(&self, state: &mut State, outgoing: &[chain::Outgoing], flush: &mut Flush) -> Vec<Overflow> {
         let mut overflowed = Vec::new();
-        for chain::Step { delivery, resume } in steps {
+        for chain::Outgoing { delivery, resume } in outgoing {
             self.count(delivery, state.subscribers.len());
             state.subscribers.retain(|subscriber| {
                 match subscriber.sink.offer(subscriber.slot, &self.stream, delivery) {
@@ -423,7 +423,7 @@ impl Dispatcher {
 
 /// What a step leaves to be done outside the lock.
 #[derive(Default)]
-pub(super) struct Step {
+pub(super) struct FollowUp {
     /// For the repair scheduler.
     pub need: Need,
     /// To be fed by temporary dispatchers; each holds a pin already.

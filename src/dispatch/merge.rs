@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::chain::{Chain, Delivery, Step};
+use super::chain::{Chain, Delivery, Outgoing};
 use super::early::Early;
 use super::ring::Ring;
 use crate::model::{Event, EventId, Page};
@@ -184,7 +184,7 @@ impl Merge {
     }
 
     /// A message came in over the channel.
-    pub fn message(&mut self, event: Arc<Event>, now: Instant, out: &mut Vec<Step>) {
+    pub fn message(&mut self, event: Arc<Event>, now: Instant, out: &mut Vec<Outgoing>) {
         if self.chain.continues_with(event.prev) {
             self.dispatch(event, out);
             if !self.early.is_empty() || self.wait.is_some() {
@@ -240,7 +240,7 @@ impl Merge {
     }
 
     /// The store answered.
-    pub fn answered(&mut self, page: &Page, now: Instant, out: &mut Vec<Step>) {
+    pub fn answered(&mut self, page: &Page, now: Instant, out: &mut Vec<Outgoing>) {
         let Some(asked) = self.asked.take() else { return };
         if let Some(erased) = page.erased {
             self.ring.forget_up_to(erased);
@@ -278,13 +278,13 @@ impl Merge {
         }
     }
 
-    fn dispatch(&mut self, event: Arc<Event>, out: &mut Vec<Step>) {
+    fn dispatch(&mut self, event: Arc<Event>, out: &mut Vec<Outgoing>) {
         out.push(self.chain.event(&event));
         self.ring.push(event);
     }
 
     /// Dispatches what is early no longer, and looks at what remains.
-    fn go_on(&mut self, now: Instant, out: &mut Vec<Step>) {
+    fn go_on(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
         while let Some(event) = self.early.take_next(&self.chain) {
             self.dispatch(event, out);
         }
@@ -353,17 +353,17 @@ impl Merge {
         Cow::Owned(Page { events, ..page.clone() })
     }
 
-    fn read(&mut self, page: &Page, out: &mut Vec<Step>) {
+    fn read(&mut self, page: &Page, out: &mut Vec<Outgoing>) {
         self.wait = None;
         self.epoch = page.epoch;
-        for step in self.chain.read(page) {
-            match &step.delivery {
+        for next in self.chain.read(page) {
+            match &next.delivery {
                 Delivery::Event(event) => self.ring.push(event.clone()),
                 // Nobody may join before it without the gap.
                 Delivery::Gap(_) | Delivery::Position(_) => self.ring.clear(),
                 Delivery::Passed(_) | Delivery::Ephemeral(_) => {}
             }
-            out.push(step);
+            out.push(next);
         }
         if page.more {
             self.want_sync(Urgency::Urgent);

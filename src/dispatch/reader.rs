@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::chain::{Chain, Delivery, Step};
+use super::chain::{Chain, Delivery, Outgoing};
 use crate::model::{EventId, Page};
 
 /// A place in a stream, and what was read behind it.
@@ -10,7 +10,7 @@ use crate::model::{EventId, Page};
 pub struct Reader {
     /// The place up to which everything was handed over or is pending.
     chain: Chain,
-    pending: VecDeque<Step>,
+    pending: VecDeque<Outgoing>,
     /// The last page brought nothing, so reading the same one again would not either.
     stalled: bool,
 }
@@ -43,21 +43,21 @@ impl Reader {
 
     /// A page that was read after [`Reader::position`].
     pub fn page(&mut self, page: &Page) {
-        let mut steps = self.chain.read(page);
-        self.stalled = steps.is_empty();
-        for step in &mut steps {
-            if let Delivery::Event(event) = &step.delivery
+        let mut outgoing = self.chain.read(page);
+        self.stalled = outgoing.is_empty();
+        for next in &mut outgoing {
+            if let Delivery::Event(event) = &next.delivery
                 && page.is_superseded(event)
             {
-                step.delivery = Delivery::Passed(event.id);
+                next.delivery = Delivery::Passed(event.id);
             }
         }
-        self.pending.extend(steps);
+        self.pending.extend(outgoing);
     }
 
     /// The next delivery, to be handed over and then confirmed with [`Reader::taken`].
     pub fn next(&self) -> Option<&Delivery> {
-        self.pending.front().map(|step| &step.delivery)
+        self.pending.front().map(|next| &next.delivery)
     }
 
     /// The connection took the delivery that [`Reader::next`] gave.
@@ -67,8 +67,8 @@ impl Reader {
 
     /// Gives up what was read but not handed over, to be read again when it is wanted.
     pub fn give_back(&mut self) {
-        if let Some(step) = self.pending.front() {
-            self.chain = step.resume;
+        if let Some(next) = self.pending.front() {
+            self.chain = next.resume;
             self.pending.clear();
             self.stalled = false;
         }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dispatcher::{Dispatcher, Need, Step};
+use super::dispatcher::{Dispatcher, FollowUp, Need};
 use super::flush::Flush;
 use super::merge::Question;
 use super::schedule::{self, Lane, Schedule, Turn};
@@ -134,9 +134,9 @@ impl Repairs {
         answer: Result<&Page, &StoreError>,
         now: Instant,
         flush: &mut Flush,
-    ) -> Step {
-        let mut step = asking.dispatcher.answered(answer, now, flush);
-        let need = std::mem::take(&mut step.need);
+    ) -> FollowUp {
+        let mut follow_up = asking.dispatcher.answered(answer, now, flush);
+        let need = std::mem::take(&mut follow_up.need);
         let silent = matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Unknown(_)));
         let wake = {
             let mut schedule = self.schedule.lock();
@@ -146,7 +146,7 @@ impl Repairs {
         if wake || need.is_something() {
             self.wake.notify_one();
         }
-        step
+        follow_up
     }
 }
 

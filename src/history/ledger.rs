@@ -379,9 +379,16 @@ impl Ledger {
     /// The times in which the store lost something of `stream`, if they began before `moment`. A failover
     /// that kept all of a stream is none to it.
     pub fn losses_before(&self, stream: &StreamName, moment: Moment) -> impl Iterator<Item = &Lost> {
-        let lost_something =
-            self.has_open_publishes(stream) || self.events(stream).any(|(id, _)| self.fate(stream, id) == Fate::Lost);
-        self.losses.iter().filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || lost_something))
+        let open = self.has_open_publishes(stream);
+        self.losses
+            .iter()
+            .filter(move |lost| lost.from < moment && (lost.kind == Loss::Flush || open || self.lost_in(stream, lost)))
+    }
+
+    /// Whether an event of a stream may have fallen victim to this loss.
+    fn lost_in(&self, stream: &StreamName, loss: &Lost) -> bool {
+        let victim = |known| self.losses_of(known).any(|lost| lost.from == loss.from);
+        self.events(stream).any(|(id, known)| self.fate(stream, id) == Fate::Lost && victim(known))
     }
 
     /// Whether a notice at `notice` may mean an event that the store lost. While another store takes over, the old one

@@ -25,7 +25,7 @@ use crate::access::throttle::Throttle;
 use crate::access::{Access, AccessError};
 use crate::api::{self, Api, Bodies, Gate, Refusals};
 use crate::backoff::Backoff;
-use crate::config::{RedisUrl, Settings};
+use crate::config::Settings;
 use crate::directory::{RegionalStore, Regions, RegionsError, RegionsSettings};
 use crate::dispatch::{Registry, RegistrySettings};
 use crate::health::Health;
@@ -39,7 +39,7 @@ use crate::presence::Presence;
 use crate::producers;
 use crate::store::memory::{DataDirError, MemoryStore, Restored};
 use crate::store::presence::DeviceLimit;
-use crate::store::redis::{ConnectError, RedisStore};
+use crate::store::redis::{ConnectError, RedisStore, RedisUrl};
 use crate::store::{NodeId, NodeInfo, RetentionRules, Store};
 use crate::sweep;
 use crate::transport::{

@@ -95,6 +95,36 @@ mod tests {
     use crate::access::Access;
     use crate::transport::{Door, Endpoint, HttpLimits};
 
+    /// What a start has: where it listens, and what it answers with.
+    fn start() -> (Endpoints, Arc<Health>, NodeId, Arc<Metrics>, Arc<Gate>) {
+        let http = HttpLimits { connections: 8, reserved: 1, head_time: Duration::from_secs(10) };
+        let endpoints = Endpoints::bind([(Door::Public, &"127.0.0.1:0".parse().unwrap())], None, http).unwrap();
+        let metrics = Metrics::new();
+        let gate = Arc::new(Gate {
+            origins: Default::default(),
+            access: Access::new(Default::default()).unwrap(),
+            has_admin_door: false,
+            throttle: Default::default(),
+            metrics: metrics.clone(),
+        });
+        (endpoints, Arc::new(Health::new("a store".into())), NodeId::random(), metrics, gate)
+    }
+
+    #[tokio::test]
+    async fn a_start_that_is_done_goes_on_though_a_signal_came_in_the_same_moment() {
+        let (endpoints, health, node, metrics, gate) = start();
+        let mut signals = StopSignals::listen();
+        // Which of several that are ready comes first would be left to chance otherwise.
+        for _ in 0..64 {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+            signals.next().await;
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+            let done = meanwhile(async { "joined" }, &endpoints, &health, &node, &metrics, &gate, &mut signals).await;
+            assert_eq!(done, Some("joined"));
+            signals.next().await;
+        }
+    }
+
     async fn is_answered(mut client: TcpStream) -> bool {
         let mut answer = String::new();
         let asked = client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -103,21 +133,11 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_came_before_the_store_took_the_node_is_answered_after_it_too() {
-        let http = HttpLimits { connections: 8, reserved: 1, head_time: Duration::from_secs(10) };
-        let endpoints = Endpoints::bind([(Door::Public, &"127.0.0.1:0".parse().unwrap())], None, http).unwrap();
+        let (endpoints, health, node, metrics, gate) = start();
         let Some(Endpoint::Address(address)) = endpoints.places(Door::Public).next().cloned() else {
             panic!("no address")
         };
-        let (health, node, metrics) = (Arc::new(Health::new("a store".into())), NodeId::random(), Metrics::new());
-        let access = Access::new(Default::default()).unwrap();
         let (taken, work) = oneshot::channel();
-        let gate = Arc::new(Gate {
-            origins: Default::default(),
-            access,
-            has_admin_door: false,
-            throttle: Default::default(),
-            metrics: metrics.clone(),
-        });
         let mut signals = StopSignals::listen();
         let clients = async {
             let early = TcpStream::connect(address).await.unwrap();

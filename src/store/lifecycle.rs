@@ -138,15 +138,15 @@ pub enum Before {
 pub struct Begun {
     /// What became of the one before.
     pub before: Before,
-    /// When the stream was epoch: another than before when the store has forgotten everything.
+    /// The id with which the stream began: another than before when the store has forgotten everything.
     pub epoch: EventId,
 }
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum BatchOutcome {
     /// All up to the one of this number are published, now or before.
-    UpTo(u64),
+    Published(u64),
     /// The node's session is over, or unknown. Nothing was published.
     Over,
     /// The store lost what came after the batch of this number. Nothing was published.
@@ -165,10 +165,11 @@ pub trait Lifecycle: Send + Sync {
     /// had `before` for their node until now.
     async fn begin_session(&self, node: &NodeId, region: &str, before: Option<&NodeId>) -> Result<Begun, StoreError>;
 
-    /// Tells changes of a node's connections, in order: all or none of them. Batches are numbered from 1 on, and
+    /// Publishes changes of a node's connections, in order: all or none of them. Batches are numbered from 1 on, and
     /// one whose answer did not come is repeated under its number before the next. Without any changes this only
     /// finds out how things stand.
-    async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError>;
+    async fn publish_changes(&self, node: &NodeId, number: u64, changes: &[Change])
+    -> Result<BatchOutcome, StoreError>;
 
     /// All that a node has open.
     async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError>;

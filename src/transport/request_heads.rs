@@ -34,9 +34,10 @@ impl Ambiguity {
 }
 
 /// Where in a request the next byte is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
     /// Before its first line.
+    #[default]
     Start,
     /// In its head.
     Head,
@@ -55,7 +56,7 @@ enum Place {
 }
 
 /// Follows the bytes of one connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestHeads {
     place: Place,
     /// The beginning of the line under way, in lower case.
@@ -72,23 +73,6 @@ pub struct RequestHeads {
     served: u64,
     /// The first that is not to be trusted, by its number from 1 on.
     found: Option<(u64, Ambiguity)>,
-}
-
-impl Default for RequestHeads {
-    fn default() -> Self {
-        RequestHeads {
-            place: Place::Start,
-            line: Vec::new(),
-            length: 0,
-            after_cr: false,
-            body: None,
-            chunked: false,
-            ambiguity: None,
-            count: 0,
-            served: 0,
-            found: None,
-        }
-    }
 }
 
 impl RequestHeads {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -177,4 +178,22 @@ async fn large_bodies_whose_last_byte_is_missing_keep_nobody_from_publishing() {
     })
     .await;
     drop(stalled);
+}
+
+#[tokio::test]
+async fn a_node_without_descriptors_says_so_once_and_serves_again_when_there_are_some() {
+    let node = Node::start(&[]);
+    let process = Pid::from_raw(node.pid().cast_signed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count() as u64;
+    let Rlimit { maximum, .. } =
+        prlimit(process, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(1 << 14) }).unwrap();
+    let mut waiting = Http::connect(node.address()).await;
+    waiting.request("GET", "/health/live", &[], b"").await;
+    let lines = || node.log().lines().filter(|line| line.contains("can't accept connections")).count();
+    eventually("the first failure is logged", async || (lines() > 0).then_some(())).await;
+    // It tries ten times a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(lines(), 1, "{}", node.log());
+    prlimit(process, Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    assert_eq!(waiting.answer("GET").await.status, 200);
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use whimbrel::model::{Info, Start, StreamName, Time};
-use whimbrel::store::lifecycle::{Before, Change, ConnectionRef, LOST, LifecycleKind, Told};
+use whimbrel::store::lifecycle::{BatchOutcome, Before, Change, ConnectionRef, LOST, LifecycleKind};
 use whimbrel::store::{NodeId, Store};
 
 use crate::support::stores::for_each_store;
@@ -66,13 +66,13 @@ async fn node(store: &impl Store) -> NodeId {
 async fn a_batch_is_published_once_however_often_and_late_it_comes(store: &impl Store) {
     let node = node(store).await;
     let (first, second) = ([came(1), came(2)], [left(1)]);
-    assert_eq!(store.tell_changes(&node, 2, &second).await, Ok(Told::Behind(0)));
+    assert_eq!(store.publish_changes(&node, 2, &second).await, Ok(BatchOutcome::Behind(0)));
     for _ in 0..2 {
-        assert_eq!(store.tell_changes(&node, 1, &first).await, Ok(Told::UpTo(1)));
+        assert_eq!(store.publish_changes(&node, 1, &first).await, Ok(BatchOutcome::Published(1)));
     }
-    assert_eq!(store.tell_changes(&node, 2, &second).await, Ok(Told::UpTo(2)));
+    assert_eq!(store.publish_changes(&node, 2, &second).await, Ok(BatchOutcome::Published(2)));
     // A copy that was on its way for long.
-    assert_eq!(store.tell_changes(&node, 1, &first).await, Ok(Told::UpTo(2)));
+    assert_eq!(store.publish_changes(&node, 1, &first).await, Ok(BatchOutcome::Published(2)));
     assert_eq!(published(store).await, ["1 connected", "2 connected", "1 disconnected client"]);
     assert_eq!(store.open(&node).await.unwrap(), [subject(2)]);
 }
@@ -80,15 +80,15 @@ async fn a_batch_is_published_once_however_often_and_late_it_comes(store: &impl 
 async fn one_batch_may_hold_a_coming_and_its_leaving(store: &impl Store) {
     let node = node(store).await;
     for _ in 0..2 {
-        store.tell_changes(&node, 1, &[came(1), left(1), came(2)]).await.unwrap();
+        store.publish_changes(&node, 1, &[came(1), left(1), came(2)]).await.unwrap();
     }
     assert_eq!(published(store).await, ["1 connected", "1 disconnected client", "2 connected"]);
 }
 
 async fn what_a_dead_node_left_open_is_closed_once(store: &impl Store) {
     let (dead, alive) = (node(store).await, node(store).await);
-    store.tell_changes(&dead, 1, &[came(1), came(2), left(1), came(3)]).await.unwrap();
-    store.tell_changes(&alive, 1, &[came(4)]).await.unwrap();
+    store.publish_changes(&dead, 1, &[came(1), came(2), left(1), came(3)]).await.unwrap();
+    store.publish_changes(&alive, 1, &[came(4)]).await.unwrap();
     // Two at once.
     let mut open = [store.end_session(&dead, EU, 10).await.unwrap(), store.end_session(&dead, EU, 10).await.unwrap()];
     for open in &mut open {
@@ -108,16 +108,16 @@ async fn what_is_shown_beside_a_connection_later_is_kept_for_its_end_and_not_pub
         Change { subject: ConnectionRef { info, ..subject(n) }, ..change(n, LifecycleKind::Renewed) }
     };
     let batch = [came(1), renewed(1), came(2), left(2), renewed(2), renewed(3)];
-    assert_eq!(store.tell_changes(&node, 1, &batch).await, Ok(Told::UpTo(1)));
+    assert_eq!(store.publish_changes(&node, 1, &batch).await, Ok(BatchOutcome::Published(1)));
     assert_eq!(published(store).await, ["1 connected", "2 connected", "2 disconnected client"]);
     assert_eq!(store.end_session(&node, EU, 10).await, Ok(vec![renewed(1).subject]));
 }
 
 async fn a_node_whose_session_others_ended_publishes_nothing_more(store: &impl Store) {
     let slept = node(store).await;
-    store.tell_changes(&slept, 1, &[came(1)]).await.unwrap();
+    store.publish_changes(&slept, 1, &[came(1)]).await.unwrap();
     assert_eq!(store.end_session(&slept, EU, 10).await.unwrap(), [subject(1)]);
-    assert_eq!(store.tell_changes(&slept, 2, &[left(1), came(2)]).await, Ok(Told::Over));
+    assert_eq!(store.publish_changes(&slept, 2, &[left(1), came(2)]).await, Ok(BatchOutcome::Over));
     assert_eq!(store.begin_session(&slept, EU, Some(&slept)).await.unwrap().before, Before::Over);
     let again = NodeId::random();
     // Asked again because the first answer was lost.
@@ -125,27 +125,27 @@ async fn a_node_whose_session_others_ended_publishes_nothing_more(store: &impl S
         assert_eq!(store.begin_session(&again, EU, Some(&slept)).await.unwrap().before, Before::Lost(1));
     }
     store.close(&slept, &[lost(1)]).await.unwrap();
-    assert_eq!(store.tell_changes(&again, 1, &[came(2)]).await, Ok(Told::UpTo(1)));
+    assert_eq!(store.publish_changes(&again, 1, &[came(2)]).await, Ok(BatchOutcome::Published(1)));
     assert_eq!(published(store).await, ["1 connected", "1 disconnected lost", "2 connected"]);
 }
 
 async fn a_term_goes_on_under_another_id(store: &impl Store) {
     let before = node(store).await;
-    store.tell_changes(&before, 1, &[came(1)]).await.unwrap();
+    store.publish_changes(&before, 1, &[came(1)]).await.unwrap();
     let after = NodeId::random();
     for _ in 0..2 {
         assert_eq!(store.begin_session(&after, EU, Some(&before)).await.unwrap().before, Before::Held(1));
     }
     assert!(store.end_session(&before, EU, 10).await.unwrap().is_empty(), "nothing is left there to clean up");
     assert_eq!(store.open(&after).await.unwrap(), [subject(1)]);
-    assert_eq!(store.tell_changes(&before, 2, &[left(1)]).await, Ok(Told::Over));
-    assert_eq!(store.tell_changes(&after, 2, &[left(1)]).await, Ok(Told::UpTo(2)));
+    assert_eq!(store.publish_changes(&before, 2, &[left(1)]).await, Ok(BatchOutcome::Over));
+    assert_eq!(store.publish_changes(&after, 2, &[left(1)]).await, Ok(BatchOutcome::Published(2)));
     assert_eq!(published(store).await, ["1 connected", "1 disconnected client"]);
 }
 
 async fn a_term_that_goes_on_twice_is_found_where_it_is(store: &impl Store) {
     let first = node(store).await;
-    store.tell_changes(&first, 1, &[came(1)]).await.unwrap();
+    store.publish_changes(&first, 1, &[came(1)]).await.unwrap();
     let (second, third) = (NodeId::random(), NodeId::random());
     // The node never heard the answer, and has yet another id by now.
     store.begin_session(&second, EU, Some(&first)).await.unwrap();
@@ -157,9 +157,9 @@ async fn a_term_that_goes_on_twice_is_found_where_it_is(store: &impl Store) {
 
 async fn a_term_is_ended_by_nodes_of_its_own_region(store: &impl Store) {
     let (dead, never_began) = (node(store).await, NodeId::random());
-    store.tell_changes(&dead, 1, &[came(1)]).await.unwrap();
+    store.publish_changes(&dead, 1, &[came(1)]).await.unwrap();
     assert!(store.end_session(&dead, "us", 10).await.unwrap().is_empty());
-    assert_eq!(store.tell_changes(&dead, 2, &[came(2)]).await, Ok(Told::UpTo(2)));
+    assert_eq!(store.publish_changes(&dead, 2, &[came(2)]).await, Ok(BatchOutcome::Published(2)));
     assert_eq!((store.sessions(EU).await, store.sessions("us").await), (Ok(vec![dead.clone()]), Ok(vec![])));
     assert!(store.end_session(&never_began, EU, 10).await.unwrap().is_empty());
     assert_eq!(store.begin_session(&never_began, "", None).await.unwrap().before, Before::Unknown);
@@ -168,10 +168,10 @@ async fn a_term_is_ended_by_nodes_of_its_own_region(store: &impl Store) {
 
 async fn an_empty_batch_only_finds_out_how_things_stand(store: &impl Store) {
     let node = NodeId::random();
-    assert_eq!(store.tell_changes(&node, 1, &[]).await, Ok(Told::Over));
+    assert_eq!(store.publish_changes(&node, 1, &[]).await, Ok(BatchOutcome::Over));
     let epoch = store.begin_session(&node, EU, None).await.unwrap().epoch;
     assert_eq!(store.begin_session(&node, EU, Some(&node)).await.unwrap().epoch, epoch);
-    assert_eq!(store.tell_changes(&node, 1, &[]).await, Ok(Told::UpTo(0)));
-    assert_eq!(store.tell_changes(&node, 3, &[]).await, Ok(Told::Behind(0)));
-    assert_eq!(store.tell_changes(&node, 1, &[came(1)]).await, Ok(Told::UpTo(1)));
+    assert_eq!(store.publish_changes(&node, 1, &[]).await, Ok(BatchOutcome::Published(0)));
+    assert_eq!(store.publish_changes(&node, 3, &[]).await, Ok(BatchOutcome::Behind(0)));
+    assert_eq!(store.publish_changes(&node, 1, &[came(1)]).await, Ok(BatchOutcome::Published(1)));
 }

@@ -12,7 +12,7 @@ use whimbrel::metrics::Metrics;
 use whimbrel::model::{
     Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
 };
-use whimbrel::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, Told};
+use whimbrel::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle};
 use whimbrel::store::members::{LocalMember, MemberPage, Members};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
@@ -204,8 +204,13 @@ impl Lifecycle for Gate {
         self.inner.begin_session(node, region, before).await
     }
 
-    async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
-        self.inner.tell_changes(node, number, changes).await
+    async fn publish_changes(
+        &self,
+        node: &NodeId,
+        number: u64,
+        changes: &[Change],
+    ) -> Result<BatchOutcome, StoreError> {
+        self.inner.publish_changes(node, number, changes).await
     }
 
     async fn open(&self, node: &NodeId) -> Result<Vec<ConnectionRef>, StoreError> {
@@ -287,7 +292,7 @@ async fn a_stream_whose_attach_was_out_during_an_interruption_is_synced_after_it
         async move { registry.attach(&stream).await.unwrap() }
     });
     eventually("the attach is out", async || (!gate.waiting.lock().is_empty()).then_some(())).await;
-    // Told over a channel that is interrupted just now.
+    // Sent over a channel that is interrupted just now.
     let missed = gate.publish(&stream, &draft("1")).await.unwrap().id;
     registry.mark_all();
     gate.open(true).await;

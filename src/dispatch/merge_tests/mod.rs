@@ -19,7 +19,7 @@ fn fork(ancestor: u64, head: u64, [next, before]: [u64; 2], mark: u64) -> Option
 /// The machine with what it delivers, as short text.
 struct Stream {
     merge: Merge,
-    out: Vec<Step>,
+    out: Vec<Outgoing>,
     now: Instant,
 }
 
@@ -104,7 +104,7 @@ impl Stream {
 
     /// What came out since this was last called: ids of events, `after..next reason`, `@position`.
     fn delivered(&mut self) -> String {
-        let short = |step: Step| match step.delivery {
+        let short = |step: Outgoing| match step.delivery {
             Delivery::Event(event) => event.id.ms.to_string(),
             Delivery::Gap(gap) => format!("{}..{} {:?}", gap.after.ms, gap.next.ms, gap.reason),
             Delivery::Position(id) => format!("@{}", id.ms),
@@ -371,7 +371,7 @@ fn whoever_joins_inside_the_ring_is_given_the_newest_of_each_key() {
     }
     assert_eq!(stream.delivered(), "6, 7, 8, 9, 10", "present subscribers get all");
     let Join::Deliveries(deliveries) = stream.merge.join(id(5)) else { panic!("it is in the ring") };
-    stream.out.extend(deliveries.into_iter().map(|delivery| Step { delivery, resume: Chain::at(id(5)) }));
+    stream.out.extend(deliveries.into_iter().map(|delivery| Outgoing { delivery, resume: Chain::at(id(5)) }));
     assert_eq!(stream.delivered(), "(6), 7, 8, (9), 10");
 }
 
@@ -385,7 +385,7 @@ fn a_slow_connection_goes_on_where_it_stopped() {
     let mut later = page(7, &[(10, 7), (30, 20)], 30);
     later.fork = found.fork;
     // Without the gap: it comes again. With it: it does not.
-    let read = |step: &Step, page: &Page| {
+    let read = |step: &Outgoing, page: &Page| {
         let steps = step.resume.clone().read(page);
         steps
             .into_iter()

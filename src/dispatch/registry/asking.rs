@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Attached, Registry};
-use crate::dispatch::dispatcher::{Dispatcher, Step};
+use crate::dispatch::dispatcher::{Dispatcher, FollowUp};
 use crate::dispatch::flush::Flush;
 use crate::dispatch::merge::Question;
 use crate::dispatch::repairs::{Asking, Next, Repairs};
@@ -126,15 +126,15 @@ impl Registry {
     }
 
     /// Sees to what a step of a dispatcher leaves to be done.
-    pub(super) fn carry_out(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, step: Step) {
-        if step.ring_filled {
+    pub(super) fn carry_out(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, follow_up: FollowUp) {
+        if follow_up.ring_filled {
             self.rings.lock().push_back((Instant::now(), Arc::downgrade(dispatcher)));
         }
-        if step.need.is_something() {
-            self.see_to(dispatcher, step.need);
+        if follow_up.need.is_something() {
+            self.see_to(dispatcher, follow_up.need);
         }
         // Connections that could not keep up get temporary dispatchers.
-        for (subscriber, chain) in step.overflowed {
+        for (subscriber, chain) in follow_up.overflowed {
             self.metrics.outbox_overflows.inc();
             let attached = Attached { registry: self.clone(), dispatcher: dispatcher.clone(), head: chain.position() };
             attached.catch_up(subscriber, chain);

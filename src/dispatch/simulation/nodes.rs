@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::dispatcher::{Detach, Dispatcher, Memory, Step};
+use super::super::dispatcher::{Detach, Dispatcher, FollowUp, Memory};
 use super::super::flush::Flush;
 use super::super::merge::Question;
 use super::super::repairs::{Asking, Next, Repairs};
@@ -73,9 +73,9 @@ impl World {
         self.nodes[node].repairs.mark_all();
     }
 
-    pub(super) fn carry_out(&mut self, node: usize, dispatcher: &Arc<Dispatcher>, step: Step) {
-        self.nodes[node].repairs.see_to(dispatcher, step.need, self.time);
-        for (subscriber, chain) in step.overflowed {
+    pub(super) fn carry_out(&mut self, node: usize, dispatcher: &Arc<Dispatcher>, follow_up: FollowUp) {
+        self.nodes[node].repairs.see_to(dispatcher, follow_up.need, self.time);
+        for (subscriber, chain) in follow_up.overflowed {
             self.catch_up(subscriber.sink.number(), dispatcher.clone(), chain);
         }
     }

@@ -11,7 +11,7 @@ use super::queue::Entry;
 use crate::backoff::Backoff;
 use crate::model::Time;
 use crate::presence::{GATHER, Presence};
-use crate::store::lifecycle::{Before, Change, LOST, LifecycleKind, Told};
+use crate::store::lifecycle::{BatchOutcome, Before, Change, LOST, LifecycleKind};
 use crate::store::{NodeId, StoreError};
 
 /// Entries in one call of the store: on a busy machine Redis takes about 30 µs for each, and does nothing else
@@ -89,14 +89,14 @@ impl Presence {
             };
             (number, entries.iter().map(change).collect())
         };
-        match self.store.tell_changes(node, number, &changes).await? {
-            Told::UpTo(number) => {
+        match self.store.publish_changes(node, number, &changes).await? {
+            BatchOutcome::Published(number) => {
                 self.slots.lock().lifecycle.acknowledge(number);
                 let published = changes.iter().filter(|change| change.kind != LifecycleKind::Renewed).count();
                 self.registry.metrics().lifecycle_published.inc_by(published as u64);
             }
-            Told::Over => session.lasts = false,
-            Told::Behind(number) => self.fall_back(node, number).await?,
+            BatchOutcome::Over => session.lasts = false,
+            BatchOutcome::Behind(number) => self.fall_back(node, number).await?,
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::sessions::connection_record;
 use super::{MemoryStore, State, now_ms};
 use crate::model::{Draft, StreamName};
-use crate::store::lifecycle::{Begun, Change, ConnectionRef, Lifecycle, LifecycleKind, Told};
+use crate::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle, LifecycleKind};
 use crate::store::{NodeId, StoreError, random_step};
 
 impl MemoryStore {
@@ -53,18 +53,23 @@ impl Lifecycle for MemoryStore {
         .await
     }
 
-    async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
+    async fn publish_changes(
+        &self,
+        node: &NodeId,
+        number: u64,
+        changes: &[Change],
+    ) -> Result<BatchOutcome, StoreError> {
         self.try_step(|state| {
             if let Err(answer) = state.sessions.is_next(node, number) {
                 return Ok(answer);
             }
             if changes.is_empty() {
-                return Ok(Told::UpTo(number - 1));
+                return Ok(BatchOutcome::Published(number - 1));
             }
             self.publish_changes_of(state, node, changes)?;
-            state.sessions.told(node, number);
+            state.sessions.published(node, number);
             state.record_session(node);
-            Ok(Told::UpTo(number))
+            Ok(BatchOutcome::Published(number))
         })
         .await
     }

@@ -462,6 +462,20 @@ mod tests {
         assert_eq!(state.bytes, 0);
     }
 
+    /// There may be very many of them, and an operation must not take longer for those of others.
+    #[test]
+    fn idempotency_keys_that_outlived_their_time_are_left_to_the_sweep() {
+        let mut log = StreamLog::new(RetentionRules::default().of(&stream("topic:1")), Duration::from_secs(86_400));
+        for number in 0..100 {
+            log.publish(&Draft { key: Some(format!("key {number}")), ..draft(1) }, 1_000, 7).unwrap();
+        }
+        let (full, later) = (log.bytes(), 400_000);
+        log.position(later);
+        assert_eq!(log.bytes(), full, "an operation looks at no keys but its own");
+        log.sweep(later);
+        assert!(log.bytes() < full);
+    }
+
     #[test]
     fn a_log_goes_on_above_its_last_id_when_the_clock_is_set_back() {
         let mut log = StreamLog::new(RetentionRules::default().of(&stream("topic:1")), Duration::from_secs(60));

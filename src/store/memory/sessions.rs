@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::journal::{Record, SessionRecord, SessionState};
-use crate::store::lifecycle::{Before, Change, ConnectionRef, LifecycleKind, REMEMBERED, Told};
+use crate::store::lifecycle::{BatchOutcome, Before, Change, ConnectionRef, LifecycleKind, REMEMBERED};
 use crate::store::{NodeId, millis};
 
 /// All sessions. The Redis store's `begin_session.lua`, `lifecycle.lua` and `left_open.lua` do the same.
@@ -16,7 +16,7 @@ pub struct Sessions(HashMap<NodeId, Session>);
 #[derive(Debug)]
 struct Session {
     state: State,
-    /// The batch told last.
+    /// The batch that was published last.
     number: u64,
     /// Since when it is in this state.
     since_ms: u64,
@@ -81,12 +81,12 @@ impl Sessions {
         self.0.entry(node.clone()).or_insert_with(|| Session::new(region, now_ms))
     }
 
-    /// Whether the node's batch of this number is to be told; otherwise what became of it.
-    pub fn is_next(&self, node: &NodeId, number: u64) -> Result<(), Told> {
+    /// Whether the node's batch of this number is to be published; otherwise what became of it.
+    pub fn is_next(&self, node: &NodeId, number: u64) -> Result<(), BatchOutcome> {
         match self.0.get(node).filter(|session| session.state == State::Open) {
-            None => Err(Told::Over),
-            Some(session) if number <= session.number => Err(Told::UpTo(session.number)),
-            Some(session) if number > session.number + 1 => Err(Told::Behind(session.number)),
+            None => Err(BatchOutcome::Over),
+            Some(session) if number <= session.number => Err(BatchOutcome::Published(session.number)),
+            Some(session) if number > session.number + 1 => Err(BatchOutcome::Behind(session.number)),
             Some(_) => Ok(()),
         }
     }
@@ -108,8 +108,8 @@ impl Sessions {
         }
     }
 
-    /// The node's batch of this number was told.
-    pub fn told(&mut self, node: &NodeId, number: u64) {
+    /// The node's batch of this number was published.
+    pub fn published(&mut self, node: &NodeId, number: u64) {
         if let Some(session) = self.0.get_mut(node) {
             session.number = number;
         }

@@ -10,7 +10,7 @@ use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields, nonsense};
 use crate::model::{Draft, EventType, StreamName};
-use crate::store::lifecycle::{Before, Begun, Change, ConnectionRef, Lifecycle, REMEMBERED, Told};
+use crate::store::lifecycle::{BatchOutcome, Before, Begun, Change, ConnectionRef, Lifecycle, REMEMBERED};
 use crate::store::{NodeId, StoreError, millis, random_step};
 
 /// About how many open connections are read at once.
@@ -18,7 +18,7 @@ const OPEN_PAGE: usize = 256;
 
 impl RedisStore {
     /// Changes of a node's connections; with a number they are its own batch.
-    async fn change(&self, node: &NodeId, number: Option<u64>, changes: &[Change]) -> Result<Told, StoreError> {
+    async fn change(&self, node: &NodeId, number: Option<u64>, changes: &[Change]) -> Result<BatchOutcome, StoreError> {
         let stream = StreamName::lifecycle();
         let keys = self.keys.of(&stream);
         let (once, sessions, open) = (keys.once(""), self.keys.sessions(), self.keys.open(node));
@@ -34,9 +34,9 @@ impl RedisStore {
         let mut answer = Fields::of(self.lanes.run(&stream, self.with_event(call, &stream, &event, "")).await?)?;
         let (outcome, number) = (answer.text()?, answer.count()?);
         match outcome.as_str() {
-            "told" => Ok(Told::UpTo(number)),
-            "over" => Ok(Told::Over),
-            "behind" => Ok(Told::Behind(number)),
+            "published" => Ok(BatchOutcome::Published(number)),
+            "over" => Ok(BatchOutcome::Over),
+            "behind" => Ok(BatchOutcome::Behind(number)),
             _ => Err(nonsense("an outcome of a batch")),
         }
     }
@@ -92,7 +92,12 @@ impl Lifecycle for RedisStore {
         Ok(Begun { before, epoch: answer.id()? })
     }
 
-    async fn tell_changes(&self, node: &NodeId, number: u64, changes: &[Change]) -> Result<Told, StoreError> {
+    async fn publish_changes(
+        &self,
+        node: &NodeId,
+        number: u64,
+        changes: &[Change],
+    ) -> Result<BatchOutcome, StoreError> {
         self.change(node, Some(number), changes).await
     }
 

@@ -56,7 +56,7 @@ use super::{
 };
 use crate::model::{Draft, StreamName};
 
-pub use self::server::{CredentialFiles, FileError, ServerConfig, check_url};
+pub use self::server::{CredentialFiles, FileError, RedisUrl, ServerConfig};
 pub use directory::{Assignment, Change, Changes, PARTS, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::{Inspection, Survey};

@@ -9,10 +9,11 @@ use whimbrel::store::redis::{Plan, RedisDirectory, RedisStore};
 
 use crate::regions::{Regions, knows, move_to, publish};
 use crate::support::client::{Transport, Wanted};
+use crate::support::http::Http;
 use crate::support::node::{Node, events_path};
-use crate::support::proxy::Cut;
+use crate::support::proxy::{Cut, Direction, Flow};
 use crate::support::redis::{RedisServer, config};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, Signal, eventually};
 
 /// All that a mover of the first move does, in this order, of a stream whose events are one page.
 const STEPS: [Step; 8] =
@@ -134,6 +135,28 @@ async fn two_movers_at_once_move_a_stream_once() {
     // And two that want different things: one is first, the other follows.
     tokio::join!(move_to(&eu, "topics/news", "eu"), move_to(&us, "topics/news", "us"));
     assert_eq!(ids(&us, "topic:news").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_stopped_completes_the_moves_that_are_under_way_first() {
+    let regions = Regions::start();
+    let [eu, us] = regions.nodes(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "0"), ("WHIMBREL_DRAIN_SECONDS", "0")]);
+    let mut expected = eu.publish_all("topic:news", 0..20).await;
+    // Each of a move's steps takes a while.
+    regions.links[0].set(Direction::ToClient, Flow::Late(Duration::from_millis(100)));
+    let mut asked = Http::connect(us.address()).await;
+    asked.request("PUT", "/v1/topics/news/region", &[], br#"{"region":"us"}"#).await;
+    let begun = async || (regions.keys(1, "topic:news").await.len() > 0).then_some(());
+    eventually("the move has begun", begun).await;
+    // Whoever asked for it does not wait.
+    drop(asked);
+    us.signal(Signal::TERM);
+    assert!(us.ended().await.success());
+    assert_eq!(regions.home("topic:news").await.as_deref(), Some("2 us"), "{}", us.log());
+    assert_eq!(regions.keys(0, "topic:news").await, ["whimbrel:{topic:news}:meta"], "nothing is left where it was");
+    regions.links[0].heal();
+    expected.push(eu.publish("topic:news", "1").await);
+    assert_eq!(ids(&eu, "topic:news").await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

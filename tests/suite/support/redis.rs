@@ -9,8 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use whimbrel::config::RedisUrl;
-use whimbrel::store::redis::ServerConfig;
+use whimbrel::store::redis::{RedisUrl, ServerConfig};
 
 use super::node::program;
 use super::{PATIENCE, Signal, send};

@@ -85,7 +85,7 @@ async fn use_all(store: &MemoryStore) {
         change(gone.clone(), LifecycleKind::Connected),
         change(gone, LifecycleKind::Disconnected("closed")),
     ];
-    store.tell_changes(&node, 1, &changes).await.unwrap();
+    store.publish_changes(&node, 1, &changes).await.unwrap();
     let moved = NodeId::from("n2".to_owned());
     assert_eq!(store.begin_session(&moved, "", Some(&node)).await.unwrap().before, Before::Held(1));
     let lease = LeaseTime::from_seconds(60).unwrap();

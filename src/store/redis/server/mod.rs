@@ -9,6 +9,7 @@ mod connection;
 mod credentials;
 mod sentinel;
 mod target;
+mod url;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -26,8 +27,9 @@ pub(super) use connection::{Connection, RESPONSE_TIMEOUT};
 use credentials::Login;
 pub use credentials::{CredentialFiles, FileError};
 use sentinel::{Named, Sentinels};
+pub use target::ServerConfig;
 pub(super) use target::{Kind, Target, at};
-pub use target::{ServerConfig, check_url};
+pub use url::RedisUrl;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -6,7 +6,8 @@ use redis::io::tcp::TcpSettings;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
 use super::credentials::CredentialFiles;
-use crate::config::{RedisUrl, Secret};
+use super::url::RedisUrl;
+use crate::model::Secret;
 
 /// A Sentinel's default port, and a server's.
 const SENTINEL_PORT: u16 = 26379;
@@ -40,11 +41,6 @@ impl fmt::Display for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.url.fmt(f)
     }
-}
-
-/// Refuses what is no URL of a Redis. No refusal repeats it, since it may hold a password.
-pub fn check_url(url: &str) -> Result<(), String> {
-    Kind::read(url, None, None).map(drop)
 }
 
 /// A user and a password.
@@ -81,7 +77,11 @@ impl Kind {
         Self::read(config.url.expose(), config.sentinel_user.as_deref(), password)
     }
 
-    fn read(url: &str, sentinel_user: Option<&str>, sentinel_password: Option<&str>) -> Result<Self, String> {
+    pub(super) fn read(
+        url: &str,
+        sentinel_user: Option<&str>,
+        sentinel_password: Option<&str>,
+    ) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let login = (sentinel_user, sentinel_password);
         match scheme {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn refusal(url: &str) -> String {
-        check_url(url).unwrap_err()
+        url.parse::<RedisUrl>().unwrap_err()
     }
 
     #[test]
