@@ -108,29 +108,25 @@ put('e', excluded)
 
 -- All that can be refused comes before the first write, or is undone: an event that is stored, and not acknowledged, is
 -- published once more, and one that the position does not cover is a gap to subscribers.
-local function require_command(...)
-  if not redis.acl_check_cmd(...) then
-    error({ err = 'NOPERM the user may not run ' .. (...) .. ' on the keys of a stream' })
-  end
-end
-
 local routes = redis.call('HGETALL', nodes)
 if group ~= '' then
   redis.call('HLEN', collapse)
 end
-if key ~= '' then
-  require_command('SET', once, '')
-end
 -- The log's life is prolonged ahead of need, as saying it anew with each event costs nearly as much as the event:
 -- `kept` is until when it has to live. The position outlives it by more than what is ahead.
-local prolonged
+local prolonged, forbidden
 if not kept or kept < now + life then
   prolonged = whole(now + life + math.min(AHEAD_OF_NEED, math.floor(life / 16)))
-  require_command('PEXPIREAT', events, prolonged)
-  require_command('PEXPIRE', meta, ARGV[8])
+  forbidden = not redis.acl_check_cmd('PEXPIREAT', events, prolonged) and 'PEXPIREAT'
+    or not redis.acl_check_cmd('PEXPIRE', meta, ARGV[8]) and 'PEXPIRE'
 end
-if marks then
-  require_command('PERSIST', meta)
+if key ~= '' and not redis.acl_check_cmd('SET', once, '') then
+  forbidden = 'SET'
+elseif marks and not redis.acl_check_cmd('PERSIST', meta) then
+  forbidden = 'PERSIST'
+end
+if forbidden then
+  error({ err = 'NOPERM the user may not run ' .. forbidden .. ' on the keys of a stream' })
 end
 
 if prolonged then
