@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -185,8 +185,9 @@ async fn a_node_without_descriptors_says_so_once_and_serves_again_when_there_are
     let node = Node::start(&[]);
     let process = Pid::from_raw(node.pid().cast_signed());
     let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count() as u64;
-    let Rlimit { maximum, .. } =
-        prlimit(process, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(1 << 14) }).unwrap();
+    // The hard limit, as of this process, stays: it can't be raised again.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(process, Resource::Nofile, Rlimit { current: Some(open), maximum }).unwrap();
     let mut waiting = Http::connect(node.address()).await;
     waiting.request("GET", "/health/live", &[], b"").await;
     let lines = || node.log().lines().filter(|line| line.contains("can't accept connections")).count();

@@ -1,14 +1,9 @@
 //! A node that loses its store keeps its clients, reports it, and goes on when the store is back.
 
-use std::time::Duration;
-
-use redis::AsyncCommands as _;
-
 use crate::support::client::{Client, Gap, Said, Transport};
 use crate::support::command::start;
 use crate::support::http::Http;
 use crate::support::node::{Node, events_path};
-use crate::support::proxy::{Direction, Flow, Proxy};
 use crate::support::redis::RedisServer;
 use crate::support::world::{World, promises};
 use crate::support::{Signal, eventually, free_port};
@@ -216,21 +211,4 @@ async fn a_strict_node_is_unready_while_its_store_is_away() {
     eventually("unready", async || (node.get("/health/ready").await.status == 503).then_some(())).await;
     redis.revive();
     eventually("ready", async || (node.get("/health/ready").await.status == 200).then_some(())).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_stopped_while_it_joins_gives_its_lease_back() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::to(redis.address());
-    // Redis does what it is asked; the node learns that a while later.
-    proxy.set(Direction::ToClient, Flow::Late(Duration::from_millis(500)));
-    let url = format!("redis://{}/", proxy.address());
-    let node = Node::start_waiting(&[("WHIMBREL_REDIS_URL", &url), ("WHIMBREL_LEASE_SECONDS", "3600")]);
-    let mut raw = redis.raw().await;
-    let mut leases = async || raw.zcard::<_, usize>("whimbrel:nodes").await.unwrap();
-    eventually("Redis has the lease", async || (leases().await == 1).then_some(())).await;
-    node.signal(Signal::TERM);
-    assert!(node.ended().await.success());
-    assert!(node.log().contains("stopped before the store had taken the node"), "it had joined: {}", node.log());
-    assert_eq!(leases().await, 0);
 }
