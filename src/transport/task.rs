@@ -93,8 +93,8 @@ pub(super) fn start(
 
     // An empty one would still hold the HTTP server's whole buffer.
     let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
-    let codec = (protocol == Protocol::WebSocket).then(|| Codec::new(context.settings.max_message_bytes));
-    run(Client { codec, pace: Pace::default(), connection, context }, early, permit)
+    let speech = (protocol == Protocol::WebSocket).then(|| Speech::new(context.settings.max_message_bytes));
+    run(Client { speech: speech.map(Box::new), connection, context }, early, permit)
 }
 
 async fn run(mut client: Client, early: Option<Box<[u8]>>, permit: Option<Permit>) {
@@ -123,11 +123,22 @@ fn greet(connection: &Connection, context: &Context, complete: bool) {
 
 struct Client {
     connection: Arc<Connection>,
-    /// Of a WebSocket client.
-    codec: Option<Codec>,
+    /// Of a WebSocket client. Boxed, as those over SSE come without it.
+    speech: Option<Box<Speech>>,
+    context: Arc<Context>,
+}
+
+/// What a client says.
+struct Speech {
+    codec: Codec,
     /// How fast it sends.
     pace: Pace,
-    context: Arc<Context>,
+}
+
+impl Speech {
+    fn new(max_message_bytes: usize) -> Self {
+        Speech { codec: Codec::new(max_message_bytes), pace: Pace::default() }
+    }
 }
 
 impl Client {
@@ -169,7 +180,7 @@ impl Client {
         match self.connection.socket().try_read(&mut buffer) {
             Ok(0) => Read::Left,
             // What an SSE client sends after its request means nothing.
-            Ok(_) if self.codec.is_none() => Read::Nothing,
+            Ok(_) if self.speech.is_none() => Read::Nothing,
             Ok(count) => Read::Bytes(buffer[..count].into()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 Read::Nothing
@@ -180,7 +191,7 @@ impl Client {
 
     /// Deals with bytes from a WebSocket client. False when it has left.
     async fn received(&mut self, bytes: &[u8]) -> bool {
-        let Some(codec) = &mut self.codec else { return true };
+        let Some(Speech { codec, pace }) = self.speech.as_deref_mut() else { return true };
         let mut answer = Vec::new();
         let incoming = codec.read(bytes, &mut answer);
         if !answer.is_empty() {
@@ -191,7 +202,7 @@ impl Client {
             Ok(messages) => {
                 self.connection.is_alive();
                 for message in messages {
-                    let allowed = self.pace.message(self.context.settings.messages);
+                    let allowed = pace.message(self.context.settings.messages);
                     if allowed == Err(Flood::Lasting) {
                         self.context.hub.metrics().refused("messages");
                         self.connection.close(CloseReason::Protocol(POLICY), retry_ms());
