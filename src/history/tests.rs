@@ -353,13 +353,6 @@ fn a_notice_of_one_loss_is_none_of_the_next() {
 }
 
 #[test]
-fn a_failover_that_kept_everything_excuses_no_notice() {
-    let first = fork().end(2).loss(Loss::Tail).ok(5..=5).gap(1, 4, 5, GapReason::Lost).events(1, 5..=5);
-    let second = first.and(Record::LossOver).loss(Loss::Tail).ok(6..=6).gap(1, 5, 6, GapReason::Lost);
-    second.events(1, 6..=6).log([1, 2, 5, 6]).breaks(&["notified to miss 5-1..6-1, but nothing is missing"]);
-}
-
-#[test]
 fn a_late_notice_excuses_nothing_but_the_loss_that_it_names() {
     let known = || fork().loss(Loss::Tail).ok(5..=5).and(Record::LossOver).ok(6..=8);
     let passed = || known().gap(1, 4, 5, GapReason::Lost).events(1, 5..=8).events(2, 5..=5);

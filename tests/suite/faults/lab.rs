@@ -3,6 +3,7 @@
 //! ```text
 //!   producers, clients -> front (proxy) -> node -> link (proxy) -> redis-server
 //!                                          node -> wire (proxy) -> another node, with `linked`
+//!                                          node -> another region's redis-server, with `two_regions`
 //! ```
 //!
 //! [`Lab::verdict`] ends every test: producers stop, everything heals, clients read to the end, and the
@@ -36,6 +37,8 @@ pub struct Plan {
     pub streams: Vec<&'static str>,
     /// Whether events take links between the nodes.
     pub linked: bool,
+    /// Whether there is another region, which nothing happens to: the last node's home, and that of the devices.
+    pub two_regions: bool,
     /// Where nodes find their store, if it is not the lab's own Redis.
     pub store_url: Option<String>,
 }
@@ -48,6 +51,7 @@ impl Default for Plan {
             settings: Vec::new(),
             streams: vec!["topic:news", "device:42"],
             linked: false,
+            two_regions: false,
             store_url: None,
         }
     }
@@ -75,6 +79,12 @@ const KEPT: usize = 100_000;
 /// How long clients may take to read to the end, once everything is healed.
 const SETTLING: Duration = PATIENCE;
 
+/// The other region, and the directory.
+struct OtherRegion {
+    store: RedisServer,
+    directory: RedisServer,
+}
+
 pub struct Lab {
     name: String,
     pub redis: RedisServer,
@@ -94,6 +104,7 @@ pub struct Lab {
     pub streams: Vec<StreamName>,
     settings: Vec<(&'static str, &'static str)>,
     store_url: Option<String>,
+    other_region: Option<OtherRegion>,
     /// Where the store is, when a test has put another in the place of `redis`.
     pub store: SocketAddr,
 }
@@ -121,6 +132,9 @@ impl Lab {
             streams: plan.streams.iter().map(|stream| stream.parse().unwrap()).collect(),
             settings,
             store_url: plan.store_url,
+            other_region: plan
+                .two_regions
+                .then(|| OtherRegion { store: RedisServer::start(), directory: RedisServer::start() }),
             store,
             redis,
         };
@@ -147,7 +161,19 @@ impl Lab {
         let link = || format!("redis://{}/", self.links[number].address());
         let url = self.store_url.clone().unwrap_or_else(link);
         let mut settings = self.settings.clone();
-        settings.push(("WHIMBREL_REDIS_URL", &url));
+        let regions = self.other_region.as_ref().map(|other| {
+            let home = if number + 1 == self.starts.len() { "us" } else { "eu" };
+            (home, format!("eu={url} us={}", other.store.url()), other.directory.url())
+        });
+        match &regions {
+            None => settings.push(("WHIMBREL_REDIS_URL", &url)),
+            Some((home, regions, directory)) => settings.extend([
+                ("WHIMBREL_REGION", *home),
+                ("WHIMBREL_REGIONS", regions),
+                ("WHIMBREL_DIRECTORY_URL", directory),
+                ("WHIMBREL_REGION_RULES", "device:*=us *=eu"),
+            ]),
+        }
         let Some(wire) = self.wires.get(number) else {
             return tokio::task::block_in_place(|| Node::start(&settings));
         };
@@ -314,7 +340,17 @@ impl Lab {
 
     /// The store's own answer, without any node between.
     pub async fn ask_store<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut place = self.store.to_string();
+        self.ask_at(self.store, command).await
+    }
+
+    /// The same of the store in which a stream is.
+    async fn ask_about<T: redis::FromRedisValue>(&self, stream: &StreamName, command: &[&str]) -> T {
+        let other = self.other_region.as_ref().filter(|_| stream.device().is_some());
+        self.ask_at(other.map_or(self.store, |other| other.store.address()), command).await
+    }
+
+    async fn ask_at<T: redis::FromRedisValue>(&self, store: SocketAddr, command: &[&str]) -> T {
+        let mut place = store.to_string();
         loop {
             let mut connection = raw(&format!("redis://{place}/")).await;
             match redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await {
@@ -328,12 +364,12 @@ impl Lab {
     async fn log(&self, stream: &StreamName) -> Vec<EventId> {
         type Entry = (String, Vec<(String, String)>);
         let key = format!("whimbrel:{{{stream}}}:events");
-        let entries: Vec<Entry> = self.ask_store(&["XRANGE", &key, "-", "+"]).await;
+        let entries: Vec<Entry> = self.ask_about(stream, &["XRANGE", &key, "-", "+"]).await;
         entries.into_iter().map(|(id, _)| id.parse().unwrap()).collect()
     }
 
     async fn last(&self, stream: &StreamName) -> EventId {
-        let last: String = self.ask_store(&["HGET", &format!("whimbrel:{{{stream}}}:meta"), "last"]).await;
+        let last: String = self.ask_about(stream, &["HGET", &format!("whimbrel:{{{stream}}}:meta"), "last"]).await;
         last.parse().unwrap()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `WHIMBREL_FAULT_SECONDS` sets how long, `WHIMBREL_FAULT_SEED` which faults: the same seed gives the
 //! same faults in the same order, though not the same interleaving with what else goes on. With an odd seed,
-//! or `WHIMBREL_FAULT_LINKS=1`, the nodes have links, and faults of links come in.
+//! or `WHIMBREL_FAULT_LINKS=1`, the nodes have links, and faults of links come in. With `WHIMBREL_FAULT_REGIONS=2` there
+//! is another region, in which devices are at home; stores fail in the one of the topics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -104,10 +105,12 @@ async fn any_faults_in_any_order_break_no_promise() {
     let seed = variable("WHIMBREL_FAULT_SEED").unwrap_or_else(rand::random);
     let time = Duration::from_secs(variable("WHIMBREL_FAULT_SECONDS").unwrap_or(SECONDS));
     let linked = variable("WHIMBREL_FAULT_LINKS").map_or(seed % 2 == 1, |links| links == 1);
-    let links = u8::from(linked);
+    let regions = variable("WHIMBREL_FAULT_REGIONS").unwrap_or(1);
     println!(
-        "mixed: WHIMBREL_FAULT_SEED={seed} WHIMBREL_FAULT_SECONDS={} WHIMBREL_FAULT_LINKS={links}",
-        time.as_secs()
+        "mixed: WHIMBREL_FAULT_SEED={seed} WHIMBREL_FAULT_SECONDS={} WHIMBREL_FAULT_LINKS={} \
+         WHIMBREL_FAULT_REGIONS={regions}",
+        time.as_secs(),
+        u8::from(linked),
     );
     let mut random = StdRng::seed_from_u64(seed);
     let plan = Plan {
@@ -115,6 +118,7 @@ async fn any_faults_in_any_order_break_no_promise() {
         redis: STORE.to_vec(),
         streams: vec!["topic:news", "topic:sport", "device:42"],
         linked,
+        two_regions: regions == 2,
         ..Plan::default()
     };
     let mut lab = Lab::busy("mixed", plan).await;
