@@ -33,6 +33,7 @@
 //! - [`hub`]: what can be done with the service. `api` and `transport` call it.
 //! - [`ingress`]: takes what producers add straight into Redis.
 //! - [`producers`]: leases of producers: a lapse is published in the stream.
+//! - [`relay`]: drains an outbox table of PostgreSQL into a server, as a program of its own.
 //! - `sweep`: ends the directory's entries of topics with their streams.
 //! - [`webhook`]: sends connects and disconnects to a backend. `leader`: jobs that one node does for all.
 //! - [`access`]: who may use the service, for what, and how much of it.
@@ -72,6 +73,7 @@ pub mod node;
 mod panics;
 pub mod presence;
 pub mod producers;
+pub mod relay;
 pub mod store;
 mod sweep;
 pub mod transport;

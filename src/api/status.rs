@@ -5,7 +5,7 @@ use warp::reply::Response;
 
 use super::{Api, json, reply};
 use crate::health::Report;
-use crate::metrics::{ByWork, Metrics};
+use crate::metrics::{ByWork, Metrics, TEXT_TYPE};
 use crate::store::NodeId;
 use crate::trouble::{TroubleReport, Work};
 
@@ -79,6 +79,5 @@ pub fn metrics(api: &Api) -> Response {
 /// The figures as they are, with the state of the store.
 pub fn exposition(metrics: &Metrics, health: &Report) -> Response {
     metrics.store_up.set(i64::from(health.reached_once && health.store_error.is_none()));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    reply(StatusCode::OK, &[(header::CONTENT_TYPE, kind)], metrics.text())
+    reply(StatusCode::OK, &[(header::CONTENT_TYPE, TEXT_TYPE)], metrics.text())
 }

@@ -11,6 +11,7 @@ mod import;
 mod key;
 mod log;
 mod publish;
+mod relay;
 mod serve;
 mod server;
 mod shell;
@@ -75,6 +76,8 @@ enum Command {
     /// Take over streams that another server exported
     #[command(after_help = import::NOTES)]
     Import(import::Arguments),
+    /// Publish what a database's transactions write into an outbox table
+    Relay(relay::Arguments),
     /// Measure a running server: connections, deliveries, latency
     #[command(after_help = bench::NOTES)]
     Bench(bench::Arguments),
@@ -110,6 +113,7 @@ impl Cli {
             Command::Key(arguments) => key::run(&arguments),
             Command::Export(arguments) => export::run(arguments).await,
             Command::Import(arguments) => import::run(arguments).await,
+            Command::Relay(arguments) => relay::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Check(arguments) => check::run(arguments).await,
             Command::Health(arguments) => health::run(arguments).await,

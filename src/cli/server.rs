@@ -81,7 +81,8 @@ pub fn urls(given: &[String]) -> Vec<String> {
     if named.is_empty() { vec![LOCAL.to_owned()] } else { named }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that is not empty.
+pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 

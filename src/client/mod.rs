@@ -75,14 +75,15 @@ pub enum ClientError {
     GivenUp { seconds: u64, last: Box<ClientError> },
 }
 
-/// A failed request, and whether another try makes sense.
-#[derive(Debug)]
-struct Failure {
-    error: ClientError,
+/// A failed request, or a failed entry of a batch, and whether another try makes sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed.
+    pub error: ClientError,
     /// Whether it may pass: the same request can succeed later.
-    passing: bool,
+    pub passing: bool,
     /// What the server asked to wait.
-    wait: Option<Duration>,
+    pub wait: Option<Duration>,
 }
 
 impl Failure {

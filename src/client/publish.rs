@@ -241,14 +241,8 @@ impl Publisher {
                     if ids.len() > first {
                         tries = self.tries();
                     }
-                    if let Some(Err(entry)) = failed.map(|at| answers[at].clone()) {
+                    if let Some(Err(failure)) = failed.map(|at| answers[at].clone()) {
                         let at = ids.len();
-                        let failure = match &entry {
-                            ClientError::Entry { slug, .. } if PASSING.contains(&slug.as_str()) => {
-                                Failure::passing(entry)
-                            }
-                            _ => Failure::lasting(entry),
-                        };
                         tries.wait(failure).await.map_err(stop(at..at + 1))?;
                     }
                 }
@@ -257,8 +251,8 @@ impl Publisher {
         Ok(ids)
     }
 
-    /// One request; the outcome of each entry.
-    async fn send_batch(&self, entries: &[Entry]) -> Result<Vec<Result<String, ClientError>>, Failure> {
+    /// Publishes a batch with one request that is not repeated. The outcome of each entry is its id or its failure.
+    pub async fn send_batch(&self, entries: &[Entry]) -> Result<Vec<Result<String, Failure>>, Failure> {
         #[derive(Deserialize)]
         struct Answer {
             results: Vec<Outcome>,
@@ -285,7 +279,10 @@ impl Publisher {
         }
         let outcomes = answer.results.into_iter().map(|outcome| match outcome {
             Outcome::Stored { id } => Ok(id),
-            Outcome::Failed { error, detail } => Err(ClientError::Entry { slug: error, detail }),
+            Outcome::Failed { error, detail } => {
+                let passing = PASSING.contains(&error.as_str());
+                Err(Failure { error: ClientError::Entry { slug: error, detail }, passing, wait: None })
+            }
         });
         Ok(outcomes.collect())
     }
@@ -306,7 +303,8 @@ impl Publisher {
 }
 
 impl Failure {
-    fn is_too_large(&self) -> bool {
+    /// Whether the request held more than the server takes at once.
+    pub fn is_too_large(&self) -> bool {
         matches!(self.error, ClientError::Refused { status, .. } if status == StatusCode::PAYLOAD_TOO_LARGE.as_u16())
     }
 }

@@ -8,7 +8,8 @@ use crate::access::{AccessSettings, ApiKeys, BackendSettings, Rules};
 const TELLING: [&str; 7] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH", "JWT", "JWKS"];
 
 /// Variables of the commands that are clients. A node may run where they are set.
-const OF_CLIENTS: [&str; 3] = ["WHIMBREL_TOKEN", "WHIMBREL_URL", "WHIMBREL_CA_FILE"];
+const OF_CLIENTS: [&str; 5] =
+    ["WHIMBREL_TOKEN", "WHIMBREL_URL", "WHIMBREL_CA_FILE", "WHIMBREL_POSTGRES_DSN", "WHIMBREL_POSTGRES_DSN_FILE"];
 
 /// Each of these closes access, so an empty one is no way of leaving it out: the deployment meant to fill it.
 const CLOSING: [&str; 8] = [

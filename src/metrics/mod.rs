@@ -7,6 +7,7 @@ mod access;
 mod figures;
 mod link;
 mod process;
+mod relay;
 mod service;
 mod webhook;
 
@@ -19,8 +20,12 @@ pub use access::AccessMetrics;
 pub use figures::{ByOutcome, ByPath, ByProblem, ByReason, ByTransport, ByWork, Seconds};
 use figures::{Catalogue, Listed};
 pub use link::LinkMetrics;
+pub use relay::{RelayFigures, RelayMetrics};
 pub use service::ServiceMetrics;
 pub use webhook::WebhookMetrics;
+
+/// The media type of what Prometheus reads.
+pub const TEXT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All figures of a node. Cheap to update from anywhere.
 pub struct Metrics {
@@ -77,9 +82,7 @@ impl Metrics {
 
     /// What Prometheus reads.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.catalogue.registry).expect("writing to a string does not fail");
-        text
+        in_text(&self.catalogue)
     }
 
     /// A temporary dispatcher is at work while the guard lives.
@@ -92,6 +95,12 @@ impl Metrics {
     pub fn refused(&self, reason: &'static str) {
         self.requests_refused.get_or_create(&ByReason { reason }).inc();
     }
+}
+
+fn in_text(catalogue: &Catalogue) -> String {
+    let mut text = String::new();
+    encode(&mut text, &catalogue.registry).expect("writing to a string does not fail");
+    text
 }
 
 /// Counts a temporary dispatcher until it is dropped.
@@ -107,10 +116,10 @@ impl Drop for TemporaryGuard {
 mod tests {
     use super::*;
 
-    /// The table of `docs/metrics.md`.
-    fn table() -> String {
+    /// A table of `docs/metrics.md`.
+    fn table(figures: &[Listed]) -> String {
         let mut table = String::from("| metric | kind | label | meaning |\n|---|---|---|---|\n");
-        for figure in Metrics::new().listed() {
+        for figure in figures {
             let Listed { name, kind, label, help } = figure;
             let label = label.map(|label| format!("`{label}`")).unwrap_or_default();
             table += &format!("| `{name}` | {kind} | {label} | {help} |\n");
@@ -121,16 +130,19 @@ mod tests {
     #[test]
     fn the_page_about_metrics_lists_each_figure() {
         let page = include_str!("../../docs/metrics.md");
-        let table = table();
-        assert!(
-            page.contains(&table),
-            "bring docs/metrics.md up to date with src/metrics/; its table is to be:\n{table}"
-        );
+        let relay = RelayMetrics::new();
+        let own = relay.listed().iter().filter(|figure| figure.name.starts_with("whimbrel_relay_"));
+        for table in [table(Metrics::new().listed()), table(&own.cloned().collect::<Vec<_>>())] {
+            assert!(
+                page.contains(&table),
+                "bring docs/metrics.md up to date with src/metrics/; one of its tables is to be:\n{table}"
+            );
+        }
     }
 
     #[test]
     fn names_and_units_are_the_conventional_ones() {
-        for figure in Metrics::new().listed() {
+        for figure in Metrics::new().listed().iter().chain(RelayMetrics::new().listed()) {
             let name = &figure.name;
             assert!(name.starts_with("whimbrel_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), figure.kind == "counter", "{name}");

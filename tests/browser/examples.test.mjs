@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -32,19 +33,26 @@ async function recipe(t, name) {
   const shells = [];
   const made = { url: `http://127.0.0.1:${node}`, output: '' };
   const clean = Object.entries(process.env).filter(([name]) => !name.startsWith('WHIMBREL_'));
-  const env = { ...Object.fromEntries(clean), WHIMBREL_LISTEN: `127.0.0.1:${node}`, PATH: `${dirname(PROGRAM)}:${process.env.PATH}` };
-
-  /** Runs the next block; what it leaves in the background ends with the test. */
-  made.next = async () => {
-    const shell = spawn('bash', ['-ec', blocks.shift()], { cwd: folder, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
-    shells.push(shell);
-    t.after(() => {
+  // Other users may look into it, as a database runs as one.
+  const scratch = mkdtempSync(join(tmpdir(), 'recipe-'));
+  chmodSync(scratch, 0o755);
+  t.after(() => {
+    for (const shell of shells) {
       try {
         process.kill(-shell.pid, 'SIGKILL');
       } catch {
         // Nothing was left in the background.
       }
-    });
+    }
+    // A database may still be writing its last.
+    rmSync(scratch, { recursive: true, force: true, maxRetries: 50 });
+  });
+  const env = { ...Object.fromEntries(clean), TMPDIR: scratch, WHIMBREL_LISTEN: `127.0.0.1:${node}`, PATH: `${dirname(PROGRAM)}:${process.env.PATH}` };
+
+  /** Runs the next block; what it leaves in the background ends with the test. */
+  made.next = async () => {
+    const shell = spawn('bash', ['-ec', blocks.shift()], { cwd: folder, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    shells.push(shell);
     for (const stream of [shell.stdout, shell.stderr]) stream.setEncoding('utf8').on('data', (text) => (made.output += text));
     const [code] = await once(shell, 'exit');
     assert.equal(code, 0, made.output);
@@ -181,5 +189,21 @@ describe('examples', { concurrency: 3 }, () => {
     await made.shows(page, '#state', /^off$/);
     await made.shows(page, '#commands', /Switch off: is done/);
     await eventually('the lamp did it', () => made.output.includes('on\noff'));
+  });
+
+  test('orders come to the page with their transactions, and what is rolled back never does', async (t) => {
+    const made = await recipe(t, 'outbox');
+    const page = await made.open();
+    await made.next();
+    await made.shows(page, '#orders', /#1: 2 × Tea/);
+    await made.next();
+    assert.match(made.output, /"error": ".*stock_pieces_check/);
+    await made.shows(page, '#orders', /1 × Tea/);
+    await page.fill('#order input', '2');
+    await page.click('#order button');
+    await made.shows(page, '#orders', /2 × Tea\n.*1 × Tea/);
+    const orders = (await texts(page, '#orders li')).map((text) => text.replace(/^.*: /, ''));
+    assert.deepEqual(orders, ['2 × Tea', '1 × Tea', '1 × Coffee', '2 × Tea']);
+    assert.equal(made.left(), 0);
   });
 });

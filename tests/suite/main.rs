@@ -69,6 +69,7 @@ mod redis_access;
 mod redis_store;
 mod refusing_store;
 mod regions;
+mod relay;
 mod repair;
 mod resume;
 mod rolling;

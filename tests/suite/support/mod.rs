@@ -9,6 +9,7 @@ pub mod command;
 pub mod http;
 pub mod javascript;
 pub mod node;
+pub mod postgres;
 pub mod producers;
 pub mod proxy;
 pub mod receiver;
