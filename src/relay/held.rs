@@ -50,11 +50,6 @@ impl Held {
         }
         if self.0.len() < MOST { None } else { self.0.values().map(|hold| hold.until).min() }
     }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 #[cfg(test)]

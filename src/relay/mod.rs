@@ -10,12 +10,14 @@
 //! - [`row`]: what makes an event of a row;
 //! - [`settlement`]: what a round leaves to be written into the table;
 //! - [`held`]: streams whose rows wait, as the server does not take them for now;
+//! - [`faults`]: what failures mean;
 //! - [`rounds`]: takes rows, publishes them, settles them, again and again.
 //!
 //! Order is kept across relays by *lanes*: the streams of a table are spread over a few by their names, and a relay
 //! publishes rows of a lane only in a transaction that holds the lane's lock.
 
 mod dsn;
+mod faults;
 mod held;
 mod metrics_listener;
 mod rounds;

@@ -9,26 +9,22 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep, timeout};
-use tokio_postgres::Error;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::faults::{blames_the_batch, in_time, in_words, is_forbidden, is_refusal, is_unsure};
 use super::held::Held;
 use super::row::Row;
 use super::session::{OpenError, Session, TableError};
 use super::settlement::Settlement;
 use super::{Dsn, TableName};
 use crate::backoff::Backoff;
-use crate::client::{BATCH_EVENTS, ClientError, Entry, Failure, Publisher};
+use crate::client::{BATCH_EVENTS, Entry, Failure, Publisher};
 use crate::log_limit::LogLimit;
 use crate::metrics::RelayMetrics;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// How long the statements on one side of a round may take; the database bounds each of them by a minute itself, unless it
-/// hangs.
-const DATABASE_TIME: Duration = Duration::from_secs(75);
 
 /// How old taken rows may be when they are sent. Older ones were taken by a process that was stopped meanwhile: the
 /// database may have given them to another relay since.
@@ -178,10 +174,11 @@ impl State {
         while !stop.is_cancelled() {
             self.look(session).await?;
             let next = self.round(session).await?;
-            self.relay.metrics.held.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
-            let full = self.held.full_until(Instant::now());
+            let now = Instant::now();
+            self.relay.metrics.held.set(i64::try_from(self.held.waiting(now).len()).unwrap_or(i64::MAX));
+            let full = self.held.full_until(now);
             let (wait, announced) = match next {
-                _ if full.is_some() => (full.map(|until| until - Instant::now()), false),
+                _ if full.is_some() => (full.map(|until| until - now), false),
                 Next::Go => continue,
                 Next::Rest => (Some(self.relay.poll), true),
                 Next::Wait(wait) => (Some(wait), false),
@@ -268,10 +265,7 @@ impl State {
                 Err(reason) => settlement.reject(row.mark, &reason),
             }
         }
-        if entries.is_empty() {
-            return Outcome { settlement, next: Next::Go };
-        }
-        if taken.elapsed() > FRESH {
+        if entries.is_empty() || taken.elapsed() > FRESH {
             return Outcome { settlement, next: Next::Go };
         }
         let next = match self.relay.publisher.send_batch(&entries).await {
@@ -351,53 +345,5 @@ impl State {
                 "rows of a request without an answer were published again after so long: they may have come twice"
             );
         }
-    }
-}
-
-/// What a statement gives, or why it failed.
-async fn in_time<T>(asking: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
-    match timeout(DATABASE_TIME, asking).await {
-        Ok(answer) => answer.map_err(|error| in_words(&error)),
-        Err(_) => Err(format!("no answer within {} s", DATABASE_TIME.as_secs())),
-    }
-}
-
-/// The reason that people can act on.
-fn in_words(error: &Error) -> String {
-    if let Some(error) = error.as_db_error() {
-        return format!("{} ({})", error.message(), error.code().code());
-    }
-    if let Some(reason) = crate::client::mistrust(error) {
-        return reason;
-    }
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-/// Whether the database refuses the login, or what it is asked for, and will go on doing so.
-fn is_refusal(error: &Error) -> bool {
-    // Invalid authorization, an unknown database, and syntax or access.
-    error.code().is_some_and(|code| ["28", "3D", "42"].iter().any(|class| code.code().starts_with(class)))
-}
-
-/// Whether what is wrong is in the batch, and not with the server or the key.
-fn blames_the_batch(failure: &Failure) -> bool {
-    failure.is_too_large() || matches!(failure.error, ClientError::Refused { status: 400 | 422, .. })
-}
-
-/// Whether the key does not cover the stream: that is the operator's to change, and no fault of the row.
-fn is_forbidden(error: &ClientError) -> bool {
-    matches!(error, ClientError::Entry { slug, .. } if slug == "forbidden")
-}
-
-/// Whether the server may have stored something all the same.
-fn is_unsure(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } | ClientError::Answer { .. } => true,
-        ClientError::Refused { status, .. } => *status >= 500 && *status != 503,
-        ClientError::Entry { slug, .. } => slug == "outcome-unknown",
-        _ => false,
     }
 }

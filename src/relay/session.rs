@@ -267,7 +267,7 @@ WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
 const CREATED_US: &str = "(extract(epoch FROM created_at) * 1000000)::bigint";
 
 /// The statements about one table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
     fingerprint: u64,
     lag: String,

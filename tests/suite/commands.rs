@@ -24,7 +24,7 @@ async fn connected(node: &Node) {
 async fn the_help_names_each_command() {
     let help = run(&["--help"], &[], b"").await;
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    for command in ["serve", "publish", "subscribe", "bench", "check"] {
+    for command in ["serve", "publish", "subscribe", "relay", "bench", "check"] {
         assert!(help.stdout.lines().any(|line| line.trim().starts_with(&format!("{command} "))), "{command}");
         let own = run(&[command, "--help"], &[], b"").await;
         assert_eq!(own.code, Some(0));

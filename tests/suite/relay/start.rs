@@ -29,7 +29,8 @@ async fn what_can_not_work_ends_the_start_with_what_is_missing() {
     let dsn = postgres.dsn();
     refused(&relay_of(&dsn, &["--table", "a.b.c"]).await, 2, &["SCHEMA.NAME"]);
     refused(&relay_of(&dsn, &["--table", "nothing"]).await, 2, &["no table \"nothing\"", "--print-schema"]);
-    refused(&relay_of(&dsn.replace("/postgres", "/nothing"), &[]).await, 1, &["database \"nothing\" does not exist"]);
+    let nothing = format!("{dsn}-nothing");
+    refused(&relay_of(&nothing, &[]).await, 1, &["database \"postgres-nothing\" does not exist"]);
     refused(&relay_of(&postgres.dsn_of("nobody"), &[]).await, 1, &["nobody"]);
     database
         .batch_execute(
