@@ -104,8 +104,9 @@ fn pick(random: &mut StdRng, linked: bool) -> Fault {
 async fn any_faults_in_any_order_break_no_promise() {
     let seed = variable("WHIMBREL_FAULT_SEED").unwrap_or_else(rand::random);
     let time = Duration::from_secs(variable("WHIMBREL_FAULT_SECONDS").unwrap_or(SECONDS));
-    let linked = variable("WHIMBREL_FAULT_LINKS").map_or(seed % 2 == 1, |links| links == 1);
     let regions = variable("WHIMBREL_FAULT_REGIONS").unwrap_or(1);
+    // Links are for one region.
+    let linked = regions == 1 && variable("WHIMBREL_FAULT_LINKS").map_or(seed % 2 == 1, |links| links == 1);
     println!(
         "mixed: WHIMBREL_FAULT_SEED={seed} WHIMBREL_FAULT_SECONDS={} WHIMBREL_FAULT_LINKS={} \
          WHIMBREL_FAULT_REGIONS={regions}",
