@@ -30,9 +30,9 @@ fn encode(criterion: &mut Criterion) {
     let (stream, event) = (stream(), event(EventId::new(1_763_795_000_000, 2731), EventId::ZERO));
     let mut group = criterion.benchmark_group("encode an event of 128 bytes");
     for (name, encoding) in [("sse", Encoding::Sse), ("sse envelope", Encoding::SseEnvelope)] {
-        group.bench_function(name, |bencher| bencher.iter(|| sse::event(black_box(&stream), &event, encoding)));
+        group.bench_function(name, |bencher| bencher.iter(|| sse::event(black_box(&stream), &event, None, encoding)));
     }
-    group.bench_function("websocket", |bencher| bencher.iter(|| websocket::event(black_box(&stream), &event)));
+    group.bench_function("websocket", |bencher| bencher.iter(|| websocket::event(black_box(&stream), &event, None)));
     group.finish();
 }
 

@@ -30,6 +30,19 @@ local function bad_type(kind)
     or string.sub(kind, 1, 9) == 'whimbrel:'
 end
 
+-- A W3C traceparent, if that is what it is: an invalid one is ignored, as no event is to be lost for it. Of a newer
+-- version the fields are taken that are known.
+local function trace_of(text)
+  local version, trace, parent, flags, rest = string.match(text, '^(%x%x)%-(%x+)%-(%x+)%-(%x%x)(.*)$')
+  if not version or #trace ~= 32 or #parent ~= 16 or string.find(string.sub(text, 1, 55), '%u') or version == 'ff'
+    or not string.find(trace, '[^0]') or not string.find(parent, '[^0]')
+    or (rest ~= '' and (version == '00' or string.sub(rest, 1, 1) ~= '-')) then
+    return ''
+  end
+  -- The flags sampled and random, the two lowest bits.
+  return '00-' .. trace .. '-' .. parent .. '-0' .. tonumber(flags, 16) % 4
+end
+
 -- How much of a stream is kept: the first rule that matches it. A rule's pattern is given as what stands
 -- between its stars.
 local function matches(parts, text)
@@ -55,9 +68,9 @@ end
 -- Publishes an event.
 --
 -- KEYS  1 K:events, 2 K:nodes, 3 K:meta, 4 K:collapse, 5 K:once:KEY or K:once:-
--- ARGV  1 data, then names and values: type, ttl, collapse, key
+-- ARGV  1 data, then names and values: type, ttl, collapse, key, traceparent
 -- Answer: the event's id.
-local OPTIONS = { type = true, ttl = true, collapse = true, key = true }
+local OPTIONS = { type = true, ttl = true, collapse = true, key = true, traceparent = true }
 
 local function publish_checked(keys, args)
   if #keys ~= 5 then
@@ -98,7 +111,7 @@ local function publish_checked(keys, args)
   for index = 2, #args, 2 do
     local name, value = args[index], args[index + 1]
     if not OPTIONS[name] then
-      return refuse('invalid-option', quoted(name) .. ' is not known; known: type, ttl, collapse, key')
+      return refuse('invalid-option', quoted(name) .. ' is not known; known: type, ttl, collapse, key, traceparent')
     elseif given[name] then
       return refuse('invalid-option', name .. ' is given more than once')
     elseif not value then
@@ -138,7 +151,7 @@ local function publish_checked(keys, args)
   local step = tonumber(string.sub(redis.sha1hex(time[1] .. '.' .. time[2] .. kind .. '\0' .. data), 1, 4), 16) + 1
   local answer = publish(keys, {
     stream, data, kind, key, tostring(step), kept.events, kept.ms, kept.position_ms, SETTINGS.once_ms,
-    SETTINGS.channels, ttl, collapse, '', SETTINGS.home, '',
+    SETTINGS.channels, ttl, collapse, '', SETTINGS.home, '', trace_of(given.traceparent or ''),
   })
   if answer[3] == 2 then
     return refuse('key-reused',

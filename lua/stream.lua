@@ -181,7 +181,7 @@ local function told(stream, nodes)
 end
 
 -- What a node's channel carries for an event; '' stands for what it has not.
-local function message(stream, id, prev, kind, expires, group, excluded, data)
+local function message(stream, id, prev, kind, expires, group, excluded, trace, data)
   local header = stream .. ' ' .. id .. ' ' .. prev .. ' ' .. (kind == '' and 'message' or kind)
   if expires ~= '' then
     header = header .. ' x=' .. expires
@@ -191,6 +191,9 @@ local function message(stream, id, prev, kind, expires, group, excluded, data)
   end
   if excluded ~= '' then
     header = header .. ' e=' .. excluded
+  end
+  if trace ~= '' then
+    header = header .. ' w=' .. trace
   end
   return header .. '\n' .. data
 end

@@ -7,7 +7,8 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::origins::Caller;
 
 /// Request headers that a page may set, besides those that any page may.
-const REQUEST_HEADERS: &str = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID";
+const REQUEST_HEADERS: &str =
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, tracestate";
 
 /// Answer headers that a page may read, besides those that any page may.
 const ANSWER_HEADERS: &str = "Location, Retry-After, WWW-Authenticate";

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use warp::reply::Response;
 
 use super::body::{self, Kind};
-use super::events::Sent;
+use super::events::{Sent, traceparent};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json, throttle};
 use crate::access::{Grant, Need};
@@ -44,6 +44,8 @@ struct Entry<'a> {
     ttl: Option<&'a RawValue>,
     collapse: Option<String>,
     exclude: Option<String>,
+    /// In place of that of the request.
+    traceparent: Option<String>,
     #[serde(default)]
     ephemeral: bool,
 }
@@ -94,7 +96,7 @@ pub async fn publish(api: &Api, request: Request, grant: &Grant) -> Result<Respo
     let mut batch = Vec::with_capacity(entries.len());
     for entry in entries {
         // The data of an entry is a part of the body, not a copy.
-        drafts(entry, &body, &mut batch)?;
+        drafts(entry, &body, traceparent(&request.headers), &mut batch)?;
     }
     for read in &mut batch {
         if let Ok(wanted) = read
@@ -233,7 +235,7 @@ async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
 }
 
 /// Reads an entry of a batch: one draft, or one for each of its devices.
-fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Problem> {
+fn drafts(entry: &[u8], body: &Bytes, traceparent: Option<&[u8]>, batch: &mut Vec<Read>) -> Result<(), Problem> {
     let entry = serde_json::from_slice::<Entry<'_>>(entry);
     // Before it is multiplied: a short entry may name very many devices.
     let (count, bytes) = entry.as_ref().map_or((1, 0), |entry| (entry.count(), entry.bytes()));
@@ -249,7 +251,7 @@ fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Probl
             return Ok(());
         }
     };
-    match draft(&entry, body) {
+    match draft(&entry, body, traceparent) {
         Err(refusal) => batch.push(Err(refusal)),
         Ok(draft) => {
             let named = |kind, name: &String| match StreamName::new(kind, name) {
@@ -270,7 +272,7 @@ fn drafts(entry: &[u8], body: &Bytes, batch: &mut Vec<Read>) -> Result<(), Probl
 }
 
 /// The draft of an entry, for whichever streams it names.
-fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String)> {
+fn draft(entry: &Entry<'_>, body: &Bytes, traceparent: Option<&[u8]>) -> Result<Draft, (&'static str, String)> {
     let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
     let options = PublishOptions {
         kind: entry.kind.as_deref(),
@@ -280,6 +282,7 @@ fn draft(entry: &Entry<'_>, body: &Bytes) -> Result<Draft, (&'static str, String
         durable: None,
         exclude: entry.exclude.as_deref(),
         ephemeral: entry.ephemeral,
+        traceparent: entry.traceparent.as_deref().map(str::as_bytes).or(traceparent),
     };
     let request = PublishRequest::read(options).map_err(|error| {
         let slug = match &error {
@@ -300,7 +303,7 @@ mod tests {
     fn data_of(entry: &'static str) -> Result<Bytes, &'static str> {
         let body = Bytes::from_static(entry.as_bytes());
         let mut batch = Vec::new();
-        drafts(&body, &body, &mut batch).unwrap();
+        drafts(&body, &body, None, &mut batch).unwrap();
         batch.pop().unwrap().map(|wanted| wanted.draft.data).map_err(|(slug, _)| slug)
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hyper::{HeaderMap, StatusCode, header};
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
 
@@ -34,6 +35,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
         durable: parameters.one("durable")?,
         exclude: parameters.one("exclude")?,
         ephemeral: parameters.switch("ephemeral")?,
+        traceparent: traceparent(&request.headers),
     })?;
     let kind = body::kind(&request.headers)?;
     let (body, _held) = api.bodies.read(&request.headers, request.body, api.hub.limits().event_bytes).await?;
@@ -88,6 +90,12 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     let text = value.to_str().map_err(|_| Problem::from(PublishError::Key))?;
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     Ok(Some(bare.to_owned()))
+}
+
+/// The trace that a request belongs to. More than one is none.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut given = headers.get_all("traceparent").iter();
+    given.next().filter(|_| given.next().is_none()).map(HeaderValue::as_bytes)
 }
 
 #[derive(Serialize)]

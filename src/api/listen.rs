@@ -17,7 +17,7 @@ use crate::model::{Cursor, Encoding, Info, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, PresenceGuard};
 use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, Rights, retry_ms, sse, websocket};
 
-const PARAMETERS: [&str; 7] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members"];
+const PARAMETERS: [&str; 8] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members", "trace"];
 
 /// Whether a client of `…/events` wants the live stream.
 pub fn wants_stream(headers: &HeaderMap) -> bool {
@@ -54,6 +54,8 @@ struct Asked {
     types: Option<TypeFilter>,
     envelope: bool,
     heartbeat: bool,
+    /// Events name the traces that their publishes belong to.
+    trace: bool,
     /// It is notified of devices that join and leave its topics, and makes its device a member of them.
     members: bool,
     /// The client was told not to reconnect, and does so all the same.
@@ -118,7 +120,7 @@ async fn listen_sse(
     }
     // Older clients don't know chunks, and HTTP/2 has frames of its own.
     let framing = if request.version == Version::HTTP_11 { Framing::Chunked } else { Framing::Plain };
-    let protocol = Protocol::Sse { encoding, heartbeat: asked.heartbeat, framing };
+    let protocol = Protocol::Sse { encoding, trace: asked.trace, heartbeat: asked.heartbeat, framing };
     let head = sse::head(framing, &request.cors.lines());
     // Nothing is decided over SSE later on.
     let listener = Listener { visitor: None, ..listener };
@@ -137,7 +139,8 @@ pub async fn websocket(api: &Api, request: Request, grant: Arc<Grant>) -> Result
     let listener = let_in(api, visitor, grant, &streams).await?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
     let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
-    accept(api, request, listener, Protocol::WebSocket, head, asked).await
+    let protocol = Protocol::WebSocket { trace: asked.trace };
+    accept(api, request, listener, protocol, head, asked).await
 }
 
 /// Who listens: decided once it is known to what.
@@ -326,6 +329,7 @@ fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<S
         envelope: parameters.switch("envelope")?,
         heartbeat: parameters.switch("heartbeat")?,
         members: parameters.switch("members")?,
+        trace: parameters.switch("trace")?,
         stopped,
     })
 }

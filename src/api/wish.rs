@@ -22,6 +22,7 @@ pub struct Wish {
     envelope: Option<bool>,
     heartbeat: Option<bool>,
     members: Option<bool>,
+    trace: Option<bool>,
 }
 
 /// Where to begin: everywhere alike, by several values as in an address, or in each stream by itself.
@@ -60,7 +61,12 @@ impl Wish {
         };
         pairs.extend(after.into_iter().map(|position| ("after".to_owned(), position)));
         pairs.extend(self.types.into_iter().map(|kind| ("types".to_owned(), kind)));
-        let switches = [("envelope", self.envelope), ("heartbeat", self.heartbeat), ("members", self.members)];
+        let switches = [
+            ("envelope", self.envelope),
+            ("heartbeat", self.heartbeat),
+            ("members", self.members),
+            ("trace", self.trace),
+        ];
         for (name, switch) in switches {
             pairs.extend(switch.map(|on| (name.to_owned(), on.to_string())));
         }

@@ -145,7 +145,7 @@ mod tests {
         let before = ring.budget.used();
         for event in ring.after(EventId::new(0, 0)).unwrap() {
             for encoding in [Encoding::Sse, Encoding::WebSocket, Encoding::Sse] {
-                event.encoded(encoding, |_| vec![b'x'; 1000].into());
+                event.encoded(encoding, false, |_, _| vec![b'x'; 1000].into());
             }
         }
         assert!((4000..5000).contains(&(ring.budget.used() - before)));

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::Hub;
 use super::publish::{PublishError, is_collapse_key, is_key};
 use crate::model::{
-    Draft, Durability, DurabilityError, EventType, EventTypeError, Published, Reached, StreamName, Ttl, TtlError,
+    Draft, Durability, DurabilityError, EventType, EventTypeError, Published, Reached, StreamName, TraceParent, Ttl,
+    TtlError,
 };
 
 /// The options of an event as they were written, before any of them is checked.
@@ -29,6 +30,8 @@ pub struct PublishOptions<'a> {
     pub exclude: Option<&'a str>,
     /// It is not to be stored.
     pub ephemeral: bool,
+    /// The trace that the publish belongs to, as a W3C `traceparent`. An invalid one is ignored: no event is lost for it.
+    pub traceparent: Option<&'a [u8]>,
 }
 
 /// Why the options can't be used.
@@ -80,6 +83,7 @@ pub struct PublishRequest {
     collapse: Option<String>,
     key: Option<String>,
     exclude: Option<Uuid>,
+    trace: Option<TraceParent>,
     manner: Manner,
 }
 
@@ -130,7 +134,8 @@ impl PublishRequest {
             return Err(PublishError::Collapse.into());
         }
         let (collapse, key) = (given.collapse.map(str::to_owned), given.key.map(str::to_owned));
-        Ok(PublishRequest { kind, ttl, collapse, key, exclude, manner })
+        let trace = given.traceparent.and_then(TraceParent::read);
+        Ok(PublishRequest { kind, ttl, collapse, key, exclude, trace, manner })
     }
 
     /// Leaves a connection out.
@@ -150,6 +155,7 @@ impl PublishRequest {
             ttl: self.ttl,
             collapse: self.collapse.clone(),
             exclude: self.exclude,
+            trace: self.trace,
             ..Draft::new(self.kind.clone(), data)
         }
     }
@@ -200,6 +206,16 @@ mod tests {
         ] {
             assert!(read(given).unwrap_err().ends_with(named), "{given:?}");
         }
+    }
+
+    #[test]
+    fn an_invalid_trace_is_ignored() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace_of = |given: &str| {
+            let given = PublishOptions { traceparent: Some(given.as_bytes()), ..Default::default() };
+            read(given).unwrap().draft("1").trace.map(|trace| trace.to_string())
+        };
+        assert_eq!((trace_of(text).as_deref(), trace_of("00-0af7-b7ad-01")), (Some(text), None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::model::{Draft, StreamKind, StreamName};
 use crate::store::{IngressEntry, Placement, Rejection};
 
 /// Fields of an entry.
-const FIELDS: [&str; 7] = ["device", "topic", "data", "type", "ttl", "collapse", "key"];
+const FIELDS: [&str; 8] = ["device", "topic", "data", "type", "ttl", "collapse", "key", "traceparent"];
 
 /// What an entry may have around its data: names, a stream, a type, keys.
 pub const OVERHEAD: usize = 4096;
@@ -30,7 +30,7 @@ pub fn read(entry: &IngressEntry) -> Result<(StreamName, Draft), String> {
             return Err(format!("the field '{}' is given more than once", FIELDS[at]));
         }
     }
-    let [device, topic, data, kind, ttl, collapse, key] = given;
+    let [device, topic, data, kind, ttl, collapse, key, traceparent] = given;
     let stream = match (device, topic) {
         (Some(name), None) => StreamName::new(StreamKind::Device, text("device", name)?),
         (None, Some(name)) => StreamName::new(StreamKind::Topic, text("topic", name)?),
@@ -43,6 +43,7 @@ pub fn read(entry: &IngressEntry) -> Result<(StreamName, Draft), String> {
         ttl: ttl.map(|ttl| text("ttl", ttl)).transpose()?,
         collapse: collapse.map(|collapse| text("collapse", collapse)).transpose()?,
         key: key.map(|key| text("key", key)).transpose()?,
+        traceparent: traceparent.map(|traceparent| &traceparent[..]),
         ..PublishOptions::default()
     };
     let request = PublishRequest::read(options).map_err(|error| error.to_string())?;
@@ -96,6 +97,16 @@ mod tests {
         assert_eq!(draft.ttl, Some(Duration::from_secs(60)));
         assert_eq!((draft.collapse.as_deref(), draft.key.as_deref()), (Some("c"), Some("k")));
         assert_eq!(read(&entry(&["device", "42", "data", "1"])).unwrap().0.as_str(), "device:42");
+    }
+
+    #[test]
+    fn an_entry_may_belong_to_a_trace_and_is_not_refused_for_one_that_is_invalid() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace_of = |given: &str| {
+            let (_, draft) = read(&entry(&["topic", "a", "data", "1", "traceparent", given])).unwrap();
+            draft.trace.map(|trace| trace.to_string())
+        };
+        assert_eq!((trace_of(text).as_deref(), trace_of("\u{7}")), (Some(text), None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::weight::{self, Charge, Counter};
-use super::{EventId, StreamName, Time};
+use super::{EventId, StreamName, Time, TraceParent};
 
 const MAX_TYPE: usize = 128;
 
@@ -122,12 +122,24 @@ pub struct Event {
     pub collapse: Option<Arc<str>>,
     /// The one connection that is not given it.
     pub exclude: Option<Uuid>,
-    encoded: [OnceLock<Bytes>; Encoding::COUNT],
+    /// The trace that its publish belongs to: boxed, as few events have one.
+    traced: Option<Box<Traced>>,
+    encoded: Encoded,
     charge: Charge,
 }
 
+/// The forms of an event that were made.
+type Encoded = [OnceLock<Bytes>; Encoding::COUNT];
+
+/// A trace, and the forms of its event that name it.
+#[derive(Debug, Clone)]
+struct Traced {
+    parent: TraceParent,
+    encoded: Encoded,
+}
+
 /// The forms in which events go out. Each is made at most once an event and node, and then shared by all
-/// connections that want it.
+/// connections that want it. Those that ask for an event's trace share another one, of an event that has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// An SSE block with the id as its cursor: connections of one stream.
@@ -149,6 +161,7 @@ impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
         (self.id, self.prev, &self.kind, &self.data) == (other.id, other.prev, &other.kind, &other.data)
             && (self.expires_ms, &self.collapse, self.exclude) == (other.expires_ms, &other.collapse, other.exclude)
+            && self.trace() == other.trace()
     }
 }
 
@@ -165,6 +178,7 @@ impl Event {
             expires_ms: None,
             collapse: None,
             exclude: None,
+            traced: None,
             encoded: Default::default(),
             charge: Charge::default(),
         }
@@ -173,6 +187,16 @@ impl Event {
     /// An event for the connections of this moment. It is not stored and has no place in the stream.
     pub fn ephemeral(kind: EventType, data: Bytes) -> Self {
         Event::new(EventId::ZERO, EventId::ZERO, kind, data)
+    }
+
+    /// The trace that its publish belongs to.
+    pub fn trace(&self) -> Option<TraceParent> {
+        self.traced.as_ref().map(|traced| traced.parent)
+    }
+
+    /// Makes its publish a part of a trace, or of none.
+    pub fn set_trace(&mut self, trace: Option<TraceParent>) {
+        self.traced = trace.map(|parent| Box::new(Traced { parent, encoded: Default::default() }));
     }
 
     /// Whether it is sent without being stored.
@@ -187,7 +211,8 @@ impl Event {
 
     /// Counts what it takes, and what forms of it will take, in a counter, unless another counts it already.
     pub fn charge_to(&self, counter: &Counter) {
-        let encoded = self.encoded.iter().filter_map(OnceLock::get).map(|bytes| weight::shared(bytes.len()));
+        let forms = self.encoded.iter().chain(self.traced.iter().flat_map(|traced| &traced.encoded));
+        let encoded = forms.filter_map(OnceLock::get).map(|bytes| weight::shared(bytes.len()));
         self.charge.to(counter, self.bytes() + encoded.sum::<usize>());
     }
 
@@ -203,17 +228,26 @@ impl Event {
         // Its data is a part of the message that brought it.
         let data = weight::shared(self.data.len() + MESSAGE_HEADER);
         let own = weight::heap(size_of::<Event>() + 2 * size_of::<usize>());
-        own + data + kind + self.collapse.as_deref().map_or(0, text)
+        let traced = self.traced.as_ref().map_or(0, |_| weight::heap(size_of::<Traced>()));
+        own + data + kind + traced + self.collapse.as_deref().map_or(0, text)
     }
 
-    /// This event in the form of `encoding`, made by `encode` unless it was made before.
-    pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(&Event) -> Bytes) -> Bytes {
+    /// This event in the form of `encoding`, made by `encode` unless it was made before. With `trace` it names the
+    /// trace, if there is one.
+    pub fn encoded(
+        &self,
+        encoding: Encoding,
+        trace: bool,
+        encode: impl FnOnce(&Event, Option<TraceParent>) -> Bytes,
+    ) -> Bytes {
+        let traced = self.traced.as_ref().filter(|_| trace);
         let made = || {
-            let bytes = encode(self);
+            let bytes = encode(self, traced.map(|traced| traced.parent));
             self.charge.add(weight::shared(bytes.len()));
             bytes
         };
-        self.encoded[encoding as usize].get_or_init(made).clone()
+        let forms = traced.map_or(&self.encoded, |traced| &traced.encoded);
+        forms[encoding as usize].get_or_init(made).clone()
     }
 
     /// When the store took it, as RFC 3339 text in UTC.
@@ -271,13 +305,25 @@ pub struct Draft {
     pub exclude: Option<Uuid>,
     /// The inbox of the device that publishes it, where that is known.
     pub from: Option<StreamName>,
+    /// The trace that the publish belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 impl Draft {
     /// A draft of this type and data, and nothing else said of it.
     pub fn new(kind: EventType, data: impl Into<Bytes>) -> Self {
         let data = data.into();
-        Draft { kind, data, key: None, key_time: None, ttl: None, collapse: None, exclude: None, from: None }
+        Draft {
+            kind,
+            data,
+            key: None,
+            key_time: None,
+            ttl: None,
+            collapse: None,
+            exclude: None,
+            from: None,
+            trace: None,
+        }
     }
 
     /// The event that it becomes at `id`, after `prev`, when the store's clock shows `now_ms`. The data is copied, as
@@ -288,6 +334,7 @@ impl Draft {
         event.expires_ms = self.ttl.map(|ttl| now_ms.saturating_add(ttl_ms(ttl)));
         event.collapse = self.collapse.as_deref().map(Arc::from);
         event.exclude = self.exclude;
+        event.set_trace(self.trace);
         event
     }
 

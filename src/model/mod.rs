@@ -19,6 +19,7 @@ mod secret;
 mod shown;
 mod stream;
 mod time;
+mod trace_parent;
 mod type_filter;
 pub mod weight;
 
@@ -39,4 +40,5 @@ pub use secret::Secret;
 pub use shown::ShownEvent;
 pub use stream::{NameError, StreamKind, StreamName};
 pub use time::{Time, TimeError};
+pub use trace_parent::TraceParent;
 pub use type_filter::{MAX_TYPES, TypeFilter, TypeFilterError, TypeFilters};

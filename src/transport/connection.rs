@@ -333,7 +333,7 @@ impl Connection {
                 if idle {
                     self.push_positions(&mut inner.outbox);
                 }
-                if self.protocol == Protocol::WebSocket {
+                if matches!(self.protocol, Protocol::WebSocket { .. }) {
                     inner.liveness.pinged();
                 }
                 inner.outbox.push(self.protocol.ping());

@@ -221,7 +221,8 @@ mod tests {
         let mut clients = Vec::new();
         for number in 0..MANY as u64 {
             let (socket, client) = UnixStream::pair().unwrap();
-            let protocol = Protocol::Sse { encoding: Encoding::Sse, heartbeat: false, framing: Framing::Chunked };
+            let protocol =
+                Protocol::Sse { encoding: Encoding::Sse, trace: false, heartbeat: false, framing: Framing::Chunked };
             let (id, socket) = (Uuid::new_v4(), Socket::Plain(Raw::Unix(socket)));
             // All in one bucket.
             let number = number * BUCKETS as u64;

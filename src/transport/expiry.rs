@@ -100,7 +100,7 @@ impl Connections {
                 Due::Expiring => {
                     connection.push(match connection.protocol() {
                         Protocol::Sse { framing, .. } => framing.block(sse::EXPIRING),
-                        Protocol::WebSocket => websocket::text(r#"{"op":"expiring"}"#),
+                        Protocol::WebSocket { .. } => websocket::text(r#"{"op":"expiring"}"#),
                     });
                     connection.flush();
                 }

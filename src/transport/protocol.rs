@@ -1,5 +1,6 @@
 //! How a client is spoken to: the frames of everything that it can be sent, over SSE and over WebSocket.
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::framing::chunk;
@@ -15,13 +16,18 @@ pub enum Protocol {
     Sse {
         /// How its events are written; fixed when it connects.
         encoding: Encoding,
+        /// Events name their traces.
+        trace: bool,
         /// Pings are events, not comments.
         heartbeat: bool,
         /// How the body of the answer is delimited.
         framing: Framing,
     },
     /// WebSocket.
-    WebSocket,
+    WebSocket {
+        /// Events name their traces.
+        trace: bool,
+    },
 }
 
 impl Protocol {
@@ -29,7 +35,7 @@ impl Protocol {
     pub const fn as_str(self) -> &'static str {
         match self {
             Protocol::Sse { .. } => "sse",
-            Protocol::WebSocket => "websocket",
+            Protocol::WebSocket { .. } => "websocket",
         }
     }
 
@@ -37,7 +43,7 @@ impl Protocol {
     pub(super) const fn framing(self) -> Framing {
         match self {
             Protocol::Sse { framing, .. } => framing,
-            Protocol::WebSocket => Framing::Plain,
+            Protocol::WebSocket { .. } => Framing::Plain,
         }
     }
 
@@ -51,42 +57,42 @@ impl Protocol {
         match delivery {
             Delivery::Event(event) => self.event(slot, stream, event),
             Delivery::Ephemeral(event) => Frame::Bare(match self {
-                Protocol::Sse { encoding, framing, .. } => {
-                    framing.shared(event.encoded(encoding, |event| sse::event(stream, event, encoding)))
-                }
-                Protocol::WebSocket => event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event)),
+                Protocol::Sse { framing, .. } => framing.shared(self.encoded(stream, event)),
+                Protocol::WebSocket { .. } => self.encoded(stream, event),
             }),
             Delivery::Passed(id) => Frame::Silent { slot, id: *id },
             Delivery::Gap(gap) => Frame::Bare(match self {
                 Protocol::Sse { framing, .. } => framing.block(sse::gap(stream, gap)),
-                Protocol::WebSocket => websocket::gap(stream, gap),
+                Protocol::WebSocket { .. } => websocket::gap(stream, gap),
             }),
             Delivery::Position(id) => match self {
                 Protocol::Sse { .. } => {
                     Frame::WithCursor { slot, id: *id, expires_ms: NEVER, body: sse::POSITION.clone() }
                 }
-                Protocol::WebSocket => {
+                Protocol::WebSocket { .. } => {
                     Frame::Event { slot, id: *id, expires_ms: NEVER, body: websocket::position(stream, *id) }
                 }
             },
         }
     }
 
-    /// Built once for all connections of one encoding.
     fn event(self, slot: Slot, stream: &StreamName, event: &Event) -> Frame {
-        let (id, expires_ms) = (event.id, event.expires_ms.unwrap_or(NEVER));
+        let (id, expires_ms, body) = (event.id, event.expires_ms.unwrap_or(NEVER), self.encoded(stream, event));
         match self {
-            Protocol::WebSocket => {
-                let body = event.encoded(Encoding::WebSocket, |event| websocket::event(stream, event));
-                Frame::Event { slot, id, expires_ms, body }
+            Protocol::WebSocket { .. } => Frame::Event { slot, id, expires_ms, body },
+            Protocol::Sse { encoding: Encoding::SseShared, .. } => Frame::WithCursor { slot, id, expires_ms, body },
+            Protocol::Sse { framing, .. } => Frame::Event { slot, id, expires_ms, body: framing.shared(body) },
+        }
+    }
+
+    /// Built once for all connections of one encoding.
+    fn encoded(self, stream: &StreamName, event: &Event) -> Bytes {
+        match self {
+            Protocol::WebSocket { trace } => {
+                event.encoded(Encoding::WebSocket, trace, |event, trace| websocket::event(stream, event, trace))
             }
-            Protocol::Sse { encoding, framing, .. } => {
-                let body = event.encoded(encoding, |event| sse::event(stream, event, encoding));
-                if encoding == Encoding::SseShared {
-                    Frame::WithCursor { slot, id, expires_ms, body }
-                } else {
-                    Frame::Event { slot, id, expires_ms, body: framing.shared(body) }
-                }
+            Protocol::Sse { encoding, trace, .. } => {
+                event.encoded(encoding, trace, |event, trace| sse::event(stream, event, trace, encoding))
             }
         }
     }
@@ -98,7 +104,7 @@ impl Protocol {
                 vec![Frame::Bare(framing.block(sse::position(&cursor())))]
             }
             Protocol::Sse { .. } => Vec::new(),
-            Protocol::WebSocket => {
+            Protocol::WebSocket { .. } => {
                 moved.iter().map(|(stream, position)| Frame::Bare(websocket::position(stream, *position))).collect()
             }
         }
@@ -109,7 +115,7 @@ impl Protocol {
         Frame::Bare(match self {
             Protocol::Sse { heartbeat: true, framing, .. } => framing.shared(sse::HEARTBEAT.clone()),
             Protocol::Sse { framing, .. } => framing.shared(sse::PING.clone()),
-            Protocol::WebSocket => websocket::ping(),
+            Protocol::WebSocket { .. } => websocket::ping(),
         })
     }
 
@@ -125,7 +131,7 @@ impl Protocol {
                 };
                 std::iter::once(notice).chain(framing.end().map(Frame::Bare)).collect()
             }
-            Protocol::WebSocket => websocket::close(reason, retry_ms).into_iter().map(Frame::Bare).collect(),
+            Protocol::WebSocket { .. } => websocket::close(reason, retry_ms).into_iter().map(Frame::Bare).collect(),
         }
     }
 
@@ -133,7 +139,7 @@ impl Protocol {
     pub(super) fn member(self, notice: &MemberNotice) -> Frame {
         Frame::Bare(match self {
             Protocol::Sse { framing, .. } => framing.shared(notice.sse(sse::member)),
-            Protocol::WebSocket => notice.websocket(websocket::member),
+            Protocol::WebSocket { .. } => notice.websocket(websocket::member),
         })
     }
 
@@ -141,7 +147,7 @@ impl Protocol {
     pub(super) fn missed_members(self) -> Frame {
         Frame::Bare(match self {
             Protocol::Sse { framing, .. } => framing.block(sse::MISSED_MEMBERS),
-            Protocol::WebSocket => websocket::missed_members(),
+            Protocol::WebSocket { .. } => websocket::missed_members(),
         })
     }
 }

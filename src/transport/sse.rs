@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::CloseReason;
 use super::framing::{Framing, chunk};
-use crate::model::{Cursor, Encoding, Event, Gap, MemberNotice, StreamName};
+use crate::model::{Cursor, Encoding, Event, Gap, MemberNotice, StreamName, TraceParent};
 
 /// A comment line, as a chunk. It has no empty line after it: some clients would make an empty event of that.
 pub static PING: Bytes = Bytes::from_static(b"2\r\n:\n\r\n");
@@ -58,8 +58,9 @@ pub fn head(framing: Framing, extra_headers: &str) -> String {
     format!("HTTP/1.1 200 OK\r\n{headers}{framing}connection: close\r\n{extra_headers}\r\n")
 }
 
-/// An event in one of the SSE encodings, as a chunk.
-pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
+/// An event in one of the SSE encodings, as a chunk. Where its trace is named, envelopes have a member for it. Without
+/// one it is a field that EventSource passes over, so that the data stays as published.
+pub fn event(stream: &StreamName, event: &Event, trace: Option<TraceParent>, encoding: Encoding) -> Bytes {
     let mut block = Vec::with_capacity(event.data.len() + 160);
     if encoding != Encoding::SseShared && !event.is_ephemeral() {
         block.extend_from_slice(format!("id: {}\n", event.id).as_bytes());
@@ -67,18 +68,25 @@ pub fn event(stream: &StreamName, event: &Event, encoding: Encoding) -> Bytes {
     if !event.kind.is_message() {
         block.extend_from_slice(format!("event: {}\n", event.kind).as_bytes());
     }
-    block.extend_from_slice(b"data: ");
     if encoding == Encoding::Sse {
+        if let Some(trace) = trace {
+            block.extend_from_slice(format!("traceparent: {trace}\n").as_bytes());
+        }
+        block.extend_from_slice(b"data: ");
         put_lines(&mut block, &event.data);
     } else {
-        // Stream names and types hold nothing that JSON would escape.
+        // Stream names, types and traces hold nothing that JSON would escape.
         let head = if event.is_ephemeral() {
-            format!(r#"{{"stream":"{stream}","type":"{}","data":"#, event.kind)
+            format!(r#"data: {{"stream":"{stream}","type":"{}","#, event.kind)
         } else {
             let (id, kind, time) = (event.id, &event.kind, event.time());
-            format!(r#"{{"stream":"{stream}","id":"{id}","type":"{kind}","time":"{time}","data":"#)
+            format!(r#"data: {{"stream":"{stream}","id":"{id}","type":"{kind}","time":"{time}","#)
         };
         block.extend_from_slice(head.as_bytes());
+        if let Some(trace) = trace {
+            block.extend_from_slice(format!(r#""traceparent":"{trace}","#).as_bytes());
+        }
+        block.extend_from_slice(br#""data":"#);
         put_lines(&mut block, &event.data);
         block.push(b'}');
     }
@@ -138,7 +146,25 @@ mod tests {
             kind.parse::<EventType>().unwrap(),
             data.into(),
         );
-        inside(event(&"topic:news".parse().unwrap(), &made, encoding))
+        inside(event(&"topic:news".parse().unwrap(), &made, None, encoding))
+    }
+
+    #[test]
+    fn a_trace_is_a_member_of_an_envelope_and_otherwise_a_field_of_its_own() {
+        let traced = |encoding| {
+            let id = EventId::new(1_763_795_000_000, 2731);
+            let made = Event::new(id, EventId::ZERO, "price".parse().unwrap(), "5".into());
+            let trace = TraceParent::new([10; 16], [11; 8], true);
+            inside(event(&"topic:news".parse().unwrap(), &made, Some(trace), encoding))
+        };
+        let trace = "00-0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a-0b0b0b0b0b0b0b0b-01";
+        assert_eq!(
+            traced(Encoding::Sse),
+            format!("id: 1763795000000-2731\nevent: price\ntraceparent: {trace}\ndata: 5\n\n")
+        );
+        let head = r#"{"stream":"topic:news","id":"1763795000000-2731","type":"price","#;
+        let envelope = format!(r#"{head}"time":"2025-11-22T07:03:20.000Z","traceparent":"{trace}","data":5}}"#);
+        assert_eq!(traced(Encoding::SseShared), format!("event: price\ndata: {envelope}\n\n"));
     }
 
     #[test]
@@ -158,7 +184,7 @@ mod tests {
     #[test]
     fn an_event_that_is_not_stored_has_no_id_and_no_time() {
         let made = Event::ephemeral("typing".parse::<EventType>().unwrap(), "5".into());
-        let encoded = |encoding| inside(event(&"topic:a".parse().unwrap(), &made, encoding));
+        let encoded = |encoding| inside(event(&"topic:a".parse().unwrap(), &made, None, encoding));
         assert_eq!(encoded(Encoding::Sse), "event: typing\ndata: 5\n\n");
         for encoding in [Encoding::SseEnvelope, Encoding::SseShared] {
             let expected = "event: typing\ndata: {\"stream\":\"topic:a\",\"type\":\"typing\",\"data\":5}\n\n";

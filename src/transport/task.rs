@@ -93,7 +93,8 @@ pub(super) fn start(
 
     // An empty one would still hold the HTTP server's whole buffer.
     let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
-    let speech = (protocol == Protocol::WebSocket).then(|| Speech::new(context.settings.max_message_bytes));
+    let is_websocket = matches!(protocol, Protocol::WebSocket { .. });
+    let speech = is_websocket.then(|| Speech::new(context.settings.max_message_bytes));
     run(Client { speech: speech.map(Box::new), connection, context }, early, permit)
 }
 
@@ -110,14 +111,14 @@ fn by_transport(protocol: Protocol) -> ByTransport {
 
 /// The device that can publish over this connection.
 fn publisher(connection: &Connection) -> Option<&StreamName> {
-    connection.device().filter(|_| connection.protocol() == Protocol::WebSocket)
+    connection.device().filter(|_| matches!(connection.protocol(), Protocol::WebSocket { .. }))
 }
 
 /// The first frames: when to come back, and the positions to come back at.
 fn greet(connection: &Connection, context: &Context, complete: bool) {
     match connection.protocol() {
         Protocol::Sse { .. } => connection.push_welcome(retry_ms(), complete),
-        Protocol::WebSocket => connection.push(websocket::text(context.operations.ready(connection, complete))),
+        Protocol::WebSocket { .. } => connection.push(websocket::text(context.operations.ready(connection, complete))),
     }
 }
 

@@ -12,7 +12,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, error::CapacityError};
 
 use super::CloseReason;
-use crate::model::{Event, EventId, Gap, MemberNotice, StreamName};
+use crate::model::{Event, EventId, Gap, MemberNotice, StreamName, TraceParent};
 
 /// The subprotocol that clients may ask for.
 pub const SUBPROTOCOL: &str = "whimbrel.v1";
@@ -51,15 +51,19 @@ fn encode(frame: Frame) -> Bytes {
     bytes.into()
 }
 
-/// An event.
-pub fn event(stream: &StreamName, event: &Event) -> Bytes {
+/// An event, with its trace where that is named.
+pub fn event(stream: &StreamName, event: &Event, trace: Option<TraceParent>) -> Bytes {
     let mut json = Vec::with_capacity(event.data.len() + 160);
-    // Stream names and types hold nothing that JSON would escape.
+    // Stream names, types and traces hold nothing that JSON would escape.
     json.extend_from_slice(format!(r#"{{"op":"event","stream":"{stream}","#).as_bytes());
     if !event.is_ephemeral() {
         json.extend_from_slice(format!(r#""id":"{}","time":"{}","#, event.id, event.time()).as_bytes());
     }
-    json.extend_from_slice(format!(r#""type":"{}","data":"#, event.kind).as_bytes());
+    json.extend_from_slice(format!(r#""type":"{}","#, event.kind).as_bytes());
+    if let Some(trace) = trace {
+        json.extend_from_slice(format!(r#""traceparent":"{trace}","#).as_bytes());
+    }
+    json.extend_from_slice(br#""data":"#);
     json.extend_from_slice(&event.data);
     json.push(b'}');
     text(json)
@@ -282,7 +286,7 @@ mod tests {
     #[test]
     fn an_event_frame_is_one_text_frame_without_mask() {
         let made = Event::new(EventId::new(5, 1), EventId::ZERO, Default::default(), "{\"a\":1}".into());
-        let frame = event(&"topic:news".parse().unwrap(), &made);
+        let frame = event(&"topic:news".parse().unwrap(), &made, None);
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);
         assert_eq!(&frame[2..], br#"{"op":"event","stream":"topic:news","id":"5-1","time":"1970-01-01T00:00:00.005Z","type":"message","data":{"a":1}}"#);

@@ -188,7 +188,7 @@ async fn every_option_of_an_event_is_a_flag_of_the_command_line() {
     };
     let outcome = publish(&["1", "--ephemeral", "--type", "typing"], b"").await;
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "1\n"), "nodes");
-    let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "1".into() };
+    let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "1".into(), trace: None };
     assert_eq!(client.next().await, expected);
     assert_eq!(publish(&["2", "--ttl", "1"], b"").await.code, Some(0));
     assert_eq!(publish(&["3", "--collapse", "k"], b"").await.code, Some(0));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use uuid::Uuid;
-use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName};
+use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName, TraceParent};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
 use whimbrel::store::{
@@ -83,7 +83,7 @@ for_each_store! {
     each_stream_is_kept_by_the_first_pattern_that_matches("topic:brief:*=1000/1 topic:brief=2000/3600 topic:*=10/3600");
     a_repeated_key_stores_nothing_and_another_body_is_refused("*=1000/3600");
     a_batch_is_answered_in_its_order_each_for_itself("*=1000/3600");
-    a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel("*=1000/3600");
+    a_time_to_live_a_collapse_key_and_a_trace_come_back_from_log_and_channel("*=1000/3600");
     pages_say_what_is_superseded_and_what_has_expired("*=1000/3600");
     the_newest_of_256_collapse_keys_are_known("*=100000/3600");
     an_ephemeral_event_is_not_stored("*=1000/3600");
@@ -411,11 +411,12 @@ async fn a_repeated_key_stores_nothing_and_another_body_is_refused(store: &impl 
     assert_eq!(ids(&page), [first.id, other.id]);
 }
 
-async fn a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel(store: &impl Store) {
+async fn a_time_to_live_a_collapse_key_and_a_trace_come_back_from_log_and_channel(store: &impl Store) {
     let (stream, node) = (stream("device:1"), NodeId::random());
     let mut subscription = store.membership().subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
-    let given = Draft { ttl: Some(HOUR), collapse: Some("a=b:c".to_owned()), ..draft("1") };
+    let trace = Some(TraceParent::new([7; 16], [8; 8], true));
+    let given = Draft { ttl: Some(HOUR), collapse: Some("a=b:c".to_owned()), trace, ..draft("1") };
     store.publish(&stream, &given).await.unwrap();
     store.publish(&stream, &draft("2")).await.unwrap();
     let stored = receive(&mut subscription, 2).await;
@@ -424,12 +425,12 @@ async fn a_time_to_live_and_a_collapse_key_come_back_from_log_and_channel(store:
         assert_eq!(read, stored);
     }
     let event = &page.events[0];
-    assert_eq!(event.collapse.as_deref(), Some("a=b:c"));
+    assert_eq!((event.collapse.as_deref(), event.trace()), (Some("a=b:c"), trace));
     let hour = HOUR.as_millis() as u64;
     let expires_ms = event.expires_ms.unwrap();
     assert!((attached.now_ms + hour..=page.now_ms + hour).contains(&expires_ms), "on the store's clock: {expires_ms}");
     assert!(!event.is_expired(page.now_ms) && event.is_expired(page.now_ms + hour + 1000));
-    assert_eq!((page.events[1].expires_ms, &page.events[1].collapse), (None, &None));
+    assert_eq!((page.events[1].expires_ms, &page.events[1].collapse, page.events[1].trace()), (None, &None, None));
 }
 
 async fn pages_say_what_is_superseded_and_what_has_expired(store: &impl Store) {
@@ -484,7 +485,8 @@ async fn the_newest_of_256_collapse_keys_are_known(store: &impl Store) {
 
 async fn an_ephemeral_event_is_not_stored(store: &impl Store) {
     let (stream, node) = (stream("topic:a"), NodeId::random());
-    let typing = Draft { exclude: Some(Uuid::new_v4()), ..Draft::new("typing".parse().unwrap(), "{\n}") };
+    let trace = Some(TraceParent::new([7; 16], [8; 8], false));
+    let typing = Draft { exclude: Some(Uuid::new_v4()), trace, ..Draft::new("typing".parse().unwrap(), "{\n}") };
     assert_eq!(store.publish_ephemeral(&stream, &typing).await, Ok(0));
     let mut subscription = store.membership().subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();

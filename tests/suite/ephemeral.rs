@@ -25,7 +25,7 @@ async fn send(node: &Node, stream: &str, parameters: &str, data: &str) -> Value 
 
 async fn ephemeral(client: &mut Client) -> (String, String, String) {
     match client.next().await {
-        Said::Ephemeral { stream, kind, data } => (stream, kind, data),
+        Said::Ephemeral { stream, kind, data, .. } => (stream, kind, data),
         other => panic!("not an ephemeral event but {other:?}"),
     }
 }

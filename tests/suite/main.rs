@@ -84,6 +84,7 @@ mod support;
 mod tls;
 mod token_stream;
 mod tour;
+mod tracing;
 mod transfer;
 mod webhooks;
 mod websocket;

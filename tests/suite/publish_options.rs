@@ -35,6 +35,7 @@ impl Ways {
         let path = "/v1/topics/http/events";
         let answer = match name {
             "key" => self.node.call("POST", path, &[("Idempotency-Key", value)], "1").await,
+            "traceparent" => self.node.call("POST", path, &[("traceparent", value)], "1").await,
             _ => self.node.call("POST", &format!("{path}?{name}={encoded}"), &[], "1").await,
         };
         if answer.status == 201 { Ok(()) } else { Err(answer.problem(400).1) }
@@ -140,6 +141,46 @@ async fn options_are_taken_and_refused_alike_on_every_way_in() {
                 (Err(detail), Some(wrong)) if detail.contains(wrong) => {}
                 (outcome, _) => panic!("{name} '{value}' over {way}: {outcome:?}, expected {wrong:?}"),
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trace_is_read_alike_on_every_way_in_and_refuses_no_event() {
+    let redis = RedisServer::start();
+    let mut ways = Ways::of(&redis).await;
+    let streams = ["topic:http", "topic:batch", "topic:websocket", "topic:ingress", "topic:function"];
+    let mut listener = Wanted::new(Transport::Sse, &streams).with("trace", "1").connect(&ways.node).await;
+    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let sound = |flags: &str| format!("00-{trace}-{parent}-{flags}");
+    let (no_trace, no_parent) = ("0".repeat(32), "0".repeat(16));
+    let cases = [
+        (sound("01"), Some(sound("01"))),
+        (sound("00"), Some(sound("00"))),
+        (sound("03"), Some(sound("03"))),
+        (sound("fd"), Some(sound("01"))),
+        (format!("cc-{trace}-{parent}-01"), Some(sound("01"))),
+        (format!("cc-{trace}-{parent}-01-more"), Some(sound("01"))),
+        (format!("cc-{trace}-{parent}-01more"), None),
+        (sound("01-more"), None),
+        (sound("1"), None),
+        (format!("ff-{trace}-{parent}-01"), None),
+        (format!("00-{}-{parent}-01", trace.to_uppercase()), None),
+        (format!("00-{no_trace}-{parent}-01"), None),
+        (format!("00-{trace}-{no_parent}-01"), None),
+        (format!("00-{parent}-{trace}-01"), None),
+        ("none".to_owned(), None),
+        (format!("00-{trace}-{parent}-{}", "\u{e9}"), None),
+    ];
+    for (given, expected) in cases {
+        assert_eq!(ways.http("traceparent", &given).await, Ok(()));
+        assert_eq!(ways.batch("traceparent", &given).await, Ok(()));
+        assert_eq!(ways.websocket("traceparent", &given).await, Ok(()));
+        assert_eq!(ways.ingress("traceparent", &given).await, Ok(()));
+        assert_eq!(ways.function("traceparent", &given).await, Ok(()));
+        for _ in streams {
+            let event = listener.event().await;
+            assert_eq!(event.trace, expected, "{given} over {}", event.stream);
         }
     }
 }

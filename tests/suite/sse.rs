@@ -130,8 +130,13 @@ async fn an_envelope_names_what_a_bare_event_does_not() {
     let mut bare = wanted(&["topic:news"]).connect(&node).await;
     let mut wrapped = wanted(&["topic:news"]).with("envelope", "1").connect(&node).await;
     let id = node.call("POST", "/v1/topics/news/events?type=price", &[], "{\"a\" :1}").await.id();
-    let expected =
-        Event { stream: "topic:news".into(), id: id.clone(), kind: "price".into(), data: "{\"a\" :1}".into() };
+    let expected = Event {
+        stream: "topic:news".into(),
+        id: id.clone(),
+        kind: "price".into(),
+        data: "{\"a\" :1}".into(),
+        trace: None,
+    };
     assert_eq!(bare.event().await, expected);
     // The client checks the envelope's fields, and takes its event out of it.
     assert_eq!(wrapped.event().await, expected);

@@ -72,6 +72,8 @@ async fn events_arrive_byte_for_byte_with_all_that_they_had() {
     let new = Node::on(&redis, &[]);
     old.publish_with("topic:a", "type=order.paid&ttl=3600", "{\"a\" :1.0}\n").await;
     old.publish_with("topic:a", "collapse=c", "2").await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    old.call("POST", "/v1/topics/a/events", &[("traceparent", trace)], "3").await.id();
     old.publish_with("topic:a", "collapse=c", r#""\u00e9€""#).await;
     let exported = export(&old, &["topic:a"]).await;
     assert_eq!(import(&new, &exported.stdout).await.code, Some(0));
@@ -81,10 +83,14 @@ async fn events_arrive_byte_for_byte_with_all_that_they_had() {
     let third = Node::start(&[]);
     assert_eq!(import(&third, &back.stdout).await.code, Some(0));
     for node in [&new, &third] {
-        let mut client = Wanted::new(Transport::Sse, &["topic:a"]).after("earliest").connect(node).await;
+        let wanted = Wanted::new(Transport::Sse, &["topic:a"]).after("earliest").with("trace", "1");
+        let mut client = wanted.connect(node).await;
         let first = client.event().await;
         assert_eq!((first.kind.as_str(), first.data.as_str()), ("order.paid", "{\"a\" :1.0}\n"));
-        assert_eq!(client.event().await.data, r#""\u00e9€""#, "the one before is superseded");
+        // Another is superseded.
+        let traced = client.event().await;
+        assert_eq!((traced.data.as_str(), traced.trace.as_deref()), ("3", Some(trace)));
+        assert_eq!(client.event().await.data, r#""\u00e9€""#);
     }
 }
 

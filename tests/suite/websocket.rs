@@ -151,7 +151,7 @@ async fn a_publish_may_say_all_that_it_may_say_over_rest() {
             said => break said,
         }
     };
-    let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "5".into() };
+    let expected = Said::Ephemeral { stream: "topic:a".into(), kind: "typing".into(), data: "5".into(), trace: None };
     assert_eq!((&received[received.len() - 3..], ephemeral), (&["2", "3", "4"].map(String::from)[..], expected));
     eventually("the brief one expires", async || (node.history("topic:a").await.len() == 3).then_some(())).await;
     let mut late = wanted(&["topic:a"]).after("earliest").connect(&node).await;

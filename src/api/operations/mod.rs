@@ -250,6 +250,7 @@ async fn publish(connection: &Connection, api: &Api, wanted: Publish<'_>) -> Out
         durable: wanted.durable.as_deref(),
         exclude: None,
         ephemeral: wanted.ephemeral,
+        traceparent: wanted.traceparent.as_deref().map(str::as_bytes),
     })?;
     let options = options.excluding((!wanted.echo).then(|| connection.known_as()));
     let allowed = api.throttle.publish(&connection.grant(), connection.device(), 1);

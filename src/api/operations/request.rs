@@ -75,6 +75,7 @@ pub struct Publish<'a> {
     #[serde(default)]
     pub ephemeral: bool,
     pub durable: Option<String>,
+    pub traceparent: Option<String>,
     /// False: everyone but this connection is given the event.
     #[serde(default = "yes")]
     pub echo: bool,

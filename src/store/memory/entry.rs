@@ -9,7 +9,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::journal::{EventRecord, Record};
-use crate::model::{Event, EventId, EventType, weight};
+use crate::model::{Event, EventId, EventType, TraceParent, weight};
 
 /// An event of a log.
 #[derive(Debug, Clone)]
@@ -20,19 +20,24 @@ pub(super) struct Entry {
     pub(super) data: Bytes,
     expires_ms: Option<u64>,
     pub(super) collapse: Option<Arc<str>>,
-    exclude: Option<Uuid>,
+    /// Boxed, as few events have one; so is the trace.
+    exclude: Option<Box<Uuid>>,
+    trace: Option<Box<TraceParent>>,
 }
 
 impl Entry {
     pub(super) fn of(event: &Event) -> Self {
-        let Event { id, prev, kind, data, expires_ms, collapse, exclude, .. } = event.clone();
-        Entry { id, prev, kind, data, expires_ms, collapse, exclude }
+        let (exclude, trace) = (event.exclude.map(Box::new), event.trace().map(Box::new));
+        let Event { id, prev, kind, data, expires_ms, collapse, .. } = event.clone();
+        Entry { id, prev, kind, data, expires_ms, collapse, exclude, trace }
     }
 
     /// The event, for whoever delivers it.
     pub(super) fn event(&self) -> Arc<Event> {
         let mut event = Event::new(self.id, self.prev, self.kind.clone(), self.data.clone());
-        (event.expires_ms, event.collapse, event.exclude) = (self.expires_ms, self.collapse.clone(), self.exclude);
+        (event.expires_ms, event.collapse) = (self.expires_ms, self.collapse.clone());
+        event.exclude = self.exclude.as_deref().copied();
+        event.set_trace(self.trace.as_deref().copied());
         Arc::new(event)
     }
 
@@ -47,17 +52,23 @@ impl Entry {
             data: Cow::Borrowed(&self.data),
             expires_ms: self.expires_ms,
             collapse: self.collapse.as_deref().map(Cow::Borrowed),
-            exclude: self.exclude,
+            exclude: self.exclude.as_deref().copied(),
         };
-        Record::Event { stream: stream.into(), event }
+        let stream = stream.into();
+        match &self.trace {
+            None => Record::Event { stream, event },
+            Some(trace) => Record::TracedEvent { stream, event, traceparent: trace.to_string().into() },
+        }
     }
 
-    /// The entry of a record.
-    pub(super) fn restored(record: EventRecord<'_>) -> Self {
+    /// The entry of a record, with the trace that goes with that.
+    pub(super) fn restored(record: EventRecord<'_>, traceparent: Option<&str>) -> Self {
         let EventRecord { id, prev, kind, data, expires_ms, collapse, exclude, .. } = record;
         let kind = if kind.is_empty() { EventType::MESSAGE } else { EventType::of_store(&kind) };
         let (id, prev, data) = (id.into(), prev.into(), data.into_owned().into());
-        Entry { id, prev, kind, data, expires_ms, collapse: collapse.map(|key| key.as_ref().into()), exclude }
+        let (collapse, exclude) = (collapse.map(|key| key.as_ref().into()), exclude.map(Box::new));
+        let trace = traceparent.and_then(|text| TraceParent::read(text.as_bytes())).map(Box::new);
+        Entry { id, prev, kind, data, expires_ms, collapse, exclude, trace }
     }
 
     pub(super) fn is_expired(&self, now_ms: u64) -> bool {
@@ -68,7 +79,9 @@ impl Entry {
     pub(super) fn heap_bytes(&self) -> usize {
         let text = |text: &str| weight::shared(text.len());
         let kind = if self.kind.is_message() { 0 } else { text(self.kind.as_str()) };
-        weight::shared(self.data.len()) + kind + self.collapse.as_deref().map_or(0, text)
+        let exclude = self.exclude.as_ref().map_or(0, |_| weight::heap(size_of::<Uuid>()));
+        let trace = self.trace.as_ref().map_or(0, |_| weight::heap(size_of::<TraceParent>()));
+        weight::shared(self.data.len()) + kind + exclude + trace + self.collapse.as_deref().map_or(0, text)
     }
 }
 

@@ -90,7 +90,13 @@ impl State {
             Record::Position { stream, position } => with_log(&stream, &mut |log| log.restore_position(position)),
             Record::Event { stream, event } => {
                 let mut event = Some(event);
-                with_log(&stream, &mut |log| event.take().into_iter().for_each(|event| log.restore_event(event)));
+                with_log(&stream, &mut |log| event.take().into_iter().for_each(|event| log.restore_event(event, None)));
+            }
+            Record::TracedEvent { stream, event, traceparent } => {
+                let mut event = Some(event);
+                with_log(&stream, &mut |log| {
+                    event.take().into_iter().for_each(|event| log.restore_event(event, Some(&traceparent)));
+                });
             }
             Record::Key { stream, key, id, digest, until_ms } => {
                 with_log(&stream, &mut |log| log.restore_key(key.to_string(), id.into(), digest, until_ms));

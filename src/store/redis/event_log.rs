@@ -11,7 +11,7 @@ use super::direct::DirectPublish;
 use super::lane::Open;
 use super::lanes::slot_of_stream;
 use super::scripts::{self, Fields};
-use super::{NOTES_LIVE, RedisStore, durable, excluded};
+use super::{NOTES_LIVE, RedisStore, durable, excluded, trace};
 use crate::model::{
     Draft, Durability, Event, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
 };
@@ -140,7 +140,8 @@ impl EventLog for RedisStore {
             .arg(draft.kind.as_str())
             .arg(self.keys.channels())
             .arg(self.home())
-            .arg(excluded(draft));
+            .arg(excluded(draft))
+            .arg(trace(draft));
         scripts::count(self.lanes.run(stream, call).await?)
     }
 
@@ -333,6 +334,7 @@ fn with_entry(call: Call, event: &Event) -> Call {
     words.extend(event.expires_ms.map(|ms| ("x", ms.max(1).to_string().into())));
     words.extend(event.collapse.as_deref().map(|key| ("c", key.to_owned().into())));
     words.extend(event.exclude.map(|connection| ("e", connection.to_string().into())));
+    words.extend(event.trace().map(|trace| ("w", trace.to_string().into())));
     let call = call.arg(event.id.to_string()).arg(2 * words.len());
     words.into_iter().fold(call, |call, (name, value)| call.arg(name).arg(&value[..]))
 }

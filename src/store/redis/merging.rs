@@ -7,7 +7,7 @@ use redis::Value;
 use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields};
-use crate::model::{Draft, EventType, StreamName};
+use crate::model::{Draft, EventType, StreamName, TraceParent};
 use crate::store::StoreError;
 
 /// Entries in a page, and bytes of data after which one ends.
@@ -82,6 +82,7 @@ fn event(id: &str, fields: Words, from: &str, now_ms: u64) -> Option<Draft> {
             "k" => draft.key = text(),
             "c" => draft.collapse = text(),
             "e" => draft.exclude = text()?.parse().ok(),
+            "w" => draft.trace = TraceParent::read(&value),
             "x" => {
                 let left_ms = text()?.parse::<u64>().ok()?.checked_sub(now_ms).filter(|ms| *ms > 0)?;
                 draft.ttl = Some(Duration::from_millis(left_ms));

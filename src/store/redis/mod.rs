@@ -198,6 +198,7 @@ impl RedisStore {
             .arg(entry)
             .arg(self.home())
             .arg(excluded(draft))
+            .arg(trace(draft))
     }
 
     /// How long the stream's position lives, from when it is said to.
@@ -215,6 +216,11 @@ impl RedisStore {
 /// The connection that is not given an event, as scripts want it.
 fn excluded(draft: &Draft) -> String {
     draft.exclude.map_or(String::new(), |connection| connection.to_string())
+}
+
+/// The trace that a publish belongs to, as scripts want it.
+fn trace(draft: &Draft) -> String {
+    draft.trace.map_or(String::new(), |trace| trace.to_string())
 }
 
 #[async_trait]

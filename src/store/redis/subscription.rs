@@ -16,7 +16,7 @@ use super::errors::not_connected;
 use super::server::{Connection, Server};
 use super::shards::Shards;
 use crate::log_limit::LogLimit;
-use crate::model::{Event, EventId, EventType, StreamName, json};
+use crate::model::{Event, EventId, EventType, StreamName, TraceParent, json};
 use crate::store::mailbox::Mailbox;
 use crate::store::{ChannelMessage, Control, StoreError, Subscription};
 
@@ -115,6 +115,9 @@ pub(crate) fn encode(stream: &StreamName, event: &Event) -> Vec<u8> {
     if let Some(connection) = event.exclude {
         message.push_str(&format!(" e={connection}"));
     }
+    if let Some(trace) = event.trace() {
+        message.push_str(&format!(" w={trace}"));
+    }
     message.push('\n');
     let mut message = message.into_bytes();
     message.extend_from_slice(&event.data);
@@ -150,14 +153,15 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
             Some(("x", expires_ms)) => event.expires_ms = expires_ms.parse().ok(),
             Some(("c", collapse)) => event.collapse = Some(collapse.into()),
             Some(("e", connection)) => event.exclude = connection.parse().ok(),
+            Some(("w", trace)) => event.set_trace(TraceParent::read(trace.as_bytes())),
             _ => {}
         }
     }
     Some(ChannelMessage::Event(stream, Arc::new(event)))
 }
 
-/// Reads what `publish_ephemeral.lua` writes behind its word: a line with stream, type and, where it excludes a
-/// connection, that one, then the data.
+/// Reads what `publish_ephemeral.lua` writes behind its word: a line with stream, type and, where there are any, the
+/// connection that it excludes and its trace, then the data.
 fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');
@@ -165,7 +169,12 @@ fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let data = rest.slice(end + 1..);
     json::check(&data).ok()?;
     let mut event = Event::ephemeral(EventType::of_store(kind), data);
-    event.exclude = words.next().and_then(|connection| connection.parse().ok());
+    for word in words {
+        match word.split_once('=') {
+            Some(("w", trace)) => event.set_trace(TraceParent::read(trace.as_bytes())),
+            _ => event.exclude = word.parse().ok(),
+        }
+    }
     Some(ChannelMessage::Ephemeral(stream.parse().ok()?, Arc::new(event)))
 }
 
@@ -200,6 +209,27 @@ mod tests {
             panic!("no event")
         };
         assert_eq!((event.expires_ms, event.collapse.as_deref()), (Some(77), Some("a=b")));
+    }
+
+    #[test]
+    fn a_trace_goes_along_and_one_that_is_none_is_passed_over() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace_of = |message: String| match parse(message.into()) {
+            Some(ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event)) => {
+                (event.exclude.is_some(), event.trace().map(|trace| trace.to_string()))
+            }
+            other => panic!("{other:?} is no event"),
+        };
+        let connection = "5c0f0f9e-7d55-4a53-9a7f-0a4d3b0f7a21";
+        let traced = Some(text.to_owned());
+        assert_eq!(trace_of(format!("topic:a 5-7 5-1 message w={text}\n1")), (false, traced.clone()));
+        assert_eq!(trace_of("topic:a 5-7 5-1 message w=00-1-1-01\n1".into()), (false, None));
+        assert_eq!(trace_of(format!("!now topic:a typing w={text}\n1")), (false, traced.clone()));
+        assert_eq!(trace_of(format!("!now topic:a typing {connection} w={text}\n1")), (true, traced.clone()));
+        let mut event = Event::new(EventId::new(5, 7), EventId::new(5, 1), EventType::MESSAGE, "1".into());
+        event.set_trace(TraceParent::read(text.as_bytes()));
+        let written = encode(&"topic:a".parse().unwrap(), &event);
+        assert_eq!(trace_of(String::from_utf8(written).unwrap()), (false, traced));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::in_time;
-use super::sse::Blocks;
+use super::sse::{Block, Blocks};
 use super::websocket::{Frames, Message};
 
 pub use super::wanted::Wanted;
@@ -29,6 +29,8 @@ pub struct Event {
     pub kind: String,
     /// Over SSE, what the `data:` lines hold.
     pub data: String,
+    /// Its `traceparent`.
+    pub trace: Option<String>,
 }
 
 /// A gap notice.
@@ -50,6 +52,7 @@ pub enum Said {
         stream: String,
         kind: String,
         data: String,
+        trace: Option<String>,
     },
     Gap(Gap),
     /// A device joined a topic or left it (`joined`, `left`), or notices may have been missed (`members`).
@@ -285,8 +288,8 @@ impl Client {
                             assert!(blocks.next().await.is_none() && blocks.ended, "the stream ends after the notice");
                             Said::Close { reason: close["reason"].as_str().unwrap().to_owned(), code: None }
                         }
-                        kind if block.id.is_none() => sse_ephemeral(self.only.as_deref(), kind, &block.data.unwrap()),
-                        kind => Said::Event(sse_event(self.only.as_deref(), kind, block.id, &block.data.unwrap())),
+                        kind if block.id.is_none() => sse_ephemeral(self.only.as_deref(), kind, &block),
+                        kind => Said::Event(sse_event(self.only.as_deref(), kind, &block)),
                     }
                 }
             },
@@ -349,12 +352,19 @@ pub fn numbers(id: &str) -> (u64, u64) {
     (ms.parse().unwrap(), seq.parse().unwrap())
 }
 
-fn sse_event(only: Option<&str>, kind: &str, id: Option<String>, data: &str) -> Event {
-    let cursor = id.expect("an event carries the cursor");
-    let kind = if kind.is_empty() { "message" } else { kind };
+fn sse_event(only: Option<&str>, kind: &str, block: &Block) -> Event {
+    let cursor = block.id.clone().expect("an event carries the cursor");
+    let (kind, data) = (if kind.is_empty() { "message" } else { kind }, block.data.clone().unwrap());
     if let Some(stream) = only {
-        return Event { stream: stream.to_owned(), id: cursor, kind: kind.to_owned(), data: data.to_owned() };
+        return Event {
+            stream: stream.to_owned(),
+            id: cursor,
+            kind: kind.to_owned(),
+            data,
+            trace: block.trace.clone(),
+        };
     }
+    assert_eq!(block.trace, None, "an envelope has a member for it");
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Envelope<'a> {
@@ -362,31 +372,36 @@ fn sse_event(only: Option<&str>, kind: &str, id: Option<String>, data: &str) -> 
         id: String,
         r#type: String,
         time: String,
+        traceparent: Option<String>,
         #[serde(borrow)]
         data: &'a RawValue,
     }
-    let envelope: Envelope = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}"));
+    let envelope: Envelope = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: {data}"));
     assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
     assert!(humantime::parse_rfc3339(&envelope.time).is_ok(), "{}", envelope.time);
-    Event { stream: envelope.stream, id: envelope.id, kind: kind.to_owned(), data: envelope.data.get().to_owned() }
+    let (id, kind, data) = (envelope.id, kind.to_owned(), envelope.data.get().to_owned());
+    Event { stream: envelope.stream, id, kind, data, trace: envelope.traceparent }
 }
 
-fn sse_ephemeral(only: Option<&str>, kind: &str, data: &str) -> Said {
-    let kind = if kind.is_empty() { "message" } else { kind };
+fn sse_ephemeral(only: Option<&str>, kind: &str, block: &Block) -> Said {
+    let (kind, data) = (if kind.is_empty() { "message" } else { kind }, block.data.clone().unwrap());
     if let Some(stream) = only {
-        return Said::Ephemeral { stream: stream.to_owned(), kind: kind.to_owned(), data: data.to_owned() };
+        let (stream, kind, trace) = (stream.to_owned(), kind.to_owned(), block.trace.clone());
+        return Said::Ephemeral { stream, kind, data, trace };
     }
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Envelope<'a> {
         stream: String,
         r#type: String,
+        traceparent: Option<String>,
         #[serde(borrow)]
         data: &'a RawValue,
     }
-    let envelope: Envelope = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}"));
+    let envelope: Envelope = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: {data}"));
     assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
-    Said::Ephemeral { stream: envelope.stream, kind: envelope.r#type, data: envelope.data.get().to_owned() }
+    let data = envelope.data.get().to_owned();
+    Said::Ephemeral { stream: envelope.stream, kind: envelope.r#type, data, trace: envelope.traceparent }
 }
 
 fn websocket_said(text: &str) -> Said {
@@ -408,6 +423,7 @@ fn websocket_said(text: &str) -> Said {
                 id: Option<String>,
                 time: Option<String>,
                 r#type: String,
+                traceparent: Option<String>,
                 #[serde(borrow)]
                 data: &'a RawValue,
             }
@@ -415,9 +431,10 @@ fn websocket_said(text: &str) -> Said {
             assert_eq!(frame.id.is_some(), frame.time.is_some(), "what is stored has its time: {text}");
             assert!(frame.time.is_none_or(|time| humantime::parse_rfc3339(&time).is_ok()), "{text}");
             let (stream, kind, data) = (frame.stream, frame.r#type, frame.data.get().to_owned());
+            let trace = frame.traceparent;
             match frame.id {
-                Some(id) => Said::Event(Event { stream, id, kind, data }),
-                None => Said::Ephemeral { stream, kind, data },
+                Some(id) => Said::Event(Event { stream, id, kind, data, trace }),
+                None => Said::Ephemeral { stream, kind, data, trace },
             }
         }
         "gap" => {

@@ -24,6 +24,8 @@ pub struct Block {
     /// Empty: the line was left out.
     pub event: String,
     pub data: Option<String>,
+    /// Where `trace=1` was asked for, and there is no envelope.
+    pub trace: Option<String>,
 }
 
 impl Blocks {
@@ -101,6 +103,7 @@ impl Blocks {
                         data.push_str(value);
                     }
                 },
+                "traceparent" => assert!(block.trace.replace(value.to_owned()).is_none(), "two traces in {block:?}"),
                 "retry" => self.retry = Some(value.parse().unwrap()),
                 _ => panic!("not a line of the contract: {line:?}"),
             }

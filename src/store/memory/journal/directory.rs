@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::frame;
 use super::record::{self, Record};
-use super::segment::{START, Segment, check_header, sync_directory};
+use super::segment::{START, Segment, VERSION, check_header, sync_directory};
 
 /// Why a data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum DataDirError {
     },
     /// Another program wrote it, or a newer version.
     #[error("{} was written by {}", path.display(), version.map_or("another program".to_owned(), |version| {
-        format!("another version of Whimbrel, in format {version}; this one reads format 1")
+        format!("another version of Whimbrel, in format {version}; this one reads formats 1 to {VERSION}")
     }))]
     Foreign {
         /// The file.

@@ -61,6 +61,14 @@ pub enum Record<'a> {
     },
     /// Files before this one are not needed any more.
     Compacted { from: u64 },
+    /// An event was appended whose publish belongs to a trace.
+    TracedEvent {
+        #[serde(borrow)]
+        stream: Cow<'a, str>,
+        #[serde(borrow)]
+        event: EventRecord<'a>,
+        traceparent: Cow<'a, str>,
+    },
 }
 
 /// An event id, as two numbers.

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-/// What each file begins with: the name of the format, and its version.
+/// What each file begins with: the name of the format, and its version. Those before it are read too.
+///
+/// 2: events with traces.
 const MAGIC: &[u8; 8] = b"whimbrel";
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where a file's first frame begins.
 pub const START: u64 = 16;
@@ -44,12 +46,7 @@ impl Segment {
         let path = Segment::path_in(directory, number);
         let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path)?;
         let segment = Segment { number, path, file, synced: AtomicU64::new(0) };
-        let prepared = segment.allocate(0, allocated).and_then(|()| {
-            let mut header = [0; START as usize];
-            header[..MAGIC.len()].copy_from_slice(MAGIC);
-            header[MAGIC.len()..MAGIC.len() + 4].copy_from_slice(&VERSION.to_le_bytes());
-            segment.write(0, &header)
-        });
+        let prepared = segment.allocate(0, allocated).and_then(|()| segment.write(0, &header()));
         prepared.map(|()| segment).inspect_err(|_| _ = std::fs::remove_file(Segment::path_in(directory, number)))
     }
 
@@ -59,6 +56,8 @@ impl Segment {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         // What is behind it is room, or torn.
         file.set_len(end)?;
+        // An older version may have begun it, and could not read what is written now.
+        file.write_all_at(&header(), 0)?;
         file.sync_all()?;
         Ok(Segment { number, path, file, synced: AtomicU64::new(end) })
     }
@@ -94,11 +93,19 @@ impl Segment {
     }
 }
 
-/// Whether a file begins as one of this version does; otherwise the version that it names, if it is a journal at all.
+fn header() -> [u8; START as usize] {
+    let mut header = [0; START as usize];
+    header[..MAGIC.len()].copy_from_slice(MAGIC);
+    header[MAGIC.len()..MAGIC.len() + 4].copy_from_slice(&VERSION.to_le_bytes());
+    header
+}
+
+/// Whether a file begins as one of a version that can be read does; otherwise the version that it names, if it is a journal at all.
 pub fn check_header(file: &[u8]) -> Result<(), Option<u32>> {
     let version =
         file.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk::<4>()).map(|version| u32::from_le_bytes(*version));
-    if version == Some(VERSION) && file.len() >= START as usize { Ok(()) } else { Err(version) }
+    let is_known = version.is_some_and(|version| (1..=VERSION).contains(&version));
+    if is_known && file.len() >= START as usize { Ok(()) } else { Err(version) }
 }
 
 /// Has the directory itself on disk: which files there are.

@@ -103,13 +103,13 @@ impl StreamLog {
         self.position_until = until_ms;
     }
 
-    /// Takes an event over, as the newest.
-    pub fn restore_event(&mut self, record: EventRecord<'_>) {
+    /// Takes an event over, as the newest, with its trace.
+    pub fn restore_event(&mut self, record: EventRecord<'_>, traceparent: Option<&str>) {
         let at_ms = record.at_ms;
         if self.events_until <= at_ms {
             self.forget_events();
         }
-        let entry = Entry::restored(record);
+        let entry = Entry::restored(record, traceparent);
         if let Some(position) = &mut self.position {
             position.last = entry.id;
         }

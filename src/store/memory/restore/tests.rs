@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{Draft, EventId, EventType, LeaseId, LeaseTime, Start};
+use crate::model::{Draft, EventId, EventType, LeaseId, LeaseTime, Start, TraceParent};
 use crate::store::lifecycle::{Before, Change, ConnectionRef, Lifecycle as _, LifecycleKind};
 use crate::store::producers::{Producers as _, Taking};
 use crate::store::revocations::{Revocation, Revocations as _, Subject};
@@ -56,13 +56,14 @@ fn known(store: &MemoryStore) -> HashMap<String, Vec<String>> {
 async fn use_all(store: &MemoryStore) {
     let name = stream("device:1");
     let mut ids = Vec::new();
-    for number in 0..20 {
+    for number in 0..20_u8 {
         let key = (number % 3 == 0).then(|| format!("k{number}"));
         let collapse = (number % 4 == 0).then(|| "c".to_owned());
         let exclude = (number % 5 == 0).then(Uuid::new_v4);
         let ttl = (number % 2 == 0).then_some(HOUR);
         let kind = if number == 7 { "order.paid".parse().unwrap() } else { EventType::MESSAGE };
-        let draft = Draft { key, collapse, exclude, ttl, kind, ..draft(number.to_string()) };
+        let trace = (number % 6 == 1).then(|| TraceParent::new([number; 16], [1; 8], true));
+        let draft = Draft { key, collapse, exclude, ttl, kind, trace, ..draft(number.to_string()) };
         ids.push(store.publish(&name, &draft).await.unwrap().id);
     }
     store.acknowledge(&name, Some(ids[15])).await.unwrap();
@@ -146,6 +147,27 @@ async fn a_store_whose_journal_ends_anywhere_is_as_it_was_then() {
         seen = data.len();
     }
     assert!(seen >= 18);
+}
+
+#[tokio::test]
+async fn files_of_the_first_format_are_gone_on_with_and_keep_traces_from_then_on() {
+    let rig = Rig::new("*=10/3600");
+    let (name, path) = (stream("topic:a"), rig.directory.path().join("00000001.journal"));
+    let store = rig.open();
+    store.publish(&name, &draft("1")).await.unwrap();
+    drop(store);
+    let version = || std::fs::read(&path).unwrap()[8];
+    let mut file = std::fs::read(&path).unwrap();
+    assert_eq!(std::mem::replace(&mut file[8], 1), 2);
+    std::fs::write(&path, file).unwrap();
+    let store = rig.open();
+    // A version that reads only the first format must not take the file for one of its own.
+    assert_eq!(version(), 2);
+    let trace = Some(TraceParent::new([7; 16], [1; 8], true));
+    store.publish(&name, &Draft { trace, ..draft("2") }).await.unwrap();
+    drop(store);
+    let page = rig.open().read(&name, Start::Earliest, 10).await.unwrap();
+    assert_eq!(page.events.iter().map(|event| event.trace()).collect::<Vec<_>>(), [None, trace]);
 }
 
 #[tokio::test]
