@@ -308,6 +308,14 @@ settings! {
     webhook_secret_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
     /// How long the receiver of webhooks may take to answer, in seconds.
     webhook_timeout_seconds: u64 = "20", "SECONDS", value::seconds(1);
+    /// An OpenTelemetry collector that takes spans of sampled publishes, over HTTP with protobuf:
+    /// http://collector:4318; without a path, /v1/traces below it. See docs/tracing.md.
+    otlp_url: Option<Target> = "", "URL", value::optional(value::from_str);
+    /// A file that holds the URL of the collector, in case it holds a secret.
+    otlp_url_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// Of publishes without a trace, the share for which one is begun: 0 to 1. Whether a publish
+    /// that comes with a trace is recorded is up to that. Unused without a collector.
+    trace_ratio: f64 = "0", "SHARE", value::share;
     /// What is logged: error, warn, info, debug, trace, or a filter such as
     /// 'info,whimbrel=debug'.
     log: String = "info", "FILTER", value::log_filter;

@@ -42,6 +42,7 @@
 //! - [`link`]: connections between nodes that take events around the store's channels.
 //! - [`presence`]: the connections of devices, in the store and on the lifecycle topic; members of topics.
 //! - [`node`]: a node's life: start, lease and channel, cleaning up after others, drain.
+//! - [`spans`]: what is recorded of sampled publishes for an OpenTelemetry collector.
 //! - [`config`], [`metrics`], `health`, `trouble`, `log_limit`, `backoff`, `panics`, `watch`: what all of them need.
 //! - [`cli`]: the commands. [`client`]: the HTTP client of `publish` and `subscribe`. [`bench`]: a load
 //!   generator.
@@ -74,6 +75,7 @@ mod panics;
 pub mod presence;
 pub mod producers;
 pub mod relay;
+pub mod spans;
 pub mod store;
 mod sweep;
 pub mod transport;

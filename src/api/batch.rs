@@ -1,6 +1,7 @@
 //! Publishing many events with one request.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -50,6 +51,15 @@ struct Entry<'a> {
     ephemeral: bool,
 }
 
+/// What its request says of each entry.
+#[derive(Clone, Copy, Default)]
+struct Came<'a> {
+    /// The trace that it belongs to, unless the entry has one.
+    traceparent: Option<&'a [u8]>,
+    /// When it came, where that is recorded.
+    at: Option<SystemTime>,
+}
+
 impl Entry<'_> {
     /// Events that it stands for.
     fn count(&self) -> usize {
@@ -90,13 +100,14 @@ pub async fn publish(api: &Api, request: Request, grant: &Grant) -> Result<Respo
         return Err(Problem::bad_request(detail));
     }
     let kind = body::kind(&request.headers)?;
+    let came = Came { traceparent: traceparent(&request.headers), at: api.hub.received() };
     let (body, _held) = api.bodies.read(&request.headers, request.body, BATCH_BYTES).await?;
     let entries = entries(kind, &body)?;
     throttle(api, grant, entries.len())?;
     let mut batch = Vec::with_capacity(entries.len());
     for entry in entries {
         // The data of an entry is a part of the body, not a copy.
-        drafts(entry, &body, traceparent(&request.headers), &mut batch)?;
+        drafts(entry, &body, came, &mut batch)?;
     }
     for read in &mut batch {
         if let Ok(wanted) = read
@@ -235,7 +246,7 @@ async fn publish_sound(api: &Api, batch: Vec<Read>) -> Vec<Outcome> {
 }
 
 /// Reads an entry of a batch: one draft, or one for each of its devices.
-fn drafts(entry: &[u8], body: &Bytes, traceparent: Option<&[u8]>, batch: &mut Vec<Read>) -> Result<(), Problem> {
+fn drafts(entry: &[u8], body: &Bytes, came: Came<'_>, batch: &mut Vec<Read>) -> Result<(), Problem> {
     let entry = serde_json::from_slice::<Entry<'_>>(entry);
     // Before it is multiplied: a short entry may name very many devices.
     let (count, bytes) = entry.as_ref().map_or((1, 0), |entry| (entry.count(), entry.bytes()));
@@ -251,7 +262,7 @@ fn drafts(entry: &[u8], body: &Bytes, traceparent: Option<&[u8]>, batch: &mut Ve
             return Ok(());
         }
     };
-    match draft(&entry, body, traceparent) {
+    match draft(&entry, body, came) {
         Err(refusal) => batch.push(Err(refusal)),
         Ok(draft) => {
             let named = |kind, name: &String| match StreamName::new(kind, name) {
@@ -272,7 +283,7 @@ fn drafts(entry: &[u8], body: &Bytes, traceparent: Option<&[u8]>, batch: &mut Ve
 }
 
 /// The draft of an entry, for whichever streams it names.
-fn draft(entry: &Entry<'_>, body: &Bytes, traceparent: Option<&[u8]>) -> Result<Draft, (&'static str, String)> {
+fn draft(entry: &Entry<'_>, body: &Bytes, came: Came<'_>) -> Result<Draft, (&'static str, String)> {
     let data = entry.data.ok_or_else(|| ("invalid-entry", "\"data\" is missing".to_owned()))?;
     let options = PublishOptions {
         kind: entry.kind.as_deref(),
@@ -282,7 +293,8 @@ fn draft(entry: &Entry<'_>, body: &Bytes, traceparent: Option<&[u8]>) -> Result<
         durable: None,
         exclude: entry.exclude.as_deref(),
         ephemeral: entry.ephemeral,
-        traceparent: entry.traceparent.as_deref().map(str::as_bytes).or(traceparent),
+        traceparent: entry.traceparent.as_deref().map(str::as_bytes).or(came.traceparent),
+        received: came.at,
     };
     let request = PublishRequest::read(options).map_err(|error| {
         let slug = match &error {
@@ -303,7 +315,7 @@ mod tests {
     fn data_of(entry: &'static str) -> Result<Bytes, &'static str> {
         let body = Bytes::from_static(entry.as_bytes());
         let mut batch = Vec::new();
-        drafts(&body, &body, None, &mut batch).unwrap();
+        drafts(&body, &body, Came::default(), &mut batch).unwrap();
         batch.pop().unwrap().map(|wanted| wanted.draft.data).map_err(|(slug, _)| slug)
     }
 

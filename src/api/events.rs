@@ -36,6 +36,7 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
         exclude: parameters.one("exclude")?,
         ephemeral: parameters.switch("ephemeral")?,
         traceparent: traceparent(&request.headers),
+        received: api.hub.received(),
     })?;
     let kind = body::kind(&request.headers)?;
     let (body, _held) = api.bodies.read(&request.headers, request.body, api.hub.limits().event_bytes).await?;

@@ -25,6 +25,7 @@ impl Settings {
         }
         self.settle_links()?;
         self.settle_webhook()?;
+        from_file("otlp_url", &self.otlp_url_file, &mut self.otlp_url, value::from_str)?;
         match (&self.tls_cert_file, &self.tls_key_file) {
             (Some(_), None) => {
                 return Err(SettingError::new("tls_cert_file", "needs WHIMBREL_TLS_KEY_FILE".into()));

@@ -31,6 +31,12 @@ pub fn secret(least: usize) -> impl Fn(&str) -> Result<Secret, String> {
     }
 }
 
+/// Reads a share of a whole.
+pub fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{} is no share; allowed are numbers from 0 to 1, such as 0.01", quoted(text)))
+}
+
 /// An address as others use it: it may be a name that they look up.
 pub fn host_and_port(text: &str) -> Result<String, String> {
     let sound = text.rsplit_once(':').is_some_and(|(host, port)| {

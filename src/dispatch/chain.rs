@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Event, EventId, Fork, Gap, GapReason, Page};
+use crate::model::{Event, EventId, Fork, Gap, GapReason, Observer, Page};
 
 /// Positions this far from the store's clock may be of a history that a failover has just ended.
 const RECENT_MS: u64 = 60_000;
@@ -33,6 +33,14 @@ impl Delivery {
             Delivery::Event(event) => Some(event.id),
             Delivery::Passed(id) | Delivery::Position(id) => Some(*id),
             Delivery::Gap(_) | Delivery::Ephemeral(_) => None,
+        }
+    }
+
+    /// Who records the way of its event.
+    pub fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        match self {
+            Delivery::Event(event) => event.observer(),
+            _ => None,
         }
     }
 }

@@ -400,7 +400,12 @@ impl Dispatcher {
     fn offer_all(&self, state: &mut State, outgoing: &[chain::Outgoing], flush: &mut Flush) -> Vec<Overflow> {
         let mut overflowed = Vec::new();
         for chain::Outgoing { delivery, resume } in outgoing {
-            self.count(delivery, state.subscribers.len());
+            let connections = state.subscribers.len();
+            self.count(delivery, connections);
+            let observer = delivery.observer();
+            if let Some(observer) = observer {
+                observer.dispatching();
+            }
             state.subscribers.retain(|subscriber| {
                 match subscriber.sink.offer(subscriber.slot, &self.stream, delivery) {
                     Offer::Taken { flush: first } => {
@@ -416,6 +421,9 @@ impl Dispatcher {
                     Offer::Closed => false,
                 }
             });
+            if let Some(observer) = observer {
+                observer.dispatched(connections);
+            }
         }
         overflowed
     }

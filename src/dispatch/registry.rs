@@ -26,6 +26,7 @@ use super::sink::Slot;
 use crate::directory;
 use crate::metrics::{ByPath, Metrics, Seconds};
 use crate::model::{Event, Marks, Page, StreamName};
+use crate::spans::Tracer;
 use crate::store::{NodeId, Store, StoreClock, StoreError};
 
 mod asking;
@@ -76,6 +77,8 @@ pub struct Registry {
     routing: [Seconds; Path::ALL.len()],
     /// Called with the marks that syncs bring.
     on_marks: OnceLock<OnMarks>,
+    /// Records the way of sampled events, where that is wanted.
+    tracer: OnceLock<Arc<Tracer>>,
 }
 
 type OnMarks = Box<dyn Fn(&StreamName, Marks) + Send + Sync>;
@@ -105,6 +108,7 @@ impl Registry {
                 .map(|path| metrics.routing_seconds.get_or_create(&ByPath { path: path.as_str() }).clone()),
             metrics,
             on_marks: OnceLock::new(),
+            tracer: OnceLock::new(),
         });
         let ask = |repairs: &Arc<Repairs>| {
             tokio::spawn(Registry::ask_for_ever(Arc::downgrade(&registry), repairs.clone())).abort_handle()
@@ -126,6 +130,23 @@ impl Registry {
     /// Has `marked` called with the marks of a device whenever a sync brings some.
     pub fn on_marks(&self, marked: impl Fn(&StreamName, Marks) + Send + Sync + 'static) {
         let _ = self.on_marks.set(Box::new(marked));
+    }
+
+    /// Has the way of sampled events recorded from now on.
+    pub fn trace_with(&self, tracer: Arc<Tracer>) {
+        let _ = self.tracer.set(tracer);
+    }
+
+    /// Who records the way of sampled events.
+    pub fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.tracer.get()
+    }
+
+    /// A page of a stream was read: the way of what is dispatched out of it is recorded.
+    fn observe_page(&self, page: &Page) {
+        if let Some(tracer) = self.tracer() {
+            page.events.iter().for_each(|event| tracer.observe(event, "repair"));
+        }
     }
 
     /// How many nodes share the store of a region.
@@ -202,6 +223,9 @@ impl Registry {
     pub fn message(self: &Arc<Self>, stream: &StreamName, event: Arc<Event>, path: Path, flush: &mut Flush) {
         let seconds = self.clock.now_ms().saturating_sub(event.id.ms) as f64 / 1000.0;
         self.routing[path as usize].observe(seconds);
+        if let Some(tracer) = self.tracer() {
+            tracer.observe(&event, path.as_str());
+        }
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
             Some(dispatcher) => {
@@ -287,6 +311,7 @@ impl Registry {
 
     /// A temporary dispatcher read a page that may be newer than what came over the channel.
     pub(super) fn hand_on(self: &Arc<Self>, dispatcher: &Arc<Dispatcher>, page: &Page) {
+        self.observe_page(page);
         let mut flush = Flush::default();
         let step = dispatcher.hand_on(page, Instant::now(), &mut flush);
         self.carry_out(dispatcher, step);

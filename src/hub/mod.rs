@@ -13,6 +13,7 @@ mod producers;
 mod progress;
 mod publish;
 mod publish_request;
+mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

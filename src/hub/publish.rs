@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Hub;
+use super::{Hub, traces};
 use crate::metrics::ByProblem;
 use bytes::Bytes;
 
@@ -89,14 +89,16 @@ fn is_visible(text: &str, most: usize) -> bool {
 impl Hub {
     /// Publishes an event. When this returns an id, the store has it.
     pub async fn publish(&self, stream: &StreamName, draft: &Draft) -> Result<Published, PublishError> {
-        let published = match self.check(stream, draft) {
+        let (draft, spans) = self.traced(stream, draft, true);
+        let published = match self.check(stream, &draft) {
             Ok(()) => {
-                let published = self.timed(self.store.publish(stream, draft)).await;
+                let published = self.timed(self.store.publish(stream, &draft)).await;
                 self.noted(Work::Publish, stream, published).map_err(PublishError::from)
             }
             Err(error) => Err(error),
         };
         self.count(published.as_ref());
+        traces::end(spans, published.as_ref());
         published
     }
 
@@ -107,9 +109,10 @@ impl Hub {
         draft: &Draft,
         durability: Durability,
     ) -> Result<Receipt, PublishError> {
-        let receipt = match self.check(stream, draft) {
+        let (draft, spans) = self.traced(stream, draft, true);
+        let receipt = match self.check(stream, &draft) {
             Ok(()) => {
-                let receipt = self.timed(self.store.publish_durably(stream, draft, durability)).await;
+                let receipt = self.timed(self.store.publish_durably(stream, &draft, durability)).await;
                 self.noted(Work::Publish, stream, receipt).map_err(PublishError::from)
             }
             Err(error) => Err(error),
@@ -117,11 +120,13 @@ impl Hub {
         let receipt = receipt
             .and_then(|receipt| if receipt.enough { Ok(receipt) } else { Err(PublishError::NotDurable(receipt)) });
         self.count(receipt.as_ref());
+        traces::end(spans, receipt.as_ref().map(|receipt| &receipt.published));
         receipt
     }
 
     /// Publishes a batch in order, each event for itself. The answers are in the same order.
-    pub async fn publish_all(&self, batch: Vec<(StreamName, Draft)>) -> Vec<Result<Published, PublishError>> {
+    pub async fn publish_all(&self, mut batch: Vec<(StreamName, Draft)>) -> Vec<Result<Published, PublishError>> {
+        let spans = self.trace_all(&mut batch);
         let refusals: Vec<_> = batch.iter().map(|(stream, draft)| self.check(stream, draft).err()).collect();
         let sound: Vec<_> =
             batch.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(entry, _)| entry).collect();
@@ -132,23 +137,28 @@ impl Hub {
         let mut stored = stored.into_iter();
         let mut next_stored =
             || stored.next().unwrap_or_else(|| Err(StoreError::Protocol("fewer answers than events".into())));
-        refusals
+        let answers: Vec<_> = refusals
             .into_iter()
             .map(|refusal| match refusal {
                 Some(error) => Err(error),
                 None => next_stored().map_err(PublishError::from),
             })
             .inspect(|answer| self.count(answer.as_ref()))
-            .collect()
+            .collect();
+        spans.into_iter().zip(&answers).for_each(|(spans, answer)| traces::end(spans, answer.as_ref()));
+        answers
     }
 
     /// Sends an event to the connections of this moment, at most once, and stores nothing. Returns the number of
     /// nodes that it was sent to.
     pub async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, PublishError> {
         self.check_data(stream, &draft.data)?;
-        let nodes = self.noted(Work::Publish, stream, self.store.publish_ephemeral(stream, draft).await)?;
-        self.metrics.ephemeral.inc();
-        Ok(nodes)
+        let (draft, spans) = self.traced(stream, draft, false);
+        let sent = self.noted(Work::Publish, stream, self.store.publish_ephemeral(stream, &draft).await);
+        let sent = sent.map_err(PublishError::from);
+        traces::end_sent(spans, sent.as_ref());
+        self.metrics.ephemeral.inc_by(u64::from(sent.is_ok()));
+        sent
     }
 
     /// Whether an event may be published: for callers that publish past the hub.

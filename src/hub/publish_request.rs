@@ -1,7 +1,7 @@
 //! A publish as a producer asks for it: one validation of its options for every way in, which are HTTP, batches,
 //! WebSocket and the ingress stream. The functions in Redis (`lua/library.lua`) check the same; a test compares.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -32,6 +32,8 @@ pub struct PublishOptions<'a> {
     pub ephemeral: bool,
     /// The trace that the publish belongs to, as a W3C `traceparent`. An invalid one is ignored: no event is lost for it.
     pub traceparent: Option<&'a [u8]>,
+    /// When the request came, see [`Hub::received`].
+    pub received: Option<SystemTime>,
 }
 
 /// Why the options can't be used.
@@ -84,6 +86,7 @@ pub struct PublishRequest {
     key: Option<String>,
     exclude: Option<Uuid>,
     trace: Option<TraceParent>,
+    received: Option<SystemTime>,
     manner: Manner,
 }
 
@@ -135,7 +138,7 @@ impl PublishRequest {
         }
         let (collapse, key) = (given.collapse.map(str::to_owned), given.key.map(str::to_owned));
         let trace = given.traceparent.and_then(TraceParent::read);
-        Ok(PublishRequest { kind, ttl, collapse, key, exclude, trace, manner })
+        Ok(PublishRequest { kind, ttl, collapse, key, exclude, trace, received: given.received, manner })
     }
 
     /// Leaves a connection out.
@@ -156,6 +159,7 @@ impl PublishRequest {
             collapse: self.collapse.clone(),
             exclude: self.exclude,
             trace: self.trace,
+            received: self.received,
             ..Draft::new(self.kind.clone(), data)
         }
     }

@@ -1,7 +1,7 @@
 //! One leadership of draining, from its first page until it ends.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -12,7 +12,8 @@ use super::backlog::{Backlog, Verdict};
 use super::entry;
 use crate::hub::Hub;
 use crate::leader::{End, Leadership};
-use crate::model::{EventId, StreamName};
+use crate::model::{Draft, EventId, StreamName};
+use crate::spans::{Outcome, PublishSpans};
 use crate::store::{Ingress, IngressPage, MAX_AHEAD_MS, Placed, Placement, Rejection, StoreError};
 use crate::trouble::Work;
 
@@ -22,6 +23,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Entries that are remembered as done, in case they come again under a store that lost its end.
 const REMEMBERED: usize = 4096;
+
+/// Entries in the backlog whose publishes are recorded as spans.
+const MOST_TRACED: usize = 4096;
 
 /// What outlives a leadership: it is about the stream, not about the node that drains it.
 #[derive(Default)]
@@ -62,6 +66,8 @@ pub struct Drain<'a> {
     lifting: Option<Option<EventId>>,
     /// What streams had taken before, unless it turns out that their marks are of another ingress stream.
     suspects: Vec<(EventId, StreamName)>,
+    /// Of entries in the backlog whose publishes are recorded.
+    spans: HashMap<EventId, PublishSpans>,
     /// The newest entry that was taken into the backlog, or rejected.
     after: EventId,
     /// The newest id that the stream gave, when it was last read.
@@ -108,6 +114,7 @@ impl<'a> Drain<'a> {
             reading: None,
             lifting: None,
             suspects: Vec::new(),
+            spans: HashMap::new(),
             after: EventId::ZERO,
             given: EventId::ZERO,
             at_end: false,
@@ -163,6 +170,7 @@ impl<'a> Drain<'a> {
     fn begin(&mut self, now: Instant) {
         if self.backlog.has_to_read_again() {
             self.backlog.read_again();
+            self.spans.clear();
             (self.after, self.at_end, self.reading) = (EventId::ZERO, false, None);
         }
         let ingress = self.ingress;
@@ -209,6 +217,7 @@ impl<'a> Drain<'a> {
     /// Does what became necessary.
     async fn carry_out(&mut self, verdict: Verdict, sent: &[Placement]) -> Result<(), StoreError> {
         let Verdict { mut done, rejected, taken_before, held_up } = verdict;
+        self.end_spans(&done, &rejected);
         let metrics = self.hub.metrics();
         metrics.published.inc_by(done.len() as u64);
         metrics.ingress_published.inc_by(done.len() as u64);
@@ -279,7 +288,8 @@ impl<'a> Drain<'a> {
                 Err(error) => Err(error.to_string()),
             });
             match event {
-                Ok((stream, draft)) => {
+                Ok((stream, mut draft)) => {
+                    self.trace(entry.id, &stream, &mut draft);
                     let lane = (self.lanes.of)(&stream);
                     self.backlog.add(entry.id, stream, draft, lane);
                 }
@@ -289,6 +299,27 @@ impl<'a> Drain<'a> {
         self.memory.highest = self.memory.highest.max(self.after);
         self.progress = true;
         self.reject(rejections).await
+    }
+
+    /// The publish of an entry begins with the entry, if it is recorded.
+    fn trace(&mut self, id: EventId, stream: &StreamName, draft: &mut Draft) {
+        if self.spans.len() < MOST_TRACED && self.hub.received().is_some() {
+            draft.received = Some(UNIX_EPOCH + Duration::from_millis(id.ms));
+            self.spans.extend(self.hub.trace(stream, draft).map(|spans| (id, spans)));
+        }
+    }
+
+    fn end_spans(&mut self, done: &[(EventId, StreamName)], rejected: &[(EventId, String)]) {
+        if self.spans.is_empty() {
+            return;
+        }
+        let done = done.iter().map(|(id, _)| (id, Outcome::Stored { id: None, duplicate: false }));
+        let rejected = rejected.iter().map(|(id, _)| (id, Outcome::Failed("rejected")));
+        for (id, outcome) in done.chain(rejected) {
+            if let Some(spans) = self.spans.remove(id) {
+                spans.end(outcome);
+            }
+        }
     }
 
     async fn reject(&mut self, rejections: Vec<Rejection>) -> Result<(), StoreError> {
@@ -309,6 +340,7 @@ impl<'a> Drain<'a> {
         }
         tracing::warn!(?mark, "ids of the ingress stream went back, after a flush or a failover: raised them");
         self.backlog = Backlog::new(self.lanes.count);
+        self.spans.clear();
         (self.after, self.at_end, self.reading) = (EventId::ZERO, false, None);
         Ok(())
     }

@@ -70,6 +70,9 @@ impl Metrics {
         for reason in ["trimmed", "expired", "lost"] {
             drop(self.gaps.get_or_create(&ByReason { reason }));
         }
+        for reason in ["queue", "collector"] {
+            drop(self.spans_dropped.get_or_create(&ByReason { reason }));
+        }
         for problem in ["unavailable", "outcome-unknown", "store-full"] {
             drop(self.publish_errors.get_or_create(&ByProblem { problem }));
         }

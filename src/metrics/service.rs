@@ -107,6 +107,10 @@ figures! {
         store_up: Gauge,
         /// Whether the store, while it answers, refuses a kind of work: 1 or 0.
         store_refuses: Family<ByWork, Gauge>,
+        /// Spans that the OTLP collector took.
+        spans_exported: Counter,
+        /// Spans dropped, by reason: too many waited (queue), or the OTLP collector did not take them (collector).
+        spans_dropped: Family<ByReason, Counter>,
         /// Panics, each of which is a bug, and ended what it happened in.
         panics: Counter,
     }

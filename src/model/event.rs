@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::weight::{self, Charge, Counter};
-use super::{EventId, StreamName, Time, TraceParent};
+use super::{EventId, Observer, StreamName, Time, TraceParent};
 
 const MAX_TYPE: usize = 128;
 
@@ -131,11 +131,24 @@ pub struct Event {
 /// The forms of an event that were made.
 type Encoded = [OnceLock<Bytes>; Encoding::COUNT];
 
-/// A trace, and the forms of its event that name it.
-#[derive(Debug, Clone)]
+/// A trace, the forms of its event that name it, and who records the event's way through this node.
+#[derive(Clone)]
 struct Traced {
     parent: TraceParent,
     encoded: Encoded,
+    observer: OnceLock<Arc<dyn Observer>>,
+}
+
+impl Traced {
+    fn new(parent: TraceParent) -> Self {
+        Traced { parent, encoded: Default::default(), observer: OnceLock::new() }
+    }
+}
+
+impl fmt::Debug for Traced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.parent, f)
+    }
 }
 
 /// The forms in which events go out. Each is made at most once an event and node, and then shared by all
@@ -196,7 +209,19 @@ impl Event {
 
     /// Makes its publish a part of a trace, or of none.
     pub fn set_trace(&mut self, trace: Option<TraceParent>) {
-        self.traced = trace.map(|parent| Box::new(Traced { parent, encoded: Default::default() }));
+        self.traced = trace.map(Traced::new).map(Box::new);
+    }
+
+    /// Has its way through this node recorded, unless somebody does already. It has to have a trace.
+    pub fn observe(&self, observer: impl FnOnce() -> Arc<dyn Observer>) {
+        if let Some(traced) = &self.traced {
+            traced.observer.get_or_init(observer);
+        }
+    }
+
+    /// Who records its way through this node.
+    pub fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        self.traced.as_ref()?.observer.get()
     }
 
     /// Whether it is sent without being stored.
@@ -307,6 +332,8 @@ pub struct Draft {
     pub from: Option<StreamName>,
     /// The trace that the publish belongs to.
     pub trace: Option<TraceParent>,
+    /// When the request for it came, where that is recorded.
+    pub received: Option<SystemTime>,
 }
 
 impl Draft {
@@ -323,6 +350,7 @@ impl Draft {
             exclude: None,
             from: None,
             trace: None,
+            received: None,
         }
     }
 

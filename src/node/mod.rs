@@ -37,6 +37,7 @@ use crate::model::TypeFilters;
 use crate::panics;
 use crate::presence::Presence;
 use crate::producers;
+use crate::spans::{self, CollectorError, Exporting};
 use crate::store::memory::{DataDirError, MemoryStore, Restored};
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore, RedisUrl};
@@ -96,6 +97,9 @@ pub enum ServeError {
     /// Callers can't be judged as the settings say.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Nothing can be sent to the collector of spans.
+    #[error("WHIMBREL_OTLP_URL (--otlp-url): {0}")]
+    Collector(#[from] CollectorError),
     /// Nothing can be sent to the webhook.
     #[error("WHIMBREL_WEBHOOK_URL (--webhook-url): {0}")]
     Webhook(#[from] ReceiverError),
@@ -121,6 +125,11 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     tokio::spawn(access.clone().keep_key_sets(metrics.clone()));
     let links = linking::set_up(&settings, &metrics).await?;
     let receiver = receiver(&settings)?;
+    let tracing = settings
+        .otlp_url
+        .as_ref()
+        .map(|url| spans::begin(url.expose().clone(), settings.trace_ratio, &metrics))
+        .transpose()?;
     if let Some(tls) = tls {
         tokio::spawn(tls.keep_fresh());
     }
@@ -140,6 +149,10 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let registry_settings =
         RegistrySettings { sync: settings.sync(), lease: settings.lease(), ring_bytes: settings.ring_bytes };
     let registry = Registry::new(store.clone(), node.clone(), registry_settings, metrics.clone());
+    let exporting = tracing.map(|(tracer, exporting)| {
+        registry.trace_with(tracer);
+        exporting
+    });
     let limit = DeviceLimit { most: settings.connections_per_device, overflow: settings.device_overflow };
     let connections = Connections::new(descriptors.streams);
     let info = NodeInfo {
@@ -249,6 +262,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
         if let Some(delivering) = delivering {
             delivering.end().await;
         }
+        OptionFuture::from(exporting.map(Exporting::end)).await;
     };
     if tokio::time::timeout(END_TIME, ending).await.is_err() {
         tracing::warn!("stopping takes too long: what is left lapses by itself");

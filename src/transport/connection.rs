@@ -10,6 +10,7 @@ mod waiting;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,8 +18,9 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::connections::retry_ms;
+use super::frame::{Frame, NEVER, WriteMark};
 use super::liveness::{Beat, Liveness};
-use super::outbox::{Following, Frame, Outbox};
+use super::outbox::{Following, Outbox};
 use super::rights::{Due, Rights};
 use super::{CloseReason, Protocol, Socket};
 use crate::access::{Denied, Grant, Need, Visitor};
@@ -353,6 +355,20 @@ impl Connection {
             Delivery::Event(event) if !self.wants(event, own) => Frame::Silent { slot, id: event.id },
             _ => self.protocol.delivery(slot, stream, delivery),
         }
+    }
+
+    /// What is to be queued behind the frame of a delivery whose write is recorded.
+    fn mark(&self, delivery: &Delivery, frame: &Frame) -> Option<Frame> {
+        let Delivery::Event(event) = delivery else { return None };
+        let observer = event.observer().filter(|_| !matches!(frame, Frame::Silent { .. }))?;
+        observer.admits_write().then(|| {
+            Frame::Mark(Box::new(WriteMark {
+                observer: observer.clone(),
+                transport: self.protocol.as_str(),
+                begun: SystemTime::now(),
+                expires_ms: event.expires_ms.unwrap_or(NEVER),
+            }))
+        })
     }
 
     /// Whether the client is to be given this event: it is of a type that it wants, has not expired, and does not

@@ -11,6 +11,7 @@ mod connections;
 mod context;
 mod endpoint;
 mod expiry;
+mod frame;
 mod framing;
 mod handoff;
 mod http_phase;

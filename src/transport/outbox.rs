@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use bytes::Bytes;
 
 use super::Framing;
+use super::frame::{Frame, NEVER};
 use super::queue::Queue;
 use crate::dispatch::Slot;
 use crate::model::{Cursor, EventId, StreamName};
@@ -36,37 +37,6 @@ impl Following {
     /// A stream that is followed from right after `position`.
     pub fn new(slot: Slot, stream: StreamName, position: EventId) -> Self {
         Following { slot, stream, position, silent: false }
-    }
-}
-
-/// The time of expiry of a frame that never does.
-pub const NEVER: u64 = u64::MAX;
-
-/// Something to be written.
-#[derive(Debug, Clone)]
-pub enum Frame {
-    /// Bytes that need nothing added and move no position: pings, notices, answers.
-    Bare(Bytes),
-    /// A frame that moves a stream's position and carries its own cursor, if it has one. Once the store's clock
-    /// shows `expires_ms`, it moves the position alone.
-    Event { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
-    /// The same, but the body is a chunk, and the connection's cursor has to be put into it in front.
-    WithCursor { slot: Slot, id: EventId, expires_ms: u64, body: Bytes },
-    /// The last frame of a client that is not to come back by itself, as a chunk: the connection's cursor with
-    /// the stop mark is put into it in front.
-    Stop(Bytes),
-    /// Moves the position and writes nothing: an event that the client is not given.
-    Silent { slot: Slot, id: EventId },
-}
-
-impl Frame {
-    fn len(&self) -> usize {
-        match self {
-            Frame::Bare(body) | Frame::Stop(body) | Frame::Event { body, .. } | Frame::WithCursor { body, .. } => {
-                body.len()
-            }
-            Frame::Silent { .. } => 0,
-        }
     }
 }
 
@@ -230,6 +200,16 @@ impl Outbox {
                     self.moved(slot, id, true);
                     self.silent += 1;
                 }
+                Frame::Mark(mark) if self.staged.is_empty() => {
+                    if mark.expires_ms == NEVER || mark.expires_ms > now_ms() {
+                        mark.observer.written(mark.transport, mark.begun);
+                    }
+                }
+                // Not before all in front of it is written.
+                mark @ Frame::Mark(_) => {
+                    self.waiting.put_back(mark);
+                    break;
+                }
             }
         }
         self.waiting.is_empty() && self.silent >= SILENT_RUN
@@ -300,7 +280,13 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::model::Observer;
+    use crate::transport::frame::WriteMark;
     use crate::transport::framing::chunk;
 
     fn following(names: &[&str]) -> Vec<Following> {
@@ -354,6 +340,43 @@ mod tests {
         assert!(!outbox.offer(event(0, 4, "far more than the limit")) && !outbox.has_room());
         write_all(&mut outbox, 3);
         assert!(outbox.take_room(), "an empty outbox takes one frame of any size");
+    }
+
+    #[test]
+    fn an_event_is_recorded_as_written_once_its_last_byte_is_and_not_if_it_expired() {
+        #[derive(Default)]
+        struct Written(AtomicUsize);
+
+        impl Observer for Written {
+            fn dispatching(&self) {}
+
+            fn admits_write(&self) -> bool {
+                true
+            }
+
+            fn dispatched(&self, _: usize) {}
+
+            fn written(&self, _: &'static str, _: SystemTime) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let written = Arc::<Written>::default();
+        let mut outbox = Outbox::new(1000, following(&["topic:a"]), Framing::Plain);
+        for (ms, expires_ms) in [(2, NEVER), (3, 5), (4, NEVER)] {
+            outbox.push(Frame::Event { slot: 0, id: EventId::new(ms, 0), expires_ms, body: "four".into() });
+            let mark = WriteMark { observer: written.clone(), transport: "sse", begun: SystemTime::now(), expires_ms };
+            outbox.push(Frame::Mark(Box::new(mark)));
+        }
+        let now = |outbox: &mut Outbox, bytes: usize| {
+            outbox.advance(bytes);
+            outbox.stage(|| 9);
+            written.0.load(Ordering::Relaxed)
+        };
+        assert_eq!((now(&mut outbox, 0), now(&mut outbox, 3), now(&mut outbox, 1)), (0, 0, 1));
+        assert_eq!(outbox.only_slice(), Some(&b"four"[..]), "that of the third, as the second expired");
+        assert_eq!(now(&mut outbox, 4), 2);
+        assert!(outbox.is_empty());
     }
 
     #[test]

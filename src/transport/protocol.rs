@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::frame::{Frame, NEVER};
 use super::framing::chunk;
-use super::outbox::{Frame, NEVER};
 use super::{CloseReason, Framing, sse, websocket};
 use crate::dispatch::{Delivery, Slot};
 use crate::model::{Cursor, Encoding, Event, EventId, MemberNotice, StreamName};

@@ -43,6 +43,13 @@ impl<T> Queue<T> {
         taken
     }
 
+    /// Puts back what was taken last.
+    pub fn put_back(&mut self, element: T) {
+        if let Some(next) = self.first.replace(element) {
+            self.rest.push_front(next);
+        }
+    }
+
     pub fn front(&self) -> Option<&T> {
         self.first.as_ref()
     }
@@ -71,6 +78,8 @@ mod tests {
             assert_eq!((queue.len(), queue.front()), (round, Some(&0)));
             assert!(queue.iter().copied().eq(0..round));
             assert!(queue.newest_first().map(|number| *number).eq((0..round).rev()));
+            let first = queue.pop().unwrap();
+            queue.put_back(first);
             assert!(std::iter::from_fn(|| queue.pop()).eq(0..round));
             assert!(queue.is_empty() && queue.rest.capacity() == 0);
         }

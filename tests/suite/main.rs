@@ -76,6 +76,7 @@ mod rolling;
 mod slow_reader;
 mod slow_scripts;
 mod snippets;
+mod spans;
 mod sse;
 mod store_loss;
 mod stores_agree;

@@ -251,6 +251,7 @@ async fn publish(connection: &Connection, api: &Api, wanted: Publish<'_>) -> Out
         exclude: None,
         ephemeral: wanted.ephemeral,
         traceparent: wanted.traceparent.as_deref().map(str::as_bytes),
+        received: api.hub.received(),
     })?;
     let options = options.excluding((!wanted.echo).then(|| connection.known_as()));
     let allowed = api.throttle.publish(&connection.grant(), connection.device(), 1);

@@ -83,7 +83,10 @@ impl Registry {
         let dispatcher = &asking.dispatcher;
         let attaches = asking.question == Question::Attach;
         match &answer {
-            Ok(page) => self.clock.read(page.now_ms),
+            Ok(page) => {
+                self.clock.read(page.now_ms);
+                self.observe_page(page);
+            }
             Err(error) => {
                 tracing::debug!(stream = %dispatcher.stream(), %error, attaches, "the store gave no answer");
                 dispatcher.forget_note();

@@ -10,7 +10,7 @@ use crate::dispatch::{Delivery, Offer, Sink, Slot};
 use crate::model::{Info, MemberNotice, StreamName};
 use crate::presence::{Eviction, Occupant, PresenceGuard, Watcher};
 use crate::transport::connections::retry_ms;
-use crate::transport::outbox::Frame;
+use crate::transport::frame::Frame;
 
 impl Connection {
     /// It has its place, and can be evicted from there from now on.
@@ -98,6 +98,7 @@ impl Sink for Connection {
             return Offer::Taken { flush: false };
         }
         let frame = self.frame(inner.id, slot, stream, delivery);
+        let mark = self.mark(delivery, &frame);
         if !inner.outbox.has_room_for(&frame) {
             // Perhaps only because more came at once than the outbox holds, and nobody has flushed so far.
             self.write_out(&mut inner);
@@ -107,6 +108,9 @@ impl Sink for Connection {
         }
         if !inner.outbox.offer(frame) {
             return Offer::Full;
+        }
+        if let Some(mark) = mark {
+            inner.outbox.push(mark);
         }
         let flush = !inner.dirty && !inner.blocked;
         inner.dirty |= flush;

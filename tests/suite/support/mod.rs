@@ -5,6 +5,7 @@ pub mod balancer;
 pub mod chunks;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod command;
 pub mod http;
 pub mod javascript;
