@@ -10,28 +10,39 @@ use super::{Pattern, Transport};
 /// The figures of a run. Parts that were not run, or could not be seen, are not there.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// How the listeners connected.
     pub transport: Transport,
+    /// Who listened to what.
     pub pattern: Pattern,
+    /// Listeners, of all processes.
     pub connections: usize,
     /// Processes that held them.
     pub processes: usize,
+    /// Bytes of an event's data.
     pub event_bytes: usize,
+    /// Until all of them were connected.
     pub connect_seconds: f64,
+    /// Connections that ended before their time.
     pub connections_lost: u64,
     /// Memory of the server's processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Memory>,
+    /// Memory of the Redis behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<Memory>,
+    /// What the connections cost while nothing was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
+    /// What was published and received.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishing: Option<Publishing>,
     /// How the highest rate was found; `publishing` is the best of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<Trial>,
+    /// How all of them came back at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm: Option<Storm>,
+    /// How it went while connections came and went.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub churn: Option<Churn>,
 }

@@ -51,6 +51,7 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Why the client did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ClientError {
     /// The address of the server is none.
     #[error("'{0}' is not an address such as http://127.0.0.1:8080")]

@@ -86,17 +86,28 @@ pub struct GapNotice {
 #[derive(Debug, Clone)]
 pub enum Notice {
     /// A server accepted the subscription.
-    Connected { place: String },
+    Connected {
+        /// The server's address.
+        place: String,
+    },
     /// The next event.
     Event(Box<Envelope>),
     /// The cursor moved without an event.
     Position,
     /// Events are missing here.
     Gap(GapNotice),
-    /// The server is about to end the connection, and gave the reason.
-    Close { reason: String },
-    /// The connection ended, or none came about, and why. The subscriber goes on by itself after `wait`.
-    Disconnected { reason: String, wait: Duration },
+    /// The server is about to end the connection.
+    Close {
+        /// As the server gives it, such as `drain`.
+        reason: String,
+    },
+    /// The connection ended, or none came about.
+    Disconnected {
+        /// Why, in words.
+        reason: String,
+        /// After this the subscriber goes on by itself.
+        wait: Duration,
+    },
 }
 
 /// Follows streams across connections and servers.

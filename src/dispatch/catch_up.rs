@@ -63,8 +63,13 @@ pub enum Next<'a> {
     Join(EventId),
     /// Have the dispatcher synced, wait for what comes of it, then call [`CatchUp::synced`].
     Sync,
-    /// Read the page after this position, a new one if `fresh`; then call [`CatchUp::page`] or [`CatchUp::failed`].
-    Read { position: EventId, fresh: bool },
+    /// Read a page, then call [`CatchUp::page`] or [`CatchUp::failed`].
+    Read {
+        /// The page begins after it.
+        position: EventId,
+        /// Whether a page that was read for others before is too old.
+        fresh: bool,
+    },
     /// Wait, longer each time, then call [`CatchUp::paused`].
     Pause,
     /// It is over: the connection has joined the live end, or has ended.

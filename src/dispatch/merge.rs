@@ -41,10 +41,20 @@ const FORK_SEARCH: usize = 512;
 pub enum Question {
     /// Where the stream stands now, and the route: it is followed from here on. [`Merge::attached`] begins there.
     Attach,
-    /// The route, and what is newer than `head`.
-    Sync { head: EventId },
-    /// What became of the history that was seen up to `head`.
-    Recover { head: EventId, epoch: EventId, seen: Vec<EventId> },
+    /// The route, and what is newer than the head.
+    Sync {
+        /// The newest event that was dispatched.
+        head: EventId,
+    },
+    /// What became of the history that was seen up to the head.
+    Recover {
+        /// The newest event that was dispatched.
+        head: EventId,
+        /// With which id the stream began, as far as is known here.
+        epoch: EventId,
+        /// Events up to the head that are remembered, to find where the histories part.
+        seen: Vec<EventId>,
+    },
 }
 
 /// How soon a question should be asked.

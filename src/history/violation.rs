@@ -4,6 +4,7 @@ use crate::model::{EventId, Gap, StreamName};
 
 /// A broken promise. Where an array holds two ids, something lies between them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Violation {
     /// The history itself contradicts what a history is.
     #[error("the history makes no sense at record {record}: {why}")]

@@ -18,6 +18,7 @@ const MAX_COLLAPSE: usize = 128;
 
 /// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum PublishError {
     /// Only the service itself publishes there.
     #[error("only the service itself publishes to {0}; it can be followed and read")]

@@ -68,8 +68,10 @@ impl<L: Label, F: Figure> Figure for Family<L, F> {
 
 macro_rules! labels {
     ($($label:ident { $name:ident })*) => {$(
+        #[doc = concat!("The label `", stringify!($name), "`.")]
         #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
         pub struct $label {
+            /// Its value.
             pub $name: &'static str,
         }
 

@@ -12,6 +12,7 @@ pub const MAX_NESTING: usize = 60;
 
 /// Why data can't be an event's; put behind whatever names the data. Places are counted in bytes, from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum JsonError {
     /// It breaks the grammar.
     #[error("is not JSON: {0}")]

@@ -55,6 +55,7 @@ pub struct Relay {
 
 /// Why a relay could not start.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum RelayError {
     /// The table can't be drained as it is.
     #[error(transparent)]

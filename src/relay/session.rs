@@ -26,6 +26,7 @@ const STATEMENT_TIME: Duration = Duration::from_secs(60);
 
 /// Why the table can't be drained as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum TableError {
     /// There is none.
     #[error(

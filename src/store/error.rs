@@ -56,6 +56,7 @@ impl StoreError {
 
 /// Why a region refuses an operation on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the comments on the variants say what the fields are")]
 pub enum Misplaced {
     /// The stream's home is another region, or this one again as of a newer version (`None`). `unfinished`: the node that
     /// moved it has not done all that a move ends with.

@@ -34,8 +34,11 @@ pub struct NodeLease {
 /// What became of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease holds for another session; so many nodes are known.
-    Held { nodes: u32 },
+    /// The lease holds for another session.
+    Held {
+        /// Nodes of the region with a lease.
+        nodes: u32,
+    },
     /// There was no lease to renew: it lapsed, or the store lost it. The node has to take a new id.
     Gone,
 }
