@@ -32,7 +32,9 @@ fn encode(criterion: &mut Criterion) {
     for (name, encoding) in [("sse", Encoding::Sse), ("sse envelope", Encoding::SseEnvelope)] {
         group.bench_function(name, |bencher| bencher.iter(|| sse::event(black_box(&stream), &event, None, encoding)));
     }
-    group.bench_function("websocket", |bencher| bencher.iter(|| websocket::event(black_box(&stream), &event, None)));
+    group.bench_function("websocket", |bencher| {
+        bencher.iter(|| websocket::event(black_box(&stream), &event, None, Encoding::WebSocket))
+    });
     group.finish();
 }
 

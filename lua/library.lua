@@ -151,7 +151,7 @@ local function publish_checked(keys, args)
   local step = tonumber(string.sub(redis.sha1hex(time[1] .. '.' .. time[2] .. kind .. '\0' .. data), 1, 4), 16) + 1
   local answer = publish(keys, {
     stream, data, kind, key, tostring(step), kept.events, kept.ms, kept.position_ms, SETTINGS.once_ms,
-    SETTINGS.channels, ttl, collapse, '', SETTINGS.home, '', trace_of(given.traceparent or ''),
+    SETTINGS.channels, ttl, collapse, '', SETTINGS.home, '', trace_of(given.traceparent or ''), '',
   })
   if answer[3] == 2 then
     return refuse('key-reused',

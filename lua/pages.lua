@@ -44,12 +44,14 @@ local function answer(stream, from, entries, more, now)
 end
 
 -- An entry as readers are to have it: one that expired has lost its data and has 0 for its time, and one
--- whose collapse key came up again has a field `s`.
+-- whose collapse key came up again has a field `s`. Then the bytes of what its producer handed in.
 local function as_read(stream, entry, now)
-  local fields, expires, group, prev = entry[2], nil, nil, nil
+  local fields, expires, group, prev, bytes = entry[2], nil, nil, nil, 0
   for at = 1, #fields, 2 do
     local name = fields[at]
-    if name == 'x' then
+    if name == 'd' or name == 'a' then
+      bytes = bytes + #fields[at + 1]
+    elseif name == 'x' then
       expires = tonumber(fields[at + 1])
     elseif name == 'c' then
       group = fields[at + 1]
@@ -58,7 +60,7 @@ local function as_read(stream, entry, now)
     end
   end
   if expires and expires <= now then
-    return { entry[1], { 'p', prev or '', 'x', '0' } }
+    return { entry[1], { 'p', prev or '', 'x', '0' } }, 0
   end
   if group then
     local newest = stream.newest[group]
@@ -72,7 +74,7 @@ local function as_read(stream, entry, now)
       fields[#fields + 1] = '1'
     end
   end
-  return entry
+  return entry, bytes
 end
 
 -- The newest id that a stream ever gave to an entry, also when that is gone.
@@ -101,9 +103,9 @@ local function collect(stream, command, start, stop, limit, max_bytes, now)
       if #entries >= limit or bytes >= max_bytes then
         return entries, true
       end
-      entry = as_read(stream, entry, now)
-      entries[#entries + 1] = entry
-      bytes = bytes + #(field(entry, 'd') or '')
+      local read, size = as_read(stream, entry, now)
+      entries[#entries + 1] = read
+      bytes = bytes + size
     end
     if #chunk < wanted then
       return entries, false

@@ -7,10 +7,11 @@
 --       11 ms after which the event expires or '', 12 collapse key or '', 13 of an event out of an ingress
 --       stream: what that is called, the entry, and the entry before it for the same stream if both are on
 --       their way; otherwise '', 14 home version or '', 15 the connection that is not
---       given the event or '', 16 the trace that the publish belongs to or ''; where the caller reaches nodes by
---       itself: 17 the store's ms until which it does, 18 the nodes, each with a space before and behind it
+--       given the event or '', 16 the trace that the publish belongs to or '', 17 the attributes of a CloudEvent or '';
+--       where the caller reaches nodes by itself: 18 the store's ms until which it does, 19 the nodes, each with a space
+--       before and behind it
 -- Answer: id, number of nodes that it was sent to, 0 stored or 1 stored before or 2 key used for another event, and, of an event that
---         was stored now, the id of the one before it; with 17 and 18 also the store's ms, the nodes that the
+--         was stored now, the id of the one before it; with 18 and 19 also the store's ms, the nodes that the
 --         caller has to reach, and those that got it over their channels. Instead of the id the newest
 --         entry taken, with 4: an entry as new as this was taken before; or '', with 5: the one before it was
 --         not taken.
@@ -18,7 +19,7 @@
 -- No allow-oom: a store without room refuses publishes before anything is written.
 local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local data, kind, key, ttl, group = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12]
-local excluded, trace = ARGV[15], ARGV[16]
+local excluded, trace, attributes = ARGV[15], ARGV[16], ARGV[17]
 
 -- Milliseconds ahead of need, at most, that a log's life is prolonged.
 local AHEAD_OF_NEED = 60000
@@ -107,6 +108,7 @@ put('x', expires)
 put('c', group)
 put('e', excluded)
 put('w', trace)
+put('a', attributes)
 
 -- All that can be refused comes before the first write, or is undone: an event that is stored, and not acknowledged, is
 -- published once more, and one that the position does not cover is a gap to subscribers.
@@ -176,8 +178,8 @@ end
 
 -- A script that was held up on its way finds that its time is over, and publishes to all nodes: its caller may have
 -- given up, and would not reach those that were left out.
-local linked = ARGV[18]
-if linked and now >= tonumber(ARGV[17]) then
+local linked = ARGV[19]
+if linked and now >= tonumber(ARGV[18]) then
   linked = ''
 end
 
@@ -192,7 +194,7 @@ for at = 1, #routes, 2 do
   elseif linked and string.find(linked, ' ' .. node .. ' ', 1, true) then
     by_caller[#by_caller + 1] = node
   else
-    told = told or message(ARGV[1], id, prev, kind, expires, group, excluded, trace, data)
+    told = told or message(ARGV[1], id, prev, kind, expires, group, excluded, trace, attributes, data)
     -- pcall: the event is stored, and an error here would mean that it is not. A node that did not get it
     -- finds it with the next sync.
     redis.pcall('PUBLISH', ARGV[10] .. node, told)

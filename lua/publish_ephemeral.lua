@@ -3,13 +3,14 @@
 --
 -- KEYS  1 nodes, 2 meta
 -- ARGV  1 stream, 2 data, 3 type, 4 what channels begin with, 5 home version or '', 6 the connection that is not given it
---       or '', 7 the trace that the publish belongs to or ''
+--       or '', 7 the trace that the publish belongs to or '', 8 the attributes of a CloudEvent or ''
 -- Answer: the number of nodes that it was sent to.
 require_home(KEYS[2], ARGV[5])
 local now = clock()
 local excluded = ARGV[6] == '' and '' or ' ' .. ARGV[6]
 local trace = ARGV[7] == '' and '' or ' w=' .. ARGV[7]
-local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. excluded .. trace .. '\n' .. ARGV[2]
+local attributes = ARGV[8] == '' and '' or ' a=' .. ARGV[8]
+local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. excluded .. trace .. attributes .. '\n' .. ARGV[2]
 local told = 0
 local routes = redis.call('HGETALL', KEYS[1])
 for at = 1, #routes, 2 do

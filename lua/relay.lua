@@ -16,6 +16,6 @@ local function value(name)
   return field(entry, name) or ''
 end
 local told =
-  message(ARGV[1], entry[1], value('p'), value('t'), value('x'), value('c'), value('e'), value('w'), value('d'))
+  message(ARGV[1], entry[1], value('p'), value('t'), value('x'), value('c'), value('e'), value('w'), value('a'), value('d'))
 redis.call('PUBLISH', ARGV[4] .. ARGV[3], told)
 return 1

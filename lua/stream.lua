@@ -181,7 +181,7 @@ local function told(stream, nodes)
 end
 
 -- What a node's channel carries for an event; '' stands for what it has not.
-local function message(stream, id, prev, kind, expires, group, excluded, trace, data)
+local function message(stream, id, prev, kind, expires, group, excluded, trace, attributes, data)
   local header = stream .. ' ' .. id .. ' ' .. prev .. ' ' .. (kind == '' and 'message' or kind)
   if expires ~= '' then
     header = header .. ' x=' .. expires
@@ -194,6 +194,9 @@ local function message(stream, id, prev, kind, expires, group, excluded, trace, 
   end
   if trace ~= '' then
     header = header .. ' w=' .. trace
+  end
+  if attributes ~= '' then
+    header = header .. ' a=' .. attributes
   end
   return header .. '\n' .. data
 end

@@ -30,7 +30,7 @@ use crate::store::memory::Fsync;
 use crate::store::presence::Overflow;
 use crate::store::redis::RedisUrl;
 use crate::transport::{Door, Endpoint};
-use crate::webhook::{SigningKeys, Target};
+use crate::webhook::{self, SigningKeys, Target};
 
 pub use flags::Flags;
 pub use value::RegionUrls;
@@ -306,6 +306,8 @@ settings! {
     webhook_secret: Option<SigningKeys> = "", "SECRET", value::optional(value::from_str);
     /// A file that holds the secret of webhooks.
     webhook_secret_file: Option<PathBuf> = "", "PATH", value::optional(value::path);
+    /// What webhooks hold: whimbrel, cloudevents (one a request), or cloudevents-batch.
+    webhook_format: webhook::Format = "whimbrel", "FORMAT", value::from_str;
     /// How long the receiver of webhooks may take to answer, in seconds.
     webhook_timeout_seconds: u64 = "20", "SECONDS", value::seconds(1);
     /// An OpenTelemetry collector that takes spans of sampled publishes, over HTTP with protobuf:

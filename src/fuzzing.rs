@@ -8,10 +8,11 @@ use hyper::Method;
 
 use crate::access::{self, Grant, Need};
 use crate::api;
+use crate::cloudevents;
 use crate::hub::After;
 use crate::ingress::entry;
 use crate::link::frame::{Ack, Frame};
-use crate::model::{Cursor, EventId, StreamName};
+use crate::model::{Cursor, Event, EventId, StreamName};
 use crate::store::IngressEntry;
 use crate::store::redis::parse;
 use crate::transport::RequestHeads;
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("claims", claims),
     ("operation", operation),
     ("request_heads", request_heads),
+    ("cloud_event", cloud_event),
 ];
 
 /// The table of routes, with any method and path.
@@ -120,6 +122,18 @@ pub fn request_heads(input: &[u8]) {
     whole.read(input);
     input.chunks(1).for_each(|byte| pieces.read(byte));
     assert_eq!(whole, pieces);
+}
+
+/// A CloudEvent in JSON. What can be read is written and read again.
+pub fn cloud_event(input: &[u8]) {
+    let body = Bytes::copy_from_slice(input);
+    let Ok(read) = cloudevents::structured(&body, &body) else { return };
+    let mut event = Event::new(EventId::new(5, 1), EventId::ZERO, read.kind.clone(), read.data.clone());
+    event.attributes = Some(read.attributes.clone());
+    let written = Bytes::from(cloudevents::event(&StreamName::lifecycle(), &event));
+    let again = cloudevents::structured(&written, &written).expect("a CloudEvent reads back as it was written");
+    assert_eq!((again.key, again.kind, again.data), (read.key, read.kind, read.data));
+    assert_eq!(again.attributes, read.attributes);
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@
 //! - [`webhook`]: sends connects and disconnects to a backend. `leader`: jobs that one node does for all.
 //! - [`access`]: who may use the service, for what, and how much of it.
 //! - [`api`]: HTTP requests and answers, probes, the page.
+//! - [`cloudevents`]: CloudEvents, as which events come and go for those who want them.
 //! - [`transport`]: accepted listeners: framing, outboxes, sockets, timers.
 //! - [`link`]: connections between nodes that take events around the store's channels.
 //! - [`presence`]: the connections of devices, in the store and on the lifecycle topic; members of topics.
@@ -56,6 +57,7 @@ mod backoff;
 pub mod bench;
 pub mod cli;
 pub mod client;
+pub mod cloudevents;
 pub mod config;
 pub mod directory;
 pub mod dispatch;

@@ -20,7 +20,7 @@ use crate::hub::{OptionError, PublishError, PublishOptions, PublishRequest};
 use crate::model::{Draft, EventId, Published, StreamKind, StreamName};
 
 /// Most bytes of a batch's body.
-const BATCH_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// Most entries of a batch, sound or not; an entry with many devices counts as many. It bounds the answer too.
 const BATCH_EVENTS: usize = 10_000;
@@ -109,6 +109,11 @@ pub async fn publish(api: &Api, request: Request, grant: &Grant) -> Result<Respo
         // The data of an entry is a part of the body, not a copy.
         drafts(entry, &body, came, &mut batch)?;
     }
+    Ok(publish_allowed(api, batch, grant).await)
+}
+
+/// Publishes the entries of a batch that their producer may publish, and answers what became of each.
+pub(super) async fn publish_allowed(api: &Api, mut batch: Vec<Read>, grant: &Grant) -> Response {
     for read in &mut batch {
         if let Ok(wanted) = read
             && let Err(denied) = grant.check(Need::Publish(&wanted.stream))
@@ -117,11 +122,11 @@ pub async fn publish(api: &Api, request: Request, grant: &Grant) -> Result<Respo
         }
     }
     let outcomes = publish_sound(api, batch).await;
-    Ok(json(StatusCode::OK, &Outcomes { results: outcomes }))
+    json(StatusCode::OK, &Outcomes { results: outcomes })
 }
 
 /// The entries as they stand in the body, unless there are too many.
-fn entries(kind: Kind, body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+pub(super) fn entries(kind: Kind, body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     let (entries, count) = match kind {
         Kind::Lines => {
             let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
@@ -193,14 +198,14 @@ fn fault(error: &serde_json::Error) -> String {
 }
 
 /// An entry of a batch, for one of its streams.
-struct Wanted {
-    stream: StreamName,
-    draft: Draft,
-    ephemeral: bool,
+pub(super) struct Wanted {
+    pub(super) stream: StreamName,
+    pub(super) draft: Draft,
+    pub(super) ephemeral: bool,
 }
 
 /// An entry of a batch, or what is wrong with it.
-type Read = Result<Wanted, (&'static str, String)>;
+pub(super) type Read = Result<Wanted, (&'static str, String)>;
 
 impl From<PublishError> for Outcome {
     fn from(error: PublishError) -> Self {
@@ -296,16 +301,19 @@ fn draft(entry: &Entry<'_>, body: &Bytes, came: Came<'_>) -> Result<Draft, (&'st
         traceparent: entry.traceparent.as_deref().map(str::as_bytes).or(came.traceparent),
         received: came.at,
     };
-    let request = PublishRequest::read(options).map_err(|error| {
-        let slug = match &error {
-            OptionError::Type(_) => "invalid-type",
-            OptionError::Ttl(_) => "invalid-ttl",
-            OptionError::Durable(_) | OptionError::Exclude(_) => "invalid-entry",
-            OptionError::Event(error) => error.slug(),
-        };
-        (slug, error.to_string())
-    })?;
+    let request = PublishRequest::read(options).map_err(refusal)?;
     Ok(request.draft(body.slice_ref(data.get().as_bytes())))
+}
+
+/// What an entry is answered whose options can't be used.
+pub(super) fn refusal(error: OptionError) -> (&'static str, String) {
+    let slug = match &error {
+        OptionError::Type(_) => "invalid-type",
+        OptionError::Ttl(_) => "invalid-ttl",
+        OptionError::Durable(_) | OptionError::Exclude(_) => "invalid-entry",
+        OptionError::Event(error) => error.slug(),
+    };
+    (slug, error.to_string())
 }
 
 #[cfg(test)]

@@ -35,8 +35,33 @@ pub fn stream() -> impl Filter<Extract = (BodyStream,), Error = warp::Rejection>
     warp::body::stream().map(|body| Box::pin(contiguous_chunks(body)) as BodyStream)
 }
 
-/// What the body holds, or why it is not taken.
-pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
+/// What a `Content-Type` says of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ContentType<'a> {
+    /// All of it, as it was given.
+    pub text: &'a str,
+    /// Type and subtype, in lower case.
+    pub essence: String,
+    /// The charset, in lower case, if one is given.
+    charset: Option<String>,
+}
+
+impl ContentType<'_> {
+    /// Whether a text of this type is UTF-8: that is so unless another charset is given.
+    pub fn is_utf8(&self) -> bool {
+        self.charset.as_deref().is_none_or(|charset| matches!(charset, "utf-8" | "utf8" | "us-ascii"))
+    }
+
+    /// Refuses texts in other charsets.
+    pub fn require_utf8(&self) -> Result<(), Problem> {
+        let charset = self.charset.as_deref().filter(|_| !self.is_utf8());
+        let refused = |charset| Problem::unsupported_media(format!("the charset '{charset}' is not taken; send UTF-8"));
+        charset.map_or(Ok(()), |charset| Err(refused(charset)))
+    }
+}
+
+/// The type of a body that came as it is, without any coding, if a type is given.
+pub fn content_type(headers: &HeaderMap) -> Result<Option<ContentType<'_>>, Problem> {
     let other_than = |name, plain: &str| {
         headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(plain.as_bytes()))
     };
@@ -48,27 +73,39 @@ pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
         return Err(Problem::unsupported_media("a Transfer-Encoding other than chunked is not taken"));
     }
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
-    let content_type = match (given.next(), given.next()) {
-        (None, _) => return Ok(Kind::Json),
+    let text = match (given.next(), given.next()) {
+        (None, _) => return Ok(None),
         (Some(value), None) => {
             value.to_str().map_err(|_| Problem::unsupported_media("the Content-Type is not text"))?
         }
         _ => return Err(Problem::unsupported_media("the Content-Type is given more than once")),
     };
-    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let essence = essence.trim().to_ascii_lowercase();
-    if essence.starts_with("multipart/") || essence.starts_with("application/cloudevents") {
-        let detail = format!("'{essence}' is not taken; send application/json, text/plain or application/x-ndjson");
-        return Err(Problem::unsupported_media(detail));
-    }
     let charset =
         parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).find_map(|(name, value)| {
             name.eq_ignore_ascii_case("charset").then(|| value.trim_matches('"').to_ascii_lowercase())
         });
-    if let Some(charset) = charset.filter(|charset| !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii")) {
-        return Err(Problem::unsupported_media(format!("the charset '{charset}' is not taken; send UTF-8")));
+    Ok(Some(ContentType { text, essence, charset }))
+}
+
+/// What the body holds, or why it is not taken.
+pub fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
+    let Some(content_type) = content_type(headers)? else { return Ok(Kind::Json) };
+    let essence = content_type.essence.as_str();
+    if essence.starts_with("application/cloudevents") {
+        let detail = format!(
+            "'{essence}' is not taken here; CloudEvents go to /v1/devices/{{device}}/cloudevents, \
+             /v1/topics/{{topic}}/cloudevents or /v1/cloudevents"
+        );
+        return Err(Problem::unsupported_media(detail));
     }
-    Ok(match essence.as_str() {
+    if essence.starts_with("multipart/") {
+        let detail = format!("'{essence}' is not taken; send application/json, text/plain or application/x-ndjson");
+        return Err(Problem::unsupported_media(detail));
+    }
+    content_type.require_utf8()?;
+    Ok(match essence {
         "text/plain" => Kind::Text,
         "application/x-ndjson" => Kind::Lines,
         _ => Kind::Json,

@@ -8,8 +8,9 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::body;
-use super::parameters::Parameters;
-use super::{Api, Problem, Request, json};
+use super::parameters::{Format, Parameters};
+use super::{Api, Problem, Request, json, reply};
+use crate::cloudevents;
 use crate::hub::{Accepted, History, PublishError, PublishOptions, PublishRequest};
 use crate::model::{EventId, Gap, Published, Reached, ShownEvent, StreamName};
 
@@ -47,12 +48,16 @@ pub async fn publish(api: &Api, stream: StreamName, request: Request) -> Result<
         Accepted::Stored { published, durable } => (published, durable),
     };
     let status = if published.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    let mut response = json(status, &ShownReceipt { published: &published, durable, note });
+    Ok(located(json(status, &ShownReceipt { published: &published, durable, note }), &published))
+}
+
+/// The answer, with where the event is.
+pub(super) fn located(mut response: Response, published: &Published) -> Response {
     // Names hold no character that a path or a header could not.
-    if let Ok(location) = location(&published).parse() {
+    if let Ok(location) = format!("{}/events/{}", published.stream.path(), published.id).parse() {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
+    response
 }
 
 /// What became of an event that is not stored.
@@ -74,12 +79,6 @@ struct ShownReceipt<'a> {
     /// A hint for the producer.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
-}
-
-fn location(published: &Published) -> String {
-    let kind = published.stream.kind().plural();
-    // '|' is the one character of names that a URL has to encode.
-    format!("/v1/{kind}/{}/events/{}", published.stream.name().replace('|', "%7C"), published.id)
 }
 
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -114,19 +113,30 @@ fn shown(shown: Result<ShownEvent, serde_json::Error>) -> Result<ShownEvent, Pro
     })
 }
 
+fn as_cloudevents(media_type: &str, body: Vec<u8>) -> Response {
+    reply(StatusCode::OK, &[(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-store")], body)
+}
+
 /// `GET …/events`
 pub async fn history(api: &Api, stream: StreamName, query: &str) -> Result<Response, Problem> {
-    let parameters = Parameters::read(query, &["after", "before", "limit"])?;
+    let parameters = Parameters::read(query, &["after", "before", "limit", "format"])?;
+    let format = Format::of(&parameters)?;
     let limit = parameters.limit(MAX_HISTORY)?;
     let (after, before) = (parameters.parsed("after")?, parameters.parsed("before")?);
     let History { events, gap, last } = api.hub.history(&stream, after, before, limit).await?;
+    if format == Format::CloudEvents {
+        let gap = gap.iter().map(|gap| cloudevents::gap(&stream, gap));
+        let events = events.iter().map(|event| cloudevents::event(&stream, event));
+        return Ok(as_cloudevents(cloudevents::BATCH, cloudevents::batch(gap.chain(events))));
+    }
     let events = events.iter().map(|event| shown(ShownEvent::of(event))).collect::<Result<_, _>>()?;
     Ok(json(StatusCode::OK, &ShownHistory { events, gap: gap.as_ref(), last }))
 }
 
 /// `GET …/events/{id}`
 pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> Result<Response, Problem> {
-    let parameters = Parameters::read(query, &["wait"])?;
+    let parameters = Parameters::read(query, &["wait", "format"])?;
+    let format = Format::of(&parameters)?;
     let patience = match parameters.number("wait")?.unwrap_or(0) {
         seconds @ 0..=MAX_WAIT => Duration::from_secs(seconds as u64),
         seconds => {
@@ -135,6 +145,9 @@ pub async fn event(api: &Api, stream: &StreamName, id: EventId, query: &str) -> 
         }
     };
     match api.hub.event(stream, id, patience).await? {
+        Some((event, _)) if format == Format::CloudEvents => {
+            Ok(as_cloudevents(cloudevents::STRUCTURED, cloudevents::event(stream, &event)))
+        }
         Some((event, status)) => Ok(json(StatusCode::OK, &shown(ShownEvent::with_status(&event, &status))?)),
         None => Err(Problem::no_such_event(format!("{stream} has no event {id}, or keeps it no longer"))),
     }

@@ -6,7 +6,7 @@ use hyper::{HeaderMap, Method, StatusCode, Version, header};
 use uuid::Uuid;
 use warp::reply::Response;
 
-use super::parameters::Parameters;
+use super::parameters::{Format, Parameters};
 use super::positions::{last_event_id, positions};
 use super::route::Route;
 use super::wish::{WISH_BYTES, Wish};
@@ -17,7 +17,8 @@ use crate::model::{Cursor, Encoding, Info, StreamKind, StreamName, TypeFilter};
 use crate::presence::{Eviction, Membership, PresenceGuard};
 use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, Rights, retry_ms, sse, websocket};
 
-const PARAMETERS: [&str; 8] = ["device", "topic", "after", "types", "envelope", "heartbeat", "members", "trace"];
+const PARAMETERS: [&str; 9] =
+    ["device", "topic", "after", "types", "envelope", "heartbeat", "members", "trace", "format"];
 
 /// Whether a client of `…/events` wants the live stream.
 pub fn wants_stream(headers: &HeaderMap) -> bool {
@@ -53,6 +54,7 @@ struct Asked {
     streams: Vec<(StreamName, After)>,
     types: Option<TypeFilter>,
     envelope: bool,
+    format: Format,
     heartbeat: bool,
     /// Events name the traces that their publishes belong to.
     trace: bool,
@@ -110,10 +112,12 @@ async fn listen_sse(
         // After any other answer the client would reconnect for ever.
         return Ok(reply(StatusCode::NO_CONTENT, &[(header::CACHE_CONTROL, "no-store")], ""));
     }
-    let encoding = match (asked.streams.len(), asked.envelope) {
-        (1, false) => Encoding::Sse,
-        (1, true) => Encoding::SseEnvelope,
-        _ => Encoding::SseShared,
+    let encoding = match (asked.format, asked.streams.len(), asked.envelope) {
+        (Format::CloudEvents, 1, _) => Encoding::SseCloudEvent,
+        (Format::CloudEvents, ..) => Encoding::SseSharedCloudEvent,
+        (Format::Whimbrel, 1, false) => Encoding::Sse,
+        (Format::Whimbrel, 1, true) => Encoding::SseEnvelope,
+        (Format::Whimbrel, ..) => Encoding::SseShared,
     };
     if request.method == Method::HEAD {
         return Ok(reply(StatusCode::OK, &sse::HEADERS, ""));
@@ -139,7 +143,11 @@ pub async fn websocket(api: &Api, request: Request, grant: Arc<Grant>) -> Result
     let listener = let_in(api, visitor, grant, &streams).await?;
     let asked = asked(api, &parameters, &request.headers, streams)?;
     let head = websocket::head(key, offers_subprotocol(&request.headers), &request.cors.lines());
-    let protocol = Protocol::WebSocket { trace: asked.trace };
+    let encoding = match asked.format {
+        Format::Whimbrel => Encoding::WebSocket,
+        Format::CloudEvents => Encoding::WebSocketCloudEvent,
+    };
+    let protocol = Protocol::WebSocket { encoding, trace: asked.trace };
     accept(api, request, listener, protocol, head, asked).await
 }
 
@@ -323,10 +331,15 @@ fn asked(api: &Api, parameters: &Parameters, headers: &HeaderMap, streams: Vec<S
         )));
     }
     let stopped = last.and_then(|cursor| cursor.parse::<Cursor>().ok()).is_some_and(|cursor| cursor.unmarked().0);
+    let (format, envelope) = (Format::of(parameters)?, parameters.switch("envelope")?);
+    if envelope && format == Format::CloudEvents {
+        return Err(Problem::bad_request("a CloudEvent is an envelope of its own: leave the parameter 'envelope' out"));
+    }
     Ok(Asked {
         streams: positions(streams, &after)?,
         types,
-        envelope: parameters.switch("envelope")?,
+        envelope,
+        format,
         heartbeat: parameters.switch("heartbeat")?,
         members: parameters.switch("members")?,
         trace: parameters.switch("trace")?,

@@ -7,6 +7,7 @@ mod batch;
 mod bodies;
 mod body;
 mod catch;
+mod cloudevents;
 mod cursor;
 mod devices;
 mod events;
@@ -204,6 +205,8 @@ async fn carry_out(api: &Api, route: Route, request: Request) -> Result<Response
             events::publish(api, stream, request).await
         }
         Route::PublishBatch => batch::publish(api, request, &grant).await,
+        Route::CloudEvents(stream) => cloudevents::publish(api, Some(stream), request, &grant).await,
+        Route::RoutedCloudEvents => cloudevents::publish(api, None, request, &grant).await,
         Route::Stream(stream) if listen::wants_stream(&request.headers) => {
             listen::sse_of(api, stream, request, grant).await
         }
@@ -240,7 +243,10 @@ async fn carry_out(api: &Api, route: Route, request: Request) -> Result<Response
         Route::Ready => Ok(status::ready(api)),
         Route::Metrics => Ok(status::metrics(api)),
         Route::Page(file) => Ok(page::file(file, &request.headers)),
-        Route::Options(allow) => Ok(reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "")),
+        Route::Options(allow) => {
+            let answer = reply(StatusCode::NO_CONTENT, &[(header::ALLOW, allow)], "");
+            Ok(cloudevents::consenting(answer, &request))
+        }
     }
 }
 

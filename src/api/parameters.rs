@@ -92,6 +92,29 @@ impl Parameters {
     }
 }
 
+/// What events are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As this service has them.
+    Whimbrel,
+    /// As CloudEvents.
+    CloudEvents,
+}
+
+impl Format {
+    /// The parameter `format`.
+    pub fn of(parameters: &Parameters) -> Result<Self, Problem> {
+        match parameters.one("format")? {
+            None => Ok(Format::Whimbrel),
+            Some("cloudevents") => Ok(Format::CloudEvents),
+            Some(other) => {
+                let other: String = other.chars().take(64).collect();
+                Err(Problem::bad_request(format!("the parameter 'format': '{other}' is not known; known: cloudevents")))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

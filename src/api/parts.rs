@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::body::{self, Kind};
 use super::parameters::Parameters;
 use super::{Api, Problem, Request, json};
-use crate::model::{Event, EventId, EventType, Part, StreamName, TraceParent, json as json_text};
+use crate::model::{Attributes, Event, EventId, EventType, Part, StreamName, TraceParent, json as json_text};
 
 /// Room for what a part has beside the data of its largest event: a page, as JSON in strings, and ids.
 const PART_BYTES: usize = 2 * 1024 * 1024;
@@ -47,6 +47,9 @@ struct ShownEntry {
     exclude: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    /// Of an event that came as a CloudEvent, as text, so that they are kept byte for byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attributes: Option<String>,
 }
 
 impl From<&Event> for ShownEntry {
@@ -61,19 +64,24 @@ impl From<&Event> for ShownEntry {
             collapse: event.collapse.as_deref().map(str::to_owned),
             exclude: event.exclude,
             traceparent: event.trace().map(|trace| trace.to_string()),
+            attributes: event.attributes.as_ref().map(|attributes| attributes.as_str().to_owned()),
         }
     }
 }
 
 impl ShownEntry {
     fn event(self) -> Result<Event, Problem> {
-        let ShownEntry { id, prev, kind, data, expires_ms, collapse, exclude, traceparent, .. } = self;
+        let ShownEntry { id, prev, kind, data, expires_ms, collapse, exclude, traceparent, attributes, .. } = self;
         let wrong = |error: &dyn std::fmt::Display| Problem::bad_request(format!("event {id}: {error}"));
         json_text::check(data.as_bytes()).map_err(|error| wrong(&error))?;
         let kind = EventType::wanted(&kind).map_err(|error| wrong(&error))?;
         let mut event = Event::new(id, prev, kind, data.into());
         (event.expires_ms, event.collapse, event.exclude) = (expires_ms, collapse.map(Into::into), exclude);
         event.set_trace(traceparent.and_then(|text| TraceParent::read(text.as_bytes())));
+        let read = |text: String| {
+            Attributes::of_store(&text).ok_or_else(|| wrong(&"its attributes are not a JSON object in one word"))
+        };
+        event.attributes = attributes.map(read).transpose()?;
         Ok(event)
     }
 }

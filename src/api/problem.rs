@@ -10,6 +10,7 @@ use warp::reply::Response;
 use super::reply;
 use crate::access::rates::TooFast;
 use crate::access::{Denied, Refusal};
+use crate::cloudevents::CloudEventError;
 use crate::hub::{AckError, ImportError, LeaseError, ListenError, OptionError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::presence::RenewError;
@@ -242,6 +243,12 @@ impl From<PublishError> for Problem {
             }
             _ => problem,
         }
+    }
+}
+
+impl From<CloudEventError> for Problem {
+    fn from(error: CloudEventError) -> Self {
+        Problem::bad_request(error.to_string())
     }
 }
 

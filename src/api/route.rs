@@ -16,6 +16,10 @@ pub enum Route {
     Publish(StreamName),
     /// `POST /v1/events`
     PublishBatch,
+    /// `POST …/cloudevents`
+    CloudEvents(StreamName),
+    /// `POST /v1/cloudevents`: each names its stream.
+    RoutedCloudEvents,
     /// `GET …/events`: history, or a live stream where the client accepts one.
     Stream(StreamName),
     /// `GET …/events/{id}`
@@ -92,10 +96,11 @@ impl Route {
     pub fn need(&self) -> Need<'_> {
         match self {
             Route::Live | Route::Ready | Route::Page(_) | Route::Options(_) => Need::Nothing,
-            Route::PublishBatch | Route::Whoami | Route::Renew(_) => Need::Caller,
+            Route::PublishBatch | Route::RoutedCloudEvents | Route::Whoami | Route::Renew(_) => Need::Caller,
             Route::Sse | Route::SseByBody | Route::WebSocket | Route::Cursor => Need::Listen,
             Route::Stream(stream) | Route::Event(stream, _) | Route::Members(stream) => Need::Subscribe(stream),
-            Route::Publish(stream) | Route::Lease(stream) | Route::EndLease(stream) => Need::Publish(stream),
+            Route::Publish(stream) | Route::CloudEvents(stream) => Need::Publish(stream),
+            Route::Lease(stream) | Route::EndLease(stream) => Need::Publish(stream),
             Route::Acknowledge(stream) => Need::Acknowledge(stream),
             Route::Device(stream) | Route::Topic(stream) | Route::Followers(stream) => Need::Inspect(Some(stream)),
             Route::Nodes | Route::Regions => Need::Inspect(None),
@@ -117,7 +122,7 @@ impl Route {
             Route::Device(_) | Route::Topic(_) | Route::Followers(_) | Route::Acknowledge(_) => false,
             Route::Lease(_) | Route::EndLease(_) | Route::WebSocket | Route::Page(_) | Route::Options(_) => false,
             Route::SseByBody | Route::Cursor | Route::Members(_) | Route::Whoami | Route::Renew(_) => false,
-            Route::Export(_) | Route::Import(_) => false,
+            Route::Export(_) | Route::Import(_) | Route::CloudEvents(_) | Route::RoutedCloudEvents => false,
         }
     }
 
@@ -132,6 +137,8 @@ enum Known {
     Events(StreamName),
     Event(StreamName, EventId),
     Batch,
+    CloudEvents(StreamName),
+    RoutedCloudEvents,
     Device(StreamName),
     Topic(StreamName),
     Acknowledge(StreamName),
@@ -152,6 +159,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
     let allow = match known {
         Known::Events(_) | Known::Sse | Known::Revocations | Known::Log(_) => "GET, HEAD, POST, OPTIONS",
         Known::Batch | Known::Acknowledge(_) | Known::Renew(_) => "POST, OPTIONS",
+        Known::CloudEvents(_) | Known::RoutedCloudEvents => "POST, OPTIONS",
         Known::Device(_) | Known::Topic(_) | Known::Revocation(_) => "GET, HEAD, DELETE, OPTIONS",
         Known::Connections(_) => "DELETE, OPTIONS",
         Known::Region(_) => "PUT, OPTIONS",
@@ -164,6 +172,8 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Problem> {
         Known::Events(stream) if reading => Ok(Route::Stream(stream)),
         Known::Events(stream) if method == Method::POST => Ok(Route::Publish(stream)),
         Known::Batch if method == Method::POST => Ok(Route::PublishBatch),
+        Known::CloudEvents(stream) if method == Method::POST => Ok(Route::CloudEvents(stream)),
+        Known::RoutedCloudEvents if method == Method::POST => Ok(Route::RoutedCloudEvents),
         Known::Connections(device) if method == Method::DELETE => Ok(Route::Kick(device)),
         Known::Event(stream, id) if reading => Ok(Route::Event(stream, id)),
         Known::Device(stream) if reading => Ok(Route::Device(stream)),
@@ -195,6 +205,7 @@ fn known(path: &str) -> Result<Known, Problem> {
             let id = decode(id)?.parse().map_err(|error| Problem::bad_request(format!("{error}")))?;
             Known::Event(stream(kind, name)?, id)
         }
+        ["v1", kind @ ("devices" | "topics"), name, "cloudevents"] => Known::CloudEvents(stream(kind, name)?),
         ["v1", kind @ ("devices" | "topics"), name, "lease"] => Known::Lease(stream(kind, name)?),
         ["v1", kind @ ("devices" | "topics"), name, "log"] => Known::Log(stream(kind, name)?),
         ["v1", "devices", name] => Known::Device(stream("devices", name)?),
@@ -206,6 +217,7 @@ fn known(path: &str) -> Result<Known, Problem> {
         ["v1", "nodes"] => Known::Get(Route::Nodes),
         ["v1", kind @ ("devices" | "topics"), name, "region"] => Known::Region(stream(kind, name)?),
         ["v1", "events"] => Known::Batch,
+        ["v1", "cloudevents"] => Known::RoutedCloudEvents,
         ["v1", "sse"] => Known::Sse,
         ["v1", "cursor"] => Known::Get(Route::Cursor),
         ["v1", "ws"] => Known::Get(Route::WebSocket),
@@ -264,7 +276,7 @@ mod tests {
         }
     }
 
-    const ROUTES: usize = 40;
+    const ROUTES: usize = 42;
 
     /// The route without its values. A new one fails to compile here until it is given a number.
     fn number(route: &Route) -> usize {
@@ -309,6 +321,8 @@ mod tests {
             Route::Links => 37,
             Route::Export(_) => 38,
             Route::Import(_) => 39,
+            Route::CloudEvents(_) => 40,
+            Route::RoutedCloudEvents => 41,
         }
     }
 

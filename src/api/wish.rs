@@ -23,6 +23,7 @@ pub struct Wish {
     heartbeat: Option<bool>,
     members: Option<bool>,
     trace: Option<bool>,
+    format: Option<String>,
 }
 
 /// Where to begin: everywhere alike, by several values as in an address, or in each stream by itself.
@@ -61,6 +62,7 @@ impl Wish {
         };
         pairs.extend(after.into_iter().map(|position| ("after".to_owned(), position)));
         pairs.extend(self.types.into_iter().map(|kind| ("types".to_owned(), kind)));
+        pairs.extend(self.format.map(|format| ("format".to_owned(), format)));
         let switches = [
             ("envelope", self.envelope),
             ("heartbeat", self.heartbeat),

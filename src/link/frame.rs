@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use crate::model::{Event, StreamName};
+use crate::model::{Attributes, Event, StreamName};
 use crate::store::ChannelMessage;
 use crate::store::redis::{encode, parse};
 
@@ -13,7 +13,7 @@ use crate::store::redis::{encode, parse};
 pub const MAX_DATA: usize = 256 * 1024;
 
 /// Longest frame: the data, and what stands before it.
-pub const MAX_FRAME: usize = MAX_DATA + 1024;
+pub const MAX_FRAME: usize = MAX_DATA + Attributes::MOST_BYTES + 1024;
 
 const EVENT: u8 = b'e';
 const LOOK: u8 = b'l';
@@ -100,6 +100,7 @@ mod tests {
         let mut event =
             Event::new(EventId::new(7, 2), EventId::new(7, 1), "a.b".parse().unwrap(), "{\"a\":\n1}".into());
         (event.expires_ms, event.collapse) = (Some(9), Some("a=b".into()));
+        event.attributes = Attributes::of_json(r#"{"id":"a b=1"}"#);
         for frame in [
             Frame::Event(3, stream.clone(), Arc::new(event)),
             Frame::Look(4, stream),

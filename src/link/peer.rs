@@ -47,7 +47,7 @@ enum Parcel {
 impl Parcel {
     fn cost(&self) -> usize {
         match self {
-            Parcel::Event(_, event) => OVERHEAD + event.data.len(),
+            Parcel::Event(_, event) => OVERHEAD + event.payload_bytes(),
             Parcel::Look(_) => OVERHEAD,
         }
     }

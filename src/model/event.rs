@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::weight::{self, Charge, Counter};
-use super::{EventId, Observer, StreamName, Time, TraceParent};
+use super::{Attributes, EventId, Observer, StreamName, Time, TraceParent};
 
 const MAX_TYPE: usize = 128;
 
@@ -122,14 +122,18 @@ pub struct Event {
     pub collapse: Option<Arc<str>>,
     /// The one connection that is not given it.
     pub exclude: Option<Uuid>,
+    /// The attributes with which it came, if it came as a CloudEvent.
+    pub attributes: Option<Attributes>,
     /// The trace that its publish belongs to: boxed, as few events have one.
     traced: Option<Box<Traced>>,
     encoded: Encoded,
+    /// Few want these: there is room for them once one is made.
+    cloud_events: OnceLock<Box<[OnceLock<Bytes>; Encoding::CLOUD_EVENTS]>>,
     charge: Charge,
 }
 
 /// The forms of an event that were made.
-type Encoded = [OnceLock<Bytes>; Encoding::COUNT];
+type Encoded = [OnceLock<Bytes>; Encoding::PLAIN];
 
 /// A trace, the forms of its event that name it, and who records the event's way through this node.
 #[derive(Clone)]
@@ -164,10 +168,23 @@ pub enum Encoding {
     SseShared,
     /// A WebSocket text frame.
     WebSocket,
+    /// As [`Encoding::Sse`], with a CloudEvent for its data.
+    SseCloudEvent,
+    /// As [`Encoding::SseShared`], with a CloudEvent for its data.
+    SseSharedCloudEvent,
+    /// A WebSocket text frame with a CloudEvent.
+    WebSocketCloudEvent,
 }
 
 impl Encoding {
-    const COUNT: usize = 4;
+    /// How many are not CloudEvents, and how many are.
+    const PLAIN: usize = 4;
+    const CLOUD_EVENTS: usize = 3;
+
+    /// Whether each connection puts its own cursor in front.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Encoding::SseShared | Encoding::SseSharedCloudEvent)
+    }
 }
 
 impl PartialEq for Event {
@@ -175,6 +192,7 @@ impl PartialEq for Event {
         (self.id, self.prev, &self.kind, &self.data) == (other.id, other.prev, &other.kind, &other.data)
             && (self.expires_ms, &self.collapse, self.exclude) == (other.expires_ms, &other.collapse, other.exclude)
             && self.trace() == other.trace()
+            && self.attributes == other.attributes
     }
 }
 
@@ -192,7 +210,9 @@ impl Event {
             collapse: None,
             exclude: None,
             traced: None,
+            attributes: None,
             encoded: Default::default(),
+            cloud_events: OnceLock::new(),
             charge: Charge::default(),
         }
     }
@@ -236,9 +256,11 @@ impl Event {
 
     /// Counts what it takes, and what forms of it will take, in a counter, unless another counts it already.
     pub fn charge_to(&self, counter: &Counter) {
-        let forms = self.encoded.iter().chain(self.traced.iter().flat_map(|traced| &traced.encoded));
-        let encoded = forms.filter_map(OnceLock::get).map(|bytes| weight::shared(bytes.len()));
-        self.charge.to(counter, self.bytes() + encoded.sum::<usize>());
+        let cloud_events = self.cloud_events.get();
+        let plain = self.encoded.iter().chain(self.traced.iter().flat_map(|traced| &traced.encoded));
+        let forms = plain.chain(cloud_events.into_iter().flat_map(|forms| forms.iter()));
+        let encoded: usize = forms.filter_map(OnceLock::get).map(|bytes| weight::shared(bytes.len())).sum();
+        self.charge.to(counter, self.bytes() + encoded + cloud_events.map_or(0, |_| Event::room_for_cloud_events()));
     }
 
     /// Ends that.
@@ -254,7 +276,13 @@ impl Event {
         let data = weight::shared(self.data.len() + MESSAGE_HEADER);
         let own = weight::heap(size_of::<Event>() + 2 * size_of::<usize>());
         let traced = self.traced.as_ref().map_or(0, |_| weight::heap(size_of::<Traced>()));
-        own + data + kind + traced + self.collapse.as_deref().map_or(0, text)
+        let attributes = self.attributes.as_ref().map_or(0, |attributes| text(attributes.as_str()));
+        own + data + kind + traced + self.collapse.as_deref().map_or(0, text) + attributes
+    }
+
+    /// Bytes of what its producer handed in, as queues and pages count them.
+    pub fn payload_bytes(&self) -> usize {
+        payload_bytes(&self.data, self.attributes.as_ref())
     }
 
     /// This event in the form of `encoding`, made by `encode` unless it was made before. With `trace` it names the
@@ -271,14 +299,32 @@ impl Event {
             self.charge.add(weight::shared(bytes.len()));
             bytes
         };
-        let forms = traced.map_or(&self.encoded, |traced| &traced.encoded);
-        forms[encoding as usize].get_or_init(made).clone()
+        let form = match (encoding as usize).checked_sub(Encoding::PLAIN) {
+            None => &traced.map_or(&self.encoded, |traced| &traced.encoded)[encoding as usize],
+            Some(cloud_event) => &self.cloud_events()[cloud_event],
+        };
+        form.get_or_init(made).clone()
+    }
+
+    fn cloud_events(&self) -> &[OnceLock<Bytes>; Encoding::CLOUD_EVENTS] {
+        self.cloud_events.get_or_init(|| {
+            self.charge.add(Event::room_for_cloud_events());
+            Box::default()
+        })
+    }
+
+    fn room_for_cloud_events() -> usize {
+        weight::heap(size_of::<[OnceLock<Bytes>; Encoding::CLOUD_EVENTS]>())
     }
 
     /// When the store took it, as RFC 3339 text in UTC.
     pub fn time(&self) -> Time {
         Time::from_ms(self.id.ms)
     }
+}
+
+fn payload_bytes(data: &Bytes, attributes: Option<&Attributes>) -> usize {
+    data.len() + attributes.map_or(0, |attributes| attributes.as_str().len())
 }
 
 /// For how long an event is delivered: whole seconds.
@@ -328,6 +374,8 @@ pub struct Draft {
     pub collapse: Option<String>,
     /// The one connection that is not given it.
     pub exclude: Option<Uuid>,
+    /// The attributes with which it came, if it came as a CloudEvent.
+    pub attributes: Option<Attributes>,
     /// The inbox of the device that publishes it, where that is known.
     pub from: Option<StreamName>,
     /// The trace that the publish belongs to.
@@ -348,10 +396,16 @@ impl Draft {
             ttl: None,
             collapse: None,
             exclude: None,
+            attributes: None,
             from: None,
             trace: None,
             received: None,
         }
+    }
+
+    /// Bytes of what its producer hands in, as queues and pages count them.
+    pub fn payload_bytes(&self) -> usize {
+        payload_bytes(&self.data, self.attributes.as_ref())
     }
 
     /// The event that it becomes at `id`, after `prev`, when the store's clock shows `now_ms`. The data is copied, as
@@ -363,6 +417,7 @@ impl Draft {
         event.collapse = self.collapse.as_deref().map(Arc::from);
         event.exclude = self.exclude;
         event.set_trace(self.trace);
+        event.attributes = self.attributes.clone();
         event
     }
 

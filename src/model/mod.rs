@@ -2,6 +2,7 @@
 //!
 //! Everything else speaks in these words; nothing here knows of Redis, HTTP or time.
 
+mod attributes;
 mod cursor;
 mod durability;
 mod event;
@@ -24,6 +25,7 @@ mod trace_parent;
 mod type_filter;
 pub mod weight;
 
+pub use attributes::Attributes;
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_BYTES};
 pub use durability::{Durability, DurabilityError, Reached, Receipt};
 pub use event::{Draft, Encoding, Event, EventType, EventTypeError, Published, Ttl, TtlError};

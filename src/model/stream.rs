@@ -90,6 +90,12 @@ impl StreamName {
         &self.0
     }
 
+    /// Its path in the API, without its host: `/v1/devices/42`.
+    pub fn path(&self) -> String {
+        // '|' is the one character of names that a URL has to encode.
+        format!("/v1/{}/{}", self.kind().plural(), self.name().replace('|', "%7C"))
+    }
+
     /// A fingerprint that is the same on every node and in every version (FNV-1a, 64 bits): cursors of
     /// several streams carry it in place of the name.
     pub fn fingerprint(&self) -> u64 {

@@ -397,7 +397,7 @@ async fn open_embedded(
 /// The receiver of webhooks, if one is set.
 fn receiver(settings: &Settings) -> Result<Option<Receiver>, ReceiverError> {
     let (Some(target), Some(keys)) = (&settings.webhook_url, &settings.webhook_secret) else { return Ok(None) };
-    let receiver = Receiver::new(target.clone(), keys.clone(), settings.webhook_timeout())?;
+    let receiver = Receiver::new(target.clone(), keys.clone(), settings.webhook_format, settings.webhook_timeout())?;
     tracing::info!("connects and disconnects are sent to {target}");
     Ok(Some(receiver))
 }

@@ -125,7 +125,7 @@ impl Mailbox {
 fn cost(message: &ChannelMessage) -> usize {
     OVERHEAD
         + match message {
-            ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.data.len(),
+            ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.payload_bytes(),
             ChannelMessage::Control(control) => control.word.len() + control.rest.len(),
             ChannelMessage::Erased(_) | ChannelMessage::Moved(_) | ChannelMessage::Missed(_) | ChannelMessage::Beat => {
                 0

@@ -335,7 +335,7 @@ impl Connection {
                 if idle {
                     self.push_positions(&mut inner.outbox);
                 }
-                if matches!(self.protocol, Protocol::WebSocket { .. }) {
+                if self.protocol.is_websocket() {
                     inner.liveness.pinged();
                 }
                 inner.outbox.push(self.protocol.ping());

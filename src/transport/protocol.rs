@@ -25,6 +25,8 @@ pub enum Protocol {
     },
     /// WebSocket.
     WebSocket {
+        /// How its events are written; fixed when it connects.
+        encoding: Encoding,
         /// Events name their traces.
         trace: bool,
     },
@@ -37,6 +39,11 @@ impl Protocol {
             Protocol::Sse { .. } => "sse",
             Protocol::WebSocket { .. } => "websocket",
         }
+    }
+
+    /// Whether it is WebSocket.
+    pub(super) const fn is_websocket(self) -> bool {
+        matches!(self, Protocol::WebSocket { .. })
     }
 
     /// How its frames are delimited.
@@ -80,7 +87,7 @@ impl Protocol {
         let (id, expires_ms, body) = (event.id, event.expires_ms.unwrap_or(NEVER), self.encoded(stream, event));
         match self {
             Protocol::WebSocket { .. } => Frame::Event { slot, id, expires_ms, body },
-            Protocol::Sse { encoding: Encoding::SseShared, .. } => Frame::WithCursor { slot, id, expires_ms, body },
+            Protocol::Sse { encoding, .. } if encoding.is_shared() => Frame::WithCursor { slot, id, expires_ms, body },
             Protocol::Sse { framing, .. } => Frame::Event { slot, id, expires_ms, body: framing.shared(body) },
         }
     }
@@ -88,8 +95,8 @@ impl Protocol {
     /// Built once for all connections of one encoding.
     fn encoded(self, stream: &StreamName, event: &Event) -> Bytes {
         match self {
-            Protocol::WebSocket { trace } => {
-                event.encoded(Encoding::WebSocket, trace, |event, trace| websocket::event(stream, event, trace))
+            Protocol::WebSocket { encoding, trace } => {
+                event.encoded(encoding, trace, |event, trace| websocket::event(stream, event, trace, encoding))
             }
             Protocol::Sse { encoding, trace, .. } => {
                 event.encoded(encoding, trace, |event, trace| sse::event(stream, event, trace, encoding))

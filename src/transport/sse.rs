@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::CloseReason;
 use super::framing::{Framing, chunk};
+use crate::cloudevents;
 use crate::model::{Cursor, Encoding, Event, Gap, MemberNotice, StreamName, TraceParent};
 
 /// A comment line, as a chunk. It has no empty line after it: some clients would make an empty event of that.
@@ -62,36 +63,45 @@ pub fn head(framing: Framing, extra_headers: &str) -> String {
 /// one it is a field that EventSource passes over, so that the data stays as published.
 pub fn event(stream: &StreamName, event: &Event, trace: Option<TraceParent>, encoding: Encoding) -> Bytes {
     let mut block = Vec::with_capacity(event.data.len() + 160);
-    if encoding != Encoding::SseShared && !event.is_ephemeral() {
+    if !encoding.is_shared() && !event.is_ephemeral() {
         block.extend_from_slice(format!("id: {}\n", event.id).as_bytes());
     }
     if !event.kind.is_message() {
         block.extend_from_slice(format!("event: {}\n", event.kind).as_bytes());
     }
-    if encoding == Encoding::Sse {
-        if let Some(trace) = trace {
-            block.extend_from_slice(format!("traceparent: {trace}\n").as_bytes());
+    match encoding {
+        Encoding::Sse => {
+            if let Some(trace) = trace {
+                block.extend_from_slice(format!("traceparent: {trace}\n").as_bytes());
+            }
+            block.extend_from_slice(b"data: ");
+            put_lines(&mut block, &event.data);
         }
-        block.extend_from_slice(b"data: ");
-        put_lines(&mut block, &event.data);
-    } else {
-        // Stream names, types and traces hold nothing that JSON would escape.
-        let head = if event.is_ephemeral() {
-            format!(r#"data: {{"stream":"{stream}","type":"{}","#, event.kind)
-        } else {
-            let (id, kind, time) = (event.id, &event.kind, event.time());
-            format!(r#"data: {{"stream":"{stream}","id":"{id}","type":"{kind}","time":"{time}","#)
-        };
-        block.extend_from_slice(head.as_bytes());
-        if let Some(trace) = trace {
-            block.extend_from_slice(format!(r#""traceparent":"{trace}","#).as_bytes());
+        Encoding::SseCloudEvent | Encoding::SseSharedCloudEvent => {
+            block.extend_from_slice(b"data: ");
+            put_lines(&mut block, &cloudevents::event(stream, event));
         }
-        block.extend_from_slice(br#""data":"#);
-        put_lines(&mut block, &event.data);
-        block.push(b'}');
+        _ => put_envelope(&mut block, stream, event, trace),
     }
     block.extend_from_slice(b"\n\n");
     chunk(&block)
+}
+
+fn put_envelope(block: &mut Vec<u8>, stream: &StreamName, event: &Event, trace: Option<TraceParent>) {
+    // Stream names, types and traces hold nothing that JSON would escape.
+    let head = if event.is_ephemeral() {
+        format!(r#"data: {{"stream":"{stream}","type":"{}","#, event.kind)
+    } else {
+        let (id, kind, time) = (event.id, &event.kind, event.time());
+        format!(r#"data: {{"stream":"{stream}","id":"{id}","type":"{kind}","time":"{time}","#)
+    };
+    block.extend_from_slice(head.as_bytes());
+    if let Some(trace) = trace {
+        block.extend_from_slice(format!(r#""traceparent":"{trace}","#).as_bytes());
+    }
+    block.extend_from_slice(br#""data":"#);
+    put_lines(block, &event.data);
+    block.push(b'}');
 }
 
 /// JSON may hold line ends in its white space, nowhere else. Each begins a new `data:` line; a CR counts
@@ -189,6 +199,19 @@ mod tests {
         for encoding in [Encoding::SseEnvelope, Encoding::SseShared] {
             let expected = "event: typing\ndata: {\"stream\":\"topic:a\",\"type\":\"typing\",\"data\":5}\n\n";
             assert_eq!(encoded(encoding), expected);
+        }
+    }
+
+    #[test]
+    fn a_cloudevent_takes_the_place_of_the_data() {
+        for (encoding, head) in [
+            (Encoding::SseCloudEvent, "id: 1763795000000-2731\nevent: price\n"),
+            (Encoding::SseSharedCloudEvent, "event: price\n"),
+        ] {
+            let block = encoded("price", "{\n\"a\":1}", encoding);
+            let lines = block.strip_prefix(head).unwrap().trim_end().replace("data: ", "");
+            let value: serde_json::Value = serde_json::from_str(&lines).unwrap();
+            assert_eq!((&value["specversion"], &value["data"]["a"]), (&"1.0".into(), &1.into()), "{block}");
         }
     }
 

@@ -93,8 +93,7 @@ pub(super) fn start(
 
     // An empty one would still hold the HTTP server's whole buffer.
     let early = (!early.is_empty()).then(|| Box::<[u8]>::from(&early[..]));
-    let is_websocket = matches!(protocol, Protocol::WebSocket { .. });
-    let speech = is_websocket.then(|| Speech::new(context.settings.max_message_bytes));
+    let speech = protocol.is_websocket().then(|| Speech::new(context.settings.max_message_bytes));
     run(Client { speech: speech.map(Box::new), connection, context }, early, permit)
 }
 
@@ -111,7 +110,7 @@ fn by_transport(protocol: Protocol) -> ByTransport {
 
 /// The device that can publish over this connection.
 fn publisher(connection: &Connection) -> Option<&StreamName> {
-    connection.device().filter(|_| matches!(connection.protocol(), Protocol::WebSocket { .. }))
+    connection.device().filter(|_| connection.protocol().is_websocket())
 }
 
 /// The first frames: when to come back, and the positions to come back at.

@@ -12,7 +12,8 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, error::CapacityError};
 
 use super::CloseReason;
-use crate::model::{Event, EventId, Gap, MemberNotice, StreamName, TraceParent};
+use crate::cloudevents;
+use crate::model::{Encoding, Event, EventId, Gap, MemberNotice, StreamName, TraceParent};
 
 /// The subprotocol that clients may ask for.
 pub const SUBPROTOCOL: &str = "whimbrel.v1";
@@ -51,8 +52,11 @@ fn encode(frame: Frame) -> Bytes {
     bytes.into()
 }
 
-/// An event, with its trace where that is named.
-pub fn event(stream: &StreamName, event: &Event, trace: Option<TraceParent>) -> Bytes {
+/// An event in one of the encodings of WebSocket, with its trace where that is named.
+pub fn event(stream: &StreamName, event: &Event, trace: Option<TraceParent>, encoding: Encoding) -> Bytes {
+    if encoding == Encoding::WebSocketCloudEvent {
+        return cloud_event(stream, event);
+    }
     let mut json = Vec::with_capacity(event.data.len() + 160);
     // Stream names, types and traces hold nothing that JSON would escape.
     json.extend_from_slice(format!(r#"{{"op":"event","stream":"{stream}","#).as_bytes());
@@ -65,6 +69,15 @@ pub fn event(stream: &StreamName, event: &Event, trace: Option<TraceParent>) -> 
     }
     json.extend_from_slice(br#""data":"#);
     json.extend_from_slice(&event.data);
+    json.push(b'}');
+    text(json)
+}
+
+/// An event as a CloudEvent. Stream and id stand beside it, as a client subscribes and resumes by them.
+fn cloud_event(stream: &StreamName, event: &Event) -> Bytes {
+    let id = if event.is_ephemeral() { String::new() } else { format!(r#""id":"{}","#, event.id) };
+    let mut json = format!(r#"{{"op":"event","stream":"{stream}",{id}"cloudevent":"#).into_bytes();
+    json.extend_from_slice(&cloudevents::event(stream, event));
     json.push(b'}');
     text(json)
 }
@@ -286,7 +299,7 @@ mod tests {
     #[test]
     fn an_event_frame_is_one_text_frame_without_mask() {
         let made = Event::new(EventId::new(5, 1), EventId::ZERO, Default::default(), "{\"a\":1}".into());
-        let frame = event(&"topic:news".parse().unwrap(), &made, None);
+        let frame = event(&"topic:news".parse().unwrap(), &made, None, Encoding::WebSocket);
         assert_eq!(frame[0], 0x81);
         assert_eq!(frame[1] as usize, frame.len() - 2);
         assert_eq!(&frame[2..], br#"{"op":"event","stream":"topic:news","id":"5-1","time":"1970-01-01T00:00:00.005Z","type":"message","data":{"a":1}}"#);

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use ring::digest;
-use serde::Serialize;
 
+use super::Format;
 use crate::dispatch::Delivery;
 use crate::dispatch::chain::Chain;
-use crate::model::{Event, EventId, Gap, Page, ShownEvent};
+use crate::model::{Event, EventId, Page};
 
 /// Most events of a batch.
 pub const MAX_EVENTS: usize = 100;
@@ -42,19 +42,13 @@ pub struct Batch {
     pub after: Chain,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    events: Vec<ShownEvent>,
-    /// What is missing right before the first of `events`.
-    gap: Option<&'a Gap>,
-}
-
 /// What comes after `place`, by a page that was read there. A batch ends at `until`, if that is given: so far it
 /// went when it was sent before.
-pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
+pub fn next(place: Chain, page: &Page, until: Option<EventId>, format: Format) -> Next {
     let mut after = place;
     let steps = after.read(page);
     let (mut events, mut gap, mut bytes): (Vec<&Event>, _, _) = (Vec::new(), None, 0);
+    let most = if format.is_single() { 1 } else { MAX_EVENTS };
     for step in &steps {
         let full = match &step.delivery {
             // A gap stands in front of the events that come after it.
@@ -67,7 +61,8 @@ pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
             },
             Delivery::Event(event) => {
                 let beyond = until.is_some_and(|until| event.id > until);
-                let full = events.len() == MAX_EVENTS || (!events.is_empty() && bytes >= MAX_BYTES);
+                let gap_is_all = format.is_single() && gap.is_some();
+                let full = gap_is_all || events.len() == most || (!events.is_empty() && bytes >= MAX_BYTES);
                 if !beyond && !full && !event.is_expired(page.now_ms) {
                     bytes += event.data.len();
                     events.push(event);
@@ -84,8 +79,7 @@ pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
     if events.is_empty() && gap.is_none() {
         return if after == place { Next::Nothing } else { Next::Passed(after) };
     }
-    let body = Body { events: events.iter().map(|event| shown(event)).collect(), gap };
-    let body = serde_json::to_vec(&body).expect("JSON of strings and JSON");
+    let body = format.body(&events, gap);
     Next::Batch(Batch {
         id: id_of(&body),
         body: body.into(),
@@ -93,14 +87,6 @@ pub fn next(place: Chain, page: &Page, until: Option<EventId>) -> Next {
         gap: gap.is_some(),
         oldest_ms: events.first().map(|event| event.id.ms),
         after,
-    })
-}
-
-/// Somebody may have put what is not JSON into the store, past the service. It must not hold up the rest.
-fn shown(event: &Event) -> ShownEvent {
-    ShownEvent::of(event).unwrap_or_else(|error| {
-        tracing::error!(id = %event.id, %error, "an event in the store is not JSON: its data is sent as null");
-        ShownEvent::without_data(event)
     })
 }
 
@@ -144,7 +130,7 @@ mod tests {
     }
 
     fn batch(place: Chain, page: &Page, until: Option<EventId>) -> Batch {
-        match next(place, page, until) {
+        match next(place, page, until, Format::Whimbrel) {
             Next::Batch(batch) => batch,
             other => panic!("{other:?}"),
         }
@@ -202,7 +188,7 @@ mod tests {
         let gap = serde_json::json!({"after": "4-1", "next": "9-1", "reason": "expired"});
         assert_eq!(body(&batch), serde_json::json!({"events": [], "gap": gap}));
         assert_eq!(batch.after.position(), id(9));
-        assert!(matches!(next(batch.after, &gone, None), Next::Nothing));
+        assert!(matches!(next(batch.after, &gone, None, Format::Whimbrel), Next::Nothing));
     }
 
     #[test]
@@ -218,12 +204,32 @@ mod tests {
     }
 
     #[test]
+    fn a_single_cloudevent_is_an_event_or_a_gap_and_the_next_goes_on_behind_it() {
+        let mut place = Chain::at(id(4));
+        for (from, first, kind) in [(4, 20, "whimbrel:gap"), (19, 20, "connected"), (20, 21, "connected")] {
+            let Next::Batch(batch) = next(place, &page(from, first..22, 1), None, Format::CloudEvent) else {
+                panic!("nothing after {from}")
+            };
+            assert_eq!(body(&batch)["type"], kind);
+            place = batch.after;
+        }
+        assert_eq!(place.position(), id(21));
+        let Next::Batch(all) = next(Chain::at(id(4)), &page(4, 20..22, 1), None, Format::CloudEvents) else {
+            panic!("nothing")
+        };
+        let all = body(&all);
+        assert_eq!((all.as_array().unwrap().len(), &all[0]["type"]), (3, &"whimbrel:gap".into()));
+    }
+
+    #[test]
     fn an_event_whose_time_is_up_is_passed_over() {
         let mut page = page(4, 5..7, 1);
         for event in &mut page.events {
             Arc::make_mut(event).expires_ms = Some(999);
         }
-        assert!(matches!(next(Chain::at(id(4)), &page, None), Next::Passed(after) if after.position() == id(6)));
+        assert!(
+            matches!(next(Chain::at(id(4)), &page, None, Format::Whimbrel), Next::Passed(after) if after.position() == id(6))
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::Format;
 use super::batch::{self, Batch, MAX_EVENTS, Next};
 use super::receiver::{Failure, Reaction, Receiver};
 use crate::backoff::Backoff;
@@ -67,7 +68,7 @@ impl Delivering {
                 continue;
             }
             let page = self.page(place.chain.position()).await?;
-            match next(&place, &page) {
+            match next(&place, &page, self.receiver.format()) {
                 Next::Nothing => {
                     self.metrics.webhook.lag_seconds.set(0.0);
                     // What came before the signal to stop has been sent by now.
@@ -235,10 +236,10 @@ impl Delivering {
 
 /// What comes next at a place. Where all is gone of what had been sent before, and what is there is beyond, it is
 /// no longer asked for just that.
-fn next(place: &Position, page: &Page) -> Next {
+fn next(place: &Position, page: &Page, format: Format) -> Next {
     let sent = place.checkpoint.and_then(|checkpoint| checkpoint.sent);
-    match batch::next(place.chain, page, sent) {
-        Next::Nothing if sent.is_some() => batch::next(place.chain, page, None),
+    match batch::next(place.chain, page, sent, format) {
+        Next::Nothing if sent.is_some() => batch::next(place.chain, page, None, format),
         next => next,
     }
 }

@@ -14,6 +14,7 @@
 
 mod batch;
 mod delivery;
+mod format;
 mod receiver;
 mod signing;
 mod target;
@@ -27,6 +28,7 @@ use crate::store::{JobKind, Store};
 
 use delivery::Delivering;
 
+pub use format::{Format, FormatError};
 pub use receiver::{Receiver, ReceiverError};
 pub use signing::{SigningKeys, SigningKeysError, signed};
 pub use target::{Target, TargetError};

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use hyper::{HeaderMap, StatusCode, header};
 use reqwest::redirect;
 
+use super::Format;
 use super::batch::Batch;
 use super::signing::{SigningKeys, signed};
 use super::target::Target;
@@ -22,6 +23,7 @@ pub struct Receiver {
     http: reqwest::Client,
     target: Target,
     keys: SigningKeys,
+    format: Format,
 }
 
 /// Why nothing can be sent at all.
@@ -53,7 +55,7 @@ pub struct Failure {
 
 impl Receiver {
     /// A receiver that has so long to answer.
-    pub fn new(target: Target, keys: SigningKeys, timeout: Duration) -> Result<Self, ReceiverError> {
+    pub fn new(target: Target, keys: SigningKeys, format: Format, timeout: Duration) -> Result<Self, ReceiverError> {
         let http = client::builder()
             // The specification wants the address to be changed instead; and what is signed for one place is
             // nothing to another.
@@ -61,7 +63,7 @@ impl Receiver {
             .timeout(timeout)
             .build()
             .map_err(|error| ReceiverError(client::cause(&error)))?;
-        Ok(Receiver { http, target, keys })
+        Ok(Receiver { http, target, keys, format })
     }
 
     /// Where it is, as far as that may be shown.
@@ -69,11 +71,16 @@ impl Receiver {
         &self.target
     }
 
+    /// What it is sent.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
     /// Sends a batch once.
     pub async fn post(&self, batch: &Batch) -> Reaction {
         let now = SystemTime::now();
         let request = self.http.post(self.target.expose().clone());
-        let request = signed(request, Some(&self.keys), &batch.id, batch.body.clone());
+        let request = signed(request, Some(&self.keys), &batch.id, self.format.media_type(), batch.body.clone());
         match request.send().await {
             Ok(mut response) => {
                 let answer = judge(response.status(), response.headers(), now);

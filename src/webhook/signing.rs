@@ -80,16 +80,17 @@ impl FromStr for SigningKeys {
     }
 }
 
-/// A request with this JSON for its body, signed now if there are secrets. `id` names what is sent.
+/// A request with this body of this media type, signed now if there are secrets. `id` names what is sent.
 pub fn signed(
     request: RequestBuilder,
     keys: Option<&SigningKeys>,
     id: &str,
+    media_type: &'static str,
     body: impl AsRef<[u8]> + Into<Body>,
 ) -> RequestBuilder {
     // Of the attempt, not of what is sent: receivers refuse what was signed minutes ago.
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let request = request.header(CONTENT_TYPE, "application/json");
+    let request = request.header(CONTENT_TYPE, media_type);
     let request = match keys {
         Some(keys) => request
             .header("webhook-id", id)

@@ -13,6 +13,7 @@ mod beginnings;
 mod bench;
 mod client_tls;
 mod clients;
+mod cloudevents;
 mod cluster;
 mod collapse;
 mod commands;

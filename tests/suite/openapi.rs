@@ -15,6 +15,11 @@ const METHODS: [&str; 6] = ["get", "post", "put", "patch", "delete", "options"];
 /// The id of no connection.
 const NOBODYS: &str = "00000000-0000-4000-8000-000000000000";
 
+/// CloudEvents that any address takes.
+const BATCH: &str = "application/cloudevents-batch+json";
+const CLOUD_EVENTS: &str =
+    r#"[{"specversion":"1.0","id":"1","source":"/a","type":"com.example.a","whimbrelstream":"topic:news"}]"#;
+
 struct Api {
     node: Node,
     client: Client,
@@ -96,6 +101,9 @@ impl Api {
             ("post", path) if path.ends_with("/log") => {
                 let part = in_time(path, self.request("get", &self.filled(path)).send()).await.unwrap().text().await;
                 self.request(method, &self.filled(path)).body(part.unwrap())
+            }
+            ("post", path) if path.ends_with("/cloudevents") => {
+                self.request(method, &self.filled(path)).header("content-type", BATCH).body(CLOUD_EVENTS)
             }
             ("post", _) => self.request(method, &self.filled(path)).body("1"),
             // The others still need theirs.

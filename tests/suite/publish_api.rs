@@ -118,6 +118,8 @@ async fn what_names_no_other_kind_is_json_and_what_would_be_misread_is_refused()
         assert_eq!(publish("Content-Type", refused).await.problem(415).0, "unsupported-media-type", "{refused}");
     }
     assert_eq!(publish("Content-Encoding", "gzip").await.problem(415).0, "unsupported-media-type");
+    let detail = publish("Content-Type", "application/cloudevents+json").await.problem(415).1;
+    assert!(detail.contains("/v1/topics/{topic}/cloudevents"), "it names the right address: {detail}");
 }
 
 #[tokio::test]
@@ -151,6 +153,7 @@ async fn a_bad_name_is_refused_wherever_it_stands() {
     for name in ["", "a%20b", "whimbrel:x", "..", "a%", "a%zz", "%C3%A9", &long] {
         for (method, rest) in [
             ("POST", "/events"),
+            ("POST", "/cloudevents"),
             ("GET", "/events"),
             ("GET", "/events/1-1"),
             ("GET", ""),

@@ -178,6 +178,38 @@ async fn every_event_is_sent_once_in_order_and_signed() {
     assert!(!node.log().contains("MfKQ9r8"), "the secret is in the log");
 }
 
+#[tokio::test]
+async fn a_receiver_of_cloudevents_gets_them_signed_one_by_one_or_in_an_array() {
+    for (format, media_type) in
+        [("cloudevents", "application/cloudevents+json"), ("cloudevents-batch", "application/cloudevents-batch+json")]
+    {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start(Manner::Take).await);
+        let store = lifecycle(&redis, "*=1000/3600").await;
+        let events = happen(&store, 0..5).await;
+        let _node = node(&redis.url(), &receiver.url(), &[("WHIMBREL_WEBHOOK_FORMAT", format)]);
+        let all = eventually("all events", async || {
+            let mut all = Vec::new();
+            for delivery in receiver.taken() {
+                assert_eq!(delivery.content_type, media_type);
+                match delivery.body {
+                    Value::Array(several) => all.extend(several),
+                    one => all.push(one),
+                }
+            }
+            (all.len() >= events.len()).then_some(all)
+        })
+        .await;
+        let ids: Vec<_> = all.iter().map(|event| event["whimbrelid"].as_str().unwrap()).collect();
+        assert_eq!(ids, events);
+        let first = &all[0];
+        assert_eq!((&first["specversion"], &first["type"]), (&json!("1.0"), &json!("connected")));
+        assert_eq!(
+            (&first["source"], &first["data"]["device"]),
+            (&json!("/v1/topics/whimbrel:lifecycle"), &json!("42"))
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_taken_is_sent_again_under_the_same_id_until_it_is() {
     let (redis, receiver) = (RedisServer::start(), Receiver::start(Manner::Refuse(500, None)).await);

@@ -113,6 +113,13 @@ check('sse.ping', ping);
 const enveloped = sse(several, 'message');
 await publish('topics/sport', 1);
 check('sse.envelope', await enveloped);
+const asCloudEvents = new EventSource(`${url}/v1/sse?topic=clouds&format=cloudevents`);
+const socketOfCloudEvents = webSocket('topic=clouds&format=cloudevents');
+await Promise.all([sse(asCloudEvents, 'whimbrel:position'), socketOfCloudEvents.frame('ready')]);
+const cloudEvent = sse(asCloudEvents, 'message');
+await publish('topics/clouds', 1);
+check('sse.cloudevent', await cloudEvent);
+assert.equal((await socketOfCloudEvents.frame('event')).cloudevent.data, '1');
 
 const room = new EventSource(`${url}/v1/sse?topic=room&members=1`);
 await sse(room, 'whimbrel:position');

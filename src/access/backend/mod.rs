@@ -111,7 +111,7 @@ impl Backend {
         let BackendSettings { target, keys } = &self.settings;
         let id = format!("ask_{}", uuid::Uuid::new_v4().simple());
         let request = self.http.post(target.expose().clone()).headers(question.visitor.headers().clone());
-        let sent = signed(request, keys.as_ref(), &id, question.body()).send().await;
+        let sent = signed(request, keys.as_ref(), &id, "application/json", question.body()).send().await;
         let response = sent.map_err(|error| client::cause(&error))?;
         let status = response.status();
         let body = client::read_at_most(response, answer::BYTES).await.map_err(|error| match error {

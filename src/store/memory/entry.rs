@@ -8,8 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::journal::{EventRecord, Record};
-use crate::model::{Event, EventId, EventType, TraceParent, weight};
+use super::journal::{EventRecord, Field, Record};
+use crate::model::{Attributes, Event, EventId, EventType, TraceParent, weight};
+
+/// Fields of a record for which [`EventRecord`] has no place.
+const TRACE: &str = "w";
+const ATTRIBUTES: &str = "a";
 
 /// An event of a log.
 #[derive(Debug, Clone)]
@@ -23,13 +27,14 @@ pub(super) struct Entry {
     /// Boxed, as few events have one; so is the trace.
     exclude: Option<Box<Uuid>>,
     trace: Option<Box<TraceParent>>,
+    attributes: Option<Attributes>,
 }
 
 impl Entry {
     pub(super) fn of(event: &Event) -> Self {
         let (exclude, trace) = (event.exclude.map(Box::new), event.trace().map(Box::new));
-        let Event { id, prev, kind, data, expires_ms, collapse, .. } = event.clone();
-        Entry { id, prev, kind, data, expires_ms, collapse, exclude, trace }
+        let Event { id, prev, kind, data, expires_ms, collapse, attributes, .. } = event.clone();
+        Entry { id, prev, kind, data, expires_ms, collapse, exclude, trace, attributes }
     }
 
     /// The event, for whoever delivers it.
@@ -38,6 +43,7 @@ impl Entry {
         (event.expires_ms, event.collapse) = (self.expires_ms, self.collapse.clone());
         event.exclude = self.exclude.as_deref().copied();
         event.set_trace(self.trace.as_deref().copied());
+        event.attributes = self.attributes.clone();
         Arc::new(event)
     }
 
@@ -54,21 +60,22 @@ impl Entry {
             collapse: self.collapse.as_deref().map(Cow::Borrowed),
             exclude: self.exclude.as_deref().copied(),
         };
-        let stream = stream.into();
-        match &self.trace {
-            None => Record::Event { stream, event },
-            Some(trace) => Record::TracedEvent { stream, event, traceparent: trace.to_string().into() },
-        }
+        let trace = self.trace.as_ref().map(|trace| (TRACE.into(), trace.to_string().into()));
+        let attributes = self.attributes.as_ref().map(|attributes| (ATTRIBUTES.into(), attributes.as_str().into()));
+        let (stream, fields) = (stream.into(), trace.into_iter().chain(attributes).collect::<Vec<_>>());
+        if fields.is_empty() { Record::Event { stream, event } } else { Record::EventWith { stream, event, fields } }
     }
 
-    /// The entry of a record, with the trace that goes with that.
-    pub(super) fn restored(record: EventRecord<'_>, traceparent: Option<&str>) -> Self {
+    /// The entry of a record, with its further fields.
+    pub(super) fn restored(record: EventRecord<'_>, fields: &[Field<'_>]) -> Self {
         let EventRecord { id, prev, kind, data, expires_ms, collapse, exclude, .. } = record;
         let kind = if kind.is_empty() { EventType::MESSAGE } else { EventType::of_store(&kind) };
         let (id, prev, data) = (id.into(), prev.into(), data.into_owned().into());
         let (collapse, exclude) = (collapse.map(|key| key.as_ref().into()), exclude.map(Box::new));
-        let trace = traceparent.and_then(|text| TraceParent::read(text.as_bytes())).map(Box::new);
-        Entry { id, prev, kind, data, expires_ms, collapse, exclude, trace }
+        let field = |wanted| fields.iter().find(|(name, _)| name == wanted).map(|(_, text)| text);
+        let trace = field(TRACE).and_then(|text| TraceParent::read(text.as_bytes())).map(Box::new);
+        let attributes = field(ATTRIBUTES).and_then(|text| Attributes::of_store(text));
+        Entry { id, prev, kind, data, expires_ms, collapse, exclude, trace, attributes }
     }
 
     pub(super) fn is_expired(&self, now_ms: u64) -> bool {
@@ -81,7 +88,14 @@ impl Entry {
         let kind = if self.kind.is_message() { 0 } else { text(self.kind.as_str()) };
         let exclude = self.exclude.as_ref().map_or(0, |_| weight::heap(size_of::<Uuid>()));
         let trace = self.trace.as_ref().map_or(0, |_| weight::heap(size_of::<TraceParent>()));
-        weight::shared(self.data.len()) + kind + exclude + trace + self.collapse.as_deref().map_or(0, text)
+        let attributes = self.attributes.as_ref().map_or(0, |attributes| text(attributes.as_str()));
+        let collapse = self.collapse.as_deref().map_or(0, text);
+        weight::shared(self.data.len()) + kind + exclude + trace + collapse + attributes
+    }
+
+    /// See [`Event::payload_bytes`].
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.data.len() + self.attributes.as_ref().map_or(0, |attributes| attributes.as_str().len())
     }
 }
 

@@ -17,7 +17,7 @@ impl MemoryStore {
     fn publish_one(&self, state: &mut State, stream: &StreamName, draft: &Draft) -> Result<Published, StoreError> {
         let now_ms = now_ms();
         state.sweep_if_due(now_ms);
-        self.make_room(state, draft.data.len(), now_ms)?;
+        self.make_room(state, draft.payload_bytes(), now_ms)?;
         self.publish_in(state, stream, draft, now_ms)
     }
 }
@@ -134,7 +134,7 @@ impl EventLog for MemoryStore {
 
     async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError> {
         let now_ms = now_ms();
-        let bytes = part.events.iter().map(|event| event.data.len() + PART_OVERHEAD).sum();
+        let bytes = part.events.iter().map(|event| event.payload_bytes() + PART_OVERHEAD).sum();
         self.try_step(|state| {
             self.make_room(state, bytes, now_ms)?;
             let imported = self.with_log(state, stream, now_ms, |log| Ok(log.import(part, now_ms)))?;

@@ -90,12 +90,12 @@ impl State {
             Record::Position { stream, position } => with_log(&stream, &mut |log| log.restore_position(position)),
             Record::Event { stream, event } => {
                 let mut event = Some(event);
-                with_log(&stream, &mut |log| event.take().into_iter().for_each(|event| log.restore_event(event, None)));
+                with_log(&stream, &mut |log| event.take().into_iter().for_each(|event| log.restore_event(event, &[])));
             }
-            Record::TracedEvent { stream, event, traceparent } => {
+            Record::EventWith { stream, event, fields } => {
                 let mut event = Some(event);
                 with_log(&stream, &mut |log| {
-                    event.take().into_iter().for_each(|event| log.restore_event(event, Some(&traceparent)));
+                    event.take().into_iter().for_each(|event| log.restore_event(event, &fields));
                 });
             }
             Record::Key { stream, key, id, digest, until_ms } => {

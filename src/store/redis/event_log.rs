@@ -11,7 +11,7 @@ use super::direct::DirectPublish;
 use super::lane::Open;
 use super::lanes::slot_of_stream;
 use super::scripts::{self, Fields};
-use super::{NOTES_LIVE, RedisStore, durable, excluded, trace};
+use super::{NOTES_LIVE, RedisStore, attributes, durable, excluded, trace};
 use crate::model::{
     Draft, Durability, Event, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
 };
@@ -141,7 +141,8 @@ impl EventLog for RedisStore {
             .arg(self.keys.channels())
             .arg(self.home())
             .arg(excluded(draft))
-            .arg(trace(draft));
+            .arg(trace(draft))
+            .arg(attributes(draft));
         scripts::count(self.lanes.run(stream, call).await?)
     }
 
@@ -335,6 +336,7 @@ fn with_entry(call: Call, event: &Event) -> Call {
     words.extend(event.collapse.as_deref().map(|key| ("c", key.to_owned().into())));
     words.extend(event.exclude.map(|connection| ("e", connection.to_string().into())));
     words.extend(event.trace().map(|trace| ("w", trace.to_string().into())));
+    words.extend(event.attributes.as_ref().map(|attributes| ("a", attributes.as_str().to_owned().into())));
     let call = call.arg(event.id.to_string()).arg(2 * words.len());
     words.into_iter().fold(call, |call, (name, value)| call.arg(name).arg(&value[..]))
 }

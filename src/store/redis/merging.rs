@@ -7,7 +7,7 @@ use redis::Value;
 use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields};
-use crate::model::{Draft, EventType, StreamName, TraceParent};
+use crate::model::{Attributes, Draft, EventType, StreamName, TraceParent};
 use crate::store::StoreError;
 
 /// Entries in a page, and bytes of data after which one ends.
@@ -83,6 +83,7 @@ fn event(id: &str, fields: Words, from: &str, now_ms: u64) -> Option<Draft> {
             "c" => draft.collapse = text(),
             "e" => draft.exclude = text()?.parse().ok(),
             "w" => draft.trace = TraceParent::read(&value),
+            "a" => draft.attributes = Attributes::of_store(&text()?),
             "x" => {
                 let left_ms = text()?.parse::<u64>().ok()?.checked_sub(now_ms).filter(|ms| *ms > 0)?;
                 draft.ttl = Some(Duration::from_millis(left_ms));
@@ -112,10 +113,12 @@ mod tests {
 
     #[test]
     fn an_event_is_added_once_with_all_that_its_producer_said_of_it() {
-        let draft = read(&[("d", "1"), ("p", "4-1"), ("t", "a"), ("c", "b"), ("x", "3000"), ("k", "order-1")]).unwrap();
+        let draft =
+            read(&[("d", "1"), ("p", "4-1"), ("t", "a"), ("c", "b"), ("x", "3000"), ("k", "order-1"), ("a", "{}")])
+                .unwrap();
         let mut wanted = Draft::new("a".parse().unwrap(), "1");
         (wanted.key, wanted.collapse) = (Some("order-1".into()), Some("b".into()));
-        wanted.ttl = Some(Duration::from_secs(2));
+        (wanted.ttl, wanted.attributes) = (Some(Duration::from_secs(2)), Attributes::of_store("{}"));
         assert_eq!(draft, wanted);
         assert_eq!(read(&[("d", "1")]).unwrap().key.as_deref(), Some("whimbrel:eu:5-1"));
     }

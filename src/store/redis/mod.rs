@@ -54,7 +54,7 @@ use super::{
     Channels, Control, DirectPath, Ingress, Leaders, Membership, NodeId, ONCE_TIME, Producers, Retention,
     RetentionRules, Revocations, Store, StoreError, Subscription, millis, random_step,
 };
-use crate::model::{Draft, StreamName};
+use crate::model::{Attributes, Draft, StreamName};
 
 pub use self::server::{CredentialFiles, FileError, RedisUrl, ServerConfig};
 pub use directory::{Assignment, Change, Changes, PARTS, RedisDirectory};
@@ -199,6 +199,7 @@ impl RedisStore {
             .arg(self.home())
             .arg(excluded(draft))
             .arg(trace(draft))
+            .arg(attributes(draft))
     }
 
     /// How long the stream's position lives, from when it is said to.
@@ -221,6 +222,11 @@ fn excluded(draft: &Draft) -> String {
 /// The trace that a publish belongs to, as scripts want it.
 fn trace(draft: &Draft) -> String {
     draft.trace.map_or(String::new(), |trace| trace.to_string())
+}
+
+/// The attributes of an event that came as a CloudEvent, as scripts want them.
+fn attributes(draft: &Draft) -> &str {
+    draft.attributes.as_ref().map_or("", Attributes::as_str)
 }
 
 #[async_trait]

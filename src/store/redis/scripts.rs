@@ -6,7 +6,9 @@ use bytes::Bytes;
 use redis::{Cmd, Value};
 
 use crate::log_limit::LogLimit;
-use crate::model::{Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName, TraceParent, json};
+use crate::model::{
+    Attributes, Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName, TraceParent, json,
+};
 use crate::store::{IngressEntry, IngressPage, NodeId, Placed, Rejected, StoreError};
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
@@ -342,6 +344,7 @@ fn event(entry: Value) -> Result<(Event, bool), StoreError> {
             Value::BulkString(name) if name == b"c" => event.collapse = Some(lossy(value)?.into()),
             Value::BulkString(name) if name == b"e" => event.exclude = lossy(value)?.parse().ok(),
             Value::BulkString(name) if name == b"w" => event.set_trace(TraceParent::read(&bytes(value)?)),
+            Value::BulkString(name) if name == b"a" => event.attributes = Attributes::of_store(&lossy(value)?),
             Value::BulkString(name) if name == b"s" => superseded = true,
             _ => {}
         }

@@ -16,7 +16,7 @@ use super::errors::not_connected;
 use super::server::{Connection, Server};
 use super::shards::Shards;
 use crate::log_limit::LogLimit;
-use crate::model::{Event, EventId, EventType, StreamName, TraceParent, json};
+use crate::model::{Attributes, Event, EventId, EventType, StreamName, TraceParent, json};
 use crate::store::mailbox::Mailbox;
 use crate::store::{ChannelMessage, Control, StoreError, Subscription};
 
@@ -118,6 +118,9 @@ pub(crate) fn encode(stream: &StreamName, event: &Event) -> Vec<u8> {
     if let Some(trace) = event.trace() {
         message.push_str(&format!(" w={trace}"));
     }
+    if let Some(attributes) = &event.attributes {
+        message.push_str(&format!(" a={}", attributes.as_str()));
+    }
     message.push('\n');
     let mut message = message.into_bytes();
     message.extend_from_slice(&event.data);
@@ -154,6 +157,7 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
             Some(("c", collapse)) => event.collapse = Some(collapse.into()),
             Some(("e", connection)) => event.exclude = connection.parse().ok(),
             Some(("w", trace)) => event.set_trace(TraceParent::read(trace.as_bytes())),
+            Some(("a", attributes)) => event.attributes = Attributes::of_store(attributes),
             _ => {}
         }
     }
@@ -161,7 +165,7 @@ pub(crate) fn parse(payload: Bytes) -> Option<ChannelMessage> {
 }
 
 /// Reads what `publish_ephemeral.lua` writes behind its word: a line with stream, type and, where there are any, the
-/// connection that it excludes and its trace, then the data.
+/// connection that it excludes, its trace and the attributes of a CloudEvent, then the data.
 fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');
@@ -172,6 +176,7 @@ fn ephemeral(rest: &Bytes) -> Option<ChannelMessage> {
     for word in words {
         match word.split_once('=') {
             Some(("w", trace)) => event.set_trace(TraceParent::read(trace.as_bytes())),
+            Some(("a", attributes)) => event.attributes = Attributes::of_store(attributes),
             _ => event.exclude = word.parse().ok(),
         }
     }
@@ -239,6 +244,9 @@ mod tests {
         assert_eq!(message, Some(ChannelMessage::Ephemeral("topic:a".parse().unwrap(), Arc::new(event.clone()))));
         let message = parse(Bytes::from_static(b"!now topic:a typing 5c0f0f9e-7d55-4a53-9a7f-0a4d3b0f7a21\n{\n}"));
         event.exclude = "5c0f0f9e-7d55-4a53-9a7f-0a4d3b0f7a21".parse().ok();
+        assert_eq!(message, Some(ChannelMessage::Ephemeral("topic:a".parse().unwrap(), Arc::new(event.clone()))));
+        let message = parse(Bytes::from_static(b"!now topic:a typing a={\"id\":\"a=b\"}\n{\n}"));
+        (event.exclude, event.attributes) = (None, Attributes::of_json(r#"{"id":"a=b"}"#));
         assert_eq!(message, Some(ChannelMessage::Ephemeral("topic:a".parse().unwrap(), Arc::new(event))));
     }
 

@@ -43,7 +43,8 @@ fn call(method: &str, path: &str) -> Call {
         ("get", "/v1/whoami") => Call::Own,
         ("post", "/v1/connections/{connection}/renew") => Call::Own,
         ("get" | "post" | "delete", path) if path.starts_with("/v1/revocations") => Call::Service,
-        ("post", "/v1/events") => Call::Batch,
+        ("post", "/v1/events" | "/v1/cloudevents") => Call::Batch,
+        ("post", path) if path.ends_with("/cloudevents") => Call::Publish(stream),
         ("get", "/v1/sse" | "/v1/ws" | "/v1/cursor") | ("post", "/v1/sse") => Call::Subscribe("topic:news"),
         ("get", "/v1/nodes" | "/v1/regions") => Call::Inspect("service"),
         ("get", "/v1/devices/{device}" | "/v1/topics/{topic}" | "/v1/topics/{topic}/connections") => {
@@ -167,6 +168,7 @@ fn request(method: &str, path: &str) -> (String, &'static str) {
         ("get", "/v1/sse" | "/v1/ws" | "/v1/cursor") => (format!("{filled}?topic=news"), ""),
         ("post", "/v1/sse") => (filled, r#"{"streams":["topic:news"]}"#),
         ("post", "/v1/events") => (filled, r#"[{"topic":"elsewhere","data":1}]"#),
+        ("post", "/v1/cloudevents") => (filled, "[]"),
         ("post", "/v1/revocations") => (filled, r#"{"device":"nobody"}"#),
         ("post", "/v1/devices/{device}/ack") => (filled, r#"{"id":"0-0"}"#),
         ("post", _) => (filled, "1"),

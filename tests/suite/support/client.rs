@@ -376,11 +376,33 @@ fn sse_event(only: Option<&str>, kind: &str, block: &Block) -> Event {
         #[serde(borrow)]
         data: &'a RawValue,
     }
+    if let Some(cloud_event) = CloudEvent::of(&data) {
+        assert_eq!(cloud_event.kind, kind, "the CloudEvent and the block agree");
+        let id = cloud_event.id.expect("what is stored has an id");
+        return Event { stream: cloud_event.stream, id, kind: cloud_event.kind, data, trace: None };
+    }
     let envelope: Envelope = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: {data}"));
     assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
     assert!(humantime::parse_rfc3339(&envelope.time).is_ok(), "{}", envelope.time);
     let (id, kind, data) = (envelope.id, kind.to_owned(), envelope.data.get().to_owned());
     Event { stream: envelope.stream, id, kind, data, trace: envelope.traceparent }
+}
+
+/// What a CloudEvent says of its place.
+#[derive(Deserialize)]
+struct CloudEvent {
+    #[serde(rename = "whimbrelstream")]
+    stream: String,
+    #[serde(rename = "whimbrelid")]
+    id: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl CloudEvent {
+    fn of(data: &str) -> Option<Self> {
+        data.starts_with("{\"specversion\":\"1.0\",").then(|| serde_json::from_str(data).unwrap())
+    }
 }
 
 fn sse_ephemeral(only: Option<&str>, kind: &str, block: &Block) -> Said {
@@ -398,10 +420,35 @@ fn sse_ephemeral(only: Option<&str>, kind: &str, block: &Block) -> Said {
         #[serde(borrow)]
         data: &'a RawValue,
     }
+    if let Some(CloudEvent { stream, kind, .. }) = CloudEvent::of(&data) {
+        return Said::Ephemeral { stream, kind, data, trace: None };
+    }
     let envelope: Envelope = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: {data}"));
     assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
     let data = envelope.data.get().to_owned();
     Said::Ephemeral { stream: envelope.stream, kind: envelope.r#type, data, trace: envelope.traceparent }
+}
+
+/// A frame with a CloudEvent in place of type, time and data.
+fn websocket_cloud_event(text: &str) -> Option<Said> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Frame<'a> {
+        #[serde(rename = "op")]
+        _op: String,
+        stream: String,
+        id: Option<String>,
+        #[serde(borrow)]
+        cloudevent: &'a RawValue,
+    }
+    let frame: Frame = serde_json::from_str(text).ok()?;
+    let data = frame.cloudevent.get().to_owned();
+    let CloudEvent { stream, id, kind } = CloudEvent::of(&data).unwrap();
+    assert_eq!((&stream, &id), (&frame.stream, &frame.id), "the CloudEvent and the frame agree");
+    Some(match id {
+        Some(id) => Said::Event(Event { stream, id, kind, data, trace: None }),
+        None => Said::Ephemeral { stream, kind, data, trace: None },
+    })
 }
 
 fn websocket_said(text: &str) -> Said {
@@ -426,6 +473,9 @@ fn websocket_said(text: &str) -> Said {
                 traceparent: Option<String>,
                 #[serde(borrow)]
                 data: &'a RawValue,
+            }
+            if let Some(said) = websocket_cloud_event(text) {
+                return said;
             }
             let frame: Frame = serde_json::from_str(text).unwrap();
             assert_eq!(frame.id.is_some(), frame.time.is_some(), "what is stored has its time: {text}");

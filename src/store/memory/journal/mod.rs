@@ -36,7 +36,7 @@ use segment::{START, Segment};
 use writer::{Queue, Write};
 
 pub use directory::{Contents, DataDirError};
-pub use record::{EventRecord, Id, LeaseRecord, PositionRecord, Record, SessionRecord, SessionState};
+pub use record::{EventRecord, Field, Id, LeaseRecord, PositionRecord, Record, SessionRecord, SessionState};
 
 /// By how much the room in a file grows at a time, in bytes.
 const ROOM: u64 = 4 * 1024 * 1024;

@@ -61,15 +61,19 @@ pub enum Record<'a> {
     },
     /// Files before this one are not needed any more.
     Compacted { from: u64 },
-    /// An event was appended whose publish belongs to a trace.
-    TracedEvent {
+    /// An event was appended that has fields for which [`EventRecord`] has no place.
+    EventWith {
         #[serde(borrow)]
         stream: Cow<'a, str>,
         #[serde(borrow)]
         event: EventRecord<'a>,
-        traceparent: Cow<'a, str>,
+        #[serde(borrow)]
+        fields: Vec<Field<'a>>,
     },
 }
+
+/// A field of an event, by the name that it has in Redis. One that is not known is passed over.
+pub type Field<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// An event id, as two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 /// What each file begins with: the name of the format, and its version. Those before it are read too.
 ///
-/// 2: events with traces.
+/// 2: events with further fields, such as traces and attributes.
 const MAGIC: &[u8; 8] = b"whimbrel";
 pub const VERSION: u32 = 2;
 

@@ -96,7 +96,7 @@ fn take<'a>(events: impl Iterator<Item = &'a Entry>, limit: usize) -> Vec<Arc<Ev
         .take(limit)
         .take_while(|event| {
             let room = bytes < PAGE_BYTES;
-            bytes += event.data.len();
+            bytes += event.payload_bytes();
             room
         })
         .map(Entry::event)

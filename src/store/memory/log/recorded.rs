@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{Once, Position, StreamLog};
 use crate::model::{EventId, Fork};
 use crate::store::memory::entry::Entry;
-use crate::store::memory::journal::{EventRecord, Id, PositionRecord, Record};
+use crate::store::memory::journal::{EventRecord, Field, Id, PositionRecord, Record};
 use crate::store::{Checkpoint, millis};
 
 /// How often it is recorded that a position is held for longer: so many times in the time that it is held for.
@@ -103,13 +103,13 @@ impl StreamLog {
         self.position_until = until_ms;
     }
 
-    /// Takes an event over, as the newest, with its trace.
-    pub fn restore_event(&mut self, record: EventRecord<'_>, traceparent: Option<&str>) {
+    /// Takes an event over, as the newest, with its further fields.
+    pub fn restore_event(&mut self, record: EventRecord<'_>, fields: &[Field<'_>]) {
         let at_ms = record.at_ms;
         if self.events_until <= at_ms {
             self.forget_events();
         }
-        let entry = Entry::restored(record, traceparent);
+        let entry = Entry::restored(record, fields);
         if let Some(position) = &mut self.position {
             position.last = entry.id;
         }

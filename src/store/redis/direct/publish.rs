@@ -48,12 +48,12 @@ impl SendOrder {
     fn settle(&self, number: u64, send: Option<DirectSend>) {
         let mut waiting = self.0.lock();
         let Waiting { order, bytes } = &mut *waiting;
-        let size = send.as_ref().map_or(0, |send| send.event.data.len());
+        let size = send.as_ref().map_or(0, |send| send.event.payload_bytes());
         let full = *bytes + size > MOST_WAITING && !order.is_next(number);
         let (send, dropped) = if full { (None, send) } else { (send, None) };
         *bytes += if full { 0 } else { size };
         order.settle(number, send, |send| {
-            *bytes -= send.event.data.len();
+            *bytes -= send.event.payload_bytes();
             send.go();
         });
         drop(waiting);
