@@ -76,8 +76,11 @@ impl Relay {
             let failure = match state.connect().await {
                 Ok(mut session) => {
                     started = true;
-                    backoff.reset();
+                    let since = Instant::now();
                     let ended = state.drain(&mut session, &stop).await;
+                    if since.elapsed() > LONGEST_WAIT {
+                        backoff.reset();
+                    }
                     state.relay.metrics.connected.set(0);
                     match ended {
                         Ok(()) => break,

@@ -13,7 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::row::{MAX_DATA_BYTES, Mark, Row, in_order};
 use super::settlement::{Settlement, columns};
-use super::table::{CHANNEL, OPTIONAL, PENDING, REQUIRED, TableName, lane};
+use super::table::{CHANNEL, OPTIONAL, PENDING, REQUIRED, Required, TableName, lane};
 use super::{Dsn, LANES, fingerprint};
 use crate::client::{BATCH_BYTES, BATCH_EVENTS};
 
@@ -45,6 +45,9 @@ pub enum TableError {
     /// A column can't be read.
     #[error("the column {column} of the table {table} is {found}; allowed are {allowed}")]
     Type { table: TableName, column: &'static str, found: String, allowed: String },
+    /// A column may be null.
+    #[error("the column {column} of the table {table} may be null; it has to be NOT NULL")]
+    Null { table: TableName, column: &'static str },
     /// The user may not do what is needed.
     #[error("the user lacks {rights} on the table {table}: GRANT SELECT, UPDATE, DELETE ON {table} TO …")]
     Rights { table: TableName, rights: String },
@@ -209,7 +212,7 @@ async fn look(client: &Client, name: &TableName, keep: bool) -> Result<Table, Op
         return Err(TableError::Kind(table).into());
     }
     let columns = client.query(COLUMNS, &[&oid]).await?;
-    let columns: Vec<(String, String)> = columns.iter().map(|column| (column.get(0), column.get(1))).collect();
+    let columns: Vec<_> = columns.iter().map(column).collect();
     check_columns(&table, &columns)?;
     let lacking = ["SELECT", "UPDATE", "DELETE"].into_iter().filter(|right| !found.get::<_, bool>(*right));
     let rights = lacking.collect::<Vec<_>>().join(", ");
@@ -219,19 +222,35 @@ async fn look(client: &Client, name: &TableName, keep: bool) -> Result<Table, Op
     Ok(Table::new(&table, found.get("database"), &columns, keep))
 }
 
-fn check_columns(table: &TableName, columns: &[(String, String)]) -> Result<(), TableError> {
-    let found = |wanted: &str| columns.iter().find(|(name, _)| name == wanted).map(|(_, kind)| kind.as_str());
-    let missing: Vec<_> = REQUIRED.iter().map(|(name, _)| *name).filter(|name| found(name).is_none()).collect();
+/// A column that a table has.
+#[derive(Debug, Clone)]
+struct Column {
+    name: String,
+    kind: String,
+    nullable: bool,
+}
+
+fn column(record: &Record) -> Column {
+    Column { name: record.get(0), kind: record.get(1), nullable: !record.get::<_, bool>(2) }
+}
+
+fn check_columns(table: &TableName, columns: &[Column]) -> Result<(), TableError> {
+    let found = |wanted: &Required| columns.iter().find(|column| column.name == wanted.name);
+    let missing: Vec<_> = REQUIRED.iter().filter(|wanted| found(wanted).is_none()).map(|wanted| wanted.name).collect();
     if !missing.is_empty() {
         let noun = if missing.len() == 1 { "the column" } else { "the columns" };
         let columns = format!("{noun} {}", missing.join(", "));
         return Err(TableError::Columns { table: table.clone(), columns });
     }
-    for (column, allowed) in REQUIRED {
-        let kind = found(column).unwrap_or_default();
-        if !allowed.contains(&kind) {
-            let (table, allowed) = (table.clone(), allowed.join(", "));
-            return Err(TableError::Type { table, column, found: kind.to_owned(), allowed });
+    for wanted in &REQUIRED {
+        let Some(Column { kind, nullable, .. }) = found(wanted) else { continue };
+        let (table, column) = (table.clone(), wanted.name);
+        if !wanted.types.contains(&kind.as_str()) {
+            let allowed = wanted.types.join(", ");
+            return Err(TableError::Type { table, column, found: kind.clone(), allowed });
+        }
+        if *nullable && !wanted.nullable {
+            return Err(TableError::Null { table, column });
         }
     }
     Ok(())
@@ -258,14 +277,15 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass($1)
 "#;
 
-/// The columns of a table, with their types.
+/// The columns of a table, with their types, and whether they are NOT NULL.
 const COLUMNS: &str = "
-SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute
+SELECT attname::text, format_type(atttypid, NULL), attnotnull FROM pg_attribute
 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
 ";
 
-/// A time of creation as a whole number.
-const CREATED_US: &str = "(extract(epoch FROM created_at) * 1000000)::bigint";
+/// A time of creation as a whole number. 'infinity' has none.
+const CREATED_US: &str =
+    "CASE WHEN isfinite(created_at) THEN (extract(epoch FROM created_at) * 1000000)::bigint ELSE 0 END";
 
 /// The statements about one table.
 #[derive(Debug)]
@@ -280,10 +300,10 @@ struct Table {
 }
 
 impl Table {
-    fn new(name: &TableName, database: &str, columns: &[(String, String)], keep: bool) -> Self {
+    fn new(name: &TableName, database: &str, columns: &[Column], keep: bool) -> Self {
         let lane = lane();
         let optional = OPTIONAL.map(|column| {
-            if columns.iter().any(|(name, _)| name == column) {
+            if columns.iter().any(|found| found.name == column) {
                 format!("{column}::text")
             } else {
                 "NULL::text".to_owned()
@@ -294,9 +314,10 @@ impl Table {
         Table {
             fingerprint: fingerprint(&format!("{database}/{name}")),
             lag: format!(
-                "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - oldest.created_at)), 0)::float8
+                "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - oldest.since)), 0)::float8
                  FROM unnest($1::bigint[]) AS lanes (lane) CROSS JOIN LATERAL (
-                     SELECT created_at FROM {name} WHERE {lane} = lanes.lane AND {PENDING} ORDER BY id LIMIT 1
+                     SELECT CASE WHEN isfinite(created_at) THEN created_at END AS since FROM {name}
+                     WHERE {lane} = lanes.lane AND {PENDING} ORDER BY id LIMIT 1
                  ) AS oldest"
             ),
             // A lane without rows is left to others: CASE sees to it that nothing is locked before that is known, and
@@ -359,10 +380,16 @@ mod tests {
     #[test]
     fn what_a_table_lacks_is_named() {
         let table: TableName = "app.outbox".parse().unwrap();
-        let mut columns: Vec<(String, String)> =
-            REQUIRED.map(|(name, kinds)| (name.to_owned(), kinds[0].to_owned())).to_vec();
+        let sound = |wanted: &Required| {
+            let (name, kind) = (wanted.name.to_owned(), wanted.types[0].to_owned());
+            Column { name, kind, nullable: wanted.nullable }
+        };
+        let mut columns: Vec<_> = REQUIRED.iter().map(sound).collect();
         assert_eq!(check_columns(&table, &columns), Ok(()));
-        columns[2].1 = "bytea".into();
+        columns[3].nullable = true;
+        let null = check_columns(&table, &columns).unwrap_err().to_string();
+        assert!(null.contains("created_at") && null.contains("NOT NULL"), "{null}");
+        columns[2].kind = "bytea".into();
         let wrong = check_columns(&table, &columns).unwrap_err().to_string();
         assert!(wrong.contains("data of the table \"app\".\"outbox\" is bytea; allowed are json, jsonb"), "{wrong}");
         columns.truncate(4);

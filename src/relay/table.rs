@@ -17,20 +17,28 @@ pub(super) const CHANNEL: &str = "whimbrel_relay";
 /// Rows that are still to be published.
 pub(super) const PENDING: &str = "sent_at IS NULL AND error IS NULL";
 
-/// Columns that a table has to have, and the types that they may be of.
-pub(super) const REQUIRED: [(&str, &[&str]); 6] = [
-    ("id", &["bigint", "integer", "smallint"]),
-    ("stream", TEXT),
-    ("data", &["json", "jsonb", "text", "character varying"]),
-    ("created_at", TIME),
-    ("sent_at", TIME),
-    ("error", TEXT),
+/// A column that a table has to have.
+pub(super) struct Required {
+    pub name: &'static str,
+    /// The types that it may be of.
+    pub types: &'static [&'static str],
+    /// Whether it may be null.
+    pub nullable: bool,
+}
+
+/// Columns that a table has to have. No reason is too long for `error`.
+pub(super) const REQUIRED: [Required; 6] = [
+    Required { name: "id", types: &["bigint", "integer", "smallint"], nullable: false },
+    Required { name: "stream", types: &["text", "character varying"], nullable: false },
+    Required { name: "data", types: &["json", "jsonb", "text", "character varying"], nullable: false },
+    Required { name: "created_at", types: TIME, nullable: false },
+    Required { name: "sent_at", types: TIME, nullable: true },
+    Required { name: "error", types: &["text"], nullable: true },
 ];
 
 /// Columns that it may have besides.
 pub(super) const OPTIONAL: [&str; 4] = ["type", "key", "ttl", "collapse"];
 
-const TEXT: &[&str] = &["text", "character varying"];
 const TIME: &[&str] = &["timestamp with time zone"];
 
 /// The lane of a row.

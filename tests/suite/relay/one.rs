@@ -100,12 +100,20 @@ async fn a_row_that_can_be_no_event_is_marked_with_the_reason_and_its_stream_goe
         assert!(reason.contains(why), "{reasons:?}");
     }
     relay.said("can't be published").await;
-    // Put right, it is tried again.
+    // A time that is none is no reason to stop at.
+    database
+        .batch_execute("INSERT INTO outbox (stream, data, created_at) VALUES ('nonsense', '1', 'infinity')")
+        .await
+        .unwrap();
+    // Put right, a row is tried again.
     database
         .batch_execute("UPDATE outbox SET type = NULL, error = NULL, data = '2' WHERE type = 'open'")
         .await
         .unwrap();
     assert_eq!(client.data(1).await, ["2"]);
+    let marked = "SELECT count(*) FROM outbox WHERE error IS NOT NULL";
+    let all = async || (database.query_one(marked, &[]).await.unwrap().get::<_, i64>(0) == 6).then_some(());
+    eventually("the last is marked too", all).await;
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ async fn what_can_not_work_ends_the_start_with_what_is_missing() {
         .batch_execute(
             "CREATE TABLE bare (id bigint, stream text); CREATE VIEW shown AS SELECT * FROM outbox;
              CREATE TABLE odd (LIKE outbox); ALTER TABLE odd ALTER id TYPE text;
+             CREATE TABLE loose (LIKE outbox); ALTER TABLE loose ALTER data DROP NOT NULL;
              CREATE ROLE reader LOGIN; GRANT SELECT ON outbox TO reader",
         )
         .await
@@ -46,6 +47,7 @@ async fn what_can_not_work_ends_the_start_with_what_is_missing() {
         &["\"public\".\"bare\" lacks the columns data, created_at, sent_at, error"],
     );
     refused(&relay_of(&dsn, &["--table", "shown"]).await, 2, &["\"public\".\"shown\" is no table"]);
+    refused(&relay_of(&dsn, &["--table", "loose"]).await, 2, &["column data", "NOT NULL"]);
     refused(&relay_of(&dsn, &["--table", "odd"]).await, 2, &["column id", "is text", "bigint"]);
     refused(
         &relay_of(&postgres.dsn_of("reader"), &[]).await,
@@ -73,8 +75,8 @@ async fn a_table_of_any_name_is_created_as_printed_and_drained() {
 async fn a_table_without_optional_columns_index_or_trigger_is_drained() {
     let (postgres, node) = (Postgres::start(), Node::start(&[]));
     let database = postgres.client().await;
-    let plain = "CREATE TABLE outbox (id serial, stream varchar(250) NOT NULL, data jsonb NOT NULL, error varchar(900),
-        created_at timestamptz DEFAULT now(), sent_at timestamptz)";
+    let plain = "CREATE TABLE outbox (id serial, stream varchar(250) NOT NULL, data jsonb NOT NULL, error text,
+        created_at timestamptz NOT NULL DEFAULT now(), sent_at timestamptz)";
     database.batch_execute(plain).await.unwrap();
     let _relay = relay(&postgres, &node.url(), &[]).await;
     database.batch_execute("INSERT INTO outbox (stream, data) VALUES ('topic:a', '7'), ('no', '1')").await.unwrap();
