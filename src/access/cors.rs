@@ -79,12 +79,20 @@ impl Cors {
         }
     }
 
-    /// What the answer to a preflight says besides. It names the methods of the path already.
-    pub fn add_preflight_to(&self, answer: &mut HeaderMap) {
-        let (Some(methods), Some(_)) = (answer.get(header::ALLOW).cloned(), self.origin()) else { return };
+    /// What the answer to a preflight for this method says besides. Usually it names the methods of the path already.
+    pub fn add_preflight_to(&self, answer: &mut HeaderMap, method: &HeaderValue) {
+        if !self.is_for_pages() {
+            return;
+        }
+        let methods = answer.get(header::ALLOW).unwrap_or(method).clone();
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS));
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+    }
+
+    /// Whether a page of another origin may read the answer.
+    pub fn is_for_pages(&self) -> bool {
+        self.origin().is_some()
     }
 
     /// The origin that may read the answer.
@@ -126,15 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_told_the_methods_of_the_path_and_nothing_where_there_is_none() {
-        let cors = Cors::new(Caller::AnyPage, true);
+    fn a_preflight_gets_the_methods_of_the_path_or_the_one_that_it_asks_for() {
+        let (cors, asked) = (Cors::new(Caller::AnyPage, true), HeaderValue::from_static("PUT"));
         let mut found = HeaderMap::from_iter([(header::ALLOW, HeaderValue::from_static("GET, POST"))]);
-        cors.add_preflight_to(&mut found);
+        cors.add_preflight_to(&mut found, &asked);
         assert_eq!(found["access-control-allow-methods"], "GET, POST");
         assert!(found["access-control-allow-headers"].to_str().unwrap().contains("Last-Event-ID"));
         assert_eq!(found["access-control-max-age"], "7200");
         let mut missing = HeaderMap::new();
-        cors.add_preflight_to(&mut missing);
-        assert!(missing.is_empty());
+        cors.add_preflight_to(&mut missing, &asked);
+        assert_eq!(missing["access-control-allow-methods"], "PUT");
+        let mut nobody = HeaderMap::new();
+        Cors::NOBODY.add_preflight_to(&mut nobody, &asked);
+        assert!(nobody.is_empty());
     }
 }

@@ -176,8 +176,9 @@ where
                 return Box::pin(ready(Ok(refusal)));
             }
         };
-        let is_preflight = request.method() == Method::OPTIONS
-            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let asked = (request.method() == Method::OPTIONS)
+            .then(|| request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned())
+            .flatten();
         let address = self.gate.throttle.client(arrival.peer, request.headers());
         let client = Client { address, door: arrival.door };
         if let Some(mut refusal) = self.gate.throttle(&request, client) {
@@ -189,10 +190,15 @@ where
         let answering = self.service.call(request);
         Box::pin(async move {
             let mut answer = answering.await?;
-            cors.add_to(answer.headers_mut());
-            if is_preflight {
-                cors.add_preflight_to(answer.headers_mut());
+            if let Some(method) = asked {
+                // A path or a name that is wrong is for the request itself to learn: of a refused preflight a page sees
+                // nothing.
+                if matches!(answer.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && cors.is_for_pages() {
+                    answer = reply(StatusCode::NO_CONTENT, &[], "");
+                }
+                cors.add_preflight_to(answer.headers_mut(), &method);
             }
+            cors.add_to(answer.headers_mut());
             Ok(answer)
         })
     }

@@ -103,7 +103,7 @@ pub struct Arguments {
     /// The process id of the Redis behind the servers, likewise
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     redis_pid: Vec<u32>,
-    /// Tell the figures as JSON
+    /// Print the figures as JSON
     #[arg(long)]
     json: bool,
     /// Hold connections for the process that started this one.

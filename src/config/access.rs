@@ -34,8 +34,8 @@ pub fn refuse_misspelt(variable: &str) -> Result<(), SettingError> {
     match TELLING.iter().find(|word| upper.contains(**word)) {
         Some(word) => {
             let reason = format!(
-                "there is no such setting; as its name has {word} in it, it looks like one that guards access, and \
-                 such a one is not ignored"
+                "there is no such setting; its name has {word} in it, so it may be meant to protect access, and is not \
+                 ignored"
             );
             Err(SettingError::unknown(variable, reason))
         }

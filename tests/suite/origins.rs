@@ -122,6 +122,14 @@ async fn a_preflight_allows_what_the_path_takes_and_clients_send() {
             assert!(answer.header("access-control-max-age").unwrap().parse::<u32>().unwrap() > 0);
         }
     }
+    for (path, status) in [("/v1/tidess//events", 404), ("/v1/topics/a%20b/events", 400)] {
+        let answer = preflight(&node, path, "https://app.example.com", "POST", wanted).await;
+        assert_eq!((answer.status, answer.header("access-control-allow-methods")), (204, Some("POST")), "{path}");
+        let page = ("Origin", "https://app.example.com");
+        let refused = node.call("POST", path, &[page], "1").await;
+        assert_eq!(refused.status, status, "{path}: {}", refused.text());
+        assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example.com"), "the page reads why");
+    }
     let foreign = preflight(&node, "/v1/events", "https://evil.example", "POST", wanted).await;
     assert_eq!((foreign.status, foreign.header("access-control-allow-origin")), (403, None));
 }

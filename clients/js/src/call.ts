@@ -3,6 +3,7 @@
 import { backoff } from './backoff.js';
 import { type Failure, failureOf, isFinal } from './failure.js';
 import { type Service, ask, sleep, tokenOf } from './request.js';
+import { partsOf } from './stream.js';
 
 export interface Call {
   /** `POST` with a body, `GET` without one. */
@@ -15,8 +16,8 @@ export interface Call {
 
 /** `/v1/devices/42` for `device:42`. */
 export function pathOf(stream: string): string {
-  const [kind, ...name] = stream.split(':');
-  return `/v1/${kind}s/${encodeURIComponent(name.join(':'))}`;
+  const [kind, name] = partsOf(stream);
+  return `/v1/${kind}s/${encodeURIComponent(name!)}`;
 }
 
 /** The answer's JSON. A 401 gets a new token once; what the service refused for good is thrown. */

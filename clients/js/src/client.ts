@@ -6,6 +6,7 @@ import { Position, isAfter } from './position.js';
 import { type Service, persist } from './request.js';
 import type { Requests } from './requests.js';
 import { Store } from './store.js';
+import { partsOf } from './stream.js';
 import type { Frame } from './transport/frame.js';
 import type { Event, EventOf, Gap, Load, Member, Options, Published, PublishOptions, Reduce, Status, Stream } from './types.js';
 
@@ -100,6 +101,7 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
 
   /** Follows one more stream, from now on or from `after`. Call what is returned to unsubscribe. */
   subscribe(stream: Stream, after?: string): () => void {
+    partsOf(stream);
     this.#wanted.set(stream, (this.#wanted.get(stream) ?? 0) + 1);
     if (after && !this.#following.includes(stream)) this.#received.put(after, [stream]);
     this.#changed();

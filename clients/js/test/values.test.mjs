@@ -6,6 +6,7 @@ import { source } from './support/source.mjs';
 const { parser } = await source('transport/parse');
 const { Position, isAfter } = await source('position');
 const { backoff } = await source('backoff');
+const { partsOf } = await source('stream');
 const { Credentials } = await source('credentials');
 
 /** The frames in text of these pieces. */
@@ -37,6 +38,13 @@ test('an event stream is read the same however it is cut, and whichever its line
       assert.deepEqual(read(text.slice(0, at), text.slice(at), ...all.slice(1)), FRAMES, `${JSON.stringify(end)} at ${at}`);
     }
     assert.deepEqual(read(...text, ...all.slice(1)), FRAMES);
+  }
+});
+
+test('a stream is a kind and a name, and nothing else is one', () => {
+  assert.deepEqual(partsOf('topic:a:b'), ['topic', 'a:b']);
+  for (const name of ['tides', 'topics:tides', 'topic:', '']) {
+    assert.throws(() => partsOf(name), { code: 'invalid-name', message: `'${name}' is not device:NAME or topic:NAME` });
   }
 });
 

@@ -13,6 +13,18 @@ def names(members: list[Member]) -> set[str]:
     return {member.device for member in members}
 
 
+def test_a_name_that_is_no_streams_is_refused_before_anything_is_sent() -> None:
+    async def run() -> None:
+        async with Whimbrel("http://127.0.0.1:9") as client:
+            for name in ("tides", "topics:tides", "topic:"):
+                with pytest.raises(ValueError, match="is not device:NAME or topic:NAME"):
+                    client.listen(name)
+                with pytest.raises(ValueError, match="is not device:NAME or topic:NAME"):
+                    await client.publish(name, 1)
+
+    asyncio.run(run())
+
+
 def test_members_are_listed_and_who_joins_and_leaves_is_shown(nodes: list[Node]) -> None:
     async def run() -> None:
         async with Whimbrel(nodes[0].url) as one, Whimbrel(nodes[1].url) as other:

@@ -2,6 +2,7 @@
 
 import type { Failure } from '../failure.js';
 import type { Service } from '../request.js';
+import { partsOf } from '../stream.js';
 import type { Stream, TransportName } from '../types.js';
 
 /** One message of the service, in the shape that WebSocket gives it. */
@@ -51,8 +52,8 @@ export type Open = (request: Request, on: Handlers) => Transport;
 export function streamParameters(streams: Iterable<string>): URLSearchParams {
   const all = new URLSearchParams();
   for (const stream of streams) {
-    const [kind, ...name] = stream.split(':');
-    all.append(kind!, name.join(':'));
+    const [kind, name] = partsOf(stream);
+    all.append(kind!, name!);
   }
   return all;
 }

@@ -19,7 +19,7 @@ from .credentials import Token
 from .errors import WhimbrelError
 from .listener import Event, Listener, OnChange, OnGap
 from .presence import Member, Presence, members_of
-from .service import Service, path_of
+from .service import Service, parts_of, path_of
 from .state import Snapshot, State, V
 
 #: The service remembers idempotency keys for five minutes. A repeat has to be there before.
@@ -54,7 +54,7 @@ class Draft:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def _entry(self) -> dict[str, Any]:
-        kind, _, name = self.stream.partition(":")
+        kind, name = parts_of(self.stream)
         entry = {kind: name, "data": self.data, "type": self.type, "ttl": self.ttl, "collapse": self.collapse}
         return {**{name: value for name, value in entry.items() if value is not None}, "data": self.data, "key": self.key}
 

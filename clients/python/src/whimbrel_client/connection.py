@@ -14,7 +14,7 @@ import httpx
 
 from .backoff import backoff
 from .errors import WhimbrelError, error_of
-from .service import Service, parameters_of
+from .service import Service, parameters_of, parts_of
 from .sse import Block, blocks
 
 #: After these, coming back would be against what was decided.
@@ -37,6 +37,10 @@ class Wish:
     members: bool = False
     #: Seconds without a byte after which a connection counts as dead.
     silence: float = 60.0
+
+    def __post_init__(self) -> None:
+        for stream in self.streams:
+            parts_of(stream)
 
 
 @dataclass(frozen=True)

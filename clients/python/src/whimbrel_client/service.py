@@ -15,14 +15,22 @@ from .credentials import Credentials, Token
 from .errors import WhimbrelError, error_of
 
 
+def parts_of(stream: str) -> tuple[str, str]:
+    """A stream's kind and name. ``ValueError`` if it is not ``device:NAME`` or ``topic:NAME``."""
+    kind, _, name = stream.partition(":")
+    if kind not in ("device", "topic") or not name:
+        raise ValueError(f"{stream!r} is not device:NAME or topic:NAME")
+    return kind, name
+
+
 def parameters_of(streams: Sequence[str]) -> list[tuple[str, Any]]:
     """``device=`` and ``topic=`` for each stream."""
-    return [(kind, name) for kind, _, name in (stream.partition(":") for stream in streams)]
+    return [parts_of(stream) for stream in streams]
 
 
 def path_of(stream: str) -> str:
     """``/v1/devices/42`` for ``device:42``."""
-    kind, _, name = stream.partition(":")
+    kind, name = parts_of(stream)
     return f"/v1/{kind}s/{quote(name, safe='')}"
 
 

@@ -37,7 +37,7 @@ export class Link {
   }
 
   open() {
-    this.on.verdict("Cut the connection, publish a few events, and resume: the sum will stand here.", "");
+    this.on.verdict("Cut the connection, publish a few events, and resume: the result appears here.", "");
     this.#connect();
   }
 
