@@ -230,10 +230,10 @@ impl Ledger {
 
     /// Which events are of the history that a loss left. An old master may take events for as long as it lives, so the
     /// time of a publish does not say it. But where a session got the notice of a loss, or an event that another session
-    /// had got behind one, everything that follows is of that history, and no notice of this loss can mean it. True when
+    /// had got behind one, everything that follows in that stream is of that history, and no notice of this loss can mean it. True when
     /// something was found that another look may find more by.
     fn read_sides(&mut self, records: &[Record]) -> bool {
-        let mut sides: HashMap<u64, usize> = HashMap::new();
+        let mut sides: HashMap<(u64, &StreamName), usize> = HashMap::new();
         let mut found_more = false;
         for record in records {
             match record {
@@ -241,11 +241,12 @@ impl Ledger {
                     // The first event after the place where histories part tells which loss it was.
                     let first = self.known(stream, *next).filter(|_| self.fate(stream, *next) != Fate::Lost);
                     let begun = first.map_or(0, |known| self.publish(known).begun);
-                    sides.insert(*session, self.losses.iter().filter(|lost| lost.from < begun).count());
+                    sides.insert((*session, stream), self.losses.iter().filter(|lost| lost.from < begun).count());
                 }
                 Record::Event { session, stream, id, .. } => {
-                    let known = self.streams.get_mut(stream).and_then(|stream| stream.events.get_mut(id));
-                    let (side, Some(known)) = (sides.entry(*session).or_default(), known) else { continue };
+                    let side = sides.entry((*session, stream)).or_default();
+                    let events = self.streams.get_mut(stream).map(|stream| &mut stream.events);
+                    let Some(known) = events.and_then(|events| events.get_mut(id)) else { continue };
                     found_more |= known.outlived < *side;
                     *side = known.outlived.max(*side);
                     known.outlived = *side;

@@ -63,6 +63,13 @@ impl History {
         numbers.into_iter().fold(self, |h, n| h.event_as(session, n, &n.to_string()))
     }
 
+    /// The same, of a session that follows other streams too, whose cursors are not looked at.
+    fn events_of_both(self, session: u64, numbers: impl IntoIterator<Item = u64>) -> Self {
+        let event =
+            |n: u64| Record::Event { session, stream: stream(), id: id(n), payload: n.to_string(), cursor: None };
+        numbers.into_iter().fold(self, |h, n| h.and(event(n)))
+    }
+
     fn gap(mut self, session: u64, after: u64, next: u64, reason: GapReason) -> Self {
         self.0.push(Record::Gap { session, stream: stream(), after: id(after), next: id(next), reason });
         self
@@ -350,6 +357,34 @@ fn a_notice_of_one_loss_is_none_of_the_next() {
         .and(Record::LossOver)
         .log([1, 2, 5, 7])
         .breaks(&["c2: never got the notice that topic:a lost 6-1"]);
+}
+
+#[test]
+fn a_notice_in_one_stream_says_nothing_of_what_follows_in_another() {
+    let b: StreamName = "topic:b".parse().unwrap();
+    let on_b = |history: History, n: u64| {
+        let (producer, payload, stream) = ("q".to_owned(), format!("b{n}"), b.clone());
+        let attempt = Record::Publish { producer, sequence: n, stream, stream_sequence: n, payload };
+        history.and(attempt).and(Record::Outcome {
+            producer: "q".into(),
+            sequence: n,
+            outcome: Outcome::Ok { id: id(n) },
+        })
+    };
+    // The second client follows both, and is behind in the first stream when it gets the notice in the second one.
+    let both = || Place::Positions([(stream(), id(0)), (b.clone(), id(1))].into());
+    let (client, node, streams) = ("c2".to_owned(), Some("n2".to_owned()), vec![stream(), b.clone()]);
+    let second = Record::Session { session: 2, client, node, streams, after: Some(both()) };
+    let begun =
+        on_b(History::default(), 1).session(1, 1, 0).and(second).and(Record::Position { session: 2, at: both() });
+    let lost = on_b(begun.ok(1..=2).events(1, 1..=2).loss(Loss::Tail).ok([3]).events(1, [3]), 5);
+    let over = on_b(lost.and(Record::LossOver).ok([7]).gap(1, 3, 7, GapReason::Lost).events(1, [7]), 9);
+    let gap = Record::Gap { session: 2, stream: b.clone(), after: id(1), next: id(9), reason: GapReason::Lost };
+    let (stream_b, payload) = (b.clone(), "b9".to_owned());
+    let event = Record::Event { session: 2, stream: stream_b, id: id(9), payload, cursor: None };
+    let notified =
+        over.and(gap).and(event).events_of_both(2, 1..=2).gap(2, 2, 7, GapReason::Lost).events_of_both(2, [7]);
+    notified.log([1, 2, 7]).and(Record::Log { stream: b, ids: vec![id(1), id(9)], retention: None }).sound();
 }
 
 #[test]

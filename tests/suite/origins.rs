@@ -128,7 +128,11 @@ async fn a_preflight_allows_what_the_path_takes_and_clients_send() {
         let page = ("Origin", "https://app.example.com");
         let refused = node.call("POST", path, &[page], "1").await;
         assert_eq!(refused.status, status, "{path}: {}", refused.text());
-        assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example.com"), "the page reads why");
+        assert_eq!(
+            refused.header("access-control-allow-origin"),
+            Some("https://app.example.com"),
+            "the page reads why"
+        );
     }
     let foreign = preflight(&node, "/v1/events", "https://evil.example", "POST", wanted).await;
     assert_eq!((foreign.status, foreign.header("access-control-allow-origin")), (403, None));
