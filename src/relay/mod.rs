@@ -7,6 +7,7 @@
 //! - [`table`]: the name of the table, and what it has to be made of;
 //! - [`dsn`]: how the database is reached, and whom TLS trusts there;
 //! - [`session`]: a connection that listens for new rows, and what is asked of the table over it;
+//! - [`statements`]: the SQL of that;
 //! - [`row`]: what makes an event of a row;
 //! - [`settlement`]: what a round leaves to be written into the table;
 //! - [`held`]: streams whose rows wait, as the server does not take them for now;
@@ -24,6 +25,7 @@ mod rounds;
 mod row;
 mod session;
 mod settlement;
+mod statements;
 mod table;
 
 pub use dsn::{Dsn, DsnError};

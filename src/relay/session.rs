@@ -13,8 +13,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::row::{MAX_DATA_BYTES, Mark, Row, in_order};
 use super::settlement::{Settlement, columns};
-use super::table::{CHANNEL, OPTIONAL, PENDING, REQUIRED, Required, TableName, lane};
-use super::{Dsn, LANES, fingerprint};
+use super::statements::{COLUMNS, LOOK, Statements};
+use super::table::{CHANNEL, REQUIRED, Required, TableName};
+use super::{Dsn, LANES};
 use crate::client::{BATCH_BYTES, BATCH_EVENTS};
 
 /// For how long the database lets a transaction stand idle: longer than a request to the server may take. Then it ends the
@@ -68,7 +69,7 @@ pub enum OpenError {
 pub struct Session {
     client: Client,
     announced: Arc<Notify>,
-    table: Table,
+    table: Statements,
     _driver: Driver,
 }
 
@@ -140,7 +141,7 @@ impl Session {
 /// A transaction that holds the locks of lanes.
 pub struct Round<'a> {
     transaction: Transaction<'a>,
-    table: &'a Table,
+    table: &'a Statements,
 }
 
 impl Round<'_> {
@@ -203,7 +204,7 @@ fn row(record: &Record) -> Row {
 }
 
 /// The table, if it is what it has to be.
-async fn look(client: &Client, name: &TableName, keep: bool) -> Result<Table, OpenError> {
+async fn look(client: &Client, name: &TableName, keep: bool) -> Result<Statements, OpenError> {
     let found = client.query_opt(LOOK, &[&name.to_string()]).await?;
     let found = found.ok_or_else(|| TableError::Missing(name.clone()))?;
     let (oid, kind): (u32, String) = (found.get("oid"), found.get("kind"));
@@ -219,7 +220,8 @@ async fn look(client: &Client, name: &TableName, keep: bool) -> Result<Table, Op
     if !rights.is_empty() {
         return Err(TableError::Rights { table, rights }.into());
     }
-    Ok(Table::new(&table, found.get("database"), &columns, keep))
+    let has = |name: &str| columns.iter().any(|column| column.name == name);
+    Ok(Statements::new(&table, found.get("database"), has, keep))
 }
 
 /// A column that a table has.
@@ -266,113 +268,6 @@ fn halves(lock: i64) -> [i64; 2] {
     [lock >> 32, lock & 0xffff_ffff].map(u64::cast_signed)
 }
 
-/// The table that `$1` names.
-const LOOK: &str = r#"
-SELECT c.oid, c.relkind::text AS kind, n.nspname::text AS schema, c.relname::text AS name,
-       current_database()::text AS database,
-       has_table_privilege(c.oid, 'SELECT') AS "SELECT",
-       has_table_privilege(c.oid, 'UPDATE') AS "UPDATE",
-       has_table_privilege(c.oid, 'DELETE') AS "DELETE"
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass($1)
-"#;
-
-/// The columns of a table, with their types, and whether they are NOT NULL.
-const COLUMNS: &str = "
-SELECT attname::text, format_type(atttypid, NULL), attnotnull FROM pg_attribute
-WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
-";
-
-/// A time of creation as a whole number. 'infinity' has none.
-const CREATED_US: &str =
-    "CASE WHEN isfinite(created_at) THEN (extract(epoch FROM created_at) * 1000000)::bigint ELSE 0 END";
-
-/// The statements about one table.
-#[derive(Debug)]
-struct Table {
-    fingerprint: u64,
-    lag: String,
-    lock: String,
-    choose: String,
-    fetch: String,
-    published: String,
-    rejected: String,
-}
-
-impl Table {
-    fn new(name: &TableName, database: &str, columns: &[Column], keep: bool) -> Self {
-        let lane = lane();
-        let optional = OPTIONAL.map(|column| {
-            if columns.iter().any(|found| found.name == column) {
-                format!("{column}::text")
-            } else {
-                "NULL::text".to_owned()
-            }
-        });
-        let settled = format!("target.id = settled.id AND {CREATED_US} = settled.created_us");
-        let list = "unnest($1::bigint[], $2::bigint[]) AS settled (id, created_us)";
-        Table {
-            fingerprint: fingerprint(&format!("{database}/{name}")),
-            lag: format!(
-                "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - oldest.since)), 0)::float8
-                 FROM unnest($1::bigint[]) AS lanes (lane) CROSS JOIN LATERAL (
-                     SELECT CASE WHEN isfinite(created_at) THEN created_at END AS since FROM {name}
-                     WHERE {lane} = lanes.lane AND {PENDING} ORDER BY id LIMIT 1
-                 ) AS oldest"
-            ),
-            // A lane without rows is left to others: CASE sees to it that nothing is locked before that is known, and
-            // LIMIT that no more is locked than falls to this relay.
-            lock: format!(
-                "SELECT lanes.lane FROM unnest($1::bigint[]) AS lanes (lane)
-                 WHERE CASE WHEN EXISTS (
-                     SELECT FROM {name}
-                     WHERE {lane} = lanes.lane AND {PENDING} AND stream::text <> ALL ($2::text[])
-                 ) THEN pg_try_advisory_xact_lock($3::bigint + lanes.lane) ELSE false END
-                 LIMIT (
-                     SELECT ceil({LANES}.0 / greatest(count(*), 1))::bigint FROM pg_locks
-                     WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted AND objsubid = 1
-                     AND classid::bigint = $4::bigint AND objid::bigint = $5::bigint
-                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                 )"
-            ),
-            choose: format!(
-                "SELECT chosen.id, chosen.stream, chosen.bytes
-                 FROM unnest($1::bigint[]) AS lanes (lane) CROSS JOIN LATERAL (
-                     SELECT id::bigint, stream::text, octet_length(data::text)::bigint AS bytes FROM {name}
-                     WHERE {lane} = lanes.lane AND {PENDING} AND stream::text <> ALL ($2::text[])
-                     ORDER BY id LIMIT $3
-                 ) AS chosen ORDER BY chosen.id"
-            ),
-            fetch: format!(
-                "SELECT id::bigint, {CREATED_US}, stream::text,
-                     CASE WHEN octet_length(data::text) <= $2::bigint THEN data::text END, {}
-                 FROM {name} WHERE id = ANY ($1::bigint[]) AND {PENDING} FOR UPDATE SKIP LOCKED",
-                optional.join(", ")
-            ),
-            published: if keep {
-                format!("UPDATE {name} AS target SET sent_at = clock_timestamp() FROM {list} WHERE {settled}")
-            } else {
-                format!("DELETE FROM {name} AS target USING {list} WHERE {settled}")
-            },
-            rejected: format!(
-                "UPDATE {name} AS target SET error = settled.error
-                 FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS settled (id, created_us, error)
-                 WHERE {settled}"
-            ),
-        }
-    }
-
-    /// The lock of the first lane; those of the others follow.
-    fn base(&self) -> i64 {
-        (self.fingerprint & !0xff).cast_signed()
-    }
-
-    /// A lock that every relay of the table shares, by which they are counted.
-    fn presence(&self) -> i64 {
-        (self.fingerprint | 0xff).cast_signed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,10 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_of_lanes_and_of_presence_are_apart() {
-        let table = Table::new(&"outbox".parse().unwrap(), "shop", &[], false);
-        let lanes: Vec<_> = lanes().iter().map(|lane| table.base() + lane).collect();
-        assert!(!lanes.contains(&table.presence()));
+    fn a_lock_is_listed_in_two_halves() {
         let [high, low] = halves(-2);
         assert_eq!((high, low), (0xffff_ffff, 0xffff_fffe));
     }
