@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use percent_encoding::percent_decode;
 
-use super::context::{Context, Data, is_json};
+use super::context::{Context, Data, essence, is_json};
 use super::{CloudEvent, CloudEventError};
 
 /// What the names of headers with attributes begin with.
@@ -83,7 +83,7 @@ fn data(carried: Carried<'_>, body: Bytes) -> Result<Data, CloudEventError> {
 
 /// Whether a media type is one of texts.
 fn is_text(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(media_type);
     let (kind, subtype) = essence.split_once('/').unwrap_or((&essence, ""));
     let subtype = subtype.rsplit('+').next().unwrap_or_default();
     kind == "text" || matches!(subtype, "xml" | "yaml" | "javascript" | "x-ndjson" | "x-www-form-urlencoded")

@@ -122,9 +122,14 @@ fn key(source: &str, id: &str) -> String {
     format!("ce:{}", BASE64_URL_SAFE_NO_PAD.encode(context.finish()))
 }
 
+/// Type and subtype of a media type, in lower case.
+pub fn essence(media_type: &str) -> String {
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 /// Whether a media type is one of JSON.
 pub fn is_json(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(media_type);
     essence.ends_with("/json") || essence.ends_with("+json")
 }
 
