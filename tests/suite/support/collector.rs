@@ -8,10 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -21,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use super::eventually;
+use super::serve::serve;
 
 /// A span as it was exported.
 #[derive(Debug, Clone)]
@@ -62,15 +60,8 @@ impl Collector {
         let address = listener.local_addr().unwrap();
         let spans = Arc::<Mutex<Vec<Span>>>::default();
         let kept = spans.clone();
-        let accepting = tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let kept = kept.clone();
-                let service = service_fn(move |request| take(kept.clone(), request));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
-            }
-        });
-        Collector { address, spans, accepting: accepting.abort_handle() }
+        let accepting = serve(listener, move |request| take(kept.clone(), request));
+        Collector { address, spans, accepting }
     }
 
     pub fn url(&self) -> String {

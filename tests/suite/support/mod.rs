@@ -17,6 +17,7 @@ pub mod receiver;
 pub mod redis;
 pub mod secrets;
 pub mod sentinel;
+pub mod serve;
 mod sse;
 pub mod stores;
 pub mod tls;

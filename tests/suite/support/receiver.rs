@@ -10,10 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use ring::hmac;
 use serde_json::Value;
@@ -21,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use super::eventually;
+use super::serve::serve;
 
 /// What requests are signed with.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -71,15 +69,8 @@ impl Receiver {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared { manner: Mutex::new(manner), requests: Mutex::default() });
         let serving = shared.clone();
-        let accepting = tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let shared = serving.clone();
-                let service = service_fn(move |request| answer(shared.clone(), request));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
-            }
-        });
-        Receiver { address, shared, accepting: accepting.abort_handle() }
+        let accepting = serve(listener, move |request| answer(serving.clone(), request));
+        Receiver { address, shared, accepting }
     }
 
     pub fn address(&self) -> SocketAddr {
