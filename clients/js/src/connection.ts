@@ -31,6 +31,8 @@ export interface Source {
 
 export class Connection implements Source {
   id?: string;
+  /** The streams of the connection that was opened last. */
+  granted: string[] = [];
   readonly #service: Service;
   readonly #core: Core;
   #machine: Machine;
@@ -41,8 +43,6 @@ export class Connection implements Source {
   /** The position was changed, so what `previous` brings is not wanted any more. */
   #deaf = false;
   #generation = 0;
-  /** Streams that the service gave at least once. */
-  #granted: string[] = [];
   #token?: string;
   #failure?: Failure;
   #timer?: ReturnType<typeof setTimeout>;
@@ -149,7 +149,7 @@ export class Connection implements Source {
       }
       if (connection) {
         this.id = connection;
-        this.#granted = streams;
+        this.granted = streams;
       }
       this.#input({ on: 'frame', frame });
       if (op == 'error') this.#service.fail(new WhimbrelError(frame));
@@ -164,9 +164,9 @@ export class Connection implements Source {
     const { status, detail = '' } = failure;
     const streams = this.#core.streams();
     const named = streams.filter((stream) => detail.split(' ').includes(stream));
-    const refused = named[0] ? named : streams.filter((stream) => !this.#granted.includes(stream));
+    const refused = named[0] ? named : streams.filter((stream) => !this.granted.includes(stream));
     this.#failure = failure;
-    if (status != 403 || !this.#granted[0] || !refused[0] || refused.length == streams.length) return;
+    if (status != 403 || !this.granted[0] || !refused[0] || refused.length == streams.length) return;
     for (const stream of refused) {
       this.#core.frame({ ...failure, op: 'unsubscribed', stream: stream as Stream });
     }

@@ -34,6 +34,8 @@ interface Message {
   frame?: Frame;
   status?: Status;
   failure?: Failure;
+  /** The streams that the leader's connection has, where the message is about a connection. */
+  granted?: string[];
   /** Is the leader there? */
   ask?: boolean;
 }
@@ -53,7 +55,10 @@ class Tabs implements Source {
   /** While this tab leads. */
   #connection?: Connection;
   #id?: string;
+  /** The connection's, and what this tab shows of it. */
   #status: Status = 'connecting';
+  #shown?: Status;
+  #granted: string[] = [];
   #started = false;
   /** This tab takes no frames for now. */
   #paused = false;
@@ -143,11 +148,13 @@ class Tabs implements Source {
   }
 
   #receive(message: Message): void {
-    const { from, hello, number, put = '', lead, welcome, position, tabs = [], duties, frame, status, failure, ask } = message;
+    const { from, hello, number, put = '', lead, welcome, position, tabs = [], duties, frame, status, failure, granted, ask } = message;
     if (this.#connection) {
       if (hello) {
         this.#follow(from, hello, put);
-        this.#post({ welcome: from, number, position: this.#position + '', tabs: [...this.#tabs], duties: this.#own(), status: this.#status });
+        const { granted } = this.#connection;
+        const [position, tabs] = [this.#position + '', [...this.#tabs]];
+        this.#post({ welcome: from, number, position, tabs, duties: this.#own(), status: this.#status, granted });
         if (this.id) this.#post({ frame: { op: 'shared', connection: this.id } });
       }
       if (ask) this.#post({});
@@ -164,7 +171,8 @@ class Tabs implements Source {
       this.#behind = false;
     }
     if (frame) this.#take(frame);
-    if (status) this.#show(status, failure);
+    if (granted) this.#granted = granted;
+    if (granted || status) this.#show(status, failure);
   }
 
   /** As the leader: a tab follows these streams. */
@@ -218,19 +226,23 @@ class Tabs implements Source {
 
   #lead(): void {
     for (const tab of this.#tabs.keys()) this.#watch(tab);
-    this.#connection = this.make({
+    const connection = this.make({
       streams: () => this.#union(),
       position: this.#position,
       frame: (frame) => {
-        this.#post({ frame });
+        const { granted } = connection;
+        this.#post(frame.connection ? { frame, granted } : { frame });
         if (frame.op == 'unsubscribed') this.#drop(frame.stream!);
         this.#take(frame);
       },
       status: (status, failure) => {
-        this.#post({ status, failure });
+        const { granted } = connection;
+        this.#post({ status, failure, granted });
+        this.#granted = granted;
         this.#show(status, failure);
       },
     });
+    this.#connection = connection;
     this.#post({ lead: true });
     this.#hello(false);
     this.#connection.start();
@@ -246,9 +258,12 @@ class Tabs implements Source {
     if (!this.#paused && !this.#behind) this.core.frame(frame);
   }
 
-  #show(status: Status, failure?: Failure): void {
+  /** A tab is open once the connection has its streams, not as soon as there is one. */
+  #show(status = this.#status, failure?: Failure): void {
     this.#status = status;
-    this.core.status(status, failure);
+    const follows = this.core.streams().every((stream) => this.#granted.includes(stream));
+    const shown = status == 'open' && this.#shown != 'open' && !follows ? 'connecting' : status;
+    if (shown != this.#shown) this.core.status((this.#shown = shown), failure);
   }
 
   /** A leader whose tab is frozen passes nothing on. Only a tab that somebody looks at takes over. */

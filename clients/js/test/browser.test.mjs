@@ -228,7 +228,6 @@ describe('in a browser', { concurrency: true }, () => {
       const first = await tab(context, { streams: [mine], tabs: 'shared' });
       const second = await tab(context, { streams: [yours], tabs: 'shared' });
       await Promise.all([first, second].map(isOpen));
-      await eventually('both are followed', async () => (await followers(mine)) == 1 && (await followers(yours)) == 1);
       for (const n of [0, 1]) for (const stream of [mine, yours]) await publish(front.url, stream, n);
       await has(first, mine, 2);
       await has(second, yours, 2);
@@ -239,6 +238,23 @@ describe('in a browser', { concurrency: true }, () => {
       await publish(front.url, mine, 2);
       await has(first, mine, 3);
       assert.deepEqual(await got(first, mine), numbers(3));
+    });
+
+    test('are open once the connection has their streams, and not before', async (t) => {
+      const [mine, yours] = [name(), name()];
+      const context = await profile(t);
+      const balancer = await proxy(t, front.url);
+      const leader = await tab(context, { streams: [mine], tabs: true }, balancer.url);
+      await isOpen(leader);
+      balancer.hold = '/v1/sse';
+      const second = await tab(context, { streams: [yours], tabs: true }, balancer.url);
+      assert.equal(await eventually('it knows its leader', () => second.evaluate(() => client.status != 'idle' && client.status)), 'connecting');
+      assert.equal(await leader.evaluate(() => client.status), 'open');
+      balancer.hold = undefined;
+      balancer.cut();
+      await isOpen(second);
+      await publish(front.url, yours, 0);
+      await has(second, yours, 1);
     });
 
     test('get the history that one of them asks for, and the others nothing twice', async (t) => {
