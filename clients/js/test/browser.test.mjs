@@ -65,7 +65,11 @@ async function follow(page, options) {
 
 const got = (page, stream) => page.evaluate((stream) => got.filter(([name]) => name == stream).map(([, n]) => n), stream);
 const isOpen = (page) => eventually('the client is open', () => page.evaluate(() => client.status == 'open'));
-const has = (page, stream, length) => eventually(`${length} events`, async () => (await got(page, stream)).length >= length);
+const has = (page, stream, length) =>
+  eventually(`${length} events`, async () => (await got(page, stream)).length >= length).catch(async (error) => {
+    const state = await page.evaluate(() => ({ status: client.status, cursor: client.cursor, got, errors }));
+    throw new Error(`${error.message}, but ${JSON.stringify(state)}`);
+  });
 
 /** How many connections follow a topic. */
 async function followers(stream) {
@@ -248,8 +252,9 @@ describe('in a browser', { concurrency: true }, () => {
       await isOpen(leader);
       balancer.hold = '/v1/sse';
       const second = await tab(context, { streams: [yours], tabs: true }, balancer.url);
-      assert.equal(await eventually('it knows its leader', () => second.evaluate(() => client.status != 'idle' && client.status)), 'connecting');
-      assert.equal(await leader.evaluate(() => client.status), 'open');
+      // On a busy machine the leader gives up the attempt meanwhile, and waits before the next.
+      const status = await eventually('it knows its leader', () => second.evaluate(() => client.status != 'idle' && client.status));
+      assert.ok(['connecting', 'waiting'].includes(status), status);
       balancer.hold = undefined;
       balancer.cut();
       await isOpen(second);

@@ -1,7 +1,8 @@
 //! The disk itself: full, damaged, torn, used by two, copied.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
@@ -12,11 +13,8 @@ use crate::support::command::run;
 use crate::support::eventually;
 use crate::support::node::Node;
 
-#[tokio::test]
-async fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_room() {
-    let data = Data::new();
-    // 5 MiB for each file, as on a small disk. The signal that goes with that limit has no counterpart there.
-    let node = Node::start_after("trap '' XFSZ; ulimit -S -f 10240", &data.settings(&[]));
+/// Fills the disk of a node, gives it room, kills it, and looks at what another one finds.
+async fn fills_up(node: Node, give_room: impl Fn(&Node), again: impl Fn() -> Node) {
     let mut client = Wanted::new(Transport::Sse, &["topic:a"]).connect(&node).await;
     let event = |number: usize| format!("\"{number}{}\"", "x".repeat(60_000));
     let mut stored = Vec::new();
@@ -39,8 +37,7 @@ async fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_room() {
     let mut client = Wanted::new(Transport::Sse, &["topic:a"]).after(stored.last().unwrap()).connect(&node).await;
     node.call("POST", "/v1/topics/a/events", &[], event(0)).await.problem(503);
 
-    let pid = Pid::from_raw(node.pid() as i32);
-    prlimit(pid, Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    give_room(&node);
     let id = eventually("there is room", async || {
         let answer = node.call("POST", "/v1/topics/a/events", &[], "\"room\"").await;
         (answer.status == 201).then(|| answer.id())
@@ -49,7 +46,7 @@ async fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_room() {
     stored.push(id);
     assert_eq!(client.event().await.data, "\"room\"");
     node.kill();
-    let node = data.node(&[]);
+    let node = again();
     let mut client = Wanted::new(Transport::Sse, &["topic:a"]).after("earliest").connect(&node).await;
     for id in &stored {
         assert_eq!(client.event().await.id, *id);
@@ -57,6 +54,67 @@ async fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_room() {
     // Nothing of what was refused comes in between.
     let next = node.publish("topic:a", "\"next\"").await;
     assert_eq!(client.event().await.id, next);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_room() {
+    let data = Data::new();
+    // 5 MiB for each file, as on a small disk. The signal that goes with that limit has no counterpart there.
+    let node = Node::start_after("trap '' XFSZ; ulimit -S -f 10240", &data.settings(&[]));
+    let give_room = |node: &Node| {
+        let pid = Pid::from_raw(node.pid() as i32);
+        prlimit(pid, Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    };
+    fills_up(node, give_room, || data.node(&[])).await;
+}
+
+/// A file system of a few MiB, in a mount namespace that lives as long as this.
+struct SmallDisk {
+    holder: Child,
+    data: Data,
+}
+
+impl SmallDisk {
+    fn new() -> Self {
+        let data = Data::new();
+        let script = format!("mount -t tmpfs -o size=8m tmpfs '{}' && echo mounted && exec sleep 600", data.path());
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &script]).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        SmallDisk { holder, data }
+    }
+
+    /// Runs a command where the file system is mounted.
+    fn enter(&self, command: &str) -> String {
+        format!("nsenter --target {} --user --mount --preserve-credentials {command}", self.holder.id())
+    }
+
+    fn node(&self) -> Node {
+        let program = format!("exec {}", self.enter(env!("CARGO_BIN_EXE_whimbrel")));
+        Node::start_after(&program, &self.data.settings(&[]))
+    }
+
+    fn grow(&self) {
+        let remount = self.enter(&format!("mount -o remount,size=64m '{}'", self.data.path()));
+        assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "mounts a tmpfs, which not every container may: scripts/test full_file_system -- --ignored"]
+async fn a_full_file_system_refuses_publishes_and_nothing_else_until_there_is_room() {
+    let disk = SmallDisk::new();
+    fills_up(disk.node(), |_| disk.grow(), || disk.node()).await;
 }
 
 #[tokio::test]

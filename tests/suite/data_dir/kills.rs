@@ -94,7 +94,7 @@ async fn a_node_killed_under_load_loses_nothing_that_it_acknowledged() {
 }
 
 #[tokio::test]
-#[ignore = "some minutes: cargo test --release --test suite -- --ignored --nocapture killed_200_times"]
+#[ignore = "some seconds of a release build: cargo test --release --test suite -- --ignored killed_200_times"]
 async fn a_node_killed_200_times_loses_nothing_that_it_acknowledged() {
     killed_again_and_again(200).await;
 }

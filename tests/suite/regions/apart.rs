@@ -141,6 +141,9 @@ async fn measured() {
     let regions = Regions::start();
     let eu = regions.node("eu", SETTINGS);
     let far = far_topics(&eu, 64).await;
+    let names: Vec<&str> = far.iter().map(|(topic, _)| topic.as_str()).collect();
+    // The node follows them all, as one that doesn't follow a topic turns its listeners away while the region is.
+    let _followed = Wanted::new(Transport::Sse, &names).connect(&eu).await;
     let near = eu.publish_all("topic:near", 0..2000).await;
     let last = near.last().unwrap();
     near_work(&regions, &eu, last).await;
