@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 from whimbrel_client import Draft, Event, Gap, Published, Whimbrel, WhimbrelError
-from whimbrel_client.sse import blocks
+from whimbrel_client.transport.parse import blocks
 from world import PATIENCE, Node, proxy, take, until
 
 
-def test_events_come_in_order_once_and_none_is_lost_while_nodes_are_killed(nodes: list[Node]) -> None:
+@pytest.mark.parametrize("transport", ["sse", "websocket", "post", ("sse", "websocket", "post")])
+def test_events_come_in_order_once_and_none_is_lost_while_nodes_are_killed(
+    nodes: list[Node], transport: str | tuple[str, ...]
+) -> None:
     async def run() -> None:
-        async with proxy(nodes) as (_, url), Whimbrel(url) as whimbrel:
-            streams = ["topic:killed", "device:killed"]
+        async with proxy(nodes) as (_, url), Whimbrel(url, transport=transport) as whimbrel:
+            name = "-".join([transport] if isinstance(transport, str) else transport)
+            streams = [f"topic:killed-{name}", f"device:killed-{name}"]
             listener = whimbrel.listen(*streams, after="earliest")
             got: dict[str, list[int]] = {stream: [] for stream in streams}
             sent = 0
@@ -101,11 +105,13 @@ def test_a_gap_is_shown_in_its_place(nodes: list[Node]) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
 @pytest.mark.parametrize("mode", ["html", "hang"])
-def test_a_proxy_that_misbehaves_is_waited_for(nodes: list[Node], mode: str) -> None:
+def test_a_proxy_that_misbehaves_is_waited_for(nodes: list[Node], mode: str, transport: str) -> None:
     async def run() -> None:
-        async with proxy(nodes) as (way, url), Whimbrel(url) as whimbrel, Whimbrel(nodes[0].url) as publisher:
-            stream = f"topic:proxy-{mode}"
+        publisher = Whimbrel(nodes[0].url)
+        async with proxy(nodes) as (way, url), Whimbrel(url, transport=transport) as whimbrel, publisher:
+            stream = f"topic:proxy-{mode}-{transport}"
             listener = whimbrel.listen(stream, silence=2.5)
             waiting = asyncio.create_task(take(listener, 1))
             await until("it is open", lambda: listener.connection)
@@ -276,9 +282,12 @@ def test_an_event_stream_is_read_the_same_however_it_is_cut() -> None:
 
         return [(block.type, block.data, block.id, block.retry) async for block in blocks(chunks())]
 
+    alive: Any = ("", [], None, None)
     expected: list[Any] = [
         ("", [], None, 1500),
         ("whimbrel:position", ["{}"], "5-1", None),
+        alive,
+        alive,
         ("", ["a\u2028b", "c"], None, None),
         ("", ["y"], None, None),
     ]

@@ -47,17 +47,17 @@ async def expired(url: str, device: str, token: str) -> None:
     assert '"reason":"expired"' in answer.text
 
 
-async def outlived(url: str, seconds: int) -> bool:
+async def outlived(url: str, transport: str, seconds: int) -> bool:
     """Whether a client on one connection outlived its first token; false also where it had too little time for that."""
     # The service says at once that less than a minute is left.
-    device = f"renewed-{seconds}"
+    device = f"renewed-{transport}-{seconds}"
     tokens: list[str] = []
 
     async def get() -> str:
         tokens.append(token(device, 3600 if tokens else seconds))
         return tokens[-1]
 
-    async with Whimbrel(url, get) as whimbrel:
+    async with Whimbrel(url, get, transport=transport) as whimbrel:
         listener = whimbrel.listen(f"device:{device}")
         waiting = asyncio.create_task(take(listener, 1))
         await until("a second token", lambda: len(tokens) > 1)
@@ -69,9 +69,10 @@ async def outlived(url: str, seconds: int) -> bool:
         return in_time and (listener.connection, len(tokens)) == (connection, 2)
 
 
-def test_a_token_is_renewed_on_the_connection_that_is_open(closed: Node) -> None:
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_a_token_is_renewed_on_the_connection_that_is_open(closed: Node, transport: str) -> None:
     # A slow machine needs more time.
-    assert any(asyncio.run(outlived(closed.url, seconds)) for seconds in (3, 12, 40))
+    assert any(asyncio.run(outlived(closed.url, transport, seconds)) for seconds in (3, 12, 40))
 
 
 def test_a_token_that_is_refused_is_asked_for_once_more(closed: Node) -> None:
@@ -112,9 +113,10 @@ def test_a_stream_that_the_token_does_not_name_is_refused_with_its_name(closed: 
     asyncio.run(run())
 
 
-def test_a_stream_that_is_refused_later_is_left_and_the_others_go_on(closed: Node) -> None:
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_a_stream_that_is_refused_later_is_left_and_the_others_go_on(closed: Node, transport: str) -> None:
     async def run() -> None:
-        async with Whimbrel(closed.url, lambda: token("later", 3600)) as whimbrel:
+        async with Whimbrel(closed.url, lambda: token("later", 3600), transport=transport) as whimbrel:
             refused: list[tuple[str, int | None]] = []
             listener = whimbrel.listen("device:later", on_refused=lambda stream, error: refused.append((stream, error.status)))
             waiting = asyncio.create_task(take(listener, 2))
@@ -131,7 +133,8 @@ def test_a_stream_that_is_refused_later_is_left_and_the_others_go_on(closed: Nod
     asyncio.run(run())
 
 
-def test_a_stream_that_a_new_token_does_not_name_any_more_is_left(closed: Node) -> None:
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_a_stream_that_a_new_token_does_not_name_any_more_is_left(closed: Node, transport: str) -> None:
     async def run() -> None:
         asked = 0
 
@@ -141,7 +144,7 @@ def test_a_stream_that_a_new_token_does_not_name_any_more_is_left(closed: Node) 
             # The service says at once that less than a minute is left of the first.
             return token("fewer", 40) if asked == 1 else token("fewer", 3600, subscribe="topic:none")
 
-        async with Whimbrel(closed.url, get) as whimbrel:
+        async with Whimbrel(closed.url, get, transport=transport) as whimbrel:
             refused: list[str] = []
             listener = whimbrel.listen("device:fewer", "topic:open:fewer", on_refused=lambda stream, _: refused.append(stream))
             waiting = asyncio.create_task(take(listener, 1))

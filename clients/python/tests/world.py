@@ -77,17 +77,25 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 
 class Proxy:
-    """Passes connections on to one of the nodes; can be told to cut, to hang, and to answer with HTML."""
+    """Passes connections on to one of the nodes. By ``mode`` it hangs, is deaf to answers, answers with HTML, or refuses
+    one of the ways to listen."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
         self.mode = "pass"
         self.connections = 0
+        self.upgrades = 0
         self.writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self.mode == "html":
+        head = b""
+        if self.mode in ("no-sse", "no-websocket"):
+            with suppress(asyncio.IncompleteReadError):
+                head = await reader.readuntil(b"\r\n\r\n")
+            self.upgrades += b" /v1/ws?" in head
+        refused = {"no-sse": b" /v1/sse", "no-websocket": b" /v1/ws"}.get(self.mode)
+        if self.mode == "html" or (refused and refused in head):
             writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>")
             await writer.drain()
             writer.close()
@@ -96,6 +104,7 @@ class Proxy:
             with suppress(OSError):
                 far = await asyncio.open_connection("127.0.0.1", node.port)
                 self.writers |= {writer, far[1]}
+                far[1].write(head)
                 await asyncio.gather(self.copy(reader, far[1], "out"), self.copy(far[0], writer, "in"))
                 return
         writer.close()

@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 
 from .acks import Acknowledger
-from .connection import OnRefused, Wish
+from .connection import OnRefused
 from .credentials import Token
 from .errors import WhimbrelError
 from .listener import Event, Listener, OnChange, OnGap
 from .presence import Member, Presence, members_of
 from .service import Service, parts_of, path_of
 from .state import Snapshot, State, V
+from .transport import ALL, Wish, ways_of
 
 #: The service remembers idempotency keys for five minutes. A repeat has to be there before.
 PATIENCE = 240.0
@@ -64,12 +65,23 @@ class Whimbrel:
 
     ``token`` is a device's token or a producer's key, or a function that gets one; it is asked for anew when the
     service says that the old one expires or does not count. ``http`` may be a client of httpx with settings of its own.
+
+    ``transport`` is how it listens: ``sse``, ``websocket`` (which needs ``whimbrel-client[websocket]``), ``post`` (SSE
+    asked for by POST, for proxies that hold back what answers a GET), or several to fall over between. ``websocket``
+    are options of ``websockets.connect``, such as ``ssl``.
     """
 
-    def __init__(self, url: str, token: Token = None, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: Token = None,
+        http: httpx.AsyncClient | None = None,
+        transport: str | Sequence[str] = ALL,
+        websocket: dict[str, Any] | None = None,
+    ) -> None:
         self._own = http is None
         self._http = http or httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
-        self._service = Service(url, token, self._http)
+        self._service = Service(url, token, self._http, ways_of(transport), websocket or {})
         self._locks: dict[str, asyncio.Lock] = {}
         self._acks = Acknowledger(self._service)
 

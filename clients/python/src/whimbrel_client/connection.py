@@ -3,85 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from time import monotonic
 from typing import Any
 
-import httpx
-
 from .backoff import backoff
-from .errors import WhimbrelError, error_of
-from .service import Service, parameters_of, parts_of
-from .sse import Block, blocks
-
-#: After these, coming back would be against what was decided.
-FINAL = ("kicked", "replaced", "revoked")
-
-#: A longer query goes into a body, as some proxies refuse it: the usual ones at 8 KiB with all headers.
-LONGEST = 4000
+from .errors import WhimbrelError
+from .life import Life
+from .position import Position
+from .service import Service
+from .transport import Broken, Frame, Link, Turns, Wish, final_of
+from .transport.sse import Sse
 
 log = logging.getLogger("whimbrel_client")
 
 OnRefused = Callable[[str, WhimbrelError], None]
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What is to be followed."""
-
-    streams: tuple[str, ...]
-    types: tuple[str, ...] = ()
-    members: bool = False
-    #: Seconds without a byte after which a connection counts as dead.
-    silence: float = 60.0
-
-    def __post_init__(self) -> None:
-        for stream in self.streams:
-            parts_of(stream)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """An ``event``, or a notice by its name."""
-
-    op: str
-    content: dict[str, Any]
-
-
 class Connection:
     def __init__(self, service: Service, wish: Wish, after: str, on_refused: OnRefused | None = None) -> None:
-        #: Where it goes on: a value of `after`, or several with spaces between them, each overriding those before it.
-        self.position = after
         #: The service's name for it.
         self.id: str | None = None
+        self._position = Position(after)
         self._service = service
         self._wish = wish
         self._on_refused = on_refused
+        self._turns = Turns(service.ways)
+        self._link: Link | None = None
         #: Streams that the service gave at least once.
         self._granted: tuple[str, ...] = ()
         #: It is to be another connection.
-        self._moved = asyncio.Event()
+        self._moved = False
+        #: It is to be looked at after a sleep: how much of it no clock showed.
+        self._slept: float | None = None
+        #: One of both became true.
+        self._nudge = asyncio.Event()
 
     @property
     def streams(self) -> tuple[str, ...]:
         """What it follows."""
         return self._wish.streams
 
+    @property
+    def position(self) -> str:
+        """Where it goes on: a value of `after`, or several with spaces between them."""
+        return str(self._position)
+
     def move(self, position: str) -> None:
         """Goes on from another position."""
-        self.position = position
-        self._moved.set()
+        self._position.move(position)
+        self._reopen()
 
     def follow(self, streams: tuple[str, ...], position: str = "") -> None:
         """Follows other streams, with positions of those that have none yet."""
-        if len(self.streams) == 1 and self.position and not self.position.startswith("c1.") and "/" not in self.position:
-            # An id, or a word, is of the one stream.
-            self.position = f"{self.streams[0]}/{self.position}"
+        self._position.follow(self.streams, streams, position)
         self._wish = replace(self._wish, streams=streams)
-        self.move(f"{self.position} {position}".strip())
+        self._reopen()
 
     def frames(self) -> AsyncGenerator[Frame, None]:
         """They end only with a :class:`WhimbrelError`; :meth:`close` them."""
@@ -95,47 +75,114 @@ class Connection:
         with suppress(RuntimeError):
             await frames.aclose()
 
+    def _reopen(self) -> None:
+        self._moved = True
+        self._nudge.set()
+
+    def _wake(self, unseen: float) -> None:
+        self._slept = unseen
+        self._nudge.set()
+
     async def _run(self) -> AsyncGenerator[Frame, None]:
         failures = 0
         refused = fresh = False
-        while True:
-            hint: float | None = None
-            self._moved.clear()
-            try:
-                async with self._open(fresh) as response:
+        with self._service.wake.calls(self._wake):
+            while True:
+                hint: float | None = None
+                was_heard = self._moved = False
+                try:
+                    headers = await self._service.headers(fresh)
                     fresh = False
-                    if response.status_code != 200 or not _is_stream(response):
-                        raise await error_of(response)
-                    async with aclosing(self._until_moved(response.aiter_text())) as read:
-                        async for block in blocks(read):
+                    async with aclosing(self._lived(self._opened(headers))) as frames:
+                        async for frame in frames:
                             # What was read already comes anew: it would move the position that was just given.
-                            if self._moved.is_set():
+                            if self._moved:
                                 break
-                            if block.retry is not None:
-                                hint = block.retry / 1000
+                            if frame.op == "retry":
+                                hint = frame.content["retry"] / 1000
                                 continue
-                            frame = _frame(block)
                             if frame.op == "close":
                                 hint, fresh = _closed(frame)
                                 break
-                            failures, refused = 0, False
-                            await self._take(frame, block)
+                            was_heard, failures, refused = True, 0, False
+                            self._turns.opened()
+                            if frame.op == "alive":
+                                continue
+                            await self._take(frame)
                             yield frame
-            except httpx.TransportError:
-                pass
-            except WhimbrelError as error:
-                if error.status == 401 and not refused:
-                    refused = fresh = True
-                    continue
-                if error.status == 403 and self._leave_refused(error):
-                    continue
-                if error.status == 401 or error.is_final:
-                    raise
-                hint = error.retry
-            if not self._moved.is_set():
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._moved.wait(), backoff(failures, hint))
-                failures += 1
+                except Broken as broken:
+                    log.debug("the connection ended: %s", broken)
+                except WhimbrelError as error:
+                    if error.status == 401 and not refused:
+                        refused = fresh = True
+                        continue
+                    if error.status == 403 and self._leave_refused(error):
+                        continue
+                    if error.status == 401 or error.is_final:
+                        raise
+                    hint = error.retry
+                if not was_heard and not self._moved:
+                    self._turns.failed()
+                if not self._moved:
+                    await self._rest(backoff(failures, hint))
+                    failures += 1
+
+    def _opened(self, headers: dict[str, str]) -> Link:
+        after = self._position.values()
+        if self._turns.way == "websocket":
+            # Not every program has the package that it needs.
+            from .transport.websocket import WebSocket
+
+            return WebSocket(self._service, self._wish, after, headers)
+        return Sse(self._service, self._wish, after, headers, self._turns.way == "post")
+
+    async def _lived(self, link: Link) -> AsyncGenerator[Frame, None]:
+        """Its frames, until another connection is wanted, or it died silently."""
+        self._link = link
+        life = Life(monotonic(), self._wish.silence, self._turns.way == "websocket")
+        async with aclosing(link.frames()) as read:
+            while not self._moved:
+                following = asyncio.ensure_future(anext(read, None))
+                try:
+                    life.look(monotonic())
+                    await self._watch(life, link, following)
+                finally:
+                    if not following.done():
+                        following.cancel()
+                        await asyncio.wait((following,))
+                frame = None if self._moved else following.result()
+                if frame is None:
+                    return
+                life.hear(monotonic())
+                yield frame
+
+    async def _watch(self, life: Life, link: Link, following: asyncio.Future[Frame | None]) -> None:
+        """Returns when a frame came, or another connection is wanted."""
+        while not following.done() and not self._moved:
+            if self._slept is not None:
+                life.wake(monotonic(), self._slept)
+                self._slept = None
+            if life.pings(monotonic()):
+                await link.say({"op": "ping"})
+            elif life.is_over(monotonic()):
+                raise Broken("it is silent")
+            await self._nudged(life.deadline - monotonic(), following)
+
+    async def _nudged(self, seconds: float, *others: asyncio.Future[Any]) -> None:
+        """Returns when something is to be looked at, one of the others is done, or the time is over."""
+        nudge: asyncio.Future[Any] = asyncio.ensure_future(self._nudge.wait())
+        try:
+            await asyncio.wait((nudge, *others), timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nudge.cancel()
+            self._nudge.clear()
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits before another attempt, unless one is wanted sooner."""
+        end = monotonic() + seconds
+        self._slept = None
+        while not self._moved and self._slept is None and monotonic() < end:
+            await self._nudged(end - monotonic())
 
     def _leave_refused(self, error: WhimbrelError) -> bool:
         """What was open before goes on without the streams that are refused now, if there are others."""
@@ -146,91 +193,53 @@ class Connection:
             return False
         self.follow(rest)
         for stream in refused:
-            if self._on_refused:
-                self._on_refused(stream, error)
-            else:
-                log.warning("%s is not followed: %s", stream, error)
+            self._refuse(stream, error)
         return True
 
-    async def _until_moved(self, read: AsyncIterator[str]) -> AsyncGenerator[str, None]:
-        """What is read, until another connection is wanted."""
-        moved = asyncio.ensure_future(self._moved.wait())
-        try:
-            while not self._moved.is_set():
-                following = asyncio.ensure_future(anext(read, None))
-                try:
-                    await asyncio.wait((following, moved), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    if not following.done():
-                        following.cancel()
-                        await asyncio.wait((following,))
-                text = None if self._moved.is_set() else following.result()
-                if text is None:
-                    return
-                yield text
-        finally:
-            moved.cancel()
+    def _refuse(self, stream: str, error: WhimbrelError) -> None:
+        if self._on_refused:
+            self._on_refused(stream, error)
+        else:
+            log.warning("%s is not followed: %s", stream, error)
 
-    async def _take(self, frame: Frame, block: Block) -> None:
-        if block.id:
-            self.position = block.id.removesuffix(".stop")
-        if frame.op == "position":
-            self.id = frame.content.get("connection", self.id)
+    async def _take(self, frame: Frame) -> None:
+        op, content = frame.op, frame.content
+        if frame.cursor:
+            self._position.move(frame.cursor)
+        elif "positions" in content:
+            self._position.settle(content["positions"])
+        elif op in ("event", "position") and content.get("id"):
+            self._position.pass_by(content["stream"], content["id"])
+        if "connection" in content and op in ("position", "ready"):
+            self.id = content["connection"]
             self._granted = self.streams
-        if frame.op == "expiring":
+        if op == "expiring":
             await self._renew()
+        if op == "unsubscribed":
+            self._leave(content["stream"])
+        if op == "error":
+            log.warning("the service refused: %s", content.get("detail"))
 
-    @asynccontextmanager
-    async def _open(self, fresh: bool) -> AsyncIterator[httpx.Response]:
-        service, wish = self._service, self._wish
-        headers = {"accept": "text/event-stream", **await service.headers(fresh)}
-        # The service pings, so silence means that the connection died.
-        timeout = httpx.Timeout(10.0, read=wish.silence)
-        url = httpx.URL(service.url + "/v1/sse", params=self._parameters())
-        method, content = "GET", None
-        if len(url.query) > LONGEST:
-            url, method, content = url.copy_with(query=None), "POST", json.dumps(self._body()).encode()
-            headers["content-type"] = "application/json"
-        async with service.http.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
-            yield response
-
-    def _parameters(self) -> list[tuple[str, Any]]:
-        wish = self._wish
-        parameters = [*parameters_of(wish.streams), ("envelope", "1")]
-        parameters += [("after", position) for position in self.position.split()]
-        if wish.types:
-            parameters.append(("types", ",".join(wish.types)))
-        if wish.members:
-            parameters.append(("members", "1"))
-        return parameters
-
-    def _body(self) -> dict[str, Any]:
-        wish = self._wish
-        given = {"streams": wish.streams, "after": self.position.split(), "types": wish.types, "members": wish.members}
-        return {**given, "envelope": True}
+    def _leave(self, stream: str) -> None:
+        """The service ended a stream, and goes on with the others."""
+        rest = tuple(name for name in self.streams if name != stream)
+        if stream in self.streams and rest:
+            self._position.follow(self.streams, rest, "")
+            self._wish = replace(self._wish, streams=rest)
+            self._refuse(stream, WhimbrelError("forbidden", f"the new token does not name {stream}", 403))
 
     async def _renew(self) -> None:
         """In place; where that fails, the connection ends in time, and the next one has a new token."""
         try:
-            await self._service.headers(fresh=True)
-            await self._service.call("POST", f"/v1/connections/{self.id}/renew", patience=0)
+            token = await self._service.token(fresh=True)
+            if self._link and not await self._link.say({"op": "renew", "token": token}):
+                await self._service.call("POST", f"/v1/connections/{self.id}/renew", patience=0)
         except WhimbrelError as error:
             log.warning("the token was not renewed: %s", error)
 
 
-def _frame(block: Block) -> Frame:
-    is_notice = block.type.startswith("whimbrel:") and block.type != "whimbrel:abandoned"
-    op = block.type.removeprefix("whimbrel:") if is_notice else "event"
-    return Frame(op, json.loads("\n".join(block.data)))
-
-
 def _closed(frame: Frame) -> tuple[float, bool]:
-    reason = frame.content["reason"]
-    if reason in FINAL:
-        raise WhimbrelError(reason)
-    return frame.content["retry"] / 1000, reason == "expired"
-
-
-def _is_stream(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "")
-    return kind.startswith("text/event-stream")
+    final = final_of(frame)
+    if final:
+        raise final
+    return frame.content["retry"] / 1000, frame.content["reason"] == "expired"

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .acks import Acknowledger
-from .connection import Connection, Frame, OnRefused, Wish
+from .connection import Connection, OnRefused
 from .position import is_after
 from .presence import Change
 from .service import Service
+from .transport import Frame, Wish
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from .connection import Connection, Wish
+from .connection import Connection
 from .service import Service, path_of
+from .transport import Wish
 
 #: No event is of this type, so none is sent along.
 NOTHING = "-"
@@ -70,7 +71,7 @@ class Presence:
             async for frame in frames:
                 content = frame.content
                 # Another connection, or `members`: the service may have missed to pass on who joined or left.
-                if frame.op == "members" or (frame.op == "position" and "connection" in content):
+                if frame.op in ("members", "ready") or (frame.op == "position" and "connection" in content):
                     listed = await members_of(self._service, self._topic, patience=float("inf"))
                     members = {member.device: member for member in listed}
                 elif frame.op == "joined":

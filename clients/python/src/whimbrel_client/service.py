@@ -13,6 +13,7 @@ import httpx
 from .backoff import backoff
 from .credentials import Credentials, Token
 from .errors import WhimbrelError, error_of
+from .wake import Wake
 
 
 def parts_of(stream: str) -> tuple[str, str]:
@@ -37,16 +38,27 @@ def path_of(stream: str) -> str:
 class Service:
     """Requests that are repeated until they are answered."""
 
-    def __init__(self, url: str, token: Token, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, url: str, token: Token, http: httpx.AsyncClient, ways: Sequence[str], websocket: dict[str, Any]
+    ) -> None:
         self.url = url.rstrip("/")
         self.http = http
+        #: How to listen: see :mod:`.transport`.
+        self.ways = ways
+        #: Options of ``websockets.connect``.
+        self.websocket = websocket
+        self.wake = Wake()
         self._credentials = Credentials(token)
         #: Frames of connections that were not closed yet.
         self.open: set[AsyncGenerator[Any, None]] = set()
 
+    async def token(self, fresh: bool = False) -> str | None:
+        """The token; a new one if need be."""
+        return await self._credentials.get(fresh)
+
     async def headers(self, fresh: bool = False) -> dict[str, str]:
         """With the token; a new one if need be."""
-        token = await self._credentials.get(fresh)
+        token = await self.token(fresh)
         return {"authorization": f"Bearer {token}"} if token else {}
 
     async def call(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from .backoff import backoff
-from .connection import Wish, log
+from .connection import log
 from .listener import Event, Gap, Listener
 from .service import Service, parameters_of
+from .transport import Wish
 
 V = TypeVar("V")
 

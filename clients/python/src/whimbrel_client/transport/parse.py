@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Block:
-    """An event, or with nothing but ``retry`` a delay in milliseconds."""
+    """An event; with nothing but ``retry`` a delay in milliseconds; with nothing at all a comment, a sign of life."""
 
     type: str = ""
     data: list[str] = field(default_factory=list)
@@ -26,7 +26,7 @@ async def lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 async def blocks(chunks: AsyncIterator[str]) -> AsyncIterator[Block]:
-    """The events of a stream. Comments are left out: that they came was enough."""
+    """The events of a stream, and its comments."""
     block = Block()
     async for line in lines(chunks):
         if not line:
@@ -36,7 +36,9 @@ async def blocks(chunks: AsyncIterator[str]) -> AsyncIterator[Block]:
             continue
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
-        if name == "data":
+        if not name:
+            yield Block()
+        elif name == "data":
             block.data.append(value)
         elif name == "event":
             block.type = value
