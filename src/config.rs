@@ -11,6 +11,7 @@ mod flags;
 mod kubernetes;
 mod redis;
 mod settle;
+mod spelling;
 mod value;
 
 use std::collections::BTreeMap;

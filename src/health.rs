@@ -91,7 +91,7 @@ impl Health {
                 store = self.store,
                 ?part,
                 reason,
-                "the store can't be used: sockets stay, publishes get 503"
+                "the store can't be used: clients stay connected, and publishes are refused with 503 until it is back"
             );
             state.down = Some(Instant::now());
         }

@@ -44,6 +44,9 @@ pub enum CredentialError {
     /// It is no text.
     #[error("the Authorization header is not text")]
     Text,
+    /// Nothing says what it is.
+    #[error("the Authorization header is not of the form 'Bearer TOKEN', with a token or an API key")]
+    Bare,
 }
 
 impl fmt::Debug for Credential {
@@ -69,8 +72,19 @@ impl Credential {
             (only("the subprotocol", subprotocols(headers).map(str::to_owned))?, Way::Subprotocol),
             (only("the cookie", cookies(headers).map(str::to_owned))?, Way::Cookie),
         ];
-        Ok(ways.into_iter().find_map(|(text, way)| text.map(|text| Credential { text, way })))
+        let brought = ways.into_iter().find_map(|(text, way)| text.map(|text| Credential { text, way }));
+        match brought {
+            None if has_bare_word(headers) => Err(CredentialError::Bare),
+            brought => Ok(brought),
+        }
     }
+}
+
+/// Whether a token stands in the header without a scheme in front, or a scheme without a token.
+fn has_bare_word(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()).map(str::trim);
+    let mut words = values.filter(|value| !value.is_empty());
+    words.any(|value| !value.contains(' '))
 }
 
 fn only(place: &'static str, mut given: impl Iterator<Item = String>) -> Result<Option<String>, CredentialError> {
@@ -145,6 +159,15 @@ mod tests {
     #[test]
     fn another_scheme_is_no_token_of_ours() {
         assert_eq!(found(&[(header::AUTHORIZATION, "Basic YTpi")], ""), Ok(None));
-        assert_eq!(found(&[(header::AUTHORIZATION, "Bearer")], ""), Ok(None));
+    }
+
+    #[test]
+    fn a_token_without_its_scheme_is_no_missing_token() {
+        for bare in ["l.m.n", "Bearer", " k-0123 "] {
+            let bare = (header::AUTHORIZATION, bare);
+            assert_eq!(found(std::slice::from_ref(&bare), ""), Err(CredentialError::Bare), "{bare:?}");
+            assert_eq!(found(&[bare, COOKIE_OF_SHOP], ""), Ok(Some(("c.d.e".into(), Way::Cookie))));
+        }
+        assert_eq!(found(&[(header::AUTHORIZATION, "")], ""), Ok(None));
     }
 }

@@ -47,6 +47,7 @@ use uuid::Uuid;
 pub use api_keys::{ApiKeys, ApiKeysError, to_hex};
 pub use backend::{Action, BackendError, BackendSettings, Question, Visitor};
 pub use claims::{ID_LENGTH as TOKEN_ID_LENGTH, is_token_id};
+use credentials::CredentialError;
 pub use credentials::{Credential, PARAMETER, Way};
 pub use grant::{Denied, Grant, Holder, Identity, Need, Shown};
 pub use key_sets::{KeySetError, KeySets, KeySources, KeySourcesError};
@@ -123,6 +124,16 @@ impl From<TokenError> for Refusal {
         match error.is_foreign() {
             true => Refusal::Foreign(error.to_string()),
             false => Refusal::Invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<CredentialError> for Refusal {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            // A backend of the application may know what to make of it.
+            CredentialError::Bare => Refusal::Foreign(error.to_string()),
+            CredentialError::Several(_) | CredentialError::Text => Refusal::Invalid(error.to_string()),
         }
     }
 }
@@ -217,7 +228,7 @@ impl Access {
         if let Some(open) = &self.open {
             return Ok(open.clone());
         }
-        let credential = Credential::of(headers, query).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let credential = Credential::of(headers, query)?;
         let Some(credential) = credential else { return Ok(self.anonymous.clone()) };
         if credential.way == Way::Cookie && !with_cookies {
             let reason = "a page of another site may not use the cookie whimbrel_token";

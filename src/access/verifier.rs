@@ -29,7 +29,7 @@ pub enum TokenError {
     #[error("the token is longer than {TOKEN_BYTES} bytes")]
     Large,
     /// It is no token.
-    #[error("this is neither a key nor a token that can be read, or its alg is none of those that keys are for")]
+    #[error("this is no known API key, and no JWT with an alg that is accepted here")]
     Malformed,
     /// It asks to be judged by rules that this version does not know.
     #[error("the token has crit, and this version knows no such extension")]

@@ -15,7 +15,7 @@ use crate::store::redis::{self, ConnectError, Inspection, Survey};
 use super::{Failure, print};
 
 pub const NOTES: &str = "\
-Takes the same settings as `whimbrel serve` and prints one line for each finding, beginning with ok, \
+Takes all settings of `whimbrel serve`, as flags or variables (see `whimbrel serve --help`), and prints one line for each finding, beginning with ok, \
 warning or error. The exit code is 1 if there is an error, and 2 if a setting can't work.
 
 With --acl nothing is contacted: it prints ACL SETUSER commands with PASSWORD as a placeholder; with Sentinels \
@@ -78,10 +78,13 @@ async fn run_settings(flags: Flags) -> Result<ExitCode, Failure> {
         Some(url) => match redis::survey(&settings.server(url)).await {
             Ok(survey) => {
                 findings.extend(judge_all(&survey));
-                findings.push(match redis::probe(&settings.server(url), &settings.prefix).await {
-                    Ok(()) => Finding::ok("a subscription, a script, a write and a message work under the prefix"),
-                    Err(reason) => Finding::error(format!("{url}: {reason}")),
-                });
+                // Otherwise the probe would only find the same once more.
+                if survey.servers.iter().all(|(_, inspection)| inspection.is_ok()) {
+                    findings.push(match redis::probe(&settings.server(url), &settings.prefix).await {
+                        Ok(()) => Finding::ok("a subscription, a script, a write and a message work under the prefix"),
+                        Err(reason) => Finding::error(format!("{url}: {reason}")),
+                    });
+                }
             }
             Err(reason) => findings.push(Finding::error(format!("{url}: {reason}"))),
         },
@@ -157,7 +160,7 @@ fn judge_data_dir(directory: &Path, fsync: Fsync) -> Finding {
     }
 }
 
-/// Of a Cluster, each finding names its server.
+/// Of a Cluster, each finding names its server; so does that of a server that can't be looked at.
 fn judge_all(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(slots) = survey.uncovered_slots {
@@ -174,9 +177,10 @@ fn judge_all(survey: &Survey) -> Vec<Finding> {
             Ok(inspection) => judge(inspection),
             Err(reason) => vec![Finding::error(reason.to_string())],
         };
-        findings.extend(of_server.into_iter().map(|finding| match survey.uncovered_slots {
-            Some(_) => Finding { text: format!("{server}: {}", finding.text), ..finding },
-            None => finding,
+        let is_named = survey.uncovered_slots.is_some() || inspection.is_err();
+        findings.extend(of_server.into_iter().map(|finding| match is_named {
+            true => Finding { text: format!("{server}: {}", finding.text), ..finding },
+            false => finding,
         }));
     }
     findings

@@ -11,8 +11,11 @@ use crate::transport::Endpoint;
 use super::{Failure, print};
 
 pub const NOTES: &str = "\
-Takes the same settings as `whimbrel serve`, and asks the first address that a node with these listens at. The exit code \
-is 0 if it answers that all is well, and 1 if it does not, or not in time.";
+Takes all settings of `whimbrel serve`, as flags or variables, so that it can be run as the node is; those above say \
+where it asks: at the first address of WHIMBREL_LISTEN. `whimbrel serve --help` lists them all. The exit code is 0 if it answers that all is well, and 1 if it does not, or not in time.";
+
+/// The settings that say where the node is asked.
+pub const SETTINGS: &[&str] = &["listen", "tls_cert_file", "tls_key_file"];
 
 #[derive(clap::Args)]
 pub struct Arguments {

@@ -82,10 +82,10 @@ enum Command {
     #[command(after_help = bench::NOTES)]
     Bench(bench::Arguments),
     /// Check the configuration, and the Redis or data directory it names; or a history of what clients saw
-    #[command(after_help = check::NOTES)]
+    #[command(after_help = check::NOTES, mut_args(|arg| Flags::hide_other_than(&[], arg)))]
     Check(check::Arguments),
     /// Ask the node on this machine whether it lives, or is ready
-    #[command(after_help = health::NOTES)]
+    #[command(after_help = health::NOTES, mut_args(|arg| Flags::hide_other_than(health::SETTINGS, arg)))]
     Health(health::Arguments),
     /// Estimate what nodes and Redis take for a load
     #[command(after_help = size::NOTES)]

@@ -1,7 +1,7 @@
 //! Settings that close access: what they need of each other, and mistakes that would leave it open.
 
 use super::settle::from_file;
-use super::{SettingError, Settings, value};
+use super::{SettingError, Settings, spelling, value};
 use crate::access::{AccessSettings, ApiKeys, BackendSettings, Rules};
 
 /// What unknown variables must not have in their names: a misspelt one could leave access open.
@@ -28,14 +28,15 @@ pub fn is_of_clients(variable: &str) -> bool {
     OF_CLIENTS.contains(&variable)
 }
 
-/// Refuses an unknown variable that looks as if it were meant to guard access.
-pub fn refuse_misspelt(variable: &str) -> Result<(), SettingError> {
+/// Refuses an unknown variable that looks as if it were meant to guard access. `own` is its name without
+/// `WHIMBREL_`.
+pub fn refuse_misspelt(variable: &str, own: &str) -> Result<(), SettingError> {
     let upper = variable.to_uppercase();
     match TELLING.iter().find(|word| upper.contains(**word)) {
         Some(word) => {
             let reason = format!(
-                "there is no such setting; its name has {word} in it, so it may be meant to protect access, and is not \
-                 ignored"
+                "{}; its name has {word} in it, so it may be meant to protect access, and is not ignored",
+                spelling::no_such_setting(own)
             );
             Err(SettingError::unknown(variable, reason))
         }

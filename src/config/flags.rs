@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches};
 
-use super::{SETTINGS, SettingError, Settings, VARIABLE, access, kubernetes, read, variable};
+use super::{SETTINGS, SettingError, Settings, VARIABLE, access, kubernetes, read, spelling, variable};
 
 /// The settings of the command line: texts that nobody has judged yet. No `Debug`, because a Redis URL
 /// holds a password.
@@ -30,8 +30,8 @@ impl Flags {
                 if access::is_of_clients(name) || kubernetes::is_another(own, &value) {
                     continue;
                 }
-                access::refuse_misspelt(name)?;
-                warnings.push(format!("{name} is set, but there is no such setting"));
+                access::refuse_misspelt(name, own)?;
+                warnings.push(format!("{name} is set, but {}", spelling::no_such_setting(own)));
                 continue;
             };
             let text = value.into_string().map_err(|_| SettingError::new(&field, "is not UTF-8 text".into()))?;
@@ -47,6 +47,13 @@ impl Flags {
         }
         warnings.sort();
         Ok((read(&given)?.settle()?, warnings))
+    }
+
+    /// Leaves a setting out of a command's help, unless it is one of these. The command takes it all the same.
+    pub fn hide_other_than(shown: &[&str], arg: Arg) -> Arg {
+        let id = arg.get_id().as_str();
+        let is_hidden = SETTINGS.iter().any(|setting| setting.field == id) && !shown.contains(&id);
+        arg.hide(is_hidden)
     }
 }
 

@@ -264,8 +264,8 @@ fn unknown_variables_are_warnings_and_those_of_kubernetes_are_silent() {
     assert_eq!(
         warnings,
         [
-            "WHIMBREL_LEASE_SECOND is set, but there is no such setting",
-            "WHIMBREL_listen is set, but there is no such setting"
+            "WHIMBREL_LEASE_SECOND is set, but there is no such setting (did you mean WHIMBREL_LEASE_SECONDS?)",
+            "WHIMBREL_listen is set, but there is no such setting (did you mean WHIMBREL_LISTEN?)"
         ]
     );
     assert_eq!(settings.lease_seconds, 15);

@@ -49,6 +49,9 @@ const shows = (page, selector, text) =>
   });
 const counts = (page, selector, wanted) => eventually(`${wanted} times ${selector}`, async () => (await page.locator(selector).count()) === wanted);
 const fits = async (page) => assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'the page is wider than its window');
+/** Links of the menu that are not within the window. */
+const cutOff = (page) =>
+  page.locator('nav a').evaluateAll((links) => links.filter((link) => link.getBoundingClientRect().right > innerWidth).map((link) => link.textContent));
 const fine = (page) => assert.deepEqual(page.wrong, []);
 
 /** A device that listens. */
@@ -265,12 +268,13 @@ describe('the console', { concurrency: 4 }, () => {
   });
 
   test('fits a phone, and is dark where the reader wants it', async (t) => {
-    const page = await visit(t, '', { viewport: { width: 390, height: 844 }, colorScheme: 'dark' });
+    const page = await visit(t, '', { viewport: { width: 375, height: 812 }, colorScheme: 'dark' });
     await publish(nodes[0].url, 'device:pocket', { text: 'x'.repeat(500) });
     for (const hash of ['demo', 'overview', 'device/pocket', `topic/${'long-name-'.repeat(18)}`, 'lifecycle', 'leases', 'ingress', 'links', 'revocations']) {
       await page.goto(`${nodes[0].url}/#/${hash}`);
       await eventually(`${hash} opens`, () => page.locator('main h1').isVisible());
       await fits(page);
+      assert.deepEqual(await cutOff(page), [], 'a link of the menu is cut off');
     }
     const [red] = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number));
     assert.ok(red < 60, 'the ground is dark');

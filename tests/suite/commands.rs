@@ -37,6 +37,21 @@ async fn the_help_names_each_command() {
 }
 
 #[tokio::test]
+async fn the_help_of_a_command_lists_the_settings_that_it_uses_and_refers_to_serve_for_the_rest() {
+    let listed = async |command: &str| {
+        let help = run(&[command, "--help"], &[], b"").await.stdout;
+        let is_flag = |line: &&str| line.trim_start().starts_with("--");
+        let flags = help.lines().filter(is_flag).filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+        (flags.collect::<Vec<_>>(), help.contains("whimbrel serve --help"))
+    };
+    let (of_serve, _) = listed("serve").await;
+    assert!(of_serve.contains(&"--redis-url".to_owned()), "{of_serve:?}");
+    assert_eq!(listed("check").await, (vec!["--history".to_owned(), "--acl".to_owned()], true));
+    let of_health = ["--ready", "--timeout", "--listen", "--tls-cert-file", "--tls-key-file"].map(str::to_owned);
+    assert_eq!(listed("health").await, (of_health.into(), true));
+}
+
+#[tokio::test]
 async fn shells_and_manuals_learn_of_each_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell], &[], b"").await;
@@ -132,6 +147,8 @@ async fn a_check_distinguishes_a_good_redis_from_a_bad_one() {
     let outcome = run(&["check"], &[("WHIMBREL_REDIS_URL", &nobody)], b"").await;
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(!format!("{outcome:?}").contains("s3cret"), "{outcome:?}");
+    let errors = outcome.stdout.lines().filter(|line| line.starts_with("error"));
+    assert_eq!(errors.count(), 1, "once is enough: {outcome:?}");
     assert_eq!(run(&["check"], &[], b"").await.code, Some(0));
 }
 

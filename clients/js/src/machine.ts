@@ -45,7 +45,6 @@ export interface Machine {
   retry: number;
   offline: boolean;
   /** From 0 up to 1, by chance. */
-  /** From 0 up to 1, by chance. */
   jitter: () => number;
 }
 

@@ -28,6 +28,23 @@ async fn a_token_can_be_brought_in_four_ways() {
 }
 
 #[tokio::test]
+async fn a_token_or_key_without_its_scheme_is_refused_with_the_form_that_is_allowed() {
+    let keys = keys_file();
+    let node = Node::start(&borrowed(&closed(&keys)));
+    let token = device("42", &["topic:news"], &[]);
+    for bare in [token.as_str(), READ, "Bearer"] {
+        for path in ["/v1/sse?device=42", "/v1/whoami"] {
+            let (_, detail) = ask(&node, "GET", path, &[("Authorization", bare)], "").await.problem(401);
+            assert!(detail.contains("'Bearer TOKEN'") && !detail.contains(&token), "{detail}");
+        }
+    }
+    // Another scheme may be for a proxy in front.
+    let cookie = format!("whimbrel_token={token}");
+    let headers = [("Authorization", "Basic YTpi"), ("Cookie", cookie.as_str())];
+    assert_eq!(ask(&node, "GET", "/v1/whoami", &headers, "").await.json()["device"], "42");
+}
+
+#[tokio::test]
 async fn a_cookie_counts_only_where_our_own_page_sends_it() {
     let keys = keys_file();
     let node = Node::start(&borrowed(&closed(&keys)));
@@ -88,8 +105,8 @@ async fn tokens_of_every_kind_of_key_are_accepted_and_keys_can_be_rotated() {
         (wrong(json!({"nbf": now() + 60}), "the secret in use, 0123456789"), "not valid yet"),
         (wrong(json!({"exp": null}), "the secret in use, 0123456789"), "exp"),
         (wrong(json!({"sub": "no spaces"}), "the secret in use, 0123456789"), "no device"),
-        (format!("{}.{}.", encoded(r#"{"alg":"none"}"#), encoded(claims(json!({})))), "neither a key nor a token"),
-        ("made up".into(), "neither a key nor a token"),
+        (format!("{}.{}.", encoded(r#"{"alg":"none"}"#), encoded(claims(json!({})))), "no known API key, and no JWT"),
+        ("made up".into(), "no known API key, and no JWT"),
     ] {
         let (slug, detail) = asked(&token).await.problem(401);
         assert_eq!(slug, "unauthorized");

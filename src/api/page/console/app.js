@@ -34,11 +34,8 @@ async function show() {
   main.replaceChildren();
   for (const link of document.querySelectorAll("nav a")) {
     const there = link.getAttribute("href") === `#/${place.name}`;
-    if (there) {
-      link.setAttribute("aria-current", "page");
-      // Where there is little room, the links scroll.
-      link.scrollIntoView({ block: "nearest", inline: "center" });
-    } else link.removeAttribute("aria-current");
+    if (there) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
   const load = PAGES[place.name];
   if (!load) return main.append(h("h1", {}, "There is no such page"), h("p", {}, `The console has no page '${place.name}'.`));
