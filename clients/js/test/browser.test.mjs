@@ -67,7 +67,7 @@ const got = (page, stream) => page.evaluate((stream) => got.filter(([name]) => n
 const isOpen = (page) => eventually('the client is open', () => page.evaluate(() => client.status == 'open'));
 const has = (page, stream, length) =>
   eventually(`${length} events`, async () => (await got(page, stream)).length >= length).catch(async (error) => {
-    const state = await page.evaluate(() => ({ status: client.status, cursor: client.cursor, got, errors }));
+    const state = await page.evaluate(() => ({ status: client.status, cursor: client.cursor, got, errors, stored: { ...localStorage } }));
     throw new Error(`${error.message}, but ${JSON.stringify(state)}`);
   });
 
