@@ -15,6 +15,7 @@ const go = (name, title, needs) => ({ language: 'go', name, title, pin: `${title
 export const clients = [
   node('whimbrel', '[whimbrel-client](../clients/js/README.md) for JavaScript'),
   { language: 'python', name: 'whimbrel', title: '[whimbrel-client](../clients/python/README.md) for Python', needs: 'nothing' },
+  { language: 'python', name: 'whimbrel-websocket', title: '… over WebSocket', needs: '`whimbrel-client[websocket]`' },
   { language: 'browser', name: 'chromium', title: 'Chromium, `EventSource`', needs: ANEW, fails: ['proxy'] },
   node('eventsource4', 'eventsource', 'npm:eventsource@4', ANEW, ['proxy']),
   node('eventsource3', 'eventsource', 'npm:eventsource@3', ANEW, ['proxy']),

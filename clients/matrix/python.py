@@ -131,10 +131,10 @@ def websocket_client():
         time.sleep(pause())
 
 
-async def whimbrel():
+async def whimbrel(transport=("sse", "websocket", "post")):
     from whimbrel_client import Whimbrel
 
-    async with Whimbrel(url) as client:
+    async with Whimbrel(url, transport=transport) as client:
         async for event in client.listen(f"topic:{topic}", after="earliest"):
             emit(event.id, json.dumps(event.data))
 
@@ -147,6 +147,7 @@ run = {
     "websockets": websockets,
     "websocket-client": websocket_client,
     "whimbrel": whimbrel,
+    "whimbrel-websocket": lambda: whimbrel("websocket"),
 }[name]()
 if run:
     asyncio.run(run)

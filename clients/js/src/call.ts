@@ -12,6 +12,8 @@ export interface Call {
   headers?: Record<string, string>;
   /** Milliseconds for which it is repeated; 0: once. */
   patience?: number;
+  /** Called where the service refuses it for good. */
+  refused?: (failure: Failure) => void;
 }
 
 /** `/v1/devices/42` for `device:42`. */
@@ -41,7 +43,9 @@ export async function call(service: Service, path: string, request: Call = {}): 
       continue;
     }
     const wait = backoff(failures++, failure.retry);
-    if (unauthorized || isFinal(failure) || signal.aborted || Date.now() + wait > end) throw new service.Error(failure);
+    const isRefused = unauthorized || isFinal(failure);
+    if (isRefused) request.refused?.(failure);
+    if (isRefused || signal.aborted || Date.now() + wait > end) throw new service.Error(failure);
     await sleep(wait, signal);
   }
 }

@@ -48,7 +48,11 @@ export class Client<M = Record<string, unknown>> implements AsyncIterable<EventO
   constructor(options: Options) {
     const { url = globalThis.location?.origin ?? '', streams = [], after = '', onError = console.error } = options;
     const { signal } = this.#abort;
-    this.#service = { url: url.replace(/\/$/, ''), options, signal, fail: onError, Error: WhimbrelError };
+    const end = (failure: Failure) => {
+      this.#source?.stop();
+      this.#show('closed', failure);
+    };
+    this.#service = { url: url.replace(/\/$/, ''), options, signal, fail: onError, end, Error: WhimbrelError };
     this.#key = options.storageKey ?? `whimbrel:${this.#service.url}:${streams}`;
     for (const stream of streams) this.subscribe(stream);
     this.#received.put(after, streams);

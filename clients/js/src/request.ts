@@ -2,7 +2,7 @@
 
 import { backoff } from './backoff.js';
 import type { Credentials } from './credentials.js';
-import type { WhimbrelError } from './failure.js';
+import type { Failure, WhimbrelError } from './failure.js';
 import type { Options } from './types.js';
 
 export interface Service {
@@ -14,6 +14,8 @@ export interface Service {
   signal: AbortSignal;
   /** Says what went wrong without an end. */
   fail(error: unknown): void;
+  /** Closes the client, for this reason. */
+  end(failure: Failure): void;
   /** There is one class of errors, whichever module throws one. */
   Error: typeof WhimbrelError;
 }

@@ -35,6 +35,16 @@ async function expired(device, token) {
 }
 
 describe('tokens', { concurrency: true }, () => {
+  test('a snapshot of a stream that is refused ends the client, which says why', async (t) => {
+    for (const [secret, status] of [[SECRET, 403], ['another secret, which is long enough as well', 401]]) {
+      let loads = 0;
+      const listener = client(t, { streams: ['topic:closed'], token: () => token('snapshot', 3600, secret) });
+      listener.state(async () => ({ value: ++loads }), (value) => value);
+      await assert.rejects(listener[Symbol.asyncIterator]().next(), { status });
+      assert.deepEqual([listener.status, listener.error.status, loads], ['closed', status, 0]);
+    }
+  });
+
   for (const transport of ['sse', 'websocket', 'eventsource']) {
     test(`${transport}: a token is renewed on the connection that is open, before it expires`, async (t) => {
       // The service says at once that less than a minute is left. On a slow machine the client needs more of it.
