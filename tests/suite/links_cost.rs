@@ -27,16 +27,6 @@ fn start(redis: &RedisServer, count: usize, linked: bool) -> Vec<Node> {
     (0..count).map(|_| Node::on(redis, settings)).collect()
 }
 
-/// Microseconds of processor time that the Redis has used.
-async fn redis_cpu(redis: &RedisServer) -> f64 {
-    let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut redis.raw().await).await.unwrap();
-    let used = info.lines().filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        ["used_cpu_user", "used_cpu_sys"].contains(&name).then(|| value.trim().parse::<f64>().unwrap() * 1e6)
-    });
-    used.sum()
-}
-
 /// Reads so many events and gives the time that each took, in microseconds.
 async fn latencies(mut client: Client, count: usize, begun: Instant) -> Vec<u64> {
     let mut latencies = Vec::with_capacity(count);
@@ -93,7 +83,7 @@ async fn round(load: Load, count: usize, linked: bool) -> Figures {
         client.data(4).await;
     }
     let missed = by_channel(&nodes[0]).await;
-    let (before, begun) = (redis_cpu(&redis).await, Instant::now());
+    let (before, begun) = (redis.cpu_us().await, Instant::now());
     let each = EVENTS / streams.len();
     let latency_us = if matches!(load, Load::Batch) {
         let read = |mut client: Client| tokio::spawn(async move { client.data(EVENTS).await });
@@ -118,7 +108,7 @@ async fn round(load: Load, count: usize, linked: bool) -> Figures {
         times.sort_unstable();
         Some([0.5, 0.99].map(|share| times[(times.len() as f64 * share) as usize]))
     };
-    let redis_us = (redis_cpu(&redis).await - before) / (each * streams.len()) as f64;
+    let redis_us = (redis.cpu_us().await - before) / (each * streams.len()) as f64;
     let by_channel = if linked { by_channel(&nodes[0]).await - missed } else { 0.0 };
     Figures { redis_us, latency_us, by_channel }
 }

@@ -15,6 +15,7 @@ mod client_tls;
 mod clients;
 mod cloudevents;
 mod cluster;
+mod cluster_cost;
 mod collapse;
 mod commands;
 mod conformance;

@@ -115,6 +115,16 @@ impl RedisServer {
         Duration::from_nanos(stats.split(' ').nth(1).unwrap().parse().unwrap())
     }
 
+    /// Microseconds of processor time that it has used.
+    pub async fn cpu_us(&self) -> f64 {
+        let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.raw().await).await.unwrap();
+        let used = info.lines().filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            ["used_cpu_user", "used_cpu_sys"].contains(&name).then(|| value.trim().parse::<f64>().unwrap() * 1e6)
+        });
+        used.sum()
+    }
+
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
