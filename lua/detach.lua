@@ -6,7 +6,7 @@
 -- ARGV  1 node, 2 registration or ''
 -- Answer: whether the node has no route now.
 local route = redis.call('HGET', KEYS[1], ARGV[1])
-if route and ARGV[2] ~= '' and string.match(route, ' (%d+)$') ~= ARGV[2] then
+if route and ARGV[2] ~= '' and string.match(route, '^%d+ (%d+)') ~= ARGV[2] then
   return 0
 end
 local last = sound(redis.call('HGET', KEYS[2], 'last'), clock())

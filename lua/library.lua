@@ -233,4 +233,6 @@ redis.register_function({
   function_name = SETTINGS.name,
   callback = publish_checked,
   description = SETTINGS.description,
+  -- Sharded channels of nodes lie in other slots of the same master.
+  flags = { 'allow-cross-slot-keys' },
 })

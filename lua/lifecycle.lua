@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-cross-slot-keys
 -- Publishes connects and disconnects on the lifecycle topic, each once.
 --
 -- KEYS  1 to 5 those of publish.lua, 6 sessions, 7 what the node has open

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-cross-slot-keys
 -- Stores one event and publishes it to every node that has a route.
 --
 -- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 once (any key of the stream when there is no idempotency key)
@@ -16,7 +16,8 @@
 --         entry taken, with 4: an entry as new as this was taken before; or '', with 5: the one before it was
 --         not taken.
 --
--- No allow-oom: a store without room refuses publishes before anything is written.
+-- No allow-oom: a store without room refuses publishes before anything is written. allow-cross-slot-keys: sharded channels
+-- of nodes lie in other slots of the same master; all keys are in one.
 local events, nodes, meta, collapse, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local data, kind, key, ttl, group = ARGV[2], ARGV[3], ARGV[4], ARGV[11], ARGV[12]
 local excluded, trace, attributes = ARGV[15], ARGV[16], ARGV[17]
@@ -187,7 +188,7 @@ local by_caller, by_channel = {}, {}
 local told
 for at = 1, #routes, 2 do
   local node = routes[at]
-  local deadline = tonumber(string.match(routes[at + 1], '^%d+'))
+  local deadline, tag = route_of(routes[at + 1])
   if not deadline or deadline <= now then
     redis.call('HDEL', nodes, node)
     redis.call('HSET', meta, 'told', prev)
@@ -197,7 +198,7 @@ for at = 1, #routes, 2 do
     told = told or message(ARGV[1], id, prev, kind, expires, group, excluded, trace, attributes, data)
     -- pcall: the event is stored, and an error here would mean that it is not. A node that did not get it
     -- finds it with the next sync.
-    redis.pcall('PUBLISH', ARGV[10] .. node, told)
+    pcall(send, ARGV[10], node, tag, told)
     by_channel[#by_channel + 1] = node
   end
 end

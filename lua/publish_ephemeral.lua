@@ -1,4 +1,4 @@
-#!lua flags=allow-oom
+#!lua flags=allow-oom,allow-cross-slot-keys
 -- Tells an event that is not stored to every node that has a route.
 --
 -- KEYS  1 nodes, 2 meta
@@ -14,9 +14,9 @@ local message = '!now ' .. ARGV[1] .. ' ' .. ARGV[3] .. excluded .. trace .. att
 local told = 0
 local routes = redis.call('HGETALL', KEYS[1])
 for at = 1, #routes, 2 do
-  local deadline = tonumber(string.match(routes[at + 1], '^(%d+) '))
+  local deadline, tag = route_of(routes[at + 1])
   if deadline and deadline > now then
-    redis.call('PUBLISH', ARGV[4] .. routes[at], message)
+    send(ARGV[4], routes[at], tag, message)
     told = told + 1
   end
 end

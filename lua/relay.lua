@@ -1,10 +1,11 @@
-#!lua flags=allow-oom
+#!lua flags=allow-oom,allow-cross-slot-keys
 -- Tells one node over its channel an event that is stored already, if the node has a route.
 --
 -- KEYS  1 events, 2 nodes
 -- ARGV  1 stream, 2 the event's id, 3 node, 4 what channels begin with
 -- Answer: whether it was published.
-if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0 then
+local route = redis.call('HGET', KEYS[2], ARGV[3])
+if not route then
   return 0
 end
 local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2], 'COUNT', 1)[1]
@@ -17,5 +18,6 @@ local function value(name)
 end
 local told =
   message(ARGV[1], entry[1], value('p'), value('t'), value('x'), value('c'), value('e'), value('w'), value('a'), value('d'))
-redis.call('PUBLISH', ARGV[4] .. ARGV[3], told)
+local _, tag = route_of(route)
+send(ARGV[4], ARGV[3], tag or '', told)
 return 1

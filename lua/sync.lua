@@ -3,7 +3,8 @@
 --
 -- KEYS  1 events, 2 nodes, 3 meta, 4 collapse, 5 connections
 -- ARGV  1 node, 2 registration, 3 ms the route holds, 4 head or '', 5 step, 6 ms the position lives,
---       7 events in a page, 8 bytes in a page, 9 home version or ''
+--       7 events in a page, 8 bytes in a page, 9 home version or '', 10 the tag of the node's sharded channel at this
+--       master or ''
 --
 -- allow-oom: a full store refuses publishes, but connections stay.
 local now = clock()
@@ -13,7 +14,8 @@ stream.collapse = KEYS[4]
 -- time would look flushed to devices that were connected all along.
 redis.call('PEXPIRE', KEYS[3], ARGV[6])
 redis.call('PEXPIRE', KEYS[5], ARGV[6])
-redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
+local route = string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[10] == '' and route or route .. ' ' .. ARGV[10])
 -- Not only as long as its routes: one that lapsed shows up to where its node was sent events, see told().
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 if ARGV[4] == '' then

@@ -280,6 +280,13 @@ impl Registry {
         }
     }
 
+    /// Something may have been missed on some streams of one region: these are synced in turn.
+    pub async fn mark_where(self: Arc<Self>, region: usize, wanted: impl Fn(&StreamName) -> bool) {
+        if let Some(repairs) = self.repairs.get(region) {
+            repairs.mark_where(wanted).await;
+        }
+    }
+
     /// Takes back the routes of streams: the node leaves where they are.
     pub async fn detach_where(self: &Arc<Self>, wanted: impl Fn(&StreamName) -> bool) {
         let dispatchers: Vec<_> = self.dispatchers.lock().values().cloned().collect();

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::dispatcher::{Dispatcher, FollowUp, Need};
 use super::flush::Flush;
-use super::merge::Question;
+use super::merge::{Question, Urgency};
 use super::schedule::{self, Lane, Schedule, Turn};
-use crate::model::Page;
+use crate::model::{Page, StreamName};
 use crate::store::StoreError;
 
 /// The repairs of one region's streams.
@@ -89,6 +89,19 @@ impl Repairs {
         self.generation.fetch_add(1, Ordering::Relaxed);
         self.schedule.lock().mark_all();
         self.wake.notify_one();
+    }
+
+    /// Something may have been missed on some of the streams. They are looked at some at a time, so that with very many
+    /// nobody waits for it.
+    pub async fn mark_where(&self, wanted: impl Fn(&StreamName) -> bool) {
+        let mut walk = self.schedule.lock().walk();
+        loop {
+            let Some(dispatchers) = self.schedule.lock().walk_on(&mut walk) else { return };
+            for dispatcher in dispatchers.iter().filter(|dispatcher| wanted(dispatcher.stream())) {
+                self.see_to(dispatcher, dispatcher.want_sync(Urgency::Routine), Instant::now());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Resolves when there may be something to do.

@@ -280,6 +280,16 @@ fn a_stream_that_is_marked_while_it_attaches_is_synced_once_it_is_attached() {
     assert_eq!(questions, [Question::Sync { head: id(5) }]);
 }
 
+#[tokio::test]
+async fn only_streams_that_were_interrupted_are_marked_and_each_once() {
+    let mut node = Node::new(HOUR, 3_000);
+    let is_wanted = |stream: &StreamName| stream.as_str().ends_with('7');
+    node.repairs.mark_where(is_wanted).await;
+    let counts = per_stream(&node.ask(Duration::from_secs(60), |_| true));
+    assert_eq!(counts.len(), 300);
+    assert!(counts.iter().all(|(stream, count)| is_wanted(stream) && *count == 1));
+}
+
 #[test]
 fn what_is_gone_costs_nothing() {
     let mut node = Node::new(HOUR, 1_000);

@@ -46,6 +46,9 @@ const LEAST_REPAIRS: f64 = 1_000.0;
 /// Streams that are due within this time are asked for together.
 const GATHER: Duration = Duration::from_millis(200);
 
+/// Streams that are looked at in one step of a walk.
+const STRIDE: usize = 1024;
+
 /// The wait before a question is asked again that was not answered, at first and at the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
@@ -73,6 +76,14 @@ pub enum Next {
     Tick(Vec<Arc<Dispatcher>>),
     /// Nothing before this time, or before something changes.
     Sleep(Option<Instant>),
+}
+
+/// A walk over all streams that are in the rotation when it begins. Those that are asked for meanwhile may be left out: what
+/// they are asked for is newer.
+pub struct Walk {
+    /// How far it got, and where it ends.
+    after: u64,
+    last: u64,
 }
 
 /// The schedule of a node's streams of one region.
@@ -183,6 +194,24 @@ impl Schedule {
     /// Something may have been missed on every stream.
     pub fn mark_all(&mut self) {
         self.marked = self.next_number();
+    }
+
+    /// Begins a walk.
+    pub fn walk(&self) -> Walk {
+        Walk { after: 0, last: self.rotation.back().map_or(0, |(number, _)| *number) }
+    }
+
+    /// The next streams of a walk; `None` at its end.
+    pub fn walk_on(&self, walk: &mut Walk) -> Option<Vec<Arc<Dispatcher>>> {
+        let from = self.rotation.partition_point(|(number, _)| *number <= walk.after);
+        let part = self.rotation.range(from..).take(STRIDE).take_while(|(number, _)| *number <= walk.last);
+        let mut dispatchers = Vec::new();
+        let before = walk.after;
+        for (number, dispatcher) in part {
+            walk.after = *number;
+            dispatchers.extend(dispatcher.upgrade().filter(|dispatcher| dispatcher.filed() == *number));
+        }
+        (walk.after > before).then_some(dispatchers)
     }
 
     /// The store answered, or gave no answer. True when others need not wait for it any longer.

@@ -300,6 +300,10 @@ impl Joined {
                     self.membership.presence.claim_all_of(&stream);
                 }
                 ChannelMessage::Missed(missed) => self.catch_up_on(missed),
+                ChannelMessage::Interrupted(slots) => {
+                    registry.metrics().channel_interruptions.inc();
+                    self.membership.scope.mark_where(move |stream| slots.has_stream(stream));
+                }
                 ChannelMessage::Beat => beat = true,
                 ChannelMessage::Control(control) => self.on_control(&control),
             }

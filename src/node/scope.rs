@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::directory::{Region, Regions};
 use crate::dispatch::Registry;
-use crate::model::Event;
+use crate::model::{Event, StreamName};
 use crate::presence::Presence;
 use crate::store::NodeId;
 
@@ -68,6 +68,11 @@ impl Scope {
     /// Something may have been missed: all its streams are marked for a sync.
     pub fn mark_all(&self) {
         self.registry.mark_region(self.number());
+    }
+
+    /// Something may have been missed on some of its streams: they are synced in turn.
+    pub fn mark_where(&self, wanted: impl Fn(&StreamName) -> bool + Send + 'static) {
+        tokio::spawn(self.registry.clone().mark_where(self.number(), wanted));
     }
 
     /// The store may have lost its connections: all its devices' places are claimed again.

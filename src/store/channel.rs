@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::redis::SlotSet;
 use super::{Control, NodeId, StoreError};
 use crate::model::{Event, StreamName};
 
@@ -21,6 +22,8 @@ pub enum ChannelMessage {
     Moved(StreamName),
     /// Events were dropped, as more waited than have room.
     Missed(Missed),
+    /// The part of the channel was interrupted that brings the events of streams in these slots: some may be lost.
+    Interrupted(Arc<SlotSet>),
     /// The node's own beat came back: the channel is not deaf.
     Beat,
     /// What another node has to say, or the store.

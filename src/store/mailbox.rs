@@ -127,6 +127,8 @@ fn cost(message: &ChannelMessage) -> usize {
         + match message {
             ChannelMessage::Event(_, event) | ChannelMessage::Ephemeral(_, event) => event.payload_bytes(),
             ChannelMessage::Control(control) => control.word.len() + control.rest.len(),
+            // A flag for each slot.
+            ChannelMessage::Interrupted(_) => 16 * 1024,
             ChannelMessage::Erased(_) | ChannelMessage::Moved(_) | ChannelMessage::Missed(_) | ChannelMessage::Beat => {
                 0
             }

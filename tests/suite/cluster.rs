@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Transport, Wanted};
+use crate::support::client::{Client, Said, Transport, Wanted};
 use crate::support::cluster::Cluster;
 use crate::support::node::{Node, events_path};
+use crate::support::redis::RedisServer;
 use crate::support::{command, eventually};
 
 /// A node, and another.
@@ -176,4 +177,126 @@ async fn a_check_looks_at_each_master_and_a_url_of_another_kind_is_refused() {
     assert!(checked.stdout.contains("error    the server belongs to a Redis Cluster"), "{}", checked.stdout);
     let started = command::run(&["serve", "--redis-url", &of_one, "--listen", "127.0.0.1:0"], &[], b"").await;
     assert!(started.stderr.contains("belongs to a Redis Cluster"), "{}", started.stderr);
+}
+
+/// The sharded channels that nodes are subscribed to at a server, in order.
+async fn sharded_channels(server: &RedisServer) -> Vec<String> {
+    let mut channels: Vec<String> = server.try_ask(&["PUBSUB", "SHARDCHANNELS"]).await.unwrap_or_default();
+    channels.sort();
+    channels
+}
+
+/// How often a server ran a command, within scripts too.
+async fn calls(server: &RedisServer, command: &str) -> u64 {
+    let stats: String = server.try_ask(&["INFO", "commandstats"]).await.unwrap();
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls="))).unwrap_or("0,");
+    line.split(',').next().unwrap().parse().unwrap()
+}
+
+/// Publishes until events of a stream take a sharded channel again, and are received.
+async fn shards_again(node: &Node, server: &RedisServer, stream: &str, client: &mut Client) {
+    eventually("events take the sharded channel", async || {
+        let before = calls(server, "publish").await;
+        for _ in 0..5 {
+            node.publish(stream, "\"on\"").await;
+            assert_eq!(client.event().await.data, "\"on\"");
+        }
+        // Beats are published too, but not that often.
+        (calls(server, "publish").await < before + 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_take_a_channel_of_their_shard_whoever_publishes_them() {
+    let cluster = Cluster::of_masters(3).await;
+    let nodes = two_nodes(&cluster);
+    for (place, server) in cluster.servers.iter().enumerate() {
+        eventually("both nodes are subscribed", async || (sharded_channels(server).await.len() == 2).then_some(()))
+            .await;
+        let stream = cluster.topic_of(place, 0).await;
+        let mut client = Wanted::new(Transport::WebSocket, &[&stream]).connect(&nodes[0]).await;
+        let before = [calls(server, "spublish").await, calls(server, "publish").await];
+        let key = |part: &str| format!("whimbrel:{{{stream}}}:{part}");
+        let keys = ["events", "nodes", "meta", "collapse", "once:-"].map(key);
+        let topic = stream.strip_prefix("topic:").unwrap();
+        for n in 0..20 {
+            nodes[1].publish(&stream, "\"posted\"").await;
+            let call =
+                ["FCALL", "whimbrel_publish", "5", &keys[0], &keys[1], &keys[2], &keys[3], &keys[4], "\"called\""];
+            eventually("the master has the functions", async || server.try_ask::<String>(&call).await).await;
+            let path = format!("{}?ephemeral=true", events_path(&stream));
+            assert_eq!(nodes[1].call("POST", &path, &[], "\"passing\"").await.status, 202, "{n}");
+            let add = ["XADD", "whimbrel:ingress", "*", "topic", topic, "data", "\"added\""];
+            cluster.of("whimbrel:ingress").await.try_ask::<String>(&add).await.unwrap();
+            let mut received = Vec::new();
+            while received.len() < 4 {
+                match client.next().await {
+                    Said::Event(event) => received.push(event.data),
+                    Said::Ephemeral { data, .. } => received.push(data),
+                    _ => {}
+                }
+            }
+            received.sort();
+            assert_eq!(received, ["\"added\"", "\"called\"", "\"passing\"", "\"posted\""]);
+        }
+        let more = [calls(server, "spublish").await - before[0], calls(server, "publish").await - before[1]];
+        // Beats of nodes are published, and nothing else.
+        assert!(more[0] >= 80 && more[1] < 40, "{more:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sharded_channel_that_breaks_is_renewed_and_the_streams_of_its_shard_alone_are_read_again() {
+    let cluster = Cluster::of_masters(2).await;
+    let url = cluster.url();
+    // No sync comes by itself.
+    let node = Node::start(&[("WHIMBREL_REDIS_URL", &url), ("WHIMBREL_SYNC_SECONDS", "3600")]);
+    let mut streams = Vec::new();
+    for place in 0..2 {
+        streams.push(cluster.topic_of(place, 0).await);
+    }
+    let mut clients = Vec::new();
+    for (place, stream) in streams.iter().enumerate() {
+        let server = &cluster.servers[place];
+        eventually("the node is subscribed", async || (sharded_channels(server).await.len() == 1).then_some(())).await;
+        clients.push(Wanted::new(Transport::WebSocket, &[stream]).connect(&node).await);
+        eventually("the master has the functions", async || {
+            server.try_ask::<Vec<redis::Value>>(&["FUNCTION", "LIST"]).await.filter(|listed| !listed.is_empty())
+        })
+        .await;
+        server.publish_unrouted(stream, 0..1).await;
+    }
+    let listed: String = cluster.servers[0].try_ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.unwrap();
+    let sharded = listed.lines().find(|line| line.contains(" ssub=1 ")).unwrap();
+    let id = sharded.split(' ').find_map(|word| word.strip_prefix("id=")).unwrap();
+    cluster.servers[0].try_ask::<u64>(&["CLIENT", "KILL", "ID", id]).await.unwrap();
+    assert_eq!(clients[0].event().await.data, "0", "it was read again");
+    shards_again(&node, &cluster.servers[0], &streams[0], &mut clients[0]).await;
+    assert_eq!(node.metric("channel_interruptions_total").await, 1.0);
+    // A sync would have written down the route of the other stream anew.
+    let routes = format!("whimbrel:{{{}}}:nodes", streams[1]);
+    assert_eq!(cluster.servers[1].try_ask::<u64>(&["EXISTS", &routes]).await, Some(0), "the other stream was read");
+}
+
+#[tokio::test]
+async fn a_sharded_channel_follows_the_slots_of_its_shard() {
+    let cluster = Cluster::of_masters(2).await;
+    let url = cluster.url();
+    let node = Node::start(&[("WHIMBREL_REDIS_URL", &url), ("WHIMBREL_SYNC_SECONDS", "2")]);
+    let server = &cluster.servers[0];
+    let stream = cluster.topic_of(0, 0).await;
+    let mut client = Wanted::new(Transport::WebSocket, &[&stream]).connect(&node).await;
+    shards_again(&node, server, &stream, &mut client).await;
+    for _ in 0..2 {
+        let before = sharded_channels(server).await;
+        let slot: u16 = server.try_ask(&["CLUSTER", "KEYSLOT", &before[0]]).await.unwrap();
+        cluster.give_slot(slot, 1).await;
+        eventually("the node is subscribed in another slot", async || {
+            let now = sharded_channels(server).await;
+            (now.len() == 1 && now != before).then_some(())
+        })
+        .await;
+        shards_again(&node, server, &stream, &mut client).await;
+    }
 }

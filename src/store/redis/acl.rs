@@ -11,7 +11,7 @@ use super::{library, scripts};
 const CONNECTION: &str = "hello auth ping";
 
 /// Commands that nodes send themselves.
-const NODE: &str = "select role info config|get echo evalsha script|load subscribe xread xdel pexpire del srem zrem \
+const NODE: &str = "select role info config|get echo evalsha script|load subscribe ssubscribe xread xdel pexpire del srem zrem \
                     srandmember hdel wait function|list function|load watch unwatch multi exec set";
 
 /// A user of Redis.

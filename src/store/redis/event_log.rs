@@ -30,6 +30,7 @@ impl RedisStore {
     fn sync_call(&self, stream: &StreamName, route: &Route, head: Option<EventId>) -> Call {
         let keys = self.keys.of(stream);
         let touched = [&keys.events, &keys.nodes, &keys.meta, &keys.collapse, &keys.connections];
+        let tag = self.shards.channel_tag(&route.node, || slot_of_stream(stream));
         Call::script(&scripts::SYNC, &touched.map(String::as_str))
             .arg(route.node.as_str())
             .arg(route.registration)
@@ -40,6 +41,7 @@ impl RedisStore {
             .arg(PAGE_EVENTS)
             .arg(PAGE_BYTES)
             .arg(self.home())
+            .arg(tag.map_or(String::new(), |tag| tag.to_string()))
     }
 
     fn synced(&self, stream: &StreamName, answer: Result<Value, StoreError>) -> Result<Page, StoreError> {

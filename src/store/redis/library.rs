@@ -170,6 +170,7 @@ impl Library {
 pub(super) fn body(settings: &str) -> String {
     [
         scripts::STREAM_PART,
+        scripts::CHANNELS_PART,
         scripts::PUBLISH_PART.as_str(),
         &function("lease_take", include_str!("../../../lua/lease_take.lua")),
         &function("lease_renew", include_str!("../../../lua/lease_renew.lua")),

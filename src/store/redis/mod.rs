@@ -61,6 +61,7 @@ pub use directory::{Assignment, Change, Changes, PARTS, RedisDirectory};
 pub use errors::ConnectError;
 pub use inspection::{Inspection, Survey};
 pub use moving::{Arrival, Baggage, Begun, Cargo, MOVER_TIME, Plan};
+pub use shards::SlotSet;
 pub(crate) use subscription::{encode, parse};
 
 /// More than `lua/publish.lua` prolongs a log's life ahead of need.
@@ -232,7 +233,7 @@ fn attributes(draft: &Draft) -> &str {
 #[async_trait]
 impl Channels for RedisStore {
     async fn subscribe(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        Ok(Box::new(subscription::subscribe(&self.shards, &self.keys.channel(node)).await?))
+        Ok(Box::new(subscription::subscribe(&self.shards, &self.keys, node).await?))
     }
 
     async fn beat(&self, node: &NodeId) -> Result<(), StoreError> {

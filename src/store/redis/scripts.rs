@@ -57,7 +57,9 @@ macro_rules! scripts {
 
 /// What scripts of one stream share.
 pub(super) const STREAM_PART: &str = include_str!("../../../lua/stream.lua");
-/// Of those, what the scripts share that read its log.
+/// Of those, what the scripts share that send events to nodes.
+pub(super) const CHANNELS_PART: &str = include_str!("../../../lua/channels.lua");
+/// And those that read its log.
 const PAGES_PART: &str = include_str!("../../../lua/pages.lua");
 /// And those that keep a device's connections.
 const SLOTS_PART: &str = include_str!("../../../lua/slots.lua");
@@ -66,7 +68,8 @@ const MEMBERS_PART: &str = include_str!("../../../lua/members.lua");
 /// And those that move it.
 const MOVE_PART: &str = include_str!("../../../lua/move.lua");
 
-/// What the script of a publish does, as `publish(KEYS, ARGV)`. It needs what the scripts of a stream share.
+/// What the script of a publish does, as `publish(KEYS, ARGV)`. It needs what the scripts of a stream share, and those
+/// that send events.
 pub(super) static PUBLISH_PART: LazyLock<String> =
     LazyLock::new(|| function("publish", include_str!("../../../lua/publish.lua")));
 
@@ -77,7 +80,9 @@ pub(super) fn function(name: &str, script: &str) -> String {
 }
 
 const STREAM: &[&str] = &[STREAM_PART];
+const CHANNELS: &[&str] = &[STREAM_PART, CHANNELS_PART];
 const PAGES: &[&str] = &[STREAM_PART, PAGES_PART];
+const RELAYING: &[&str] = &[STREAM_PART, PAGES_PART, CHANNELS_PART];
 const SLOTS: &[&str] = &[STREAM_PART, SLOTS_PART];
 const MEMBERS: &[&str] = &[STREAM_PART, SLOTS_PART, MEMBERS_PART];
 const MOVE: &[&str] = &[STREAM_PART, MOVE_PART];
@@ -85,12 +90,12 @@ const MOVE_PAGES: &[&str] = &[STREAM_PART, PAGES_PART, MOVE_PART];
 const MOVE_SLOTS: &[&str] = &[STREAM_PART, SLOTS_PART, MOVE_PART];
 
 scripts! {
-    PUBLISH = "publish.lua", STREAM;
-    PUBLISH_EPHEMERAL = "publish_ephemeral.lua", STREAM;
+    PUBLISH = "publish.lua", CHANNELS;
+    PUBLISH_EPHEMERAL = "publish_ephemeral.lua", CHANNELS;
     SYNC = "sync.lua", PAGES;
     RECOVER = "recover.lua", PAGES;
     DETACH = "detach.lua", SLOTS;
-    RELAY = "relay.lua", PAGES;
+    RELAY = "relay.lua", RELAYING;
     READ = "read.lua", PAGES;
     READ_BEFORE = "read_before.lua", PAGES;
     WALK = "walk.lua", PAGES;
@@ -145,7 +150,7 @@ scripts! {
     DIRECTORY_END = "directory_end.lua", &[];
     DIRECTORY_POSITION = "directory_position.lua", &[];
     IDENTITY = "identity.lua", &[];
-    LIFECYCLE = "lifecycle.lua", &[STREAM_PART, &PUBLISH_PART];
+    LIFECYCLE = "lifecycle.lua", &[STREAM_PART, CHANNELS_PART, &PUBLISH_PART];
     BEGIN_SESSION = "begin_session.lua", STREAM;
     LEFT_OPEN = "left_open.lua", STREAM;
     OPEN_CONNECTIONS = "open_connections.lua", STREAM;

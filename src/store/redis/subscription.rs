@@ -2,8 +2,9 @@
 //!
 //! It does not come back by itself. Its holder subscribes again and syncs, as messages were lost.
 //!
-//! In a Cluster, scripts publish with PUBLISH, which every server hands to all others, so the connection may be to any of
-//! them. It ends also when a server of the Cluster is lost, since what that one had to send is.
+//! In a Cluster, what is published with PUBLISH is handed to all servers, so the connection may be to any of them. It
+//! ends also when a server of the Cluster is lost, since what that one had to send is. Events come over the
+//! [`ShardChannels`] while these are there.
 
 use std::sync::Arc;
 
@@ -13,12 +14,13 @@ use redis::{PushKind, Value};
 use tokio::sync::watch;
 
 use super::errors::not_connected;
+use super::keys::Keys;
 use super::server::{Connection, Server};
-use super::shards::Shards;
+use super::shards::{ShardChannels, Shards};
 use crate::log_limit::LogLimit;
 use crate::model::{Attributes, Event, EventId, EventType, StreamName, TraceParent, json};
 use crate::store::mailbox::Mailbox;
-use crate::store::{ChannelMessage, Control, StoreError, Subscription};
+use crate::store::{ChannelMessage, Control, NodeId, StoreError, Subscription};
 
 /// Messages that make no sense.
 static NONSENSE: LogLimit = LogLimit::new();
@@ -27,13 +29,20 @@ static NONSENSE: LogLimit = LogLimit::new();
 pub(super) const BEAT: &str = "beat";
 
 /// Subscribes; confirmed when this returns.
-pub(super) async fn subscribe(shards: &Shards, channel: &str) -> Result<RedisSubscription, StoreError> {
+pub(super) async fn subscribe(shards: &Shards, keys: &Keys, node: &NodeId) -> Result<RedisSubscription, StoreError> {
+    let channel = keys.channel(node);
     // Before the subscription: a loss in between ends it.
     let losses = shards.losses();
     let mut last = Err(StoreError::Unavailable("no server is known".to_owned()));
     for server in shards.to_subscribe() {
-        match subscribe_at(&server, channel).await {
-            Ok((mailbox, connection)) => return Ok(RedisSubscription { mailbox, connection, losses }),
+        match subscribe_at(&server, &channel).await {
+            Ok((mailbox, connection)) => {
+                let sharded = match shards.is_cluster() {
+                    true => Some(ShardChannels::open(shards, keys.channels(), node, &mailbox).await),
+                    false => None,
+                };
+                return Ok(RedisSubscription { mailbox, connection, losses, _sharded: sharded });
+            }
             Err(error) => last = Err(error),
         }
     }
@@ -61,6 +70,8 @@ pub(super) struct RedisSubscription {
     /// Closed with the subscription.
     connection: Connection,
     losses: Option<watch::Receiver<()>>,
+    /// Closed with the subscription.
+    _sharded: Option<ShardChannels>,
 }
 
 /// Resolves when a server of a Cluster was lost.
@@ -87,7 +98,8 @@ impl Subscription for RedisSubscription {
     }
 }
 
-fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
+/// Takes a message of a channel.
+pub(super) fn deliver(mailbox: &Mailbox, mut push: Vec<Value>) {
     // Channel and payload.
     let Some(Value::BulkString(payload)) = push.pop() else { return };
     match parse(payload.into()) {

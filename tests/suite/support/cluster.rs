@@ -154,6 +154,15 @@ impl Cluster {
         .await
     }
 
+    /// Gives a slot without keys to another master.
+    pub async fn give_slot(&self, slot: u16, to: usize) {
+        let (number, id) = (slot.to_string(), self.id(to).await);
+        let from = self.place_of(slot).await;
+        for place in [to, from] {
+            self.say(place, &["CLUSTER", "SETSLOT", &number, "NODE", &id]).await;
+        }
+    }
+
     /// Moves a slot as `redis-cli --cluster reshard` does, and goes on only once a call has found it half way.
     pub async fn move_slot(&self, slot: u16, to: usize) {
         let from = self.place_of(slot).await;

@@ -44,6 +44,7 @@ pub(in crate::store::redis) struct Alarm(Arc<Alarms>);
 struct Alarms {
     troubled: Notify,
     losses: watch::Sender<()>,
+    changes: watch::Sender<()>,
 }
 
 impl Alarm {
@@ -55,6 +56,11 @@ impl Alarm {
     /// A server that was lost is back, or replaced: what it had to send meanwhile did not come.
     pub(in crate::store::redis) fn lost(&self) {
         self.0.losses.send_replace(());
+    }
+
+    /// The map is another.
+    fn changed(&self) {
+        self.0.changes.send_replace(());
     }
 }
 
@@ -101,6 +107,10 @@ impl Cluster {
         self.alarm.0.losses.subscribe()
     }
 
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.alarm.0.changes.subscribe()
+    }
+
     pub(super) fn look_again(&self) {
         self.alarm.troubled();
     }
@@ -129,6 +139,7 @@ impl Cluster {
         if let Some(owner) = owners.as_mut().and_then(|owners| owners.get_mut(usize::from(slot))) {
             *owner = u16::try_from(place).ok();
             self.map.store(Arc::new(Map { shards, owners }));
+            self.alarm.changed();
         }
     }
 
@@ -213,6 +224,7 @@ impl Cluster {
         let replaced = known.shards.iter().any(is_left);
         *held = view;
         self.map.store(Arc::new(Map { shards, owners: Some(owners.into()) }));
+        self.alarm.changed();
         if replaced {
             self.alarm.lost();
         }

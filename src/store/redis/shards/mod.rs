@@ -2,12 +2,14 @@
 //!
 //! A [`Shard`] is one master, with all that is kept open to it. A single server, or the master that Sentinels name, is
 //! simply the only shard; nothing is computed or looked up for it. In a Cluster, `cluster` follows which master has which
-//! slots (`topology`), and `redirect` sends calls again that came to the wrong one.
+//! slots (`topology`), `redirect` sends calls again that came to the wrong one, and `channels` keeps a channel of the node
+//! at each of them.
 //!
 //! The redis crate's Cluster client is not used: its pipelines stay within one slot, it sends what was redirected
 //! again behind what came after it, and everything to a server shares one connection, so that a slow page would hold
 //! up leases.
 
+mod channels;
 mod cluster;
 mod redirect;
 mod slot;
@@ -19,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use rand::seq::SliceRandom as _;
 use redis::Value;
 use tokio::sync::watch;
@@ -29,10 +32,13 @@ use super::errors::ConnectError;
 use super::lane::ShardLanes;
 use super::pool::{Pool, Session};
 use super::server::{Kind, Server, ServerConfig};
-use crate::store::StoreError;
+use crate::store::{NodeId, StoreError};
+pub(super) use channels::ShardChannels;
+use channels::Subscribed;
 pub(super) use cluster::Alarm;
 use cluster::Cluster;
 pub(super) use redirect::{Attempts, Redirect};
+pub use slot::SlotSet;
 pub(super) use slot::{SLOTS, slot_of};
 use topology::Address;
 
@@ -68,6 +74,8 @@ pub(super) struct Shard {
     /// What its own clock shows.
     pub(super) clock: Arc<Clock>,
     alarm: Alarm,
+    /// A node's channel here, in a Cluster.
+    subscribed: Mutex<Option<Arc<Subscribed>>>,
 }
 
 impl Shard {
@@ -81,6 +89,7 @@ impl Shard {
             clock: Arc::default(),
             server,
             alarm,
+            subscribed: Mutex::default(),
         }))
     }
 
@@ -105,12 +114,17 @@ pub(super) struct Map {
 impl Map {
     /// The place of the shard that has a slot, which is only computed where there are several.
     pub(super) fn place(&self, slot: impl FnOnce() -> u16) -> Result<usize, StoreError> {
-        let Some(owners) = &self.owners else { return Ok(0) };
+        if self.owners.is_none() {
+            return Ok(0);
+        }
         let slot = slot();
-        let owner = owners.get(usize::from(slot)).copied().flatten();
-        owner
-            .map(usize::from)
-            .ok_or_else(|| StoreError::Unavailable(format!("no server of the Cluster is known to have slot {slot}")))
+        let missing = || StoreError::Unavailable(format!("no server of the Cluster is known to have slot {slot}"));
+        self.owner(slot).ok_or_else(missing)
+    }
+
+    /// The same; `None` where no server is known to have it.
+    fn owner(&self, slot: u16) -> Option<usize> {
+        self.owners.as_ref().map_or(Some(0), |owners| owners.get(usize::from(slot))?.map(usize::from))
     }
 
     /// Whether a key is at the shard in a place.
@@ -144,6 +158,19 @@ impl Shards {
     pub(super) fn of(&self, slot: impl FnOnce() -> u16) -> Result<Arc<Shard>, StoreError> {
         let map = self.map.load();
         Ok(map.shards[map.place(slot)?].clone())
+    }
+
+    /// The tag of a node's channel at the shard of a slot: in a Cluster, while the node is subscribed there.
+    pub(super) fn channel_tag(&self, node: &NodeId, slot: impl FnOnce() -> u16) -> Option<u32> {
+        self.cluster.as_ref()?;
+        self.of(slot).ok()?.subscribed.lock().as_ref()?.tag_of(node)
+    }
+
+    /// The slots that a shard has now.
+    fn slots_of(&self, shard: &Shard) -> SlotSet {
+        let map = self.map.load();
+        let place = map.shards.iter().position(|known| std::ptr::eq(&**known, shard));
+        SlotSet::of(|slot| place.is_some() && map.owner(slot) == place)
     }
 
     /// The shard of a key.
@@ -184,6 +211,11 @@ impl Shards {
     /// replaced. Where there is one shard, its connections show that by themselves.
     pub(super) fn losses(&self) -> Option<watch::Receiver<()>> {
         self.cluster.as_ref().map(|cluster| cluster.losses())
+    }
+
+    /// Changes when there may be other shards, or slots are elsewhere.
+    fn changes(&self) -> watch::Receiver<()> {
+        self.cluster.as_ref().map_or_else(|| watch::channel(()).1, |cluster| cluster.changes())
     }
 
     /// The servers at which messages to nodes arrive, in the order in which they should be tried.
