@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, Said, Transport, Wanted};
 use crate::support::cluster::Cluster;
 use crate::support::node::{Node, events_path};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, least_rights};
 use crate::support::{command, eventually};
 
 /// A node, and another.
@@ -243,6 +243,32 @@ async fn events_take_a_channel_of_their_shard_whoever_publishes_them() {
         let more = [calls(server, "spublish").await - before[0], calls(server, "publish").await - before[1]];
         // Beats of nodes are published, and nothing else.
         assert!(more[0] >= 80 && more[1] < 40, "{more:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_for_sharded_channels_events_reach_every_node_all_the_same() {
+    let cluster = Cluster::of_masters(2).await;
+    for place in 0..2 {
+        let user = if least_rights(true).is_empty() { "default" } else { "whimbrel-node" };
+        cluster.say(place, &["ACL", "SETUSER", user, "-ssubscribe"]).await;
+    }
+    let url = cluster.url();
+    let nodes: [Node; 2] = std::array::from_fn(|_| Node::start(&[("WHIMBREL_REDIS_URL", &url)]));
+    for place in 0..2 {
+        let stream = cluster.topic_of(place, 0).await;
+        let mut client = Wanted::new(Transport::WebSocket, &[&stream]).connect(&nodes[0]).await;
+        for n in 0..5 {
+            nodes[1].publish(&stream, &n.to_string()).await;
+            assert_eq!(client.event().await.data, n.to_string());
+        }
+        assert_eq!(calls(&cluster.servers[place], "spublish").await, 0);
+    }
+    assert!(nodes[0].log().contains("no sharded channel"), "{}", nodes[0].log());
+    drop(nodes);
+    // The servers look for rights that were missing, and this one was meant to be.
+    for place in 0..2 {
+        cluster.say(place, &["ACL", "LOG", "RESET"]).await;
     }
 }
 
