@@ -285,9 +285,11 @@ async fn only_streams_that_were_interrupted_are_marked_and_each_once() {
     let mut node = Node::new(HOUR, 3_000);
     let is_wanted = |stream: &StreamName| stream.as_str().ends_with('7');
     node.repairs.mark_where(is_wanted).await;
-    let counts = per_stream(&node.ask(Duration::from_secs(60), |_| true));
-    assert_eq!(counts.len(), 300);
-    assert!(counts.iter().all(|(stream, count)| is_wanted(stream) && *count == 1));
+    let counts = per_stream(&node.ask(Duration::from_secs(2), |_| true));
+    let (wanted, others): (Vec<_>, Vec<_>) = counts.iter().partition(|(stream, _)| is_wanted(stream));
+    assert!(wanted.len() == 300 && wanted.iter().all(|(_, count)| **count == 1), "{wanted:?}");
+    // Those whose turn it was anyway.
+    assert!(others.len() < 10, "{others:?}");
 }
 
 #[test]
