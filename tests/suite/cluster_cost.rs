@@ -75,7 +75,7 @@ async fn cost(masters: usize, nodes: usize, sharded: bool) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, for docs/performance.md"]
+#[ignore = "a measurement, for docs/redis.md"]
 async fn processor_time_of_all_servers_for_an_event() {
     println!(
         "| nodes | masters | PUBLISH, CPU of all servers an event | times one master | SPUBLISH | times one master |"
