@@ -4,6 +4,7 @@
 //! what JSON's grammar allows and common parsers refuse is refused here, whichever way the event comes in. The
 //! function library has the same rules in `lua/json.lua`.
 
+use memchr::memchr2;
 use serde_json::value::RawValue;
 
 /// How deep arrays and objects may be nested. The strictest parsers stop at 64 levels, and the answers that
@@ -29,28 +30,35 @@ pub enum JsonError {
 pub fn check(data: &[u8]) -> Result<(), JsonError> {
     serde_json::from_slice::<&RawValue>(data).map_err(|error| JsonError::Syntax(error.to_string()))?;
     let mut depth = 0;
-    let mut in_string = false;
     let mut at = 0;
     while let Some(byte) = data.get(at) {
+        at += 1;
         match byte {
-            b'"' => in_string = !in_string,
-            // Only strings hold backslashes.
-            b'\\' => {
-                at = escape_end(data, at)?;
-                continue;
-            }
-            b'[' | b'{' if !in_string => {
+            b'"' => at = string_end(data, at)?,
+            b'[' | b'{' => {
                 depth += 1;
                 if depth > MAX_NESTING {
-                    return Err(JsonError::Nesting { at: at + 1 });
+                    return Err(JsonError::Nesting { at });
                 }
             }
-            b']' | b'}' if !in_string => depth -= 1,
+            b']' | b'}' => depth -= 1,
             _ => {}
         }
-        at += 1;
     }
     Ok(())
+}
+
+/// Where the string ends whose characters begin at `at`: most of an event is in strings.
+fn string_end(data: &[u8], mut at: usize) -> Result<usize, JsonError> {
+    loop {
+        // A string has both its quotes, as the grammar was checked.
+        let Some(found) = data.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) else { return Ok(data.len()) };
+        at += found;
+        if data[at] == b'"' {
+            return Ok(at + 1);
+        }
+        at = escape_end(data, at)?;
+    }
 }
 
 /// Where the character ends whose escape begins at `at`.

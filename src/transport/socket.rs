@@ -206,6 +206,10 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
+        // It can read into a buffer as it is. Below, all of the buffer is zeroed first, which is 8 KiB for each read.
+        if let Socket::Plain(raw) = socket {
+            return Pin::new(raw).poll_read(cx, buffer);
+        }
         loop {
             match socket.try_read(buffer.initialize_unfilled()) {
                 Ok(count) => {

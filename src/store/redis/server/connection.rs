@@ -1,5 +1,6 @@
 //! One connection: runs calls, and notices when it breaks.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,8 +88,9 @@ impl Connection {
     /// Runs one call.
     pub(in crate::store::redis) async fn run(&self, call: &Call) -> Result<Value, StoreError> {
         let mut io = self.io.clone();
-        let answer = self.answered(1, perform_one(&mut io, call)).await?;
-        self.accept(answer)
+        // Pinned here, as a future that is moved on takes its room once more in each that it is moved into.
+        let answer = pin!(perform_one(&mut io, call));
+        self.accept(self.answered(1, answer).await?)
     }
 
     /// Runs calls in one pipeline; one answer each, in order.
@@ -97,7 +99,8 @@ impl Connection {
         calls: Vec<Call>,
     ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         let mut io = self.io.clone();
-        let answers = self.answered(calls.len(), perform(&mut io, calls)).await?;
+        let (operations, answers) = (calls.len(), pin!(perform(&mut io, calls)));
+        let answers = self.answered(operations, answers).await?;
         Ok(answers.into_iter().map(|answer| self.accept(answer)).collect())
     }
 
@@ -186,7 +189,7 @@ async fn perform_one(connection: &mut MultiplexedConnection, call: &Call) -> Red
     if !is_unknown_script(&answer) {
         return Ok(answer);
     }
-    Ok(perform_loading(connection, vec![call.clone()]).await?.pop().unwrap_or_default())
+    Ok(Box::pin(perform_loading(connection, vec![call.clone()])).await?.pop().unwrap_or_default())
 }
 
 /// Runs calls in one pipeline; one answer each, errors of the server among them.
@@ -208,7 +211,8 @@ async fn perform(connection: &mut MultiplexedConnection, calls: Vec<Call>) -> Re
         script,
         asking: false,
     });
-    for (at, answer) in unknown.iter().zip(perform_loading(connection, again.collect()).await?) {
+    let answered_now = Box::pin(perform_loading(connection, again.collect())).await?;
+    for (at, answer) in unknown.iter().zip(answered_now) {
         answers[*at] = answer;
     }
     Ok(answers)
