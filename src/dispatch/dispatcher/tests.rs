@@ -1,8 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::dispatch::fixtures::{self, id};
-use crate::dispatch::simulation::outbox::Outbox;
+use crate::dispatch::fixtures::{self, Outbox, id};
 use crate::model::{Fork, Gap, GapReason};
 
 fn page(from: u64, events: &[(u64, u64)], last: u64, fork: Option<Fork>) -> Page {

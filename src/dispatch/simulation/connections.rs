@@ -1,49 +1,21 @@
-//! Simulated connections: each is at a real dispatcher's live end, or fed by a real temporary dispatcher, of which one
-//! step is taken at a time.
+//! What connections do in the simulated world, one step of a temporary dispatcher at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::super::catch_up::{CatchUp, Next};
+use super::super::catch_up::Next;
 use super::super::chain::Chain;
 use super::super::dispatcher::{Dispatcher, Joining, Readiness, Subscriber};
+use super::super::fixtures::Outbox;
 use super::super::flush::Flush;
 use super::super::merge::Urgency;
 use super::super::sink::Offer;
 use super::actions::{Fate, From};
-use super::outbox::Outbox;
+use super::connection::{CatchingUp, Connection, Feed};
 use super::world::World;
 use crate::model::{EventId, Page, Start};
-
-pub struct Connection {
-    pub node: usize,
-    pub outbox: Arc<Outbox>,
-    pub feed: Feed,
-}
-
-pub enum Feed {
-    /// Waits for the node to attach.
-    Attaching(From),
-    CatchingUp(Box<CatchingUp>),
-    Live,
-}
-
-pub struct CatchingUp {
-    dispatcher: Arc<Dispatcher>,
-    value: CatchUp,
-    /// A sync that it wants is under way.
-    syncing: bool,
-    /// A page that was read for it.
-    page: Option<Arc<Page>>,
-}
-
-impl Feed {
-    fn catching_up(dispatcher: Arc<Dispatcher>, chain: Chain) -> Self {
-        Feed::CatchingUp(Box::new(CatchingUp { dispatcher, value: CatchUp::new(chain), syncing: false, page: None }))
-    }
-}
 
 impl World {
     pub(super) fn connect(&mut self, client: usize, node: usize, from: From) {

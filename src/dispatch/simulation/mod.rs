@@ -7,10 +7,11 @@
 //! one: the step in it that went wrong becomes a test of the value that took it.
 
 mod actions;
+mod connection;
 mod connections;
 mod history;
+mod node;
 mod nodes;
-pub(super) mod outbox;
 mod world;
 
 use proptest::prelude::*;

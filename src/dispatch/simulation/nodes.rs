@@ -1,54 +1,18 @@
-//! Simulated nodes: real dispatchers and their real driver, over a channel that loses, repeats and reorders. What is
-//! done here for them is what tasks do for a node: carry questions to the store and answers back, and let time pass.
+//! What is done for nodes in the simulated world, where tasks do it for a real one: carry questions to the store and
+//! answers back, and let time pass.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::super::dispatcher::{Detach, Dispatcher, FollowUp, Memory};
+use super::super::dispatcher::{Detach, Dispatcher, FollowUp};
 use super::super::flush::Flush;
 use super::super::merge::Question;
-use super::super::repairs::{Asking, Next, Repairs};
+use super::super::repairs::{Asking, Next};
 use super::actions::Fate;
+use super::node::{Node, SYNC_INTERVAL, UnderWay};
 use super::world::{CLIENTS, World};
-use crate::model::{Event, EventId, Page};
-use crate::store::{NodeId, StoreError};
-
-/// Longer than anything else that a node waits for.
-const SYNC_INTERVAL: Duration = Duration::from_secs(3600);
-
-pub struct Node {
-    pub id: NodeId,
-    pub dispatcher: Option<Arc<Dispatcher>>,
-    pub channel: Vec<Arc<Event>>,
-    pub repairs: Repairs,
-    pub memory: Memory,
-    /// Pages that others at the same position may be given.
-    pub pages: HashMap<EventId, Arc<Page>>,
-    /// Questions that are under way, and answers.
-    under_way: VecDeque<UnderWay>,
-}
-
-struct UnderWay {
-    asking: Asking,
-    answer: Option<Result<Page, StoreError>>,
-}
-
-impl Node {
-    pub fn new(number: usize, life: u64, ring: usize, now: Instant) -> Self {
-        Node {
-            id: NodeId::from(format!("node-{number}-{life}")),
-            dispatcher: None,
-            channel: Vec::new(),
-            repairs: Repairs::new(0, SYNC_INTERVAL, life, now),
-            memory: Memory::new(ring),
-            pages: HashMap::new(),
-            under_way: VecDeque::new(),
-        }
-    }
-}
+use crate::model::Page;
+use crate::store::StoreError;
 
 impl World {
     pub(super) fn deliver(&mut self, node: usize, which: usize, again: bool) {

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::super::dispatcher::{Dispatcher, Readiness};
 use super::actions::{Action, Fate, From, Settings};
-use super::connections::{Connection, Feed};
+use super::connection::{Connection, Feed};
 use super::history::{Branch, Client, History};
-use super::nodes::Node;
+use super::node::Node;
 use crate::metrics::Metrics;
 use crate::model::{Draft, EventId, EventType, Page, Start, StreamName};
 use crate::store::memory::StreamLog;
