@@ -2,8 +2,9 @@
 
 import { backoff } from './backoff.js';
 import { type Failure, failureOf, isFinal } from './failure.js';
-import { type Service, ask, sleep, tokenOf } from './request.js';
+import { type Service, ask, sleep } from './request.js';
 import { partsOf } from './stream.js';
+import { tokenOf } from './token.js';
 
 export interface Call {
   /** `POST` with a body, `GET` without one. */

@@ -3,7 +3,8 @@
 import { type Failure, WhimbrelError } from './failure.js';
 import { type Effect, type Input, type Machine, machine, step } from './machine.js';
 import type { Position } from './position.js';
-import { type Service, persist, tokenOf } from './request.js';
+import { type Service, persist } from './request.js';
+import { tokenOf } from './token.js';
 import type { Frame, Open, Transport } from './transport/frame.js';
 import { sse } from './transport/sse.js';
 import type { Status, Stream, TransportName } from './types.js';

@@ -1,13 +1,13 @@
 /** The token: asked for once at a time, kept until it is about to expire. */
 
 import { failureOf } from './failure.js';
-import { type Service, ask } from './request.js';
+import { type Service, type TokenSource, ask } from './request.js';
 import type { Transport } from './transport/frame.js';
 
 /** A token is renewed so long before its end, in milliseconds. */
 const MARGIN = 30_000;
 
-export class Credentials {
+export class Credentials implements TokenSource {
   #token?: string;
   #expires = Infinity;
   #pending?: Promise<string>;

@@ -1,16 +1,20 @@
 /** Who is in a topic: the list, and who joins and leaves from then on. */
 
 import { call, pathOf } from './call.js';
-import type { Client } from './client.js';
 import type { Service } from './request.js';
 import type { Store } from './store.js';
 import type { Frame } from './transport/frame.js';
-import type { Member } from './types.js';
+import type { Member, Status } from './types.js';
+
+/** What is asked of the client: whether it is connected. */
+export interface Connected {
+  readonly status: Status;
+}
 
 export type Watchers = Set<(frame?: Frame) => void>;
 
 /** Keeps `store` to the members of `topic`. */
-export function follow(topic: string, store: Store<Member[]>, client: Client<any>, service: Service, watchers: Watchers): void {
+export function follow(topic: string, store: Store<Member[]>, client: Connected, service: Service, watchers: Watchers): void {
   let members = new Map<string, Member>();
   /** What happened since the list that is under way was asked for. */
   let changes: Frame[] = [];

@@ -1,15 +1,19 @@
 /** What every request has: an address, a token, and patience. */
 
 import { backoff } from './backoff.js';
-import type { Credentials } from './credentials.js';
 import type { Failure, WhimbrelError } from './failure.js';
 import type { Options } from './types.js';
+
+/** Keeps a token until it is about to expire. */
+export interface TokenSource {
+  get(fresh: boolean): Promise<string>;
+}
 
 export interface Service {
   url: string;
   options: Options;
   /** Once the options' `token` was asked for one. */
-  credentials?: Credentials;
+  credentials?: TokenSource;
   /** Aborted when the client is closed. */
   signal: AbortSignal;
   /** Says what went wrong without an end. */
@@ -25,14 +29,6 @@ export function ask({ url, options }: Service, path: string, init: RequestInit, 
   const { credentials } = options;
   const headers = { ...init.headers, ...(token && { authorization: 'Bearer ' + token }) };
   return fetch(url + path, { ...init, headers, credentials, cache: 'no-store' });
-}
-
-/** The token, a new one if need be. */
-export async function tokenOf(service: Service, fresh: boolean): Promise<string | undefined> {
-  const { token } = service.options;
-  if (typeof token != 'function') return token;
-  const { Credentials } = await import('./credentials.js');
-  return (service.credentials ??= new Credentials(token)).get(fresh);
 }
 
 /** Tries until it works, or the client is closed. */

@@ -1,7 +1,6 @@
 /** What a page loads when it first needs it: publishing, acknowledging, snapshots, members. */
 
-import type { Client } from './client.js';
-import { type Watchers, follow } from './presence.js';
+import { type Connected, type Watchers, follow } from './presence.js';
 import { acknowledger, publisher } from './publish.js';
 import type { Service } from './request.js';
 import { snapshot } from './snapshot.js';
@@ -14,7 +13,7 @@ export function requests(service: Service) {
     publish: publisher(service),
     ack: acknowledger(service),
     snapshot: <V>(streams: string[], load: Load<V>) => snapshot(service, streams, load),
-    follow: (topic: string, store: Store<Member[]>, client: Client<any>, watchers: Watchers) =>
+    follow: (topic: string, store: Store<Member[]>, client: Connected, watchers: Watchers) =>
       follow(topic, store, client, service, watchers),
   };
 }
