@@ -10,9 +10,9 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use whimbrel::dispatch::{Delivery, Flush, Offer, Path, Registry, RegistrySettings, Sink, Slot};
 use whimbrel::metrics::Metrics;
-use whimbrel::model::{Cursor, Encoding, Event, EventId, EventType, StreamName};
+use whimbrel::model::{Cursor, Encoding, Event, EventId, EventType, NodeId, StreamName};
+use whimbrel::store::RetentionRules;
 use whimbrel::store::memory::MemoryStore;
-use whimbrel::store::{NodeId, RetentionRules};
 use whimbrel::transport::{sse, websocket};
 
 const SINKS: u64 = 10_000;

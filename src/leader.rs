@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
-use crate::store::{self, JobKind, NodeId, Store, StoreError};
+use crate::model::NodeId;
+use crate::store::{self, JobKind, Store, StoreError};
 
 /// Longest wait for what is under way when the node stops. Then the next leader does it.
 const STOP_TIME: Duration = Duration::from_secs(5);

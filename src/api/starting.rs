@@ -16,7 +16,8 @@ use crate::access::Access;
 use crate::access::cors::Cors;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::store::{NodeId, StoreError};
+use crate::model::NodeId;
+use crate::store::StoreError;
 
 /// Answers requests to a node that waits for its store: probes learn that it lives and is not ready, listeners that
 /// they are to come again, and everybody else that nothing was stored.

@@ -6,7 +6,7 @@ use warp::reply::Response;
 use super::{Api, json, reply};
 use crate::health::Report;
 use crate::metrics::{ByWork, Metrics, TEXT_TYPE};
-use crate::store::NodeId;
+use crate::model::NodeId;
 use crate::trouble::{TroubleReport, Work};
 
 /// The process answers.

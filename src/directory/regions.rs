@@ -16,9 +16,9 @@ use super::rules::RegionRules;
 use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::model::{Event, Page, StreamName};
+use crate::model::{Event, NodeId, Page, StreamName};
 use crate::store::redis::{Assignment, ConnectError, Plan, RedisDirectory, RedisStore, ServerConfig};
-use crate::store::{Misplaced, NodeId, RetentionRules, Store, StoreClock, StoreError};
+use crate::store::{Misplaced, RetentionRules, Store, StoreClock, StoreError};
 
 /// How long a call looks for the home of its stream before it gives up.
 const LONGEST_SEARCH: Duration = Duration::from_secs(5);

@@ -11,15 +11,15 @@ use uuid::Uuid;
 
 use super::RegionalStore;
 use crate::model::{
-    Draft, Durability, EventId, Imported, Inbox, LeaseId, LeaseTime, Page, Part, Published, Receipt, Standing, Start,
-    StreamName,
+    Draft, Durability, EventId, Imported, Inbox, LeaseId, LeaseTime, NodeId, Page, Part, Published, Receipt, Route,
+    Standing, Start, StreamName,
 };
 use crate::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle};
 use crate::store::members::{LocalMember, MemberPage, Members};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence};
 use crate::store::producers::{Lapsed, LeaseList, Look, Producers, Taking};
 use crate::store::redis::RedisStore;
-use crate::store::{Checkpoint, DueSync, EventLog, JobKind, Leaders, NodeId, OnAnswer, Route, SendHistory, StoreError};
+use crate::store::{Checkpoint, DueSync, EventLog, JobKind, Leaders, OnAnswer, SendHistory, StoreError};
 
 /// Implements a trait of stores: `home(STREAM)` runs an operation in the stream's home, `page(STREAM)` also puts the
 /// page's times on the clock that this node goes by, and `own` runs it in the node's own region.

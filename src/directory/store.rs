@@ -11,11 +11,10 @@ use super::Region;
 use super::regions::{Regions, Search};
 use super::replica::Home;
 use crate::health::Health;
-use crate::model::{Draft, Page, Published, StreamName};
+use crate::model::{Draft, NodeId, Page, Published, Route, StreamName};
 use crate::store::redis::RedisStore;
 use crate::store::{
-    DueSync, EventLog as _, Ingress, Leaders, Membership, NodeId, OnAnswer, Producers, Revocations, Route, Store,
-    StoreError,
+    DueSync, EventLog as _, Ingress, Leaders, Membership, OnAnswer, Producers, Revocations, Store, StoreError,
 };
 
 /// Streams of a batch that look for their homes at once.

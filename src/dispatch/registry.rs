@@ -25,9 +25,9 @@ use super::repairs::Repairs;
 use super::sink::Slot;
 use crate::directory;
 use crate::metrics::{ByPath, Metrics, Seconds};
-use crate::model::{Event, Marks, Page, StreamName};
+use crate::model::{Event, Marks, NodeId, Page, StreamName};
 use crate::spans::Tracer;
-use crate::store::{NodeId, Store, StoreClock, StoreError};
+use crate::store::{Store, StoreClock, StoreError};
 
 mod asking;
 mod attached;

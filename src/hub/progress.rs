@@ -73,11 +73,11 @@ mod tests {
     use crate::dispatch::{Registry, RegistrySettings};
     use crate::hub::Limits;
     use crate::metrics::Metrics;
-    use crate::model::{Draft, EventType};
+    use crate::model::{Draft, EventType, NodeId};
     use crate::presence::Presence;
     use crate::store::memory::MemoryStore;
     use crate::store::presence::{DeviceLimit, Overflow};
-    use crate::store::{NodeId, NodeInfo, RetentionRules};
+    use crate::store::{NodeInfo, RetentionRules};
     use crate::transport::Connections;
 
     const LONG: Duration = Duration::from_secs(600);

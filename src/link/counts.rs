@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 /// Counts by node that halve with time. At most so many nodes are kept; the least goes first.
 #[derive(Debug, Clone)]

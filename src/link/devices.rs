@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 
 use super::prediction::predict;
 use super::routes::Common;
-use crate::model::StreamName;
-use crate::store::{NodeId, Store};
+use crate::model::{NodeId, StreamName};
+use crate::store::Store;
 
 /// Most devices that wait. When thousands come at once, links open for the first of them, and the others find
 /// those, or use the channels.

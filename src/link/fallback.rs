@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::unacked::Underway;
 use crate::backoff::Backoff;
-use crate::store::{NodeId, Store};
+use crate::model::NodeId;
+use crate::store::Store;
 
 /// Most events that wait. What is more than that, the nodes find with their next sync.
 const MAX_WAITING: usize = 16_384;

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 /// Longest message of a handshake, in bytes.
 pub const MAX_MESSAGE: usize = 1024;

@@ -24,8 +24,8 @@ use super::wire::{OpenError, Wire, dial};
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
 use crate::metrics::Metrics;
-use crate::model::StreamName;
-use crate::store::{DirectPath, DirectRoutes, NodeId, Store, StoreError};
+use crate::model::{NodeId, StreamName};
+use crate::store::{DirectPath, DirectRoutes, Store, StoreError};
 
 /// How often the links are looked through.
 const ROUND: Duration = Duration::from_millis(250);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 /// A link from this node, or what became of the last attempt at one.
 #[derive(Debug, Clone, PartialEq, Eq)]

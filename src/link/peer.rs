@@ -19,8 +19,7 @@ use super::listing::State;
 use super::unacked::{ACK_TIME, Unacked, Underway};
 use super::wire::Wire;
 use crate::dispatch::{Flush, Path, Registry};
-use crate::model::{Event, StreamName};
-use crate::store::NodeId;
+use crate::model::{Event, NodeId, StreamName};
 
 /// Most bytes that wait for a link. One that is so far behind is no short cut any more.
 const MAX_WAITING: usize = 4 * 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 /// Less than this counts for nothing: about one event within a half-life.
 pub const WORTH_OPENING: f64 = 0.5;

@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::counts::Counts;
 use super::plan::{Standing, plan};
 use super::prediction::predict;
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 const NODES: usize = 64;
 const LINKS: usize = 16;

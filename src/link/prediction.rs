@@ -1,6 +1,6 @@
 //! From a device's send history to the links that it will need.
 
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 /// Events that a device which connects is expected to send before long. With this, a node that gets a
 /// sixteenth of its events or more is worth a link.

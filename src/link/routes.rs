@@ -13,8 +13,8 @@ use super::fallback::Fallback;
 use super::peer::Peer;
 use super::senders::Senders;
 use crate::metrics::Metrics;
-use crate::model::{Event, StreamName};
-use crate::store::{DirectRoutes, NodeId};
+use crate::model::{Event, NodeId, StreamName};
+use crate::store::DirectRoutes;
 
 /// Streams that wait for their second look. What is more than that gets only the first, and otherwise the
 /// next sync.

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use crate::model::StreamName;
-use crate::store::NodeId;
+use crate::model::{NodeId, StreamName};
 
 /// Devices that are kept. Of more than that nothing is counted until some are written down.
 const MOST: usize = 16_384;

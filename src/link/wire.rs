@@ -13,7 +13,7 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use super::frame::MAX_FRAME;
 use super::handshake::{Acceptor, Challenge, Dialer, HandshakeError, Hello, Key, MAX_MESSAGE, Proof, Welcome};
-use crate::store::NodeId;
+use crate::model::NodeId;
 
 /// How long connecting or a handshake may take. Nobody waits for a link; until it is there, events go over
 /// the channel.

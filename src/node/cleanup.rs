@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::scope::Scope;
-use crate::model::{StreamKind, StreamName};
+use crate::model::{NodeId, StreamKind, StreamName};
 use crate::presence::Presence;
-use crate::store::{NodeId, NodeLease, Store, StoreError};
+use crate::store::{NodeLease, Store, StoreError};
 
 /// Routes removed at a time: they are pipelined, and a claim is renewed with each such step.
 const STEP: usize = 256;

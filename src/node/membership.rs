@@ -16,10 +16,9 @@ use crate::backoff::Backoff;
 use crate::dispatch::{Flush, Path};
 use crate::health::{Health, StorePart};
 use crate::log_limit::LogLimit;
+use crate::model::NodeId;
 use crate::presence::{ControlChannel, Presence};
-use crate::store::{
-    ChannelMessage, Control, MAX_AHEAD_MS, Missed, NodeId, NodeInfo, Renewal, Store, StoreError, Subscription,
-};
+use crate::store::{ChannelMessage, Control, MAX_AHEAD_MS, Missed, NodeInfo, Renewal, Store, StoreError, Subscription};
 
 /// Messages that are dispatched before what they wrote is flushed: under load, they share writes.
 const BATCH: usize = 256;

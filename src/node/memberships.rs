@@ -12,8 +12,9 @@ use super::scope::Scope;
 use crate::directory::{Region, Regions, feed};
 use crate::dispatch::Registry;
 use crate::health::Health;
+use crate::model::NodeId;
 use crate::presence::Presence;
-use crate::store::{NodeId, NodeInfo, Store};
+use crate::store::{NodeInfo, Store};
 use crate::transport::CloseReason;
 
 /// Longest wait, when the node stops, until the lifecycle topic has the disconnects of its connections.

@@ -33,7 +33,7 @@ use crate::hub::{Hub, Limits};
 use crate::ingress;
 use crate::leader::Election;
 use crate::metrics::Metrics;
-use crate::model::TypeFilters;
+use crate::model::{NodeId, TypeFilters};
 use crate::panics;
 use crate::presence::Presence;
 use crate::producers;
@@ -41,7 +41,7 @@ use crate::spans::{self, CollectorError, Exporting};
 use crate::store::memory::{DataDirError, MemoryStore, Restored};
 use crate::store::presence::DeviceLimit;
 use crate::store::redis::{ConnectError, RedisStore, RedisUrl};
-use crate::store::{NodeId, NodeInfo, RetentionRules, Store};
+use crate::store::{NodeInfo, RetentionRules, Store};
 use crate::sweep;
 use crate::transport::{
     CloseReason, Connections, Door, Endpoint, Endpoints, ListenerSettings, Open, Reach, Tls, TlsError, listen,

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use crate::directory::{Region, Regions};
 use crate::dispatch::Registry;
-use crate::model::{Event, StreamName};
+use crate::model::{Event, NodeId, StreamName};
 use crate::presence::Presence;
-use crate::store::NodeId;
 
 /// Which of the node's streams a membership is for.
 #[derive(Clone)]

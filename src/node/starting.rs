@@ -15,7 +15,7 @@ use super::drain::StopSignals;
 use crate::api::{self, Gate};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::store::NodeId;
+use crate::model::NodeId;
 use crate::transport::{Endpoints, HEAD_BYTES, Socket};
 
 /// Does what a start waits for, and answers requests meanwhile. `None` after a signal to stop before it was done.

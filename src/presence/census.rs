@@ -16,8 +16,8 @@ use super::questions::{Waiting, message, read};
 use super::{ControlChannel, Renewed};
 use crate::access::Grant;
 use crate::dispatch::Registry;
-use crate::model::StreamName;
-use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
+use crate::model::{NodeId, StreamName};
+use crate::store::{Control, NodeInfo, Store, StoreError};
 
 /// The control message that asks: `!who QUESTION`, in JSON.
 const WHO: &str = "who";

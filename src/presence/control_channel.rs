@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::dispatch::Registry;
-use crate::model::StreamName;
-use crate::store::{NodeId, Store, StoreError};
+use crate::model::{NodeId, StreamName};
+use crate::store::{Store, StoreError};
 
 /// The channels of one region, and this node's id there.
 #[derive(Clone)]

@@ -39,9 +39,9 @@ use uuid::Uuid;
 use crate::backoff::Backoff;
 use crate::directory;
 use crate::dispatch::Registry;
-use crate::model::{Info, Marks, StreamName};
+use crate::model::{Info, Marks, NodeId, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, KICK, LOOK, SlotHolder};
-use crate::store::{Control, NodeId, NodeInfo, Store, StoreError};
+use crate::store::{Control, NodeInfo, Store, StoreError};
 
 pub use census::{Census, ConnectionIndex, Follower, Followers, MAX_FOLLOWERS, Report, Reports, Wanted};
 

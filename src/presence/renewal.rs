@@ -13,7 +13,8 @@ use super::questions::{Waiting, message, read};
 use super::{ConnectionIndex, ControlChannel};
 use crate::access::Grant;
 use crate::dispatch::Registry;
-use crate::store::{Control, NodeId, Store, StoreError};
+use crate::model::NodeId;
+use crate::store::{Control, Store, StoreError};
 
 /// The control message that asks every node: `!renew QUESTION`, in JSON.
 const RENEW: &str = "renew";

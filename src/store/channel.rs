@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::redis::SlotSet;
-use super::{Control, NodeId, StoreError};
-use crate::model::{Event, StreamName};
+use super::{Control, StoreError};
+use crate::model::{Event, NodeId, StreamName};
 
 /// What a node's channel brings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::NodeId;
-use crate::model::{Event, StreamName};
+use crate::model::{Event, NodeId, StreamName};
 
 /// For how long after its beginning a publish may leave nodes out, on the store's clock. One that takes
 /// longer to get there is sent to all nodes over the channels.

@@ -1,29 +1,13 @@
 //! The streams' logs, with the routes that say which nodes follow them.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{NodeId, StoreError};
+use super::StoreError;
 use crate::model::{
-    Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
+    Draft, Durability, EventId, Imported, Inbox, NodeId, Page, Part, Published, Receipt, Route, Standing, Start,
+    StreamName,
 };
-
-/// A node's entry in a stream's routes: publishes to the stream are sent to this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The node.
-    pub node: NodeId,
-    /// Which attach of that node this is. A detach removes the route only if it is still this one's, so
-    /// that a late one can't undo the attach that came after it.
-    pub registration: u64,
-    /// For how long the route holds unless it is asserted again, on the store's clock.
-    pub ttl: Duration,
-    /// Whether the store wrote down before that this node has a route to the stream, for the node that cleans up after
-    /// the node. It need not again, unless the node got another id or the store lost something since.
-    pub noted: bool,
-}
 
 /// A stream to be synced: its route, and the head if there is one.
 pub type DueSync = (StreamName, Route, Option<EventId>);

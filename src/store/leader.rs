@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{NodeId, StoreError};
-use crate::model::{EventId, StreamName};
+use super::StoreError;
+use crate::model::{EventId, NodeId, StreamName};
 
 /// What only one node of a region does at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

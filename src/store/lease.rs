@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{NodeId, StoreError};
-use crate::model::StreamName;
+use super::StoreError;
+use crate::model::{NodeId, StreamName};
 
 /// What a node registers about itself with its lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{NodeId, StoreError};
-use crate::model::{EventId, Info, StreamKind, StreamName, Time};
+use super::StoreError;
+use crate::model::{EventId, Info, NodeId, StreamKind, StreamName, Time};
 
 /// For how long it is remembered that a node's session ended. A node that slept longer assumes that others published
 /// that its connections were lost.

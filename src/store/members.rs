@@ -7,8 +7,8 @@
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 
-use super::{Control, NodeId, StoreError};
-use crate::model::{MemberNotice, StreamName, Time};
+use super::{Control, StoreError};
+use crate::model::{MemberNotice, NodeId, StreamName, Time};
 
 /// The word of the control message with joins and leaves of a topic.
 pub const MEMBER: &str = "member";

@@ -39,7 +39,6 @@ mod retention;
 pub mod revocations;
 mod send_history;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -50,7 +49,7 @@ pub use clock::StoreClock;
 pub use control::Control;
 pub use direct::{DIRECT_TIME, DirectPath, DirectRoutes};
 pub use error::{Misplaced, StoreError};
-pub use event_log::{DueSync, EventLog, OnAnswer, Route};
+pub use event_log::{DueSync, EventLog, OnAnswer};
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejected, Rejection};
 pub use leader::{Checkpoint, JobKind, Leaders};
 pub use lease::{Leases, NodeInfo, NodeLease, Renewal};
@@ -90,34 +89,6 @@ pub fn now_ms() -> u64 {
 /// numbers end.
 fn random_step() -> u64 {
     rand::random_range(1..=65_535)
-}
-
-/// The name of one running process, new at every start.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NodeId(String);
-
-impl NodeId {
-    /// A name that no node ever had.
-    pub fn random() -> Self {
-        NodeId(uuid::Uuid::new_v4().simple().to_string())
-    }
-
-    /// As it stands in keys, channels and answers.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<String> for NodeId {
-    fn from(text: String) -> Self {
-        NodeId(text)
-    }
 }
 
 /// Operations on one stream, each asked of its home.

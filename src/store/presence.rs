@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{NodeId, StoreError};
-use crate::model::{EventId, Info, Marks, StreamName};
+use super::StoreError;
+use crate::model::{EventId, Info, Marks, NodeId, StreamName};
 
 /// An entry of a connection whose node has no route to the device any more counts for nothing. It is thrown
 /// away when it was not asserted for this long: until then its node may be about to assert its routes again,

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::{NodeId, StoreError};
-use crate::model::StreamName;
+use super::StoreError;
+use crate::model::{NodeId, StreamName};
 
 /// To which nodes the events of a device go, kept beside the device's state.
 #[async_trait]

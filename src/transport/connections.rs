@@ -202,9 +202,9 @@ mod tests {
     use crate::access::Grant;
     use crate::dispatch::{Registry, RegistrySettings};
     use crate::metrics::Metrics;
-    use crate::model::Encoding;
+    use crate::model::{Encoding, NodeId};
+    use crate::store::RetentionRules;
     use crate::store::memory::MemoryStore;
-    use crate::store::{NodeId, RetentionRules};
     use crate::transport::socket::Raw;
     use crate::transport::{Framing, Protocol, Rights, Socket};
 

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use uuid::Uuid;
-use whimbrel::model::{Draft, Event, EventId, EventType, Page, Published, Start, StreamName, TraceParent};
+use whimbrel::model::{
+    Draft, Event, EventId, EventType, NodeId, Page, Published, Route, Start, StreamName, TraceParent,
+};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::redis::RedisStore;
 use whimbrel::store::{
-    ChannelMessage, Checkpoint, DueSync, JobKind, NodeId, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules,
-    Route, Store, StoreError, Subscription,
+    ChannelMessage, Checkpoint, DueSync, JobKind, NodeInfo, PAGE_BYTES, PAGE_EVENTS, Renewal, RetentionRules, Store,
+    StoreError, Subscription,
 };
 
 use crate::support::redis::{RedisServer, config};

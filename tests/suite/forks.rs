@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use whimbrel::model::{EventId, Fork, Page, Start, StreamName};
+use whimbrel::model::{EventId, Fork, NodeId, Page, Start, StreamName};
 use whimbrel::store::memory::StreamLog;
 use whimbrel::store::redis::RedisStore;
-use whimbrel::store::{EventLog, NodeId, RetentionRules};
+use whimbrel::store::{EventLog, RetentionRules};
 
 use crate::conformance::{connect, draft, ids, route, stream};
 use crate::support::redis::RedisServer;

@@ -1,9 +1,9 @@
 //! Telling who came and who left, as both stores keep it: each test runs once against each.
 
 use uuid::Uuid;
-use whimbrel::model::{Info, Start, StreamName, Time};
+use whimbrel::model::{Info, NodeId, Start, StreamName, Time};
+use whimbrel::store::Store;
 use whimbrel::store::lifecycle::{BatchOutcome, Before, Change, ConnectionRef, LOST, LifecycleKind};
-use whimbrel::store::{NodeId, Store};
 
 use crate::support::stores::for_each_store;
 

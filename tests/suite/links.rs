@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde_json::json;
-use whimbrel::model::{Draft, Event, EventType, StreamName};
-use whimbrel::store::{DirectPath, DirectRoutes, EventLog as _, NodeId, SendHistory as _};
+use whimbrel::model::{Draft, Event, EventType, NodeId, StreamName};
+use whimbrel::store::{DirectPath, DirectRoutes, EventLog as _, SendHistory as _};
 
 use crate::support::client::{Client, Transport, Wanted};
 use crate::support::node::Node;

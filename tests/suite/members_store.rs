@@ -1,8 +1,8 @@
 //! Who is present in topics, as both stores keep it: each test runs once against each.
 
-use whimbrel::model::StreamName;
+use whimbrel::model::{NodeId, StreamName};
 use whimbrel::store::members::{LocalMember, read_notices};
-use whimbrel::store::{ChannelMessage, NodeId, Store, Subscription};
+use whimbrel::store::{ChannelMessage, Store, Subscription};
 
 use crate::conformance::{route, stream};
 use crate::support::in_time;

@@ -1,9 +1,9 @@
 //! Who is connected, as both stores keep it: each test runs once against each.
 
 use uuid::Uuid;
-use whimbrel::model::{Info, Marks, StreamName};
+use whimbrel::model::{Info, Marks, NodeId, StreamName};
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, Overflow, Slot};
-use whimbrel::store::{ChannelMessage, Control, NodeId, Store, Subscription};
+use whimbrel::store::{ChannelMessage, Control, Store, Subscription};
 
 use crate::conformance::{route, stream};
 use crate::support::in_time;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::AsyncCommands as _;
 use serde_json::{Value, json};
-use whimbrel::model::{LeaseId, LeaseTime};
+use whimbrel::model::{LeaseId, LeaseTime, NodeId};
 use whimbrel::store::producers::{Producers as _, Taking};
-use whimbrel::store::{JobKind, Leaders as _, NodeId, RetentionRules};
+use whimbrel::store::{JobKind, Leaders as _, RetentionRules};
 
 use crate::conformance::{connect, stream};
 use crate::support::client::{Client, Event, Transport, Wanted};

@@ -10,15 +10,16 @@ use uuid::Uuid;
 use whimbrel::dispatch::{Registry, RegistrySettings};
 use whimbrel::metrics::Metrics;
 use whimbrel::model::{
-    Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
+    Draft, Durability, EventId, Imported, Inbox, NodeId, Page, Part, Published, Receipt, Route, Standing, Start,
+    StreamName,
 };
 use whimbrel::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle};
 use whimbrel::store::members::{LocalMember, MemberPage, Members};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use whimbrel::store::{
-    EventLog, Ingress, Leaders, Membership, NodeId, Presence, Producers, RetentionRules, Revocations, Route,
-    SendHistory, Store, StoreError,
+    EventLog, Ingress, Leaders, Membership, Presence, Producers, RetentionRules, Revocations, SendHistory, Store,
+    StoreError,
 };
 
 use crate::conformance::draft;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use uuid::Uuid;
-use whimbrel::model::{Draft, EventId, Start, StreamName};
+use whimbrel::model::{Draft, EventId, NodeId, Start, StreamName};
 use whimbrel::store::redis::{Arrival, Plan, RedisStore};
-use whimbrel::store::{EventLog as _, Ingress as _, Lifecycle as _, NodeId, Rejection, RetentionRules};
+use whimbrel::store::{EventLog as _, Ingress as _, Lifecycle as _, Rejection, RetentionRules};
 
 use crate::conformance::{connect, draft, stream};
 use crate::support::redis::{RedisServer, config};

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use whimbrel::model::{Draft, EventId, Page, Standing, Start, StreamName};
+use whimbrel::model::{Draft, EventId, NodeId, Page, Route, Standing, Start, StreamName};
 use whimbrel::store::memory::MemoryStore;
-use whimbrel::store::{EventLog, NodeId, RetentionRules, Route};
+use whimbrel::store::{EventLog, RetentionRules};
 
 use crate::conformance::{connect, draft};
 use crate::support::redis::RedisServer;

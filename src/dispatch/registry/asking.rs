@@ -11,8 +11,8 @@ use crate::dispatch::dispatcher::{Dispatcher, FollowUp};
 use crate::dispatch::flush::Flush;
 use crate::dispatch::merge::Question;
 use crate::dispatch::repairs::{Asking, Next, Repairs};
-use crate::model::{EventId, Marks, Page, StreamName};
-use crate::store::{Route, StoreError};
+use crate::model::{EventId, Marks, Page, Route, StreamName};
+use crate::store::StoreError;
 
 /// For how long a route holds at the least. Syncs grow rarer with the streams of a node, and a route that was asserted
 /// when it had few must not lapse before its next one. Routes of dead nodes are cleaned up long before.
@@ -150,8 +150,9 @@ mod tests {
     use super::*;
     use crate::dispatch::RegistrySettings;
     use crate::metrics::Metrics;
+    use crate::model::NodeId;
+    use crate::store::RetentionRules;
     use crate::store::memory::MemoryStore;
-    use crate::store::{NodeId, RetentionRules};
 
     #[tokio::test]
     async fn a_route_outlasts_the_growth_of_its_node() {

@@ -108,9 +108,9 @@ mod tests {
     use super::*;
     use crate::dispatch::{Flush, Path, RegistrySettings};
     use crate::metrics::Metrics;
-    use crate::model::{Event, EventId, EventType};
+    use crate::model::{Event, EventId, EventType, NodeId};
+    use crate::store::RetentionRules;
     use crate::store::memory::MemoryStore;
-    use crate::store::{NodeId, RetentionRules};
 
     /// A registry that follows these streams, with an event in the ring of each.
     async fn registry(streams: &[StreamName]) -> Arc<Registry> {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::super::dispatcher::{Dispatcher, Memory};
 use super::super::repairs::{Asking, Repairs};
-use crate::model::{Event, EventId, Page};
-use crate::store::{NodeId, StoreError};
+use crate::model::{Event, EventId, NodeId, Page};
+use crate::store::StoreError;
 
 /// Longer than anything else that a node waits for.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(3600);

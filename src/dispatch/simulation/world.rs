@@ -14,9 +14,9 @@ use super::connection::{Connection, Feed};
 use super::history::{Branch, Client, History};
 use super::node::Node;
 use crate::metrics::Metrics;
-use crate::model::{Draft, EventId, EventType, Page, Start, StreamName};
+use crate::model::{Draft, EventId, EventType, Page, Route, Start, StreamName};
 use crate::store::memory::StreamLog;
-use crate::store::{Retention, Route, StoreError};
+use crate::store::{Retention, StoreError};
 
 pub const NODES: usize = 3;
 pub const CLIENTS: usize = 4;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::queue::Entry;
 use crate::backoff::Backoff;
-use crate::model::Time;
+use crate::model::{NodeId, Time};
 use crate::presence::{GATHER, Presence};
+use crate::store::StoreError;
 use crate::store::lifecycle::{BatchOutcome, Before, Change, LOST, LifecycleKind};
-use crate::store::{NodeId, StoreError};
 
 /// Entries in one call of the store: on a busy machine Redis takes about 30 µs for each, and does nothing else
 /// meanwhile.

@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::model::Marks;
+use crate::model::{Marks, NodeId};
+use crate::store::millis;
 use crate::store::presence::{Claim, Claimed, DeviceLimit, Overflow, STALE, Slot, SlotHolder};
-use crate::store::{NodeId, millis};
 
 /// The connections of a device, and up to where they were told to close. The Redis store's `claim_slot.lua` and
 /// `kick.lua` do the same.

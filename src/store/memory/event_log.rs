@@ -6,9 +6,10 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, State};
 use crate::model::{
-    Draft, Durability, EventId, Imported, Inbox, Page, Part, Published, Reached, Receipt, Standing, Start, StreamName,
+    Draft, Durability, EventId, Imported, Inbox, NodeId, Page, Part, Published, Reached, Receipt, Route, Standing,
+    Start, StreamName,
 };
-use crate::store::{ChannelMessage, EventLog, NodeId, Route, StoreError, now_ms, random_step};
+use crate::store::{ChannelMessage, EventLog, StoreError, now_ms, random_step};
 
 /// What the record of an event has beside its data, at most.
 const PART_OVERHEAD: usize = 512;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::MemoryStore;
-use crate::model::StreamName;
-use crate::store::{Checkpoint, JobKind, Leaders, NodeId, StoreError};
+use crate::model::{NodeId, StreamName};
+use crate::store::{Checkpoint, JobKind, Leaders, StoreError};
 
 #[async_trait]
 impl Leaders for MemoryStore {

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 
 use super::sessions::connection_record;
 use super::{MemoryStore, State, now_ms};
-use crate::model::{Draft, StreamName};
+use crate::model::{Draft, NodeId, StreamName};
 use crate::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle, LifecycleKind};
-use crate::store::{NodeId, StoreError, random_step};
+use crate::store::{StoreError, random_step};
 
 impl MemoryStore {
     /// Publishes each of the changes that is not published yet: all or none.

@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use super::device_slots::DeviceSlots;
 use super::entry::{Entries, Entry};
-use crate::model::{Draft, Event, EventId, Fork, Imported, Inbox, Marks, Page, Part, Standing};
+use crate::model::{Draft, Event, EventId, Fork, Imported, Inbox, Marks, NodeId, Page, Part, Route, Standing};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
-use crate::store::{Checkpoint, NodeId, ONCE_TIME, PAGE_EVENTS, Retention, Route, StoreError, millis};
+use crate::store::{Checkpoint, ONCE_TIME, PAGE_EVENTS, Retention, StoreError, millis};
 
 /// What a key, a route, a connection or the name of a log takes: texts of a usual length, and the room that maps keep
 /// beside what is in them.

@@ -6,9 +6,9 @@ use std::ops::Bound;
 use async_trait::async_trait;
 
 use super::{MemoryStore, State, now_ms};
-use crate::model::StreamName;
+use crate::model::{NodeId, StreamName};
 use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, Members, write_notices};
-use crate::store::{ChannelMessage, NodeId, StoreError};
+use crate::store::{ChannelMessage, StoreError};
 
 /// The devices that are present in a topic, by name. The Redis store's `members_….lua` do the same.
 #[derive(Debug, Default)]

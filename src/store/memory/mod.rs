@@ -29,10 +29,10 @@ use parking_lot::Mutex;
 use self::producers::ProducerLeases;
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, Control, Ingress, Leaders, Leases, Membership, NodeId, NodeInfo, NodeLease, Producers,
-    Renewal, RetentionRules, Revocations, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
+    ChannelMessage, Channels, Control, Ingress, Leaders, Leases, Membership, NodeInfo, NodeLease, Producers, Renewal,
+    RetentionRules, Revocations, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
 };
-use crate::model::{Draft, Published, StreamName};
+use crate::model::{Draft, NodeId, Published, StreamName};
 
 pub use journal::{DataDirError, Fsync};
 pub use log::{Stored, StreamLog};
@@ -393,8 +393,8 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EventId, EventType, Start};
-    use crate::store::{EventLog as _, Route};
+    use crate::model::{EventId, EventType, Route, Start};
+    use crate::store::EventLog as _;
 
     fn stream(name: &str) -> StreamName {
         name.parse().unwrap()

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{MemoryStore, State, StreamLog, now_ms};
-use crate::model::{Marks, StreamName};
+use crate::model::{Marks, NodeId, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, KICK, Presence};
-use crate::store::{ChannelMessage, Control, NodeId, StoreError, random_step};
+use crate::store::{ChannelMessage, Control, StoreError, random_step};
 
 impl MemoryStore {
     /// Runs an operation on a device's log, and sends nodes its marks, in one step.

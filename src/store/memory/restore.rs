@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use super::entry::Entry;
 use super::journal::{Compacting, Contents, DataDirError, Fsync, Journal, Record};
-use super::{MemoryStore, NodeId, RetentionRules, State, StoreError, StreamLog, StreamName, now_ms};
-use crate::model::Part;
+use super::{MemoryStore, RetentionRules, State, StoreError, StreamLog, StreamName, now_ms};
+use crate::model::{NodeId, Part};
 
 /// How much of the state one step records once more at least, in bytes, while the journal is compacted.
 const COMPACTED_AT_ONCE: usize = 64 * 1024;

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::journal::{Record, SessionRecord, SessionState};
+use crate::model::NodeId;
 use crate::store::lifecycle::{BatchOutcome, Before, Change, ConnectionRef, LifecycleKind, REMEMBERED};
-use crate::store::{NodeId, millis};
+use crate::store::millis;
 
 /// All sessions. The Redis store's `begin_session.lua`, `lifecycle.lua` and `left_open.lua` do the same.
 #[derive(Debug, Default)]

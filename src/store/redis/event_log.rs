@@ -13,11 +13,10 @@ use super::lanes::slot_of_stream;
 use super::scripts::{self, Fields};
 use super::{NOTES_LIVE, RedisStore, attributes, durable, excluded, trace};
 use crate::model::{
-    Draft, Durability, Event, EventId, Imported, Inbox, Page, Part, Published, Receipt, Standing, Start, StreamName,
+    Draft, Durability, Event, EventId, Imported, Inbox, NodeId, Page, Part, Published, Receipt, Route, Standing, Start,
+    StreamName,
 };
-use crate::store::{
-    DueSync, EventLog, NodeId, OnAnswer, PAGE_BYTES, PAGE_EVENTS, Route, StoreError, millis, random_step,
-};
+use crate::store::{DueSync, EventLog, OnAnswer, PAGE_BYTES, PAGE_EVENTS, StoreError, millis, random_step};
 
 impl RedisStore {
     fn publish_call(&self, stream: &StreamName, draft: &Draft, direct_publish: Option<&DirectPublish>) -> Call {

@@ -1,7 +1,7 @@
 //! The names of keys and channels.
 
-use crate::model::StreamName;
-use crate::store::{JobKind, NodeId};
+use crate::model::{NodeId, StreamName};
+use crate::store::JobKind;
 
 /// All names, behind one prefix.
 pub(super) struct Keys {

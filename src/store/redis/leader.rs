@@ -8,8 +8,8 @@ use redis::Value;
 use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields, nonsense};
-use crate::model::{EventId, StreamName};
-use crate::store::{Checkpoint, JobKind, Leaders, NodeId, StoreError, millis};
+use crate::model::{EventId, NodeId, StreamName};
+use crate::store::{Checkpoint, JobKind, Leaders, StoreError, millis};
 
 #[async_trait]
 impl Leaders for RedisStore {

@@ -8,8 +8,8 @@ use redis::{FromRedisValue, Value};
 use super::call::Call;
 use super::scripts;
 use super::{NOTES_LIVE, RedisStore};
-use crate::model::StreamName;
-use crate::store::{Leases, NodeId, NodeInfo, NodeLease, Renewal, StoreError, millis};
+use crate::model::{NodeId, StreamName};
+use crate::store::{Leases, NodeInfo, NodeLease, Renewal, StoreError, millis};
 
 impl RedisStore {
     /// Writes the node into the region's list of nodes, and counts those alive.

@@ -9,9 +9,9 @@ use redis::{FromRedisValue as _, Value};
 use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields, nonsense};
-use crate::model::{Draft, EventType, StreamName};
+use crate::model::{Draft, EventType, NodeId, StreamName};
 use crate::store::lifecycle::{BatchOutcome, Before, Begun, Change, ConnectionRef, Lifecycle, REMEMBERED};
-use crate::store::{NodeId, StoreError, millis, random_step};
+use crate::store::{StoreError, millis, random_step};
 
 /// About how many open connections are read at once.
 const OPEN_PAGE: usize = 256;

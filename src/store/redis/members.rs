@@ -6,9 +6,9 @@ use redis::Value;
 use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields};
-use crate::model::StreamName;
+use crate::model::{NodeId, StreamName};
+use crate::store::StoreError;
 use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, Members};
-use crate::store::{NodeId, StoreError};
 
 #[async_trait]
 impl Members for RedisStore {

@@ -51,10 +51,10 @@ use self::keys::Keys;
 use self::lanes::Lanes;
 use self::shards::{Pools, Shards};
 use super::{
-    Channels, Control, DirectPath, Ingress, Leaders, Membership, NodeId, ONCE_TIME, Producers, Retention,
-    RetentionRules, Revocations, Store, StoreError, Subscription, millis, random_step,
+    Channels, Control, DirectPath, Ingress, Leaders, Membership, ONCE_TIME, Producers, Retention, RetentionRules,
+    Revocations, Store, StoreError, Subscription, millis, random_step,
 };
-use crate::model::{Attributes, Draft, StreamName};
+use crate::model::{Attributes, Draft, NodeId, StreamName};
 
 pub use self::server::{CredentialFiles, FileError, RedisUrl, ServerConfig};
 pub use directory::{Assignment, Change, Changes, PARTS, RedisDirectory};

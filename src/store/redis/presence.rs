@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields, nonsense};
-use crate::model::{Info, Marks, StreamName};
+use crate::model::{Info, Marks, NodeId, StreamName};
 use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence, STALE, Slot, SlotHolder};
-use crate::store::{NodeId, StoreError, millis, random_step};
+use crate::store::{StoreError, millis, random_step};
 
 #[async_trait]
 impl Presence for RedisStore {

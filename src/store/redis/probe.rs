@@ -12,7 +12,8 @@ use super::errors::{refused, unanswered};
 use super::keys::Keys;
 use super::scripts;
 use super::shards::{Map, SLOTS, Shards};
-use crate::store::{NodeId, StoreError};
+use crate::model::NodeId;
+use crate::store::StoreError;
 
 /// How long a message may take from a script to its subscription.
 const MESSAGE_TIME: Duration = Duration::from_secs(2);

@@ -7,9 +7,10 @@ use redis::{Cmd, Value};
 
 use crate::log_limit::LogLimit;
 use crate::model::{
-    Attributes, Event, EventId, EventType, Fork, Inbox, Page, Published, Standing, StreamName, TraceParent, json,
+    Attributes, Event, EventId, EventType, Fork, Inbox, NodeId, Page, Published, Standing, StreamName, TraceParent,
+    json,
 };
-use crate::store::{IngressEntry, IngressPage, NodeId, Placed, Rejected, StoreError};
+use crate::store::{IngressEntry, IngressPage, Placed, Rejected, StoreError};
 
 /// A script, called by its content hash, so that two versions of the program can share one Redis.
 pub(super) struct Script {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::RedisStore;
 use super::call::Call;
 use super::scripts;
-use crate::model::StreamName;
-use crate::store::{NodeId, SendHistory, StoreError, millis};
+use crate::model::{NodeId, StreamName};
+use crate::store::{SendHistory, StoreError, millis};
 
 /// What a device did so long ago counts half. Nodes live for days, and devices come several times a day.
 const HALF_LIFE: Duration = Duration::from_secs(6 * 3600);

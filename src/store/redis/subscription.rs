@@ -18,9 +18,9 @@ use super::keys::Keys;
 use super::server::{Connection, Server};
 use super::shards::{ShardChannels, Shards};
 use crate::log_limit::LogLimit;
-use crate::model::{Attributes, Event, EventId, EventType, StreamName, TraceParent, json};
+use crate::model::{Attributes, Event, EventId, EventType, NodeId, StreamName, TraceParent, json};
 use crate::store::mailbox::Mailbox;
-use crate::store::{ChannelMessage, Control, NodeId, StoreError, Subscription};
+use crate::store::{ChannelMessage, Control, StoreError, Subscription};
 
 /// Messages that make no sense.
 static NONSENSE: LogLimit = LogLimit::new();

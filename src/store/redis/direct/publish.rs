@@ -16,8 +16,8 @@ use redis::Value;
 
 use super::super::scripts::{self, LeftOut};
 use super::reorder::Reorder;
-use crate::model::{Draft, Event, Published, StreamName};
-use crate::store::{DIRECT_TIME, DirectPath, DirectRoutes, NodeId, StoreError, millis};
+use crate::model::{Draft, Event, NodeId, Published, StreamName};
+use crate::store::{DIRECT_TIME, DirectPath, DirectRoutes, StoreError, millis};
 
 /// Most data of a connection's events that wait for those before them.
 const MOST_WAITING: usize = 8 * 1024 * 1024;

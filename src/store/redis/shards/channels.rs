@@ -22,11 +22,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Redirect, SLOTS, Shard, Shards, SlotSet};
 use crate::backoff::Backoff;
 use crate::log_limit::LogLimit;
+use crate::model::NodeId;
 use crate::store::mailbox::Mailbox;
 use crate::store::redis::call::Call;
 use crate::store::redis::server::Connection;
 use crate::store::redis::subscription::{BEAT, deliver};
-use crate::store::{ChannelMessage, NodeId, StoreError};
+use crate::store::{ChannelMessage, StoreError};
 
 /// How often a beat is sent over each channel, and for how long it may be on its way.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
