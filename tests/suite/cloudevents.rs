@@ -1,6 +1,8 @@
 //! CloudEvents: in, in the three modes of the HTTP binding, and out, over every way in which events are read.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::support::client::{Client, Said, Transport, Wanted};
 use crate::support::command::run;
@@ -132,7 +134,7 @@ async fn any_event_is_a_cloudevent_for_who_wants_them(world: World) {
     let id = node.publish_with("device:a|b", "type=badge", "{\n\"n\" :1}").await;
     let written = next(&mut client).await;
     let time = written["time"].as_str().unwrap().to_owned();
-    let ms = humantime::parse_rfc3339(&time).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let ms = OffsetDateTime::parse(&time, &Rfc3339).unwrap().unix_timestamp_nanos() / 1_000_000;
     assert_eq!(id.split('-').next().unwrap(), ms.to_string());
     let expected = json!({
         "specversion": "1.0", "id": id, "source": "/v1/devices/a%7Cb", "type": "badge", "time": time,

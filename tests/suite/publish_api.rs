@@ -1,6 +1,8 @@
 //! Publishing one event: what is taken, what is answered, what is refused.
 
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::support::client::Transport;
 use crate::support::http::Http;
@@ -63,7 +65,7 @@ async fn an_answer_shows_what_is_stored_and_where_to_read_it() {
         let location = answer.header("location").unwrap();
         let event = node.get_json(location).await;
         assert_eq!((&event["id"], &event["type"], &event["data"]), (&json!(id), &json!("a/b"), &json!([1, 2])));
-        assert!(humantime::parse_rfc3339(event["time"].as_str().unwrap()).is_ok());
+        assert!(OffsetDateTime::parse(event["time"].as_str().unwrap(), &Rfc3339).is_ok());
     }
     assert_eq!(node.get("/v1/topics/n/events/1-1").await.problem(404).0, "not-found");
     assert_eq!(node.get("/v1/topics/n/events/one").await.problem(400).0, "bad-request");

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::in_time;
 use super::sse::{Block, Blocks};
@@ -383,7 +385,7 @@ fn sse_event(only: Option<&str>, kind: &str, block: &Block) -> Event {
     }
     let envelope: Envelope = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: {data}"));
     assert_eq!(envelope.r#type, kind, "the envelope and the block agree");
-    assert!(humantime::parse_rfc3339(&envelope.time).is_ok(), "{}", envelope.time);
+    assert!(OffsetDateTime::parse(&envelope.time, &Rfc3339).is_ok(), "{}", envelope.time);
     let (id, kind, data) = (envelope.id, kind.to_owned(), envelope.data.get().to_owned());
     Event { stream: envelope.stream, id, kind, data, trace: envelope.traceparent }
 }
@@ -479,7 +481,7 @@ fn websocket_said(text: &str) -> Said {
             }
             let frame: Frame = serde_json::from_str(text).unwrap();
             assert_eq!(frame.id.is_some(), frame.time.is_some(), "what is stored has its time: {text}");
-            assert!(frame.time.is_none_or(|time| humantime::parse_rfc3339(&time).is_ok()), "{text}");
+            assert!(frame.time.is_none_or(|time| OffsetDateTime::parse(&time, &Rfc3339).is_ok()), "{text}");
             let (stream, kind, data) = (frame.stream, frame.r#type, frame.data.get().to_owned());
             let trace = frame.traceparent;
             match frame.id {
