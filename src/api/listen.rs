@@ -11,10 +11,10 @@ use super::positions::{last_event_id, positions};
 use super::route::Route;
 use super::wish::{WISH_BYTES, Wish};
 use super::{Api, Client, Problem, Request, body, reply};
-use crate::access::{Action, Grant, Holder, Identity, Need, Question, Visitor};
-use crate::hub::{After, ListenError, Listening};
-use crate::model::{Cursor, Encoding, Info, StreamKind, StreamName, TypeFilter};
-use crate::presence::{Eviction, Membership, PresenceGuard};
+use crate::access::{Action, Grant, Holder, Need, Question, Visitor};
+use crate::hub::{Admission, Admitted, After};
+use crate::model::{Cursor, Encoding, StreamKind, StreamName, TypeFilter};
+use crate::presence::Eviction;
 use crate::transport::{Accepted, CloseReason, Framing, Permit, Protocol, Refused, Rights, retry_ms, sse, websocket};
 
 const PARAMETERS: [&str; 9] =
@@ -197,17 +197,7 @@ pub(super) fn may_follow(grant: &Grant, streams: &[StreamName]) -> Result<(), Pr
     streams.iter().try_for_each(|stream| grant.check(Need::Subscribe(stream)).map_err(Problem::from))
 }
 
-/// The device of a connection. With a token it is the token's device, once the connection follows its inbox.
-fn device_of(grant: &Grant, streams: &[Listening]) -> Option<StreamName> {
-    let mut devices = streams.iter().map(Listening::stream).filter(|stream| stream.device().is_some());
-    match grant.identity() {
-        Identity::Any => devices.next().cloned(),
-        Identity::Device(own) => devices.find(|device| *device == own).cloned(),
-        Identity::Nobody => None,
-    }
-}
-
-/// Attaches the streams and hands the socket over. What passes by itself (overload, the store away, a
+/// Has the listener admitted and hands the socket over. What passes by itself (overload, the store away, a
 /// drain) is reported over the accepted connection: an EventSource gives up for good at any other answer.
 async fn accept(
     api: &Api,
@@ -220,27 +210,39 @@ async fn accept(
     let handoff = request.handoff.ok_or_else(Problem::internal)?;
     let Listener { grant, visitor, connection } = listener;
     let permit = if handoff.is_reserved() { None } else { admit(api, request.client) };
-    let attached = match permit {
-        Some(_) => attach(api, asked.streams).await,
+    let Asked { streams, members, types, .. } = asked;
+    let admission = Admission { grant: &grant, connection, transport: protocol.as_str(), streams, members };
+    let admitted = match permit {
+        Some(_) => api.hub.admit(admission).await.map_err(|error| CloseReason::from(&error)),
         None => Err(CloseReason::Overload),
     };
-    let (streams, device, place) = match attached {
-        Ok(streams) => {
-            let device = device_of(&grant, &streams);
-            let place = enter(api, device.as_ref(), connection, protocol, grant.info.as_ref()).await;
-            (streams, device, place)
+    let (streams, device, place, members) = match admitted {
+        Ok(Admitted { streams, device, place, members }) => {
+            let place = place.map_err(|why| refused(api, device.as_ref(), why));
+            (streams, device, place, members)
         }
-        Err(reason) => (Vec::new(), None, Err(reason.into())),
+        Err(reason) => (Vec::new(), None, Err(reason.into()), None),
     };
-    if place.is_err() && !handoff.is_reserved() {
+    if place.is_ok() {
+        device.iter().for_each(|device| api.crowded.admitted(device));
+    } else if !handoff.is_reserved() {
         api.refusals.hold().await;
     }
     // A client that is turned away is not counted among the listeners.
     let permit = permit.filter(|_| place.is_ok());
-    let members = if asked.members && place.is_ok() { Some(Box::new(join(api, &grant, &streams).await)) } else { None };
-    let (types, headers) = (asked.types, request.cors.headers());
+    let headers = request.cors.headers();
     let rights = Rights::of_visitor(grant, visitor);
     handoff.leave(Accepted { protocol, head, headers, rights, device, types, streams, place, members, permit }).await
+}
+
+/// What a client receives whose device has no place for it.
+fn refused(api: &Api, device: Option<&StreamName>, why: Eviction) -> Refused {
+    match (why, device) {
+        (Eviction::Limit, Some(device)) => {
+            Refused { reason: CloseReason::Limit, retry_ms: api.crowded.refused(device) }
+        }
+        (why, _) => CloseReason::from(why).into(),
+    }
 }
 
 /// Takes a place among the connections of the node and, where those are limited, of the client's address.
@@ -250,48 +252,6 @@ fn admit(api: &Api, client: Client) -> Option<Permit> {
         return None;
     };
     api.connections.admit(address)
-}
-
-/// Takes part in the presence of the topics that are listened to.
-async fn join(api: &Api, grant: &Grant, streams: &[Listening]) -> Membership {
-    let device = match grant.identity() {
-        Identity::Device(own) => Some(own.clone()),
-        Identity::Any | Identity::Nobody => device_of(grant, streams),
-    };
-    let members = api.hub.presence().members().membership(device, grant.info.clone());
-    members.join(streams.iter().map(Listening::stream)).await;
-    members
-}
-
-/// Takes a place among the connections of the device, if the client is one.
-async fn enter(
-    api: &Api,
-    device: Option<&StreamName>,
-    connection: Uuid,
-    protocol: Protocol,
-    info: Option<&Info>,
-) -> Result<PresenceGuard, Refused> {
-    let entered = api.hub.presence().enter(device.cloned(), connection, protocol.as_str(), info).await;
-    match (entered, device) {
-        (Ok(place), device) => {
-            device.inspect(|device| api.crowded.admitted(device));
-            Ok(place)
-        }
-        (Err(Eviction::Limit), Some(device)) => {
-            Err(Refused { reason: CloseReason::Limit, retry_ms: api.crowded.refused(device) })
-        }
-        (Err(why), _) => Err(CloseReason::from(why).into()),
-    }
-}
-
-async fn attach(api: &Api, streams: Vec<(StreamName, After)>) -> Result<Vec<Listening>, CloseReason> {
-    api.hub.listen(streams).await.map_err(|error| match error {
-        ListenError::Draining => CloseReason::Drain,
-        ListenError::Store(error) => {
-            tracing::debug!(%error, "a listener is turned away");
-            CloseReason::Unavailable
-        }
-    })
 }
 
 /// The streams that `device` and `topic` name, each once, at most `limit` of them.

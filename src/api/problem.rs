@@ -11,7 +11,7 @@ use super::reply;
 use crate::access::rates::TooFast;
 use crate::access::{Denied, Refusal};
 use crate::cloudevents::CloudEventError;
-use crate::hub::{AckError, ImportError, LeaseError, ListenError, OptionError, PublishError, WaitError};
+use crate::hub::{AckError, ImportError, LeaseError, OptionError, PublishError, WaitError};
 use crate::model::{EventId, NameError, Reached, Receipt};
 use crate::presence::RenewError;
 use crate::store::StoreError;
@@ -324,18 +324,6 @@ impl Problem {
                 Problem { slug: "unavailable", title: "The store can't be read now", status, ..self }
             }
             _ => self,
-        }
-    }
-}
-
-impl From<ListenError> for Problem {
-    fn from(error: ListenError) -> Self {
-        match error {
-            ListenError::Store(error) => error.into(),
-            ListenError::Draining => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Problem::new("drain", "This node is being stopped", status, error.to_string())
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `api` and `transport` call it; neither calls the other.
 
 mod access;
+mod admission;
 mod devices;
 mod history;
 mod inbox;
@@ -30,6 +31,7 @@ use crate::presence::Presence;
 use crate::store::{Store, StoreError};
 use crate::trouble::{Troubles, Work};
 
+pub use admission::{Admission, Admitted};
 pub use history::{Before, BeforeError, History};
 pub use inbox::AckError;
 pub use listen::{After, AfterError, ListenError, Listening};

@@ -1,5 +1,6 @@
 //! Why the server ends a connection, and every form in which the client learns it.
 
+use crate::hub::ListenError;
 use crate::presence::Eviction;
 
 /// Why the server ends a connection.
@@ -61,6 +62,18 @@ impl CloseReason {
             CloseReason::Slow => 4004,
             CloseReason::Limit => 4006,
             CloseReason::Protocol(code) => code,
+        }
+    }
+}
+
+impl From<&ListenError> for CloseReason {
+    fn from(error: &ListenError) -> Self {
+        match error {
+            ListenError::Draining => CloseReason::Drain,
+            ListenError::Store(error) => {
+                tracing::debug!(%error, "a listener is turned away");
+                CloseReason::Unavailable
+            }
         }
     }
 }

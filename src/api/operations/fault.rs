@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::access::rates::TooFast;
 use crate::access::{Denied, Refusal};
-use crate::hub::{AckError, OptionError, PublishError};
+use crate::hub::{AckError, ListenError, OptionError, PublishError};
 use crate::presence::RenewError;
+use crate::transport::CloseReason;
 
 /// Why an operation was not carried out.
 #[derive(Serialize)]
@@ -26,6 +27,13 @@ impl From<OptionError> for Fault {
             OptionError::Event(error) => error.into(),
             error => Fault::bad(error),
         }
+    }
+}
+
+/// Under the name with which a connection would be closed for it.
+impl From<ListenError> for Fault {
+    fn from(error: ListenError) -> Self {
+        Fault { code: CloseReason::from(&error).as_str(), detail: error.to_string() }
     }
 }
 

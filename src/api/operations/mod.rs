@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::Api;
 use crate::access::{Action, Denied, Grant, Need, Question};
 use crate::dispatch::Sink as _;
-use crate::hub::{Accepted, AckError, After, ListenError, PublishOptions, PublishRequest};
+use crate::hub::{Accepted, AckError, After, PublishOptions, PublishRequest};
 use crate::model::{Draft, EventId, StreamKind, StreamName};
 use crate::presence::RenewError;
 use crate::transport::{Connection, Operations, websocket};
@@ -134,10 +134,7 @@ async fn subscribe(
     if connection.following().iter().any(|following| following.stream == stream) {
         return Err(Fault::bad(format!("{stream} is followed already")));
     }
-    let listening = api.hub.listen(vec![(stream.clone(), after)]).await.map_err(|error| match error {
-        ListenError::Store(error) => Fault { code: "unavailable", detail: error.for_client() },
-        ListenError::Draining => Fault { code: "drain", detail: "this node is being stopped".into() },
-    })?;
+    let listening = api.hub.listen(vec![(stream.clone(), after)]).await?;
     for listening in listening {
         let position = listening.position;
         let mut content = serde_json::json!({"stream": stream, "position": position});
