@@ -168,7 +168,7 @@ impl Publisher {
         key: Option<&str>,
     ) -> Result<String, ClientError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Stored {
             id: String,
         }
         let url = self.events_url(stream, options);
@@ -178,7 +178,7 @@ impl Publisher {
             let request = self.http.post(url.clone()).header("content-type", "application/json");
             let request = request.header("idempotency-key", &key).body(data.get().to_owned());
             match self.send(request).await {
-                Ok(answer) => return self.read::<Answer>(&answer).map(|answer| answer.id),
+                Ok(answer) => return self.read::<Stored>(&answer).map(|answer| answer.id),
                 Err(failure) => tries.wait(failure).await?,
             }
         }
@@ -193,14 +193,14 @@ impl Publisher {
         kind: Option<EventType>,
     ) -> Result<u32, ClientError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Sent {
             nodes: u32,
         }
         let mut url = self.events_url(stream, &Options { kind, ..Options::default() });
         url.query_pairs_mut().append_pair("ephemeral", "true");
         let request = self.http.post(url).header("content-type", "application/json").body(data.get().to_owned());
         let answer = self.send(request).await.map_err(|failure| failure.error)?;
-        self.read::<Answer>(&answer).map(|answer| answer.nodes)
+        self.read::<Sent>(&answer).map(|answer| answer.nodes)
     }
 
     fn events_url(&self, stream: &StreamName, options: &Options) -> Url {
@@ -254,7 +254,7 @@ impl Publisher {
     /// Publishes a batch with one request that is not repeated. The outcome of each entry is its id or its failure.
     pub async fn send_batch(&self, entries: &[Entry]) -> Result<Vec<Result<String, Failure>>, Failure> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Results {
             results: Vec<Outcome>,
         }
         #[derive(Deserialize)]
@@ -272,7 +272,7 @@ impl Publisher {
         let body: String = entries.iter().map(|entry| entry.0.as_str()).collect();
         let request = self.http.post(below(&self.base, &["v1", "events"]));
         let request = request.header("content-type", "application/x-ndjson").body(body);
-        let answer: Answer = self.read(&self.send(request).await?).map_err(Failure::lasting)?;
+        let answer: Results = self.read(&self.send(request).await?).map_err(Failure::lasting)?;
         if answer.results.len() != entries.len() {
             let reason = format!("{} results for {} events", answer.results.len(), entries.len());
             return Err(Failure::lasting(ClientError::Answer { place: place(&self.base), reason }));

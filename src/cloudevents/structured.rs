@@ -17,7 +17,7 @@ const FAULT_CHARS: usize = 200;
 
 /// Reads a CloudEvent in JSON, which is a part of `body`. Its data is not copied.
 pub fn structured(json: &[u8], body: &Bytes) -> Result<CloudEvent, CloudEventError> {
-    let members: Members<'_> = serde_json::from_slice(json)
+    let members: JsonMembers<'_> = serde_json::from_slice(json)
         .map_err(|error| CloudEventError::Json(error.to_string().chars().take(FAULT_CHARS).collect()))?;
     let (mut context, mut data) = (Context::default(), None);
     for (name, raw) in members.0 {
@@ -49,14 +49,14 @@ fn base64(raw: &RawValue, body: &Bytes) -> Result<Bytes, CloudEventError> {
 }
 
 /// The members of an object in their order, values as they are written.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+struct JsonMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reading;
 
         impl<'de> Visitor<'de> for Reading {
-            type Value = Members<'de>;
+            type Value = JsonMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with the attributes of a CloudEvent")
@@ -67,7 +67,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                 while let Some(member) = object.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(JsonMembers(members))
             }
         }
 

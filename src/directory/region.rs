@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::model::{Event, NodeId, Page};
 use crate::store::redis::{RedisStore, ServerConfig};
-use crate::store::{Leases as _, RetentionRules, StoreClock, StoreError};
+use crate::store::{Liveness as _, RetentionRules, StoreClock, StoreError};
 
 /// How long the first use of a region waits for its store, and the first attach for the membership there.
 const FIRST_WAIT: Duration = Duration::from_secs(3);

@@ -15,8 +15,8 @@ use crate::model::{
     Standing, Start, StreamName,
 };
 use crate::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle};
-use crate::store::members::{LocalMember, MemberPage, Members};
-use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence};
+use crate::store::members::{LocalMember, MemberPage, TopicMembers};
+use crate::store::presence::{Claim, Claimed, DeviceConnections, DeviceLimit, DeviceState};
 use crate::store::producers::{Lapsed, LeaseList, Look, Producers, Taking};
 use crate::store::redis::RedisStore;
 use crate::store::{Checkpoint, DueSync, EventLog, JobKind, Leaders, OnAnswer, SendHistory, StoreError};
@@ -94,7 +94,7 @@ routed! { impl EventLog {
     }
 } }
 
-routed! { impl Presence {
+routed! { impl DeviceConnections {
     home(device) fn kick(device: &StreamName) -> u32;
     home(device) fn device(device: &StreamName) -> DeviceState;
     ;
@@ -118,7 +118,7 @@ routed! { impl Presence {
     }
 } }
 
-routed! { impl Members {
+routed! { impl TopicMembers {
     // Others are cleaned up after region by region.
     own fn drop_members(topic: &StreamName, dead: &NodeId, after: Option<&str>) -> Option<String>;
     ;

@@ -14,7 +14,7 @@ use crate::health::Health;
 use crate::model::{Draft, NodeId, Page, Published, Route, StreamName};
 use crate::store::redis::RedisStore;
 use crate::store::{
-    DueSync, EventLog as _, Ingress, Leaders, Membership, OnAnswer, Producers, Revocations, Store, StoreError,
+    Coordination, DueSync, EventLog as _, Ingress, Leaders, OnAnswer, Producers, Revocations, Store, StoreError,
 };
 
 /// Streams of a batch that look for their homes at once.
@@ -274,7 +274,7 @@ fn by_stream(batch: &[(StreamName, Draft)]) -> Vec<Vec<usize>> {
 }
 
 impl Store for RegionalStore {
-    fn membership(&self) -> &dyn Membership {
+    fn coordination(&self) -> &dyn Coordination {
         &*self.own
     }
 

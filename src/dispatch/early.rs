@@ -17,13 +17,13 @@ pub const NODE_BYTES: usize = 32 * 1024 * 1024;
 /// Events in order of what they follow. Over its bound it drops those that are furthest from the head.
 #[derive(Debug)]
 pub struct Early {
-    events: BTreeMap<Place, Arrival>,
+    events: BTreeMap<Link, Arrival>,
     bytes: usize,
     budget: Arc<Budget>,
 }
 
 /// An event's `prev`, then its id: events of two histories may follow the same one.
-type Place = (EventId, EventId);
+type Link = (EventId, EventId);
 
 #[derive(Debug)]
 struct Arrival {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{After, Hub, ListenError, Listening};
 use crate::access::{Grant, Identity};
 use crate::model::StreamName;
-use crate::presence::{Eviction, Membership, PresenceGuard};
+use crate::presence::{Eviction, PresenceGuard, TopicPresence};
 
 /// A listener that may follow its streams and asks to be let in.
 pub struct Admission<'a> {
@@ -31,7 +31,7 @@ pub struct Admitted {
     /// Its place among the connections of its device, or why it has none and is to be closed.
     pub place: Result<PresenceGuard, Eviction>,
     /// Its part in the presence of its topics, if it asked for one.
-    pub members: Option<Box<Membership>>,
+    pub members: Option<Box<TopicPresence>>,
 }
 
 impl Hub {
@@ -46,12 +46,12 @@ impl Hub {
         Ok(Admitted { streams, device, place, members })
     }
 
-    async fn join(&self, grant: &Grant, streams: &[Listening]) -> Membership {
+    async fn join(&self, grant: &Grant, streams: &[Listening]) -> TopicPresence {
         let device = match grant.identity() {
             Identity::Device(own) => Some(own.clone()),
             Identity::Any | Identity::Nobody => device_of(grant, streams),
         };
-        let members = self.presence.members().membership(device, grant.info.clone());
+        let members = self.presence.members().topic_presence(device, grant.info.clone());
         members.join(streams.iter().map(Listening::stream)).await;
         members
     }

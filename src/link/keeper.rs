@@ -340,7 +340,7 @@ impl Links {
     /// The address is looked up each time: a node may have got another one.
     async fn dial(&self, node: &NodeId) -> Result<Wire, DialError> {
         let (Some(home), Some(settings)) = (self.home.get(), &self.settings) else { return Err(DialError::NoAddress) };
-        let address = home.store.membership().link_address(node).await?.ok_or(DialError::NoAddress)?;
+        let address = home.store.coordination().link_address(node).await?.ok_or(DialError::NoAddress)?;
         Ok(dial(&address, settings.key.clone(), (*home.registry.node()).clone(), node.clone()).await?)
     }
 

@@ -52,7 +52,7 @@ pub async fn clean_up_for_ever(store: Arc<dyn Store>, scope: Scope, presence: Ar
 async fn known_nodes(store: &dyn Store, presence: &Presence, region: &str) -> Result<Vec<NodeLease>, StoreError> {
     // A node has its lease before it begins a session, so this has to be asked first.
     let sessions = presence.sessions(region).await.unwrap_or_default();
-    let mut nodes = store.membership().nodes().await?;
+    let mut nodes = store.coordination().nodes().await?;
     for node in sessions {
         if nodes.iter().all(|known| known.node != node) {
             nodes.push(NodeLease { node, deadline_ms: 0, lapsed: true });
@@ -70,10 +70,10 @@ async fn clean_up(
     lease: Duration,
 ) -> Result<bool, StoreError> {
     loop {
-        if !store.membership().claim(dead, own, lease).await? {
+        if !store.coordination().claim(dead, own, lease).await? {
             return Ok(false);
         }
-        let streams = store.membership().streams_of(dead, STEP).await?;
+        let streams = store.coordination().streams_of(dead, STEP).await?;
         if streams.is_empty() {
             break;
         }
@@ -81,11 +81,11 @@ async fn clean_up(
         detached.into_iter().collect::<Result<(), _>>()?;
     }
     while presence.publish_lost(dead, region).await? {
-        if !store.membership().claim(dead, own, lease).await? {
+        if !store.coordination().claim(dead, own, lease).await? {
             return Ok(false);
         }
     }
-    store.membership().release(dead).await?;
+    store.coordination().release(dead).await?;
     Ok(true)
 }
 

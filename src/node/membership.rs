@@ -111,8 +111,8 @@ impl Membership {
     }
 
     async fn try_begin_term(&self, node: &NodeId) -> Result<Box<dyn Subscription>, StoreError> {
-        let subscription = self.store.membership().subscribe(node).await?;
-        self.store.membership().register(node, &self.info, self.lease).await?;
+        let subscription = self.store.coordination().subscribe(node).await?;
+        self.store.coordination().register(node, &self.info, self.lease).await?;
         Ok(subscription)
     }
 
@@ -144,7 +144,7 @@ impl Membership {
 
     /// Whether all streams can be worked with, which only health depends on.
     async fn look_at_lanes(&self) -> bool {
-        let open = self.store.membership().lanes_open().await;
+        let open = self.store.coordination().lanes_open().await;
         match &open {
             Ok(()) => self.health.is_up(StorePart::Lanes),
             Err(error) => self.health.is_down(StorePart::Lanes, &error.to_string()),
@@ -155,7 +155,7 @@ impl Membership {
     /// Waits a moment for the lanes, over which streams are synced.
     async fn wait_for_lanes(&self) {
         let open = async {
-            while self.store.membership().lanes_open().await.is_err() {
+            while self.store.coordination().lanes_open().await.is_err() {
                 tokio::time::sleep(LANES_LOOK).await;
             }
         };
@@ -164,8 +164,8 @@ impl Membership {
 
     /// False when the lease is gone.
     async fn renew(&self, node: &NodeId) -> Result<bool, StoreError> {
-        self.store.membership().beat(node).await?;
-        match self.store.membership().renew(node, self.lease).await? {
+        self.store.coordination().beat(node).await?;
+        match self.store.coordination().renew(node, self.lease).await? {
             Renewal::Held { nodes } => {
                 self.scope.set_nodes(nodes);
                 self.health.store_is_up();
@@ -230,7 +230,7 @@ impl Joined {
                 return Some(Interruption::Leaving);
             }
             let again = async {
-                let subscription = self.membership.store.membership().subscribe(&self.node).await?;
+                let subscription = self.membership.store.coordination().subscribe(&self.node).await?;
                 self.membership.renew(&self.node).await.map(|held| (subscription, held))
             };
             match again.await {
@@ -342,7 +342,7 @@ impl Leaving {
             if !release && self.scope.is_home() {
                 return;
             }
-            if let Err(error) = self.store.membership().release(&self.scope.node()).await {
+            if let Err(error) = self.store.coordination().release(&self.scope.node()).await {
                 tracing::debug!(%error, "the lease ends by itself");
             }
         };

@@ -183,7 +183,7 @@ pub async fn serve(settings: Settings, warnings: &[String]) -> Result<(), ServeE
     let joining = memberships.begin(opened, node.clone());
     if starting::meanwhile(joining, &endpoints, &health, &node, &metrics, &gate, &mut signals).await.is_none() {
         // It may hold a part of its lease already.
-        let _ = tokio::time::timeout(RELEASE_TIME, store.membership().release(&node)).await;
+        let _ = tokio::time::timeout(RELEASE_TIME, store.coordination().release(&node)).await;
         return Ok(());
     }
     if !access.is_open() {

@@ -109,7 +109,7 @@ pub struct Reports {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Question {
+struct ReportRequest {
     request: Uuid,
     from: String,
     topic: Option<String>,
@@ -118,7 +118,7 @@ struct Question {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Answer {
+struct ReportReply {
     request: Uuid,
     report: Report,
 }
@@ -166,10 +166,10 @@ impl Census {
         let topic = wanted.map(|wanted| &wanted.topic);
         let channel = ControlChannel::of(topic, &self.store, &self.registry).await?;
         let (store, own) = (&channel.store, &channel.node);
-        let alive = store.membership().nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
+        let alive = store.coordination().nodes().await?.into_iter().filter(|node| !node.lapsed).map(|node| node.node);
         let mut silent: Vec<NodeId> = alive.filter(|node| *node != **own).collect();
         let mut request = self.waiting.begin(silent.len(), MAX_ASKING).expect("there is a permit for each");
-        let question = Question {
+        let question = ReportRequest {
             request: request.id,
             from: own.as_str().to_owned(),
             topic: topic.map(|topic| topic.as_str().to_owned()),
@@ -177,7 +177,8 @@ impl Census {
             limit: wanted.map_or(0, |wanted| wanted.limit),
         };
         let control = message(WHO, &question);
-        let asked = futures_util::future::join_all(silent.iter().map(|node| store.membership().signal(node, &control)));
+        let asked =
+            futures_util::future::join_all(silent.iter().map(|node| store.coordination().signal(node, &control)));
         asked.await.into_iter().collect::<Result<(), _>>()?;
         let mut reports = vec![self.report(wanted, own).await];
         let collect = async {
@@ -200,12 +201,12 @@ impl Census {
     pub(super) fn on_control(self: &Arc<Self>, control: &Control, channel: ControlChannel) -> bool {
         match control.word.as_str() {
             WHO => {
-                if let Some(question) = read::<Question>(control) {
+                if let Some(question) = read::<ReportRequest>(control) {
                     self.answer(question, channel);
                 }
             }
             HERE => {
-                let Some(Answer { request, report }) = read(control) else { return true };
+                let Some(ReportReply { request, report }) = read(control) else { return true };
                 self.waiting.answered(request, report);
             }
             _ => return false,
@@ -213,7 +214,7 @@ impl Census {
         true
     }
 
-    fn answer(self: &Arc<Self>, question: Question, channel: ControlChannel) {
+    fn answer(self: &Arc<Self>, question: ReportRequest, channel: ControlChannel) {
         let Ok(turn) = self.answering.clone().try_acquire_owned() else { return };
         let census = self.clone();
         tokio::spawn(async move {
@@ -221,9 +222,9 @@ impl Census {
             let limit = question.limit.min(MAX_FOLLOWERS + 1);
             let wanted = topic.map(|topic| Wanted { topic, after: question.after, limit });
             let answer =
-                Answer { request: question.request, report: census.report(wanted.as_ref(), &channel.node).await };
+                ReportReply { request: question.request, report: census.report(wanted.as_ref(), &channel.node).await };
             let asker = NodeId::from(question.from);
-            if let Err(error) = channel.store.membership().signal(&asker, &message(HERE, &answer)).await {
+            if let Err(error) = channel.store.coordination().signal(&asker, &message(HERE, &answer)).await {
                 tracing::debug!(%asker, %error, "a question of another node is not answered");
             }
             drop(turn);

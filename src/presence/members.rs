@@ -1,6 +1,6 @@
 //! Presence in topics: which devices of this node are members of which topics, and which connections are notified.
 //!
-//! A connection that asked for it counts for its device in each topic that it follows ([`Membership`]). Changes go to
+//! A connection that asked for it counts for its device in each topic that it follows ([`TopicPresence`]). Changes go to
 //! the store by one task, in rounds, with the numbers of the moment: so an update may be repeated, or late,
 //! and is right in the end. The store publishes [`MemberNotice`]s, which go to the connections here that asked.
 //!
@@ -181,9 +181,9 @@ impl Members {
     }
 
     /// The part of a connection in its topics. It is a member of none so far.
-    pub fn membership(self: &Arc<Self>, device: Option<StreamName>, info: Option<Info>) -> Membership {
+    pub fn topic_presence(self: &Arc<Self>, device: Option<StreamName>, info: Option<Info>) -> TopicPresence {
         let (topics, watcher) = (Mutex::default(), OnceLock::new());
-        Membership { members: self.clone(), device, info: Mutex::new(info), topics, watcher }
+        TopicPresence { members: self.clone(), device, info: Mutex::new(info), topics, watcher }
     }
 
     /// A control message came in that is about members. False when it is about something else.
@@ -288,7 +288,7 @@ impl Members {
 }
 
 /// A connection's part in the topics that it follows. It ends when this is dropped.
-pub struct Membership {
+pub struct TopicPresence {
     members: Arc<Members>,
     /// The inbox of the device that it makes a member; without one it only watches.
     device: Option<StreamName>,
@@ -299,7 +299,7 @@ pub struct Membership {
     watcher: OnceLock<(u64, Weak<dyn Watcher>)>,
 }
 
-impl Membership {
+impl TopicPresence {
     /// Whether it is of this device.
     pub fn is_of(&self, device: &str) -> bool {
         self.device.as_ref().is_some_and(|own| own.name() == device)
@@ -391,7 +391,7 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for TopicPresence {
     fn drop(&mut self) {
         self.leave_all();
     }

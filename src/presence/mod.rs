@@ -49,7 +49,7 @@ use by_region::RegionOf;
 pub use control_channel::ControlChannel;
 use device_slots::{DeviceSlots, Evicted};
 use lifecycle::Session;
-pub use members::{Members, Membership, Watcher};
+pub use members::{Members, TopicPresence, Watcher};
 pub use renewal::{RenewError, Renewals, Renewed};
 
 /// What happens within this time shares a pipeline, or a batch.
@@ -217,7 +217,7 @@ impl Presence {
         let others: HashSet<&NodeId> = held.iter().map(|holder| &holder.node).filter(|node| **node != *own).collect();
         let look = Control::new(LOOK, device.as_str().to_owned());
         for node in &others {
-            store.membership().signal(node, &look).await?;
+            store.coordination().signal(node, &look).await?;
         }
         self.give_back_missing(device, &held, &own).await?;
         if !others.is_empty() {

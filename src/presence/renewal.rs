@@ -46,7 +46,7 @@ pub enum RenewError {
 pub type Renewed = Result<Option<u64>, RenewError>;
 
 #[derive(Serialize, Deserialize)]
-struct Question {
+struct RenewRequest {
     request: Uuid,
     /// The node that asks, and its region.
     from: String,
@@ -56,7 +56,7 @@ struct Question {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Answer {
+struct RenewReply {
     request: Uuid,
     outcome: Renewed,
 }
@@ -93,7 +93,7 @@ impl Renewals {
         let too_many = || StoreError::Unavailable("too many renewals are under way".into());
         let mut request = self.waiting.begin(MOST_ANSWERS, MOST_WAITING).ok_or_else(too_many)?;
         let (from, region) = (own.as_str().to_owned(), self.region.clone());
-        let question = Question { request: request.id, from, region, connection, grant: grant.clone() };
+        let question = RenewRequest { request: request.id, from, region, connection, grant: grant.clone() };
         let control = message(RENEW, &question);
         let stores: Vec<Arc<dyn Store>> = match self.store.regions() {
             Some(regions) => regions.reachable().await,
@@ -101,8 +101,9 @@ impl Renewals {
         };
         let mut silent = 0;
         for store in stores {
-            for node in store.membership().nodes().await?.into_iter().filter(|node| !node.lapsed && node.node != *own) {
-                store.membership().signal(&node.node, &control).await?;
+            for node in store.coordination().nodes().await?.into_iter().filter(|node| !node.lapsed && node.node != *own)
+            {
+                store.coordination().signal(&node.node, &control).await?;
                 silent += 1;
             }
         }
@@ -123,15 +124,15 @@ impl Renewals {
     pub(super) fn on_control(self: &Arc<Self>, control: &Control, channel: &ControlChannel) -> bool {
         match control.word.as_str() {
             RENEW => {
-                if let Some(Question { request, from, region, connection, grant }) = read(control) {
+                if let Some(RenewRequest { request, from, region, connection, grant }) = read(control) {
                     let outcome = self.index.renew(connection, Arc::new(grant), &self.registry);
                     let (renewals, store) = (self.clone(), channel.store.clone());
-                    let answer = Answer { request, outcome };
+                    let answer = RenewReply { request, outcome };
                     tokio::spawn(async move { renewals.answer(store, &region, from.into(), &answer).await });
                 }
             }
             RENEWED => {
-                let Some(Answer { request, outcome }) = read(control) else { return true };
+                let Some(RenewReply { request, outcome }) = read(control) else { return true };
                 self.waiting.answered(request, outcome);
             }
             _ => return false,
@@ -139,12 +140,12 @@ impl Renewals {
         true
     }
 
-    async fn answer(&self, store: Arc<dyn Store>, region: &str, asker: NodeId, answer: &Answer) {
+    async fn answer(&self, store: Arc<dyn Store>, region: &str, asker: NodeId, answer: &RenewReply) {
         let store = match self.store.regions() {
             Some(regions) => regions.store_named(region).await,
             None => Ok(store),
         };
-        let answered = async { store?.membership().signal(&asker, &message(RENEWED, answer)).await };
+        let answered = async { store?.coordination().signal(&asker, &message(RENEWED, answer)).await };
         if let Err(error) = answered.await {
             tracing::debug!(%error, "a renewal is not answered");
         }

@@ -51,7 +51,7 @@ pub struct MemberPage {
 
 /// Members of topics.
 #[async_trait]
-pub trait Members: Send + Sync {
+pub trait TopicMembers: Send + Sync {
     /// Sets what a node has in a topic. False when the node has no route to the topic: then nobody joins through it.
     async fn set_members(&self, topic: &StreamName, node: &NodeId, members: &[LocalMember])
     -> Result<bool, StoreError>;

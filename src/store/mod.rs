@@ -3,14 +3,14 @@
 //! [`Streams`] are operations on one stream. Where there are several regions, each goes to the stream's home:
 //!
 //! - [`EventLog`]: the stream's log, and the routes to the nodes that follow it;
-//! - [`Presence`]: connections of devices; [`Members`]: members of topics;
+//! - [`DeviceConnections`]: connections of devices; [`TopicMembers`]: members of topics;
 //! - [`Lifecycle`]: connects and disconnects, on a stream of their own;
 //! - [`Producers`]: the leases of producers; [`SendHistory`]: where a device's events go.
 //!
-//! [`Membership`] is what the nodes of one region share, whatever the streams are:
+//! [`Coordination`] is what the nodes of one region share, whatever the streams are:
 //!
 //! - [`Channels`]: the way from a publish to the nodes that follow the stream, at most once;
-//! - [`Leases`]: which nodes are alive.
+//! - [`Liveness`]: which nodes are alive.
 //!
 //! And some are neither: [`Leaders`] (what one node at a time does for all), [`Revocations`] (every region has all of
 //! them), and [`Ingress`] (what producers add past the nodes, to Redis alone).
@@ -27,8 +27,8 @@ mod error;
 mod event_log;
 mod ingress;
 mod leader;
-mod lease;
 pub mod lifecycle;
+mod liveness;
 mod mailbox;
 pub mod members;
 pub mod memory;
@@ -52,10 +52,10 @@ pub use error::{Misplaced, StoreError};
 pub use event_log::{DueSync, EventLog, OnAnswer};
 pub use ingress::{Ingress, IngressEntry, IngressPage, Placed, Placement, Rejected, Rejection};
 pub use leader::{Checkpoint, JobKind, Leaders};
-pub use lease::{Leases, NodeInfo, NodeLease, Renewal};
 pub use lifecycle::Lifecycle;
-pub use members::Members;
-pub use presence::Presence;
+pub use liveness::{Liveness, NodeInfo, NodeLease, Renewal};
+pub use members::TopicMembers;
+pub use presence::DeviceConnections;
 pub use producers::Producers;
 pub use retention::{Retention, RetentionError, RetentionRules, matches};
 pub use revocations::Revocations;
@@ -92,19 +92,19 @@ fn random_step() -> u64 {
 }
 
 /// Operations on one stream, each asked of its home.
-pub trait Streams: EventLog + Presence + Members + Lifecycle + SendHistory {}
+pub trait Streams: EventLog + DeviceConnections + TopicMembers + Lifecycle + SendHistory {}
 
-impl<T: EventLog + Presence + Members + Lifecycle + SendHistory> Streams for T {}
+impl<T: EventLog + DeviceConnections + TopicMembers + Lifecycle + SendHistory> Streams for T {}
 
 /// What the nodes of one region share.
-pub trait Membership: Channels + Leases {}
+pub trait Coordination: Channels + Liveness {}
 
-impl<T: Channels + Leases> Membership for T {}
+impl<T: Channels + Liveness> Coordination for T {}
 
 /// All that a node asks of a store.
 pub trait Store: Streams {
     /// The channels and leases of this node's own region.
-    fn membership(&self) -> &dyn Membership;
+    fn coordination(&self) -> &dyn Coordination;
 
     /// The leases of producers.
     fn producers(&self) -> &dyn Producers;

@@ -103,7 +103,7 @@ pub struct DeviceState {
 /// Connections of devices. Entries of a device lie beside its routes, and hold for as long as its node's route
 /// does: an idle connection costs the store nothing beyond the sync of its stream.
 #[async_trait]
-pub trait Presence: Send + Sync {
+pub trait DeviceConnections: Send + Sync {
     /// Gives a connection its place among those of its device, or asserts the one it has. Over the limit, the
     /// nodes of those that give way are notified with a `!kick` message.
     async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError>;

@@ -27,7 +27,7 @@ use crate::access::{Denied, Grant, Need, Visitor};
 use crate::dispatch::{Delivery, Registry, Slot};
 use crate::metrics::Metrics;
 use crate::model::{Event, EventId, StreamName, TypeFilter};
-use crate::presence::{Membership, PresenceGuard, RenewError};
+use crate::presence::{PresenceGuard, RenewError, TopicPresence};
 use crate::store::StoreClock;
 
 pub use waiting::Wakeup;
@@ -46,7 +46,7 @@ pub struct Connection {
     /// The event types that the client wants; all when `None`.
     types: Option<TypeFilter>,
     /// Its part in the topics' presence, if the client asked for one.
-    members: Option<Box<Membership>>,
+    members: Option<Box<TopicPresence>>,
     /// Its place among the connections of its device, until it is given back.
     place: Mutex<Option<PresenceGuard>>,
     socket: Socket,
@@ -100,7 +100,7 @@ impl Connection {
         rights: Rights,
         device: Option<StreamName>,
         types: Option<TypeFilter>,
-        members: Option<Box<Membership>>,
+        members: Option<Box<TopicPresence>>,
         socket: Socket,
         outbox_bytes: usize,
         streams: Vec<(StreamName, EventId)>,
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Its part in the topics' presence, if the client asked for one.
-    pub(crate) fn members(&self) -> Option<&Membership> {
+    pub(crate) fn members(&self) -> Option<&TopicPresence> {
         self.members.as_deref()
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{CloseReason, Permit, Protocol, Rights, retry_ms};
 use crate::hub::Listening;
 use crate::model::{StreamName, TypeFilter};
-use crate::presence::{Membership, PresenceGuard};
+use crate::presence::{PresenceGuard, TopicPresence};
 
 /// A listener's request that was accepted.
 pub struct Accepted {
@@ -34,7 +34,7 @@ pub struct Accepted {
     /// Its place among those who are connected. Or why it has none: the client is notified and the connection closed.
     pub place: Result<PresenceGuard, Refused>,
     /// Its part in the topics' presence, if it asked for one.
-    pub members: Option<Box<Membership>>,
+    pub members: Option<Box<TopicPresence>>,
     /// Its place among the node's connections.
     pub permit: Option<Permit>,
 }

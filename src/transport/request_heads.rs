@@ -35,7 +35,7 @@ impl Ambiguity {
 
 /// Where in a request the next byte is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Place {
+enum Within {
     /// Before its first line.
     #[default]
     Start,
@@ -58,7 +58,7 @@ enum Place {
 /// Follows the bytes of one connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestHeads {
-    place: Place,
+    place: Within,
     /// The beginning of the line under way, in lower case.
     line: Vec<u8>,
     /// How long the line is so far, and whether its last byte is CR.
@@ -81,8 +81,8 @@ impl RequestHeads {
         // Behind the first such head nothing is served.
         while self.found.is_none() && !bytes.is_empty() {
             let passed = match &mut self.place {
-                Place::Lost => return,
-                Place::Body(left) | Place::Chunk(left) => {
+                Within::Lost => return,
+                Within::Body(left) | Within::Chunk(left) => {
                     let passed = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= passed as u64;
                     passed
@@ -94,8 +94,8 @@ impl RequestHeads {
             };
             bytes = &bytes[passed..];
             match self.place {
-                Place::Body(0) => self.place = Place::Start,
-                Place::Chunk(0) => self.place = Place::ChunkSize(0),
+                Within::Body(0) => self.place = Within::Start,
+                Within::Chunk(0) => self.place = Within::ChunkSize(0),
                 _ => {}
             }
         }
@@ -110,32 +110,32 @@ impl RequestHeads {
     fn byte(&mut self, byte: u8) {
         match (self.place, byte) {
             // Empty lines before a request mean nothing.
-            (Place::Start, b'\r' | b'\n') => {}
-            (Place::Start, _) => {
-                self.place = Place::Head;
+            (Within::Start, b'\r' | b'\n') => {}
+            (Within::Start, _) => {
+                self.place = Within::Head;
                 self.put(byte);
             }
-            (Place::Head, b'\n') => self.end_line(),
-            (Place::Trailers, b'\n') => {
+            (Within::Head, b'\n') => self.end_line(),
+            (Within::Trailers, b'\n') => {
                 if self.length == usize::from(self.after_cr) {
-                    self.place = Place::Start;
+                    self.place = Within::Start;
                 }
                 self.start_line();
             }
-            (Place::Head | Place::Trailers, _) => self.put(byte),
-            (Place::ChunkSize(size), _) if byte.is_ascii_hexdigit() => {
+            (Within::Head | Within::Trailers, _) => self.put(byte),
+            (Within::ChunkSize(size), _) if byte.is_ascii_hexdigit() => {
                 let digit = (byte as char).to_digit(16).map_or(0, u64::from);
-                self.place = size.checked_mul(16).map_or(Place::Lost, |size| Place::ChunkSize(size + digit));
+                self.place = size.checked_mul(16).map_or(Within::Lost, |size| Within::ChunkSize(size + digit));
             }
-            (Place::ChunkSize(0) | Place::ChunkExtension(0), b'\n') => {
+            (Within::ChunkSize(0) | Within::ChunkExtension(0), b'\n') => {
                 self.start_line();
-                self.place = Place::Trailers;
+                self.place = Within::Trailers;
             }
-            (Place::ChunkSize(size) | Place::ChunkExtension(size), b'\n') => {
-                self.place = size.checked_add(2).map_or(Place::Lost, Place::Chunk);
+            (Within::ChunkSize(size) | Within::ChunkExtension(size), b'\n') => {
+                self.place = size.checked_add(2).map_or(Within::Lost, Within::Chunk);
             }
-            (Place::ChunkSize(size), _) => self.place = Place::ChunkExtension(size),
-            (Place::ChunkExtension(_) | Place::Body(_) | Place::Chunk(_) | Place::Lost, _) => {}
+            (Within::ChunkSize(size), _) => self.place = Within::ChunkExtension(size),
+            (Within::ChunkExtension(_) | Within::Body(_) | Within::Chunk(_) | Within::Lost, _) => {}
         }
     }
 
@@ -184,9 +184,9 @@ impl RequestHeads {
             self.found = Some((self.count, why));
         }
         self.place = match body {
-            _ if chunked => Place::ChunkSize(0),
-            Some(length) if length > 0 => Place::Body(length),
-            _ => Place::Start,
+            _ if chunked => Within::ChunkSize(0),
+            Some(length) if length > 0 => Within::Body(length),
+            _ => Within::Start,
         };
     }
 }

@@ -195,7 +195,7 @@ async fn a_first_touch_gives_a_birth_id_that_stays(store: &impl Store) {
 async fn attach_returns_last_and_then_publishes_reach_the_channel_in_order(store: &impl Store) {
     let (stream, other, node) = (stream("topic:news"), stream("topic:other"), NodeId::random());
     let before = publish(store, &stream, 3).await;
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
     assert_eq!(attached.last, before[2]);
     assert_eq!((attached.events.len(), attached.from, attached.first), (0, before[2], Some(before[0])));
@@ -415,7 +415,7 @@ async fn a_repeated_key_stores_nothing_and_another_body_is_refused(store: &impl 
 
 async fn a_time_to_live_a_collapse_key_and_a_trace_come_back_from_log_and_channel(store: &impl Store) {
     let (stream, node) = (stream("device:1"), NodeId::random());
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
     let trace = Some(TraceParent::new([7; 16], [8; 8], true));
     let given = Draft { ttl: Some(HOUR), collapse: Some("a=b:c".to_owned()), trace, ..draft("1") };
@@ -490,7 +490,7 @@ async fn an_ephemeral_event_is_not_stored(store: &impl Store) {
     let trace = Some(TraceParent::new([7; 16], [8; 8], false));
     let typing = Draft { exclude: Some(Uuid::new_v4()), trace, ..Draft::new("typing".parse().unwrap(), "{\n}") };
     assert_eq!(store.publish_ephemeral(&stream, &typing).await, Ok(0));
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
     assert_eq!(store.publish_ephemeral(&stream, &typing).await, Ok(1));
     let messages = in_time("a message", subscription.next(64)).await.unwrap();
@@ -579,7 +579,7 @@ async fn the_store_keeps_up_to_where_nodes_were_notified(store: &impl Store) {
 async fn erased_events_are_gone_and_the_positions_stay(store: &impl Store) {
     let (stream, node) = (stream("device:1"), NodeId::random());
     store.erase(&stream).await.unwrap();
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
     let attached = store.sync(&stream, &route(&node, 1), None).await.unwrap();
     assert_eq!(attached.erased, None);
     let keyed = Draft { collapse: Some("a".to_owned()), ..draft("1") };
@@ -644,7 +644,7 @@ async fn the_largest_and_least_ids_are_positions_too(store: &impl Store) {
 }
 
 async fn alive(store: &impl Store) -> Vec<NodeId> {
-    let nodes = store.membership().nodes().await.unwrap();
+    let nodes = store.coordination().nodes().await.unwrap();
     nodes.into_iter().filter(|known| !known.lapsed).map(|known| known.node).collect()
 }
 
@@ -672,15 +672,15 @@ async fn a_handover_goes_on_only_from_where_it_is(store: &dyn Store) {
 async fn what_a_dead_node_left_is_found_and_taken_away(store: &impl Store) {
     let (dead, survivor) = (NodeId::random(), NodeId::random());
     let streams: Vec<StreamName> = (0..5).map(|n| stream(&format!("device:left-{n}"))).collect();
-    store.membership().register(&dead, &NodeInfo::default(), HOUR).await.unwrap();
+    store.coordination().register(&dead, &NodeInfo::default(), HOUR).await.unwrap();
     for left in &streams {
         store.sync(left, &route(&dead, 1), None).await.unwrap();
     }
-    assert_eq!(store.membership().claim(&dead, &survivor, HOUR).await, Ok(true));
-    assert_eq!(store.membership().claim(&dead, &survivor, HOUR).await, Ok(true), "it is still theirs");
+    assert_eq!(store.coordination().claim(&dead, &survivor, HOUR).await, Ok(true));
+    assert_eq!(store.coordination().claim(&dead, &survivor, HOUR).await, Ok(true), "it is still theirs");
     let mut found = Vec::new();
     loop {
-        let some = store.membership().streams_of(&dead, 2).await.unwrap();
+        let some = store.coordination().streams_of(&dead, 2).await.unwrap();
         if some.is_empty() {
             break;
         }
@@ -697,43 +697,43 @@ async fn what_a_dead_node_left_is_found_and_taken_away(store: &impl Store) {
 
 async fn a_lease_is_renewed_only_while_it_exists(store: &impl Store) {
     let (first, second, info) = (NodeId::random(), NodeId::random(), NodeInfo::default());
-    assert_eq!(store.membership().renew(&first, HOUR).await, Ok(Renewal::Gone));
-    store.membership().register(&first, &info, HOUR).await.unwrap();
-    assert_eq!(store.membership().renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
-    store.membership().register(&second, &info, Duration::from_secs(2)).await.unwrap();
-    assert_eq!(store.membership().renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 2 }));
+    assert_eq!(store.coordination().renew(&first, HOUR).await, Ok(Renewal::Gone));
+    store.coordination().register(&first, &info, HOUR).await.unwrap();
+    assert_eq!(store.coordination().renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
+    store.coordination().register(&second, &info, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(store.coordination().renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 2 }));
     assert_eq!(alive(store).await.len(), 2);
     eventually("the short lease lapses", || async { (alive(store).await == [first.clone()]).then_some(()) }).await;
     // The list of nodes may say so a moment before the lease itself ends.
     eventually("the lapsed lease is gone", || async {
-        (store.membership().renew(&second, Duration::from_millis(1)).await == Ok(Renewal::Gone)).then_some(())
+        (store.coordination().renew(&second, Duration::from_millis(1)).await == Ok(Renewal::Gone)).then_some(())
     })
     .await;
-    assert_eq!(store.membership().renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
-    store.membership().release(&first).await.unwrap();
-    assert_eq!(store.membership().renew(&first, HOUR).await, Ok(Renewal::Gone));
+    assert_eq!(store.coordination().renew(&first, HOUR).await, Ok(Renewal::Held { nodes: 1 }));
+    store.coordination().release(&first).await.unwrap();
+    assert_eq!(store.coordination().renew(&first, HOUR).await, Ok(Renewal::Gone));
     assert_eq!(alive(store).await, []);
     assert_eq!(
-        store.membership().nodes().await.unwrap().iter().filter(|known| known.lapsed).count(),
+        store.coordination().nodes().await.unwrap().iter().filter(|known| known.lapsed).count(),
         1,
         "until it is cleaned up after"
     );
-    store.membership().release(&second).await.unwrap();
-    assert_eq!(store.membership().nodes().await, Ok(vec![]));
+    store.coordination().release(&second).await.unwrap();
+    assert_eq!(store.coordination().nodes().await, Ok(vec![]));
 }
 
 async fn a_beat_comes_back(store: &impl Store) {
     let (node, other) = (NodeId::random(), NodeId::random());
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
-    store.membership().beat(&other).await.unwrap();
-    store.membership().beat(&node).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
+    store.coordination().beat(&other).await.unwrap();
+    store.coordination().beat(&node).await.unwrap();
     let messages = in_time("the beat", subscription.next(10)).await;
     assert_eq!(messages, Some(vec![ChannelMessage::Beat]));
 }
 
 async fn a_subscription_that_nobody_reads_names_the_streams_of_which_it_dropped_events(store: &impl Store) {
     let (stream, node) = (stream("topic:news"), NodeId::random());
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
     store.sync(&stream, &route(&node, 1), None).await.unwrap();
     let data = format!("\"{}\"", "x".repeat(64 * 1024));
     let mut position = None;

@@ -21,7 +21,7 @@ fn room() -> StreamName {
 /// A node with a route to the topic, and its channel.
 async fn node(store: &impl Store) -> (NodeId, Box<dyn Subscription>) {
     let node = NodeId::random();
-    let subscription = store.membership().subscribe(&node).await.unwrap();
+    let subscription = store.coordination().subscribe(&node).await.unwrap();
     store.sync(&room(), &route(&node, 1), None).await.unwrap();
     (node, subscription)
 }

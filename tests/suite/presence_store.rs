@@ -87,7 +87,7 @@ async fn the_newest_over_the_limit_is_refused(store: &impl Store) {
 
 async fn the_oldest_over_the_limit_gives_way_and_its_node_is_notified(store: &impl Store) {
     let (first, second) = (node(store).await, node(store).await);
-    let mut subscription = store.membership().subscribe(&first).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&first).await.unwrap();
     let limit = most(2, Overflow::Oldest);
     let (old, kept, new) = (claim(&first), claim(&second), claim(&second));
     let gone = slot(store, &old, limit).await;
@@ -106,7 +106,7 @@ async fn a_kick_is_for_all_before_it_and_for_nobody_after(store: &impl Store) {
     for node in &nodes {
         before.push(slot(store, &claim(node), MANY).await.stamp);
     }
-    let mut subscription = store.membership().subscribe(&nodes[1]).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&nodes[1]).await.unwrap();
     assert_eq!(store.kick(&device()).await, Ok(2));
     assert!(connections(store).await.is_empty());
     let after = claim(&nodes[0]);
@@ -189,9 +189,9 @@ async fn nobody_comes_to_be_by_being_kicked(store: &impl Store) {
 
 async fn what_one_node_sends_another_receives(store: &impl Store) {
     let node = NodeId::random();
-    let mut subscription = store.membership().subscribe(&node).await.unwrap();
-    store.membership().signal(&NodeId::random(), &Control::new("news", "for somebody else")).await.unwrap();
+    let mut subscription = store.coordination().subscribe(&node).await.unwrap();
+    store.coordination().signal(&NodeId::random(), &Control::new("news", "for somebody else")).await.unwrap();
     let said = Control::new("news", "two\nlines");
-    store.membership().signal(&node, &said).await.unwrap();
+    store.coordination().signal(&node, &said).await.unwrap();
     assert_eq!(heard(&mut subscription).await, said);
 }

@@ -6,7 +6,7 @@ use redis::AsyncCommands;
 use whimbrel::model::{Draft, EventId, NodeId, Route, Start, StreamName};
 use whimbrel::store::redis::{ConnectError, Inspection, RedisStore, survey};
 use whimbrel::store::{
-    Channels, Checkpoint, DueSync, EventLog, JobKind, Leases, NodeInfo, RetentionRules, Store, StoreError,
+    Channels, Checkpoint, DueSync, EventLog, JobKind, Liveness, NodeInfo, RetentionRules, Store, StoreError,
 };
 
 use crate::conformance::{connect, draft, ids, route, stream, sync_each};

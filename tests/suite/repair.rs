@@ -14,12 +14,12 @@ use whimbrel::model::{
     StreamName,
 };
 use whimbrel::store::lifecycle::{BatchOutcome, Begun, Change, ConnectionRef, Lifecycle};
-use whimbrel::store::members::{LocalMember, MemberPage, Members};
+use whimbrel::store::members::{LocalMember, MemberPage, TopicMembers};
 use whimbrel::store::memory::MemoryStore;
 use whimbrel::store::presence::{Claim, Claimed, DeviceLimit, DeviceState};
 use whimbrel::store::{
-    EventLog, Ingress, Leaders, Membership, Presence, Producers, RetentionRules, Revocations, SendHistory, Store,
-    StoreError,
+    Coordination, DeviceConnections, EventLog, Ingress, Leaders, Producers, RetentionRules, Revocations, SendHistory,
+    Store, StoreError,
 };
 
 use crate::conformance::draft;
@@ -156,7 +156,7 @@ impl SendHistory for Gate {
 }
 
 #[async_trait]
-impl Presence for Gate {
+impl DeviceConnections for Gate {
     async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
         self.inner.claim_slot(device, claim, limit).await
     }
@@ -175,7 +175,7 @@ impl Presence for Gate {
 }
 
 #[async_trait]
-impl Members for Gate {
+impl TopicMembers for Gate {
     async fn set_members(
         &self,
         topic: &StreamName,
@@ -232,7 +232,7 @@ impl Lifecycle for Gate {
 }
 
 impl Store for Gate {
-    fn membership(&self) -> &dyn Membership {
+    fn coordination(&self) -> &dyn Coordination {
         &self.inner
     }
 

@@ -1,10 +1,10 @@
 //! A backend decides (`WHIMBREL_AUTHORIZE_URL`): whoever brings no token of this service is asked about there.
 //!
-//! [`question`] is what is asked, [`answer`] what an answer means, and [`answers`] keeps answers and lets equal
+//! [`question`] is what is asked, [`decision`] what an answer means, and [`decisions`] keeps answers and lets equal
 //! questions be one. Whatever goes wrong, nobody gets in.
 
-mod answer;
-mod answers;
+mod decision;
+mod decisions;
 mod question;
 
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::client::{self, BodyError};
 use crate::log_limit::LogLimit;
 use crate::metrics::AccessMetrics;
 use crate::webhook::{SigningKeys, Target, signed};
-use answer::Answer;
-use answers::Answers;
+use decision::Decision;
+use decisions::Decisions;
 
 pub use question::{Action, Question, Visitor};
 
@@ -48,7 +48,7 @@ pub struct BackendError(String);
 pub struct Backend {
     http: reqwest::Client,
     settings: BackendSettings,
-    answers: Answers,
+    answers: Decisions,
     turns: Semaphore,
     failures: LogLimit,
 }
@@ -63,7 +63,7 @@ impl Backend {
             .build()
             .map_err(|error| BackendError(client::cause(&error)))?;
         let turns = Semaphore::new(MOST_QUESTIONS);
-        Ok(Backend { http, settings, answers: Answers::default(), turns, failures: LogLimit::new() })
+        Ok(Backend { http, settings, answers: Decisions::default(), turns, failures: LogLimit::new() })
     }
 
     /// What the backend answers about a client, now or a moment ago. `is_revoked` is asked of kept answers.
@@ -79,12 +79,12 @@ impl Backend {
             metrics.backend_kept.inc();
         }
         match answer {
-            Answer::Granted(grant) => Ok(grant),
-            Answer::Refused(refusal) => Err(refusal),
+            Decision::Granted(grant) => Ok(grant),
+            Decision::Refused(refusal) => Err(refusal),
         }
     }
 
-    async fn send(&self, question: &Question<'_>, metrics: &AccessMetrics) -> Answer {
+    async fn send(&self, question: &Question<'_>, metrics: &AccessMetrics) -> Decision {
         let answered = timeout(ANSWER_TIME, async {
             let _turn = self.turns.acquire().await.expect("it is never closed");
             metrics.backend_waiting.inc();
@@ -93,8 +93,8 @@ impl Backend {
         });
         let answer = answered.await.unwrap_or_else(|_| Err("no answer in time".into()));
         metrics.asked(match &answer {
-            Ok(Answer::Granted(_)) => "granted",
-            Ok(Answer::Refused(_)) => "refused",
+            Ok(Decision::Granted(_)) => "granted",
+            Ok(Decision::Refused(_)) => "refused",
             Err(_) => "failed",
         });
         answer.unwrap_or_else(|reason| {
@@ -102,31 +102,31 @@ impl Backend {
                 let backend = &self.settings.target;
                 tracing::warn!(%backend, reason, left_out, "the backend gave no answer; whoever it decides about can't come in");
             }
-            Answer::unavailable()
+            Decision::unavailable()
         })
     }
 
     /// One request; the error says why its answer is none.
-    async fn post(&self, question: &Question<'_>) -> Result<Answer, String> {
+    async fn post(&self, question: &Question<'_>) -> Result<Decision, String> {
         let BackendSettings { target, keys } = &self.settings;
         let id = format!("ask_{}", uuid::Uuid::new_v4().simple());
         let request = self.http.post(target.expose().clone()).headers(question.visitor.headers().clone());
         let sent = signed(request, keys.as_ref(), &id, "application/json", question.body()).send().await;
         let response = sent.map_err(|error| client::cause(&error))?;
         let status = response.status();
-        let body = client::read_at_most(response, answer::BYTES).await.map_err(|error| match error {
+        let body = client::read_at_most(response, decision::BYTES).await.map_err(|error| match error {
             BodyError::Large(most) => format!("the answer is longer than {most} bytes"),
             broken @ BodyError::Broken(_) => broken.to_string(),
         })?;
-        answer::read(status, &body)
+        decision::read(status, &body)
     }
 }
 
 /// The grant of an answer with this body.
 #[cfg(any(test, fuzzing))]
 pub fn read_grant(body: &[u8]) -> Option<Grant> {
-    match answer::read(hyper::StatusCode::OK, body) {
-        Ok(Answer::Granted(grant)) => Some((*grant).clone()),
+    match decision::read(hyper::StatusCode::OK, body) {
+        Ok(Decision::Granted(grant)) => Some((*grant).clone()),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::pace::{APART, Pace};
 use super::reading;
-use super::source::{KeySource, Place};
+use super::source::{KeySource, Location};
 use crate::access::verification_keys::VerificationKey;
 use crate::access::verifier::{Rules, Trusted};
 use crate::backoff::Backoff;
@@ -40,10 +40,10 @@ pub enum KeySetError {
     #[error("the HTTP client can't be set up: {0}")]
     Client(String),
     /// The file has no key set.
-    #[error("the key set in {place}: {reason}")]
+    #[error("the key set in {location}: {reason}")]
     File {
         /// Where it is.
-        place: String,
+        location: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -68,8 +68,8 @@ impl KeySet {
             .timeout(FETCH_TIME)
             .build()
             .map_err(|error| KeySetError::Client(client::cause(&error)))?;
-        if let Place::File(path) = &source.place {
-            read_file(path).map_err(|reason| KeySetError::File { place: source.place.to_string(), reason })?;
+        if let Location::File(path) = &source.location {
+            read_file(path).map_err(|reason| KeySetError::File { location: source.location.to_string(), reason })?;
         }
         let mut rules = rules.clone();
         if let Some(issuer) = &source.issuer {
@@ -107,9 +107,9 @@ impl KeySet {
 
     /// Keeps it fresh; runs until it is dropped.
     pub async fn keep(&self, metrics: &AccessMetrics) {
-        let files = match &self.source.place {
-            Place::File(path) => vec![path.clone()],
-            Place::Web(_) => Vec::new(),
+        let files = match &self.source.location {
+            Location::File(path) => vec![path.clone()],
+            Location::Web(_) => Vec::new(),
         };
         tokio::join!(self.keep_fetching(metrics), watch(files, |_| self.pace.send_modify(Pace::insist)));
     }
@@ -129,7 +129,7 @@ impl KeySet {
                     metrics.key_set_failures.inc();
                     let stands = self.keys.load().is_some();
                     let then = if stands { "its keys stay as they were" } else { "no token is accepted by it" };
-                    tracing::warn!(place = %self.source.place, reason, "a key set can't be read; until it can, {then}");
+                    tracing::warn!(location = %self.source.location, reason, "a key set can't be read; until it can, {then}");
                     // What stands may stand for a while; without any key, nobody comes in.
                     if stands { APART } else { backoff.next_wait() }
                 }
@@ -147,15 +147,15 @@ impl KeySet {
         let count = keys.len();
         let before = self.keys.swap(Some(Arc::new(keys)));
         if before.is_none_or(|before| before.len() != count) {
-            tracing::info!(place = %self.source.place, count, "a key set was read");
+            tracing::info!(location = %self.source.location, count, "a key set was read");
         }
     }
 
     /// Reads it anew, and says for how long it may be believed.
     async fn fetch(&self) -> Result<(Vec<VerificationKey>, Duration), String> {
-        match &self.source.place {
-            Place::Web(url) => self.fetch_from(url).await,
-            Place::File(path) => Ok((read_file(path)?, FILE_LIFETIME)),
+        match &self.source.location {
+            Location::Web(url) => self.fetch_from(url).await,
+            Location::File(path) => Ok((read_file(path)?, FILE_LIFETIME)),
         }
     }
 

@@ -15,12 +15,12 @@ pub struct KeySource {
     /// Its tokens' `iss`; any that the settings allow when not given.
     pub issuer: Option<String>,
     /// Where it is.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// Where a set is.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// On the web.
     Web(Url),
     /// On this machine.
@@ -86,13 +86,13 @@ impl FromStr for KeySource {
             return Err(KeySourcesError::Form);
         }
         let url = Url::parse(url).map_err(|_| KeySourcesError::Form)?;
-        let place = match url.scheme() {
-            "https" if url.port() != Some(0) => Place::Web(url),
-            "http" if is_loopback(&url) && url.port() != Some(0) => Place::Web(url),
-            "file" => Place::File(url.to_file_path().map_err(|()| KeySourcesError::Scheme)?),
+        let location = match url.scheme() {
+            "https" if url.port() != Some(0) => Location::Web(url),
+            "http" if is_loopback(&url) && url.port() != Some(0) => Location::Web(url),
+            "file" => Location::File(url.to_file_path().map_err(|()| KeySourcesError::Scheme)?),
             _ => return Err(KeySourcesError::Scheme),
         };
-        Ok(KeySource { issuer, place })
+        Ok(KeySource { issuer, location })
     }
 }
 
@@ -102,19 +102,19 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     /// Without user, password and parameters, and for the web without the path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Web(url) => f.write_str(&url.origin().ascii_serialization()),
-            Place::File(path) => write!(f, "file://{}", path.display()),
+            Location::Web(url) => f.write_str(&url.origin().ascii_serialization()),
+            Location::File(path) => write!(f, "file://{}", path.display()),
         }
     }
 }
 
 impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.place)
+        write!(f, "{}", self.location)
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
         let text =
             "https://a.example/jwks https://login.b.example/=https://b.example/jwks?x=1\nc=file:///etc/jwks.json";
         let sources = text.parse::<KeySources>().unwrap();
-        let shown: Vec<_> = sources.iter().map(|s| (s.issuer.as_deref(), s.place.to_string())).collect();
+        let shown: Vec<_> = sources.iter().map(|s| (s.issuer.as_deref(), s.location.to_string())).collect();
         let expected = [
             (None, "https://a.example"),
             (Some("https://login.b.example/"), "https://b.example"),

@@ -228,7 +228,7 @@ impl StreamLog {
         }
     }
 
-    /// Gives a connection its place, see [`Presence::slot`](crate::store::Presence::slot). The second part of
+    /// Gives a connection its place, see [`claim_slot`](crate::store::DeviceConnections::claim_slot). The second part of
     /// the answer are nodes that get the marks.
     pub fn claim_slot(&mut self, claim: &Claim, limit: DeviceLimit, now_ms: u64, step: u64) -> (Claimed, Vec<NodeId>) {
         self.touch(now_ms, step);

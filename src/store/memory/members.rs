@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, State, now_ms};
 use crate::model::{NodeId, StreamName};
-use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, Members, write_notices};
+use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, TopicMembers, write_notices};
 use crate::store::{ChannelMessage, StoreError};
 
 /// The devices that are present in a topic, by name. The Redis store's `members_….lua` do the same.
@@ -100,7 +100,7 @@ impl State {
 }
 
 #[async_trait]
-impl Members for MemoryStore {
+impl TopicMembers for MemoryStore {
     async fn set_members(
         &self,
         topic: &StreamName,

@@ -29,8 +29,8 @@ use parking_lot::Mutex;
 use self::producers::ProducerLeases;
 use super::mailbox::Mailbox;
 use super::{
-    ChannelMessage, Channels, Control, Ingress, Leaders, Leases, Membership, NodeInfo, NodeLease, Producers, Renewal,
-    RetentionRules, Revocations, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
+    ChannelMessage, Channels, Control, Coordination, Ingress, Leaders, Liveness, NodeInfo, NodeLease, Producers,
+    Renewal, RetentionRules, Revocations, SendHistory, Store, StoreError, Subscription, millis, now_ms, random_step,
 };
 use crate::model::{Draft, NodeId, Published, StreamName};
 
@@ -319,7 +319,7 @@ impl SendHistory for MemoryStore {
 }
 
 #[async_trait]
-impl Leases for MemoryStore {
+impl Liveness for MemoryStore {
     async fn register(&self, node: &NodeId, _info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
         // Nobody else could read the info: there is only this node.
         self.state.lock().leases.insert(node.clone(), now_ms().saturating_add(millis(ttl)));
@@ -369,7 +369,7 @@ impl Leases for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn membership(&self) -> &dyn Membership {
+    fn coordination(&self) -> &dyn Coordination {
         self
     }
 

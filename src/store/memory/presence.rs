@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{MemoryStore, State, StreamLog, now_ms};
 use crate::model::{Marks, NodeId, StreamName};
-use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, KICK, Presence};
+use crate::store::presence::{Claim, Claimed, DeviceConnections, DeviceLimit, DeviceState, KICK};
 use crate::store::{ChannelMessage, Control, StoreError, random_step};
 
 impl MemoryStore {
@@ -38,7 +38,7 @@ impl State {
 }
 
 #[async_trait]
-impl Presence for MemoryStore {
+impl DeviceConnections for MemoryStore {
     async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
         self.with_device(device, |log, now_ms| log.claim_slot(claim, limit, now_ms, random_step())).await
     }

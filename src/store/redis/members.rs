@@ -8,10 +8,10 @@ use super::call::Call;
 use super::scripts::{self, Fields};
 use crate::model::{NodeId, StreamName};
 use crate::store::StoreError;
-use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, Members};
+use crate::store::members::{DROPPED_AT_ONCE, LocalMember, Member, MemberPage, TopicMembers};
 
 #[async_trait]
-impl Members for RedisStore {
+impl TopicMembers for RedisStore {
     async fn set_members(
         &self,
         topic: &StreamName,

@@ -21,9 +21,9 @@ mod keys;
 mod lane;
 mod lanes;
 mod leader;
-mod leases;
 mod library;
 mod lifecycle;
+mod liveness;
 mod members;
 mod merging;
 mod moving;
@@ -51,7 +51,7 @@ use self::keys::Keys;
 use self::lanes::Lanes;
 use self::shards::{Pools, Shards};
 use super::{
-    Channels, Control, DirectPath, Ingress, Leaders, Membership, ONCE_TIME, Producers, Retention, RetentionRules,
+    Channels, Control, Coordination, DirectPath, Ingress, Leaders, ONCE_TIME, Producers, Retention, RetentionRules,
     Revocations, Store, StoreError, Subscription, millis, random_step,
 };
 use crate::model::{Attributes, Draft, NodeId, StreamName};
@@ -253,7 +253,7 @@ impl Channels for RedisStore {
 }
 
 impl Store for RedisStore {
-    fn membership(&self) -> &dyn Membership {
+    fn coordination(&self) -> &dyn Coordination {
         self
     }
 

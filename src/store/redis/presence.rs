@@ -8,11 +8,11 @@ use super::RedisStore;
 use super::call::Call;
 use super::scripts::{self, Fields, nonsense};
 use crate::model::{Info, Marks, NodeId, StreamName};
-use crate::store::presence::{Claim, Claimed, DeviceLimit, DeviceState, Presence, STALE, Slot, SlotHolder};
+use crate::store::presence::{Claim, Claimed, DeviceConnections, DeviceLimit, DeviceState, STALE, Slot, SlotHolder};
 use crate::store::{StoreError, millis, random_step};
 
 #[async_trait]
-impl Presence for RedisStore {
+impl DeviceConnections for RedisStore {
     async fn claim_slot(&self, device: &StreamName, claim: &Claim, limit: DeviceLimit) -> Result<Claimed, StoreError> {
         let keys = self.keys.of(device);
         let (stamp, since) = claim.slot.map_or((String::new(), 0), |slot| (slot.stamp.to_string(), slot.since_ms));

@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 pub(super) struct Reorder<T> {
     /// The number of the first place.
     first: u64,
-    places: VecDeque<Place<T>>,
+    places: VecDeque<Entry<T>>,
 }
 
 #[derive(Debug)]
-enum Place<T> {
+enum Entry<T> {
     Begun,
     Settled(Option<T>),
 }
@@ -25,7 +25,7 @@ impl<T> Default for Reorder<T> {
 impl<T> Reorder<T> {
     /// Takes the next place, and gives its number. It has to be settled, as all behind it wait for that.
     pub(super) fn begin(&mut self) -> u64 {
-        self.places.push_back(Place::Begun);
+        self.places.push_back(Entry::Begun);
         self.first + self.places.len() as u64 - 1
     }
 
@@ -37,9 +37,9 @@ impl<T> Reorder<T> {
     /// Settles a place, once, with what is to be handed on for it; hands on all whose turn has come.
     pub(super) fn settle(&mut self, number: u64, outcome: Option<T>, mut hand_on: impl FnMut(T)) {
         if let Some(place) = self.places.get_mut((number - self.first) as usize) {
-            *place = Place::Settled(outcome);
+            *place = Entry::Settled(outcome);
         }
-        while let Some(Place::Settled(outcome)) = self.places.pop_front_if(|place| matches!(place, Place::Settled(_))) {
+        while let Some(Entry::Settled(outcome)) = self.places.pop_front_if(|place| matches!(place, Entry::Settled(_))) {
             self.first += 1;
             outcome.into_iter().for_each(&mut hand_on);
         }

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::scripts;
 use super::{NOTES_LIVE, RedisStore};
 use crate::model::{NodeId, StreamName};
-use crate::store::{Leases, NodeInfo, NodeLease, Renewal, StoreError, millis};
+use crate::store::{Liveness, NodeInfo, NodeLease, Renewal, StoreError, millis};
 
 impl RedisStore {
     /// Writes the node into the region's list of nodes, and counts those alive.
@@ -21,7 +21,7 @@ impl RedisStore {
 
 // The list of nodes and a node's own keys lie in different Cluster slots, so each call touches one of them.
 #[async_trait]
-impl Leases for RedisStore {
+impl Liveness for RedisStore {
     async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError> {
         // In the list first: a lease that nobody cleans up after would be worse than an entry without one.
         self.assert_node(node, ttl).await?;

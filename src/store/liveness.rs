@@ -45,7 +45,7 @@ pub enum Renewal {
 
 /// Which nodes are alive, on the store's clock.
 #[async_trait]
-pub trait Leases: Send + Sync {
+pub trait Liveness: Send + Sync {
     /// Takes a lease for a new node.
     async fn register(&self, node: &NodeId, info: &NodeInfo, ttl: Duration) -> Result<(), StoreError>;
     /// Renews it, only if it still exists.

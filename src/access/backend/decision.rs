@@ -15,29 +15,29 @@ pub const BYTES: usize = 64 * 1024;
 
 /// An answer about a client.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum Decision {
     /// It may do this.
     Granted(Arc<Grant>),
     /// It may do nothing.
     Refused(Refusal),
 }
 
-impl Answer {
+impl Decision {
     /// The one where there is none.
     pub fn unavailable() -> Self {
-        Answer::Refused(Refusal::Unavailable("the backend that decides who may come in gives no answer now".into()))
+        Decision::Refused(Refusal::Unavailable("the backend that decides who may come in gives no answer now".into()))
     }
 
     /// Whether it may be kept for who asks the same: it is one.
     pub fn is_one(&self) -> bool {
-        !matches!(self, Answer::Refused(Refusal::Unavailable(_)))
+        !matches!(self, Decision::Refused(Refusal::Unavailable(_)))
     }
 
     /// Until when it holds, in milliseconds since 1970, if it says so.
     pub fn expires_ms(&self) -> Option<u64> {
         match self {
-            Answer::Granted(grant) => grant.expires_ms,
-            Answer::Refused(_) => None,
+            Decision::Granted(grant) => grant.expires_ms,
+            Decision::Refused(_) => None,
         }
     }
 }
@@ -54,15 +54,15 @@ struct Body {
 }
 
 /// Reads an answer; the error says why it is none.
-pub fn read(status: StatusCode, body: &[u8]) -> Result<Answer, String> {
+pub fn read(status: StatusCode, body: &[u8]) -> Result<Decision, String> {
     match status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => {
             let reason = "the application does not know who asks; a token or key, or a login there, is needed";
-            return Ok(Answer::Refused(Refusal::Invalid(reason.into())));
+            return Ok(Decision::Refused(Refusal::Invalid(reason.into())));
         }
         StatusCode::FORBIDDEN => {
-            return Ok(Answer::Refused(Refusal::Forbidden("the application does not allow it".into())));
+            return Ok(Decision::Refused(Refusal::Forbidden("the application does not allow it".into())));
         }
         status if status.is_redirection() => {
             return Err(format!("the answer was {status}; redirects are not followed"));
@@ -79,7 +79,7 @@ pub fn read(status: StatusCode, body: &[u8]) -> Result<Answer, String> {
     }
     let rights = Rights { subscribe: body.subscribe, publish: body.publish, info: body.info };
     grant(Holder::Backend, body.device.as_deref(), rights, Some(now_ms), expires_ms)
-        .map(|grant| Answer::Granted(Arc::new(grant)))
+        .map(|grant| Decision::Granted(Arc::new(grant)))
         .map_err(|error| format!("the answer can't be used: {}", without_text(&error)))
 }
 
@@ -99,8 +99,8 @@ mod tests {
 
     fn granted(body: &str) -> Result<Arc<Grant>, String> {
         match read(StatusCode::OK, body.as_bytes())? {
-            Answer::Granted(grant) => Ok(grant),
-            Answer::Refused(refusal) => Err(format!("refused: {refusal}")),
+            Decision::Granted(grant) => Ok(grant),
+            Decision::Refused(refusal) => Err(format!("refused: {refusal}")),
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn only_200_401_and_403_are_answers() {
         for (status, refused) in [(401, true), (403, true), (204, false), (302, false), (404, false), (500, false)] {
             let answer = read(StatusCode::from_u16(status).unwrap(), b"{}");
-            assert_eq!(matches!(answer, Ok(Answer::Refused(_))), refused, "{status}: {answer:?}");
+            assert_eq!(matches!(answer, Ok(Decision::Refused(_))), refused, "{status}: {answer:?}");
             assert_eq!(answer.is_err(), !refused, "{status}");
         }
     }

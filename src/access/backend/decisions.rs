@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ring::digest::SHA256_OUTPUT_LEN;
 use tokio::sync::OnceCell;
 
-use super::answer::Answer;
+use super::decision::Decision;
 use crate::access::Grant;
 use crate::store::now_ms;
 
@@ -26,7 +26,7 @@ type Key = [u8; SHA256_OUTPUT_LEN];
 
 /// An answer, and until when it is kept.
 struct Kept {
-    answer: Answer,
+    answer: Decision,
     until: Instant,
 }
 
@@ -34,7 +34,7 @@ type Cell = Arc<OnceCell<Kept>>;
 
 /// The answers of a node's backend.
 #[derive(Default)]
-pub struct Answers(Mutex<Inner>);
+pub struct Decisions(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -62,7 +62,7 @@ impl Inner {
     }
 }
 
-impl Answers {
+impl Decisions {
     /// The answer to a question, and whether it was there or under way already. Whoever gives up waiting stops nobody:
     /// the next one asks. `asking` is only begun where there is none.
     pub async fn of(
@@ -70,10 +70,10 @@ impl Answers {
         key: Key,
         now: Instant,
         is_revoked: impl Fn(&Grant) -> bool,
-        asking: impl Future<Output = Answer>,
-    ) -> (Answer, bool) {
+        asking: impl Future<Output = Decision>,
+    ) -> (Decision, bool) {
         let is_good =
-            |kept: &Kept| kept.until > now && !matches!(&kept.answer, Answer::Granted(grant) if is_revoked(grant));
+            |kept: &Kept| kept.until > now && !matches!(&kept.answer, Decision::Granted(grant) if is_revoked(grant));
         let cell = self.0.lock().cell(key, now, is_good);
         let is_new = AtomicBool::new(false);
         let asked = async {
@@ -93,7 +93,7 @@ impl Answers {
     }
 }
 
-fn kept_for(answer: &Answer) -> Duration {
+fn kept_for(answer: &Decision) -> Duration {
     answer.expires_ms().map_or(KEPT, |expires_ms| Duration::from_millis(expires_ms.saturating_sub(now_ms())))
 }
 
@@ -107,22 +107,22 @@ mod tests {
     use super::*;
     use crate::access::{Holder, Refusal};
 
-    fn granted(expires_ms: Option<u64>) -> Answer {
-        Answer::Granted(Arc::new(Grant { expires_ms, ..Grant::nothing(Holder::Backend) }))
+    fn granted(expires_ms: Option<u64>) -> Decision {
+        Decision::Granted(Arc::new(Grant { expires_ms, ..Grant::nothing(Holder::Backend) }))
     }
 
     struct Asked {
-        answers: Answers,
+        answers: Decisions,
         count: AtomicUsize,
         begun: Instant,
     }
 
     impl Asked {
         fn new() -> Self {
-            Asked { answers: Answers::default(), count: AtomicUsize::new(0), begun: Instant::now() }
+            Asked { answers: Decisions::default(), count: AtomicUsize::new(0), begun: Instant::now() }
         }
 
-        async fn ask(&self, key: usize, seconds: u64, answer: Answer) -> Answer {
+        async fn ask(&self, key: usize, seconds: u64, answer: Decision) -> Decision {
             let asking = async {
                 self.count.fetch_add(1, Ordering::Relaxed);
                 // Others come meanwhile.
@@ -143,12 +143,12 @@ mod tests {
     #[tokio::test]
     async fn equal_questions_are_one_and_their_answer_is_kept_for_ten_seconds() {
         let asked = Asked::new();
-        let refused = || Answer::Refused(Refusal::Invalid("no".into()));
+        let refused = || Decision::Refused(Refusal::Invalid("no".into()));
         join_all((0..20).map(|_| asked.ask(1, 0, granted(None)))).await;
         join_all((0..20).map(|_| asked.ask(2, 0, refused()))).await;
         assert_eq!(asked.count(), 2);
-        assert!(matches!(asked.ask(1, 9, refused()).await, Answer::Granted(_)));
-        assert!(matches!(asked.ask(2, 9, granted(None)).await, Answer::Refused(_)));
+        assert!(matches!(asked.ask(1, 9, refused()).await, Decision::Granted(_)));
+        assert!(matches!(asked.ask(2, 9, granted(None)).await, Decision::Refused(_)));
         assert_eq!(asked.count(), 2);
         asked.ask(1, 10, granted(None)).await;
         assert_eq!(asked.count(), 3);
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn no_answer_is_not_kept_but_is_that_of_all_who_waited_for_it() {
         let asked = Asked::new();
-        let answers = join_all((0..20).map(|_| asked.ask(1, 0, Answer::unavailable()))).await;
+        let answers = join_all((0..20).map(|_| asked.ask(1, 0, Decision::unavailable()))).await;
         assert!(answers.iter().all(|answer| !answer.is_one()) && asked.count() == 1);
         assert!(asked.ask(1, 0, granted(None)).await.is_one());
     }
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_revoked_answer_is_asked_for_anew() {
-        let (answers, now) = (Answers::default(), Instant::now());
+        let (answers, now) = (Decisions::default(), Instant::now());
         answers.of([1; 32], now, |_| false, async { granted(None) }).await;
         assert!(answers.of([1; 32], now, |_| false, async { granted(None) }).await.1);
         assert!(!answers.of([1; 32], now, |_| true, async { granted(None) }).await.1);
