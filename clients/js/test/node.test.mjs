@@ -117,7 +117,7 @@ for (const transport of ['sse', 'websocket', 'eventsource']) {
       assert.deepEqual((await take(listener, 1)).map((event) => event.data), ['meanwhile']);
     });
 
-    test('who is kicked does not come back, and is told why', async (t) => {
+    test('a client that is kicked does not come back, and learns why', async (t) => {
       const stream = name('device');
       const listener = client(t, { streams: [stream], transport });
       await isOpen(listener);

@@ -20,7 +20,7 @@ export class Judge {
   }
 }
 
-/** Publishes numbers through a client until it is told to stop; gives how many. */
+/** Publishes numbers through a client until it is stopped; gives how many. */
 export function counter(client, stream, pause = 5) {
   let going = true;
   const run = (async () => {

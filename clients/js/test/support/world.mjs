@@ -161,7 +161,7 @@ const HTML =
   'HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 24\r\nconnection: close\r\n\r\n<html>Bad Gateway</html>';
 
 /**
- * A proxy that can be told to misbehave: `pass`, `hang` (sockets stay, bytes don't), `deaf` (answers don't come back),
+ * A proxy that can be made to misbehave: `pass`, `hang` (sockets stay, bytes don't), `deaf` (answers don't come back),
  * `html` (a 502 in HTML); what begins with the path `refuse` gets the last always, and with `hold` no answer, nor an
  * end. `target` may change.
  */
