@@ -1,4 +1,4 @@
-"""A lamp that does what it is told, and acknowledges it.
+"""A lamp that carries out its commands, and acknowledges them.
 
 lamp.py WHIMBREL_URL NAME
 """

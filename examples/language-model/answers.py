@@ -17,7 +17,7 @@ from threading import Event, Thread
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-LEASE_SECONDS = 10  # after which readers are told that the answer breaks off, when nothing is heard of us
+LEASE_SECONDS = 10  # after which readers are notified that the answer breaks off, unless we renew the lease
 
 url, port = sys.argv[1], int(sys.argv[2])
 stops = {}

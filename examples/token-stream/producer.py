@@ -2,7 +2,7 @@
 
 MODEL | producer.py REDIS_URL TOPIC
 
-It holds the topic's lease meanwhile: when this program dies before the end, readers are told.
+It holds the topic's lease meanwhile: when this program dies before the end, readers are notified.
 """
 
 import json
@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 import redis
 
-SECONDS = 10  # after which readers are told, when nothing is heard of us
+SECONDS = 10  # after which readers are notified, unless we renew the lease
 KEYS = ("whimbrel:{producers}:leases", "whimbrel:{producers}:deadlines")
 
 url, topic = sys.argv[1:]
@@ -31,7 +31,7 @@ def stay(held):
         try:
             lease("renew", held, SECONDS)
         except redis.ResponseError as error:
-            print(f"readers were told that we are gone: {error}", file=sys.stderr)
+            print(f"readers were notified that we are gone: {error}", file=sys.stderr)
             os._exit(1)
         except redis.ConnectionError:
             pass  # whether we are late is for Redis to say

@@ -167,7 +167,7 @@ describe('examples', { concurrency: 3 }, () => {
     assert.ok(whole.startsWith(text) && text.length < whole.length);
   });
 
-  test('readers of an answer whose producer is killed are told that it breaks off', async (t) => {
+  test('readers of an answer whose producer is killed learn that it breaks off', async (t) => {
     const made = await recipe(t, 'language-model');
     const page = await made.open();
     await page.click('button:has-text("Ask")');
