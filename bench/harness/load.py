@@ -1,4 +1,4 @@
-"""The load: `whimbrel bench`, run against a server, and what it tells."""
+"""The load: `whimbrel bench`, run against a server, and what it reports."""
 
 import json
 import subprocess

@@ -6,7 +6,7 @@ import re
 from .results import ROOT
 from .rows import rows
 
-# What the README tells; the rest is in docs/performance.md.
+# What the README shows; the rest is in docs/performance.md.
 README_ROWS = ("idle connection, SSE, one topic", "CPU per delivery, SSE", "fan-out as fast as it goes, SSE", "publishing over REST", "reconnect storm, 10,000 clients 10 events behind, sse")
 
 

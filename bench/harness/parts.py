@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from . import servers
 from .load import bench
 
-# Bytes of an event's data, and of the whole message that tells it to a node.
+# Bytes of an event's data, and of the whole message that carries it to a node.
 EVENT_BYTES = 128
 MESSAGE_BYTES = 228
 
@@ -48,7 +48,7 @@ def peak(programs, size):
     reports = {}
     for turn in range(size.rounds_beside):
         for name, (start, transport, is_beside) in SUBJECTS.items():
-            # The ratio is Whimbrel's to nchan's; the other is told once.
+            # The ratio is Whimbrel's to nchan's; the other is reported once.
             if name.startswith("floor") or turn > 0 and name.startswith("socket.io"):
                 continue
             _tell(f"{name}, round {turn + 1}")
