@@ -159,7 +159,7 @@ fn first_pem(text: &str) -> Option<(&str, &str)> {
     let start = text.find("-----BEGIN ")?;
     let end = start + text[start..].find(END)?;
     let close = end + END.len() + text[end + END.len()..].find("-----")? + "-----".len();
-    text[..start].trim().is_empty().then(|| text[start..].split_at(close - start))
+    if text[..start].trim().is_empty() { text[start..].split_at_checked(close - start) } else { None }
 }
 
 fn public_key(pem: &str) -> Result<VerificationKey, PublicKeysError> {

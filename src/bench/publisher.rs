@@ -116,6 +116,7 @@ struct Round {
 impl Round {
     /// Gives a permit for each request when it is due. A thread of its own, because a thread's sleep is
     /// exact to some 50 µs, and tokio's to a millisecond.
+    #[expect(clippy::disallowed_methods, reason = "it runs on a thread of its own")]
     fn open_when_due(&self, begin: Instant, gap: f64) {
         let mut opened = 0;
         while opened < self.requests && !self.over.load(Ordering::Relaxed) {

@@ -119,6 +119,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// The first signal stops it, a second one ends the process.
+#[expect(clippy::disallowed_methods, reason = "a second signal asks for that, while the relay stops")]
 fn stop_by_signal(stop: CancellationToken) -> Result<(), Failure> {
     let cannot = |error| Failure::failed(format!("signals can't be received: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;

@@ -87,6 +87,7 @@ pub struct Ended {
 
 impl Peer {
     /// A way to `node` that is opened at `now_ms`, `ahead` for a device that has sent nothing yet.
+    #[expect(clippy::disallowed_methods, reason = "bounded in bytes, by `waiting`")]
     pub fn new(node: NodeId, now_ms: u64, ahead: bool) -> (Peer, Outgoing) {
         let (parcels, taken) = mpsc::unbounded_channel();
         let (waiting, broken) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());

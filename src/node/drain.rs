@@ -49,6 +49,7 @@ impl StopSignals {
     }
 
     /// Has the next one end the process at once.
+    #[expect(clippy::disallowed_methods, reason = "a second signal asks for that, while the drain is under way")]
     pub fn exit_at_next(mut self) {
         tokio::spawn(async move {
             self.next().await;

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::support::node::Node as RedisNode;
 use super::support::redis::RedisServer;
-use super::support::{in_time, installed};
+use super::support::{PATIENCE, in_time, installed};
 use super::tour::Node;
 
 /// The methods that a path could take.
@@ -33,7 +33,7 @@ impl Api {
         let node = Node::start();
         // An error would only mean that another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::new();
+        let client = Client::builder().timeout(PATIENCE).build().unwrap();
         let document = client.get(format!("{}/openapi.json", node.url)).send().await.unwrap();
         assert_eq!(document.headers()["content-type"], "application/json");
         let document = document.json().await.unwrap();

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::Data;
 use crate::support::client::{Said, Transport, Wanted};
-use crate::support::eventually;
 use crate::support::node::{Node, events_path};
+use crate::support::{PATIENCE, eventually};
 
 const STREAMS: usize = 4;
 
@@ -26,7 +26,7 @@ impl Producer {
 
     /// Publishes until the node is gone. What got no answer is published first the next time, with the same key.
     async fn publish(mut self, url: String, count: Arc<AtomicUsize>) -> Self {
-        let http = reqwest::Client::new();
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         loop {
             let number = self.acknowledged.len();
             let request = http.post(format!("{url}{}", events_path(&self.stream)));

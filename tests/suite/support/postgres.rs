@@ -5,13 +5,12 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::{PATIENCE, Signal, eventually, free_port, send};
+use super::{Signal, blocking_eventually, eventually, free_port, send};
 
 /// The user `nobody`, as PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -78,15 +77,8 @@ impl Postgres {
 
     /// Starts it again on the same port, with the data that it had.
     pub fn revive(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
         // Until the last process of the one before is gone, its memory is in use.
-        self.process = loop {
-            if let Some(process) = launch(self.port, self.folder.path(), &self.options) {
-                break process;
-            }
-            assert!(Instant::now() < deadline, "postgres never came back");
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        self.process = blocking_eventually("postgres is back", || launch(self.port, self.folder.path(), &self.options));
     }
 }
 
@@ -168,20 +160,15 @@ fn launch(port: u16, folder: &Path, options: &[String]) -> Option<Child> {
     let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=16MB"];
     postgres.args(["-D", "data", "-p", &port.to_string()]).args(settings.iter().flat_map(|setting| ["-c", setting]));
     let mut process = postgres.args(options).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
     let is_ready = |pid: u32| {
         let file = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
         let mut lines = file.lines();
         lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     };
-    while !is_ready(process.id()) {
-        if process.try_wait().unwrap().is_some() {
-            return None;
-        }
-        assert!(Instant::now() < deadline, "postgres was never ready");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Some(process)
+    blocking_eventually("postgres is ready, or has ended", || {
+        (is_ready(process.id()) || process.try_wait().unwrap().is_some()).then_some(())
+    });
+    process.try_wait().unwrap().is_none().then_some(process)
 }
 
 /// Copies of a certificate and its key that a server may read and nobody else, in a folder.

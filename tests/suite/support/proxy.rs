@@ -189,14 +189,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 
 /// The listener that had the port is closed by its task, which ends a moment after it was stopped.
 fn bind_soon(address: SocketAddr) -> Socket {
-    let deadline = Instant::now() + super::PATIENCE;
-    loop {
-        match bind(address) {
-            Ok(socket) => return socket,
-            Err(error) => assert!(Instant::now() < deadline, "the proxy's port is taken: {error}"),
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    super::blocking_eventually("the proxy's port is free", || bind(address).ok())
 }
 
 fn accept(socket: Socket, shared: Arc<Shared>) -> AbortHandle {

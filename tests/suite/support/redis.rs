@@ -6,13 +6,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use whimbrel::store::redis::{RedisUrl, ServerConfig};
 
 use super::node::program;
-use super::{PATIENCE, Signal, send};
+use super::{PATIENCE, Signal, blocking_eventually, send};
 
 /// A redis-server of one test, killed when dropped.
 pub struct RedisServer {
@@ -61,11 +61,10 @@ impl RedisServer {
         let mut server = redis::Client::open(self.admin_url()).unwrap().get_connection_with_timeout(PATIENCE).unwrap();
         let mut take = redis::cmd("CLUSTER");
         let () = take.arg("ADDSLOTSRANGE").arg(0).arg(16_383).query(&mut server).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while !redis::cmd("CLUSTER").arg("INFO").query::<String>(&mut server).unwrap().contains("cluster_state:ok") {
-            assert!(Instant::now() < deadline, "the Cluster never came up");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        blocking_eventually("the Cluster is up", || {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut server).unwrap();
+            info.contains("cluster_state:ok").then_some(())
+        });
     }
 
     /// Starts one whose clock is off, by `-30s` for instance. `None` without libfaketime.
@@ -251,14 +250,9 @@ fn launch(port: u16, dir: &TempDir, environment: &[(&str, String)], arguments: &
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is installed");
-    let deadline = Instant::now() + PATIENCE;
-    while !answers(port) {
-        if process.try_wait().unwrap().is_some() {
-            return None;
-        }
-        assert!(Instant::now() < deadline, "redis-server never answered");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    blocking_eventually("redis-server answers, or has ended", || {
+        (answers(port) || process.try_wait().unwrap().is_some()).then_some(())
+    });
     // Another's server may be what answered.
     process.try_wait().unwrap().is_none().then_some(process)
 }

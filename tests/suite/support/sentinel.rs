@@ -3,12 +3,11 @@
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use tempfile::TempDir;
 
 use super::redis::{RedisServer, answers, server_program, try_raw};
-use super::{PATIENCE, eventually, free_port};
+use super::{blocking_eventually, eventually, free_port};
 
 /// What the Sentinels call the master.
 pub const MASTER: &str = "main";
@@ -160,13 +159,8 @@ fn launch(port: u16, dir: &TempDir) -> Option<Child> {
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is installed");
-    let deadline = Instant::now() + PATIENCE;
-    while !answers(port) {
-        if process.try_wait().unwrap().is_some() {
-            return None;
-        }
-        assert!(Instant::now() < deadline, "the Sentinel never answered");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    Some(process)
+    blocking_eventually("the Sentinel answers, or has ended", || {
+        (answers(port) || process.try_wait().unwrap().is_some()).then_some(())
+    });
+    process.try_wait().unwrap().is_none().then_some(process)
 }

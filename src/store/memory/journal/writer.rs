@@ -113,6 +113,10 @@ struct Writer {
 }
 
 impl Writer {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what is on disk is unknown: nothing may be synced or answered after that"
+    )]
     fn run(&mut self) {
         while let Some(writes) = self.next() {
             if let Err((path, error)) = self.write(&writes).and_then(|()| self.sync_if_due()) {
@@ -193,7 +197,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Those who wait are told that it takes longer, and it is tried again after a while.
+    /// Notifies those who wait that it takes longer, and waits a while before the next try.
+    #[expect(clippy::disallowed_methods, reason = "the journal has a thread of its own")]
     fn stall(&self, path: &Path, error: &io::Error) {
         if !self.shared.progress.borrow().stalled {
             tracing::error!(%error, file = %path.display(), "the journal can't be written for lack of room; trying again");
