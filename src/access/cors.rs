@@ -1,4 +1,4 @@
-//! What a browser is told about who may read an answer (CORS), and that nobody else may embed it.
+//! Which pages a browser lets read an answer (CORS), and that no others may embed it.
 
 use std::fmt::Write as _;
 

@@ -206,7 +206,7 @@ pub enum Identity<'a> {
     Nobody,
 }
 
-/// What may be told of a grant.
+/// What may be shown of a grant.
 #[derive(Debug, Serialize)]
 pub struct Shown<'a> {
     kind: &'static str,

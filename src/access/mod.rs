@@ -1,16 +1,16 @@
 //! Who may use the service, for what, and how much of it.
 //!
-//! [`host`] and [`origins`] keep foreign web pages from using it through somebody's browser, and [`cors`] tells
-//! browsers which pages may. [`throttle`] says how much one client may take, by [`rates`], [`proxies`]
+//! [`host`] and [`origins`] keep foreign web pages from using it through a user's browser, and [`cors`] names
+//! the pages that may. [`throttle`] says how much one client may take, by [`rates`], [`proxies`]
 //! who that is, and [`crowded`] when a device with too many connections may come back.
 //!
 //! A request brings a token or a key ([`Credential`]), or nothing. [`Access`] makes a [`Grant`] of it, once, by
 //! the keys of producers ([`ApiKeys`]) or by judging the token ([`verifier`]) with keys from settings or [`key_sets`]; about
 //! listeners without a token, a [`backend`] of the application may be asked. What the request then [`Need`]s is
-//! checked against the grant alone, before anything is asked of the store, so that a refusal tells nothing of
+//! checked against the grant alone, before anything is asked of the store, so that a refusal gives away nothing of
 //! what is there. A listener's grant goes along with its connection.
 //!
-//! Without any key or secret, access is open: everybody's grant covers everything.
+//! Without any key or secret, access is open: every grant covers everything.
 
 mod api_keys;
 mod backend;
@@ -409,7 +409,7 @@ fn verifiers() -> usize {
 /// How often the store is asked for new revocations: all nodes are to know one within 2 s.
 const REVOCATION_INTERVAL: Duration = Duration::from_millis(700);
 
-/// Every so many times other regions are looked at too: one may have been away when it was to be told.
+/// Every so many times other regions are looked at too: one may have been away when a revocation was sent to it.
 const EXCHANGE_ROUNDS: u32 = 15;
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub struct Rates<K> {
 
 struct Buckets<K> {
     by_key: HashMap<K, Bucket>,
-    /// Of those for whom there is no room.
+    /// Shared by all keys for which there is no room.
     others: Bucket,
     swept: Option<Instant>,
 }
@@ -116,7 +116,7 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 }
 
-/// Whom an address stands for: an IPv6 client has a whole network of them to itself.
+/// The client of an address: an IPv6 client has a whole network of addresses to itself.
 pub fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -69,7 +69,7 @@ impl Throttle {
         self.settings.connects.is_some()
     }
 
-    /// The client's address, which a trusted proxy may tell. `None` where it is not known.
+    /// The client's address, which a trusted proxy may pass on. `None` where it is not known.
     pub fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         self.settings.proxies.client(peer, headers)
     }

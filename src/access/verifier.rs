@@ -7,7 +7,7 @@ use super::claims::{Claims, ClaimsError};
 use super::verification_keys::VerificationKey;
 use super::{Grant, signatures};
 
-/// Longest token. Heads of requests may be longer, so that this is what a client is told.
+/// Longest token. Heads of requests may be longer, so that a longer token is refused by this name.
 pub const TOKEN_BYTES: usize = 8192;
 
 /// By how much the clocks of whoever issues tokens and of a node may differ, in seconds.

@@ -29,7 +29,7 @@ enum Mode {
     Batch,
     /// One, its attributes in the headers.
     Binary,
-    /// One in JSON, or many: the first character tells.
+    /// One in JSON, or many, by the first character.
     Json,
 }
 

@@ -37,7 +37,7 @@ pub fn listens(route: &Route, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether the request is an EventSource's, as far as one can tell, which gives up for good at any answer but 200.
+/// Whether the request seems to be an EventSource's, which gives up for good at any answer but 200.
 pub fn takes_only_streams(route: &Route, headers: &HeaderMap) -> bool {
     *route != Route::WebSocket
         && listens(route, headers)
@@ -60,7 +60,7 @@ struct Asked {
     trace: bool,
     /// It is notified of devices that join and leave its topics, and makes its device a member of them.
     members: bool,
-    /// The client was told not to reconnect, and does so all the same.
+    /// The client must not reconnect, and does so all the same.
     stopped: bool,
 }
 

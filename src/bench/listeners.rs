@@ -35,9 +35,9 @@ const AWAY: Duration = Duration::from_secs(8);
 pub enum Order {
     /// Open the connections of these listeners.
     Open(Range<usize>),
-    /// Tell how many events have come.
+    /// Report how many events have come.
     Count,
-    /// Tell everything that was counted.
+    /// Report everything that was counted.
     Figures,
     /// Count from nought.
     Reset,

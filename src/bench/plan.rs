@@ -19,7 +19,7 @@ pub enum Rate {
 /// A run. Its parts follow each other as they stand here; those whose time is nought are left out.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Whom to talk to, and about what.
+    /// Which server to load, and with which streams.
     pub target: Target,
     /// Listening connections.
     pub connections: usize,

@@ -67,7 +67,7 @@ pub struct Target {
     pub headers: String,
     /// Bytes of an event's data.
     pub event_bytes: usize,
-    /// Whom the load generator trusts over TLS.
+    /// Which certificates the load generator trusts over TLS.
     pub trust: Trust,
 }
 

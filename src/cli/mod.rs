@@ -155,7 +155,7 @@ impl Failure {
         Failure { line: line.to_string(), code: 1 }
     }
 
-    /// Tells it, once; the exit code is what `main` ends with.
+    /// Prints it, once; the exit code is what `main` ends with.
     pub fn report(&self) -> ExitCode {
         say(&self.line);
         self.code.into()
@@ -179,7 +179,7 @@ fn print(line: impl fmt::Display) -> Result<(), Failure> {
     }
 }
 
-/// Tells people something that is no result, in one line on standard error.
+/// Prints a message for people, which is no result, in one line on standard error.
 fn say(line: &str) {
     // Where standard error is closed, the message is lost.
     let _ = writeln!(stderr(), "whimbrel: {}", plain(line));

@@ -1,4 +1,5 @@
-//! What the commands that are clients have in common: which server, what they bring to it, and whom they trust.
+//! What the commands that are clients have in common: which server, with which credentials, and which certificates
+//! they trust.
 
 use std::env;
 use std::path::PathBuf;

@@ -169,7 +169,7 @@ pub(crate) async fn read_at_most(mut response: Response, most: usize) -> Result<
     Ok(body)
 }
 
-/// What every request of a client brings, and whom the client trusts.
+/// What every request of a client brings, and which certificates the client trusts.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// A token or key in `Authorization`, and whatever else a server in front wants.

@@ -1,4 +1,4 @@
-//! Whom a client trusts over TLS, and what it says when it does not.
+//! Which certificates a client trusts over TLS, and its error for one that it does not.
 
 use std::error::Error;
 use std::io;

@@ -5,7 +5,7 @@ use super::{SettingError, Settings, spelling, value};
 use crate::access::{AccessSettings, ApiKeys, BackendSettings, Rules};
 
 /// What unknown variables must not have in their names: a misspelt one could leave access open.
-const TELLING: [&str; 7] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH", "JWT", "JWKS"];
+const GUARDING: [&str; 7] = ["TOKEN", "SECRET", "KEY", "ORIGIN", "AUTH", "JWT", "JWKS"];
 
 /// Variables of the commands that are clients. A node may run where they are set.
 const OF_CLIENTS: [&str; 5] =
@@ -32,7 +32,7 @@ pub fn is_of_clients(variable: &str) -> bool {
 /// `WHIMBREL_`.
 pub fn refuse_misspelt(variable: &str, own: &str) -> Result<(), SettingError> {
     let upper = variable.to_uppercase();
-    match TELLING.iter().find(|word| upper.contains(**word)) {
+    match GUARDING.iter().find(|word| upper.contains(**word)) {
         Some(word) => {
             let reason = format!(
                 "{}; its name has {word} in it, so it may be meant to protect access, and is not ignored",

@@ -1,10 +1,10 @@
-//! Streams with two homes. A directory that failed over may have forgotten who has a stream, and given it to another
-//! region as of the same version. Both regions then serve it, and neither knows of what the other stores.
+//! Streams with two homes. A directory that failed over may have forgotten which region has a stream, and given it to
+//! another region as of the same version. Both regions then serve it, and neither knows of what the other stores.
 //!
 //! A node that knows one home sees it when it learns of the other. The directory's word holds: the region that it does
-//! not name gives the stream up, from then on sends everybody to the other, and what it has is published there once
-//! more, each event once. Who followed it there is told of a gap, and then given all that the stream has: events may
-//! come twice to them, under new ids, but none is lost.
+//! not name gives the stream up, from then on redirects every call to the other, and what it has is published there
+//! once more, each event once. Clients that followed it there get a gap notice, and then all that the stream has:
+//! events may come twice to them, under new ids, but none is lost.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

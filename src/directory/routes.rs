@@ -1,6 +1,6 @@
 //! Where each operation goes: to the home of its stream, or to the node's own region.
 //!
-//! What is forwarded as it is stands in a table, a line an operation; what a region needs to be told differently, or
+//! What is forwarded as it is stands in a table, a line an operation; what differs from region to region, or concerns
 //! several homes at once, is written out below its table. Batches are in [`store`](super::store).
 
 use std::time::Duration;

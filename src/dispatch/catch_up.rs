@@ -87,7 +87,7 @@ impl CatchUp {
         match self.then {
             Then::HandOver => match self.reader.next() {
                 Some(delivery) => Next::Offer(delivery),
-                // At the live end it would be told of it a second time.
+                // At the live end it would be notified a second time.
                 None if self.reader.is_before_notified_break() && !self.reader.needs_fresh_page() => self.read(),
                 None => Next::Join(self.reader.position()),
             },

@@ -86,7 +86,7 @@ pub struct Dispatcher {
     filed: AtomicU64,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// Told whenever the phase changes and whenever an answer of the store has been dealt with.
+    /// Notified whenever the phase changes and whenever an answer of the store has been dealt with.
     changed: Notify,
 }
 
@@ -289,7 +289,7 @@ impl Dispatcher {
         })
     }
 
-    /// Whether something is awaited that a wait for [`Dispatcher::changed`] will tell.
+    /// Whether something is awaited that notifies [`Dispatcher::changed`].
     pub(super) fn is_catching_up(&self) -> bool {
         self.state.lock().merge().is_some_and(|merge| merge.is_catching_up())
     }

@@ -31,7 +31,7 @@ impl Reader {
         self.stalled
     }
 
-    /// Whether a break lies ahead that was told to this reader, while those at the live end may not know of it.
+    /// Whether a break lies ahead that this reader was notified of, while those at the live end may not know of it.
     pub fn is_before_notified_break(&self) -> bool {
         self.chain.is_before_notified_break()
     }

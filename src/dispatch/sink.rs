@@ -25,7 +25,7 @@ pub enum Offer {
 /// The receiving side of a connection. Its methods never wait for the client.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Tells connections of a node apart.
+    /// Unique among the connections of a node.
     fn number(&self) -> u64;
 
     /// Whether the connection still wants what `slot` brings. Once false, false for ever.

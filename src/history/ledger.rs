@@ -238,7 +238,7 @@ impl Ledger {
         for record in records {
             match record {
                 Record::Gap { session, stream, next, reason: GapReason::Lost, .. } => {
-                    // The first event after the place where histories part tells which loss it was.
+                    // The first event after the place where histories part shows which loss it was.
                     let first = self.known(stream, *next).filter(|_| self.fate(stream, *next) != Fate::Lost);
                     let begun = first.map_or(0, |known| self.publish(known).begun);
                     sides.insert((*session, stream), self.losses.iter().filter(|lost| lost.from < begun).count());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   dialer                                         acceptor
-//!     | hello: who I am, whom I want, a nonce  ->     |
+//!     | hello: my id, the peer's, a nonce      ->     |
 //!     | <- challenge: who I am, a nonce, a proof      |
 //!     | proof                                  ->     |
 //!     | <- welcome                                    |

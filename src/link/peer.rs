@@ -103,7 +103,7 @@ impl Peer {
         (Peer { broken: None, ..peer }, outgoing)
     }
 
-    /// Whom it leads to.
+    /// The node at the other end.
     pub fn node(&self) -> &NodeId {
         &self.node
     }

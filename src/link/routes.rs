@@ -30,7 +30,7 @@ pub(super) struct Common {
     pub(super) expected: Mutex<Counts>,
     /// What devices sent.
     pub(super) senders: Mutex<Senders>,
-    /// Told when a link might be worth opening.
+    /// Notified when a link might be worth opening.
     pub(super) wanting: Notify,
     /// Streams to look into a second time, the earliest first.
     pub(super) doubts: Mutex<VecDeque<Doubt>>,

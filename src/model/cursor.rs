@@ -14,7 +14,7 @@ pub const MAX_CURSOR_BYTES: usize = 2048;
 /// What composite cursors begin with; the digit is the version of the layout.
 const PREFIX: &str = "c1.";
 
-/// What a cursor ends with when its client was told not to reconnect.
+/// What a cursor ends with whose client must not reconnect.
 const STOP: &str = ".stop";
 
 /// A position in every stream of a connection.
@@ -28,7 +28,7 @@ pub enum Cursor {
     Single(EventId),
     /// Positions by stream fingerprint.
     Several(Vec<(u64, EventId)>),
-    /// One of the others, given to a client that was told not to reconnect. A client that reconnects all
+    /// One of the others, given to a client that must not reconnect. A client that reconnects all
     /// the same sends it as its last id, and is recognised by it.
     Stopped(Box<Cursor>),
 }
@@ -56,7 +56,7 @@ impl Cursor {
         }
     }
 
-    /// Whether the client was told not to reconnect, and the position without that mark.
+    /// Whether the client must not reconnect, and the position without that mark.
     pub fn unmarked(self) -> (bool, Self) {
         match self {
             Cursor::Stopped(cursor) => (true, *cursor),

@@ -1,4 +1,4 @@
-//! Marks: up to which stamp the connections of a device were told to close.
+//! Marks: up to which stamp the connections of a device have to close.
 
 use std::fmt;
 use std::str::FromStr;

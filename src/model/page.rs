@@ -66,7 +66,7 @@ pub struct Page {
     pub epoch: EventId,
     /// The last fork, if there was one.
     pub fork: Option<Fork>,
-    /// Up to which stamp connections of the device were told to close.
+    /// Up to which stamp the connections of the device have to close.
     pub marks: Marks,
     /// The store's clock, milliseconds since 1970.
     pub now_ms: u64,

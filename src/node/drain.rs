@@ -13,7 +13,7 @@ use crate::transport::Connections;
 /// of them is let go.
 const LAST_EVENTS: Duration = Duration::from_millis(250);
 
-/// How long the last bytes may take after the last client was told to leave.
+/// How long the last bytes may take after the last client was sent away.
 const LAST_BYTES: Duration = Duration::from_secs(3);
 
 /// The signal that stopped the node.

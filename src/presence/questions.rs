@@ -55,7 +55,7 @@ impl<T> Waiting<T> {
 /// A request that waits for answers until this is dropped.
 pub(super) struct Request<'a, T> {
     waiting: &'a Waiting<T>,
-    /// What its answers are told apart by.
+    /// By which its answers are recognised.
     pub(super) id: Uuid,
     /// The answers.
     pub(super) answers: mpsc::Receiver<T>,

@@ -1,4 +1,4 @@
-//! How the database is reached, and whom TLS trusts there.
+//! How the database is reached, and which certificates TLS trusts there.
 
 use std::path::Path;
 use std::str::FromStr;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! - [`table`]: the name of the table, and what it has to be made of;
-//! - [`dsn`]: how the database is reached, and whom TLS trusts there;
+//! - [`dsn`]: how the database is reached, and which certificates TLS trusts there;
 //! - [`session`]: a connection that listens for new rows, and what is asked of the table over it;
 //! - [`statements`]: the SQL of that;
 //! - [`row`]: what makes an event of a row;

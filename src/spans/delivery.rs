@@ -8,7 +8,7 @@ use super::span::{Kind, Span, Value, random_id};
 use super::tracer::Tracer;
 use crate::model::{Observer, TraceParent};
 
-/// Connections of a node whose writes of one event are recorded. A topic may have very many, which would tell no more.
+/// Connections of a node whose writes of one event are recorded. A topic may have very many, which would show no more.
 const MOST_WRITES: u32 = 16;
 
 /// The way of one event through the node: `routed` from the store to here, in it `dispatched` to the connections, and

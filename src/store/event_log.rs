@@ -35,7 +35,7 @@ pub trait EventLog: Send + Sync {
         durability: Durability,
     ) -> Result<Receipt, StoreError>;
 
-    /// Tells an event to every node that has a route, at most once, and stores nothing. Gives the number of
+    /// Sends an event to every node that has a route, at most once, and stores nothing. Gives the number of
     /// nodes that it was sent to.
     async fn publish_ephemeral(&self, stream: &StreamName, draft: &Draft) -> Result<u32, StoreError>;
 
@@ -104,10 +104,10 @@ pub trait EventLog: Send + Sync {
     /// acknowledged: a client that had not seen all gets a gap, one that had does not.
     async fn erase(&self, stream: &StreamName) -> Result<(), StoreError>;
 
-    /// Takes over a part of a stream from another store: where nobody used the stream, or right behind the part before.
-    /// Nodes that follow the stream by then find it with their next sync.
+    /// Takes over a part of a stream from another store: where the stream was never used, or right behind the part
+    /// before. Nodes that follow the stream by then find it with their next sync.
     async fn import(&self, stream: &StreamName, part: &Part) -> Result<Imported, StoreError>;
 
-    /// Tells one node over its channel an event that is stored already, if the node has a route.
+    /// Sends one node, over its channel, an event that is stored already, if the node has a route.
     async fn relay(&self, node: &NodeId, stream: &StreamName, id: EventId) -> Result<(), StoreError>;
 }

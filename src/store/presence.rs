@@ -72,7 +72,7 @@ pub enum Claimed {
     Granted(Slot),
     /// The device has as many connections as it may.
     Full,
-    /// It was told to close before it asserted its place again.
+    /// It has to close: the device was kicked, or it was replaced, before it asserted its place again.
     Passed(Marks),
 }
 
@@ -111,8 +111,8 @@ pub trait DeviceConnections: Send + Sync {
     /// Takes connections' places away.
     async fn release_slots(&self, places: &[(StreamName, Uuid)]) -> Result<(), StoreError>;
 
-    /// Tells all connections that a device has now to go: their nodes with a `!kick` message, and with the
-    /// next sync those that the message does not reach. Returns how many there are.
+    /// Closes all connections that a device has now: their nodes get a `!kick` message, and nodes that it does not
+    /// reach learn of it with the next sync. Returns how many there are.
     async fn kick(&self, device: &StreamName) -> Result<u32, StoreError>;
 
     /// The connections of a device.

@@ -14,7 +14,7 @@ pub const MOST_LEASES: usize = 100_000;
 pub const LEASES_A_LOOK: usize = 128;
 
 /// How far two looks may be apart, on the store's clock. With more between them, there may have been a time in
-/// which nobody could renew a lease.
+/// which no lease could be renewed.
 pub const LOOKS_APART: Duration = Duration::from_secs(3);
 
 /// The outcome of asking for a lease.
@@ -30,7 +30,7 @@ pub enum Taking {
     Full,
 }
 
-/// A lease that was not renewed. Nobody can renew it any more.
+/// A lease that was not renewed, and can't be any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lapsed {
     /// The stream.

@@ -31,7 +31,7 @@ pub enum Frame {
     Mark(Box<WriteMark>),
 }
 
-/// Whom to notify once an event is written.
+/// What to notify once an event is written.
 #[derive(Clone)]
 pub struct WriteMark {
     pub observer: Arc<dyn Observer>,

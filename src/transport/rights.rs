@@ -40,7 +40,7 @@ impl Rights {
         Rights { grant, extra: None, visitor: None, noticed: false }
     }
 
-    /// Those of a client about whom the backend decides.
+    /// Those of a client for which the backend decides.
     pub fn of_visitor(grant: Arc<Grant>, visitor: Option<Visitor>) -> Self {
         Rights { visitor: visitor.map(Arc::new), ..Rights::new(grant) }
     }

@@ -6,7 +6,7 @@ use crate::model::{Marks, NodeId};
 use crate::store::millis;
 use crate::store::presence::{Claim, Claimed, DeviceLimit, Overflow, STALE, Slot, SlotHolder};
 
-/// The connections of a device, and up to where they were told to close. The Redis store's `claim_slot.lua` and
+/// The connections of a device, and up to where they have to close. The Redis store's `claim_slot.lua` and
 /// `kick.lua` do the same.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceSlots {
@@ -21,7 +21,7 @@ struct Entry {
 }
 
 impl DeviceSlots {
-    /// Up to where connections were told to close.
+    /// Up to where connections have to close.
     pub fn marks(&self) -> Marks {
         self.marks
     }
@@ -99,7 +99,7 @@ impl DeviceSlots {
         self.entries.retain(|entry| entry.holder.node != *node);
     }
 
-    /// Tells all to close, and returns how many there are.
+    /// Has all of them close, and returns how many there are.
     pub fn kick(&mut self, now_ms: u64, live: impl Fn(&NodeId) -> bool) -> u32 {
         let newest = self.entries.iter().map(|entry| entry.holder.slot.stamp).max().unwrap_or(0);
         let count = self.entries.iter().filter(|entry| live(&entry.holder.node)).count();

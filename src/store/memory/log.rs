@@ -90,7 +90,7 @@ pub struct Stored {
     pub id: EventId,
     /// The event, unless it was stored before.
     pub event: Option<Arc<Event>>,
-    /// Nodes that are to be told.
+    /// Nodes that it is sent to.
     pub nodes: Vec<NodeId>,
 }
 
@@ -186,7 +186,7 @@ impl StreamLog {
             self.record_fork(ancestor, head, true, now_ms, step);
             ancestor
         } else if position.last < head {
-            // Nothing of `seen` is left to compare with, but ids that the store never heard of were shown.
+            // Nothing of `seen` is left to compare with, but ids that the store does not know were shown.
             self.record_fork(position.last, head, true, now_ms, step);
             position.last
         } else if let Some(at) = newest_below {
@@ -228,8 +228,8 @@ impl StreamLog {
         }
     }
 
-    /// Gives a connection its place, see [`claim_slot`](crate::store::DeviceConnections::claim_slot). The second part of
-    /// the answer are nodes that get the marks.
+    /// Gives a connection its place, see [`claim_slot`](crate::store::DeviceConnections::claim_slot). The second part
+    /// of the answer are nodes that get the marks.
     pub fn claim_slot(&mut self, claim: &Claim, limit: DeviceLimit, now_ms: u64, step: u64) -> (Claimed, Vec<NodeId>) {
         self.touch(now_ms, step);
         self.hold_position(now_ms);
@@ -242,7 +242,7 @@ impl StreamLog {
         self.slots.release_slots(connection);
     }
 
-    /// Tells all connections to close: how many there are, and the nodes that get the marks.
+    /// Has all connections close: how many there are, and the nodes that get the marks.
     pub fn kick(&mut self, now_ms: u64, step: u64) -> (u32, Vec<NodeId>) {
         self.expire(now_ms);
         if self.slots.len() == 0 && self.routes.is_empty() {
@@ -261,7 +261,7 @@ impl StreamLog {
         DeviceState { connections, last: self.position.map(|position| position.last) }
     }
 
-    /// Up to which stamp connections of the device were told to close.
+    /// Up to which stamp the connections of the device have to close.
     pub fn marks(&self) -> Marks {
         self.slots.marks()
     }

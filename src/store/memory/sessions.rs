@@ -1,4 +1,4 @@
-//! The nodes' sessions at telling who came and left, as a plain value.
+//! The nodes' sessions on the lifecycle topic, as a plain value.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ const ENDED_TIME: Duration = Duration::from_secs(3600);
 impl RedisStore {
     /// Writes down that the stream's home is here as of `version`, unless a newer version is known. Only for
     /// which has just asked the directory. Where the home was ended as of the version that is returned, it is not
-    /// written down: the directory has to be told of a newer one first.
+    /// written down: the directory has to record a newer one first.
     pub async fn claim(&self, stream: &StreamName, version: u32) -> Result<Option<u32>, StoreError> {
         let keys = self.keys.of(stream);
         let claim = Call::script(&scripts::HOME_CLAIM, &[&keys.events, &keys.meta])

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The CRC covers all that follows it, and the length. `synced` is up to where the file was known to be on disk when
-//! the frame was made. It tells a torn end from damage: a bad frame was acknowledged if a later one says that it had
-//! been on disk.
+//! the frame was made. It distinguishes a torn end from damage: a bad frame was acknowledged if a later one says
+//! that it had been on disk.
 
 /// What stands in front of a frame's records.
 pub const HEADER: usize = 16;

@@ -173,7 +173,7 @@ impl DirectPublish {
         }
     }
 
-    /// Whom it leaves out, for the script.
+    /// The connection that it leaves out, for the script.
     pub(in crate::store::redis) fn nodes(&self) -> &str {
         self.reach.nodes()
     }
