@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 
 use super::RegionalStore;
-use super::regions::Search;
+use super::homes::Search;
 use super::replica::Home;
 use super::store::SEARCHES;
 use crate::model::{EventId, StreamName};

@@ -9,7 +9,7 @@
 //! The *directory* in Redis maps each stream to its home region, with a version that grows with every move.
 //! [`replica`] holds all of it in this process, compactly; [`feed`] loads it and follows its changes.
 //! [`region`] is another region as this node sees it: its store, opened when it is first needed, and whether
-//! the node is a member there. [`regions`] puts these together: it finds the way to a stream and corrects
+//! the node is a member there. [`regions`] puts these together; `homes` finds the way to a stream and corrects
 //! itself where the way turns out wrong. `migration` moves streams between regions; `conflicts` puts
 //! together what two regions have of one stream; `ending` ends homes with their streams; `follow` moves devices to where they
 //! keep connecting. [`store`] is the outside of that: a [`Store`](crate::store::Store) over all regions, so that
@@ -19,6 +19,7 @@ mod conflicts;
 mod ending;
 pub mod feed;
 mod follow;
+mod homes;
 mod ingress;
 mod migration;
 mod region;

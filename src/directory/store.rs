@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 use super::Region;
-use super::regions::{Regions, Search};
+use super::homes::Search;
+use super::regions::Regions;
 use super::replica::Home;
 use crate::health::Health;
 use crate::model::{Draft, NodeId, Page, Published, Route, StreamName};

@@ -1,4 +1,4 @@
-//! All connections of a node: how many there may be, their pings, and letting them go.
+//! All connections of a node: how many there may be, and letting them go.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,19 +19,16 @@ use crate::presence::{ConnectionIndex, Follower, Followers, RenewError, Renewed,
 
 /// Connections are spread over so many buckets, and one bucket is pinged at a time, so that pings are a
 /// steady trickle and one timer serves them all.
-const BUCKETS: usize = 64;
-
-/// Pings, which are writes, between which others have their turn.
-const PINGS_AT_ONCE: usize = 32;
+pub(super) const BUCKETS: usize = 64;
 
 /// Clients whose connections are closed within less than this get longer delays before they reconnect.
 const SPREAD: Duration = Duration::from_secs(1);
 
-type Bucket = Mutex<HashMap<u64, Arc<Connection>>>;
+pub(super) type Bucket = Mutex<HashMap<u64, Arc<Connection>>>;
 
 /// All connections of a node.
 pub struct Connections {
-    buckets: [Bucket; BUCKETS],
+    pub(super) buckets: [Bucket; BUCKETS],
     next_number: AtomicU64,
     admitted: Arc<AtomicUsize>,
     limit: usize,
@@ -102,22 +99,8 @@ impl Connections {
         self.buckets.iter().flat_map(|bucket| bucket.lock().values().cloned().collect::<Vec<_>>())
     }
 
-    fn bucket(&self, number: u64) -> &Bucket {
+    pub(super) fn bucket(&self, number: u64) -> &Bucket {
         &self.buckets[number as usize % BUCKETS]
-    }
-
-    /// Pings every connection once an interval; runs until it is dropped.
-    pub async fn ping_for_ever(self: Arc<Self>, interval: Duration) {
-        let step = interval / BUCKETS as u32;
-        let mut ticks = tokio::time::interval_at(Instant::now() + step, step);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            // Backwards, as numbers count up: a connection of the first moment is pinged about an interval later.
-            for bucket in self.buckets.iter().rev() {
-                ticks.tick().await;
-                ping(bucket).await;
-            }
-        }
     }
 
     /// Closes all connections, spread over `time`, each with a delay of its own before it reconnects: a short one where
@@ -178,80 +161,7 @@ impl ConnectionIndex for Connections {
     }
 }
 
-/// Pings all connections of a bucket, a few at a time.
-async fn ping(bucket: &Bucket) {
-    let connections: Vec<_> = bucket.lock().values().cloned().collect();
-    for some in connections.chunks(PINGS_AT_ONCE) {
-        some.iter().for_each(|connection| connection.ping());
-        tokio::task::yield_now().await;
-    }
-}
-
 /// When a client had better come back: soon, but not all together.
 pub fn retry_ms() -> u64 {
     rand::rng().random_range(500..2500)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use tokio::net::UnixStream;
-
-    use super::*;
-    use crate::access::Grant;
-    use crate::dispatch::{Registry, RegistrySettings};
-    use crate::metrics::Metrics;
-    use crate::model::{Encoding, NodeId};
-    use crate::store::RetentionRules;
-    use crate::store::memory::MemoryStore;
-    use crate::transport::socket::Raw;
-    use crate::transport::{Framing, Protocol, Rights, Socket};
-
-    /// More than are pinged without a pause.
-    const MANY: usize = 10 * PINGS_AT_ONCE;
-
-    #[tokio::test]
-    async fn others_have_their_turn_while_many_connections_are_pinged() {
-        let store = Arc::new(MemoryStore::new(RetentionRules::default(), Duration::from_secs(60), 1 << 20));
-        let time = Duration::from_secs(60);
-        let settings = RegistrySettings { sync: time, lease: time, ring_bytes: 1 << 20 };
-        let registry = Registry::new(store, NodeId::random(), settings, Metrics::new());
-        let connections = Connections::new(MANY);
-        let mut clients = Vec::new();
-        for number in 0..MANY as u64 {
-            let (socket, client) = UnixStream::pair().unwrap();
-            let protocol =
-                Protocol::Sse { encoding: Encoding::Sse, trace: false, heartbeat: false, framing: Framing::Chunked };
-            let (id, socket) = (Uuid::new_v4(), Socket::Plain(Raw::Unix(socket)));
-            // All in one bucket.
-            let number = number * BUCKETS as u64;
-            let (rights, streams) = (Rights::new(Grant::open()), Vec::new());
-            let connection =
-                Connection::new(number, id, protocol, rights, None, None, None, socket, 1000, streams, &registry);
-            connections.insert(Arc::new(connection));
-            clients.push(client);
-        }
-        let (done, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let other = {
-            let (done, turns) = (done.clone(), turns.clone());
-            async move {
-                while !done.load(Ordering::Relaxed) {
-                    turns.fetch_add(1, Ordering::Relaxed);
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        let pings = async {
-            ping(connections.bucket(0)).await;
-            done.store(true, Ordering::Relaxed);
-        };
-        tokio::join!(pings, tokio::spawn(other)).1.unwrap();
-        assert!(turns.load(Ordering::Relaxed) >= MANY / PINGS_AT_ONCE, "{turns:?}");
-        for client in clients {
-            client.readable().await.unwrap();
-            let mut ping = [0; 16];
-            assert_eq!(client.try_read(&mut ping).unwrap(), 7);
-        }
-    }
 }

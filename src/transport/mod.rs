@@ -19,6 +19,7 @@ mod listener;
 mod liveness;
 mod operations;
 mod outbox;
+mod pings;
 mod protocol;
 mod queue;
 mod request_heads;

@@ -95,7 +95,7 @@ async fn a_drain_notifies_clients_and_the_node_exits_in_time(world: World) {
 }
 
 async fn a_draining_node_turns_new_listeners_away(world: World) {
-    let node = world.node(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "1"), ("WHIMBREL_DRAIN_SECONDS", "3")]);
+    let node = world.node(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "5"), ("WHIMBREL_DRAIN_SECONDS", "3")]);
     // Two: the second is let go half way, so until then the node is not gone.
     let mut first = world.wanted(&["topic:news"]).connect(&node).await;
     let mut second = world.wanted(&["topic:news"]).connect(&node).await;
