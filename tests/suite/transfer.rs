@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::client::{Client, Transport, Wanted};
+use crate::support::cluster::Cluster;
 use crate::support::command::{Outcome, run};
 use crate::support::node::{Node, events_path};
 use crate::support::redis::RedisServer;
@@ -29,10 +30,8 @@ async fn read(client: &mut Client, from: usize, to: usize) {
     assert_eq!(client.data(to - from).await, expected);
 }
 
-#[tokio::test]
-async fn live_listeners_move_from_an_embedded_node_to_one_on_redis_and_miss_nothing() {
-    let (redis, old) = (RedisServer::start(), Node::start(&[]));
-    let new = Node::on(&redis, &[]);
+/// Moves two streams, one of them a device's inbox, and their listeners.
+async fn listeners_move(old: Node, new: Node) {
     old.publish_all("topic:news", 0..EVENTS / 2).await;
     let wanted = |transport| Wanted::new(transport, &["topic:news", "device:42"]);
     let transports = [Transport::Sse, Transport::WebSocket];
@@ -64,6 +63,19 @@ async fn live_listeners_move_from_an_embedded_node_to_one_on_redis_and_miss_noth
     read(&mut client, 2, 5).await;
     new.publish("device:42", "5").await;
     read(&mut client, 5, 6).await;
+}
+
+#[tokio::test]
+async fn live_listeners_move_from_an_embedded_node_to_one_on_redis_and_miss_nothing() {
+    let redis = RedisServer::start();
+    listeners_move(Node::start(&[]), Node::on(&redis, &[])).await;
+}
+
+#[tokio::test]
+async fn live_listeners_move_from_one_redis_to_a_cluster_and_miss_nothing() {
+    let (redis, cluster) = (RedisServer::start(), Cluster::of_masters(3).await);
+    let new = Node::start(&[("WHIMBREL_REDIS_URL", &cluster.url())]);
+    listeners_move(Node::on(&redis, &[]), new).await;
 }
 
 #[tokio::test]
