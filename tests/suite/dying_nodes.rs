@@ -95,7 +95,7 @@ async fn a_drain_notifies_clients_and_the_node_exits_in_time(world: World) {
 }
 
 async fn a_draining_node_turns_new_listeners_away(world: World) {
-    let node = world.node(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "5"), ("WHIMBREL_DRAIN_SECONDS", "3")]);
+    let node = world.node(&[("WHIMBREL_DRAIN_DELAY_SECONDS", "3"), ("WHIMBREL_DRAIN_SECONDS", "6")]);
     // Two: the second is let go half way, so until then the node is not gone.
     let mut first = world.wanted(&["topic:news"]).connect(&node).await;
     let mut second = world.wanted(&["topic:news"]).connect(&node).await;
@@ -111,7 +111,8 @@ async fn a_draining_node_turns_new_listeners_away(world: World) {
     }
     assert_eq!(first.next().await, drain_close(&world));
     // By then whoever comes has to be somebody else's: a balancer tries the next node when it is refused.
-    assert!(TcpStream::connect(node.address()).await.is_err());
+    let refused = async || TcpStream::connect(node.address()).await.is_err().then_some(());
+    eventually("connections are refused", refused).await;
     assert_eq!(second.next().await, drain_close(&world));
     assert_eq!(late.next().await, drain_close(&world));
     assert_eq!(node.ended().await.code(), Some(0));
