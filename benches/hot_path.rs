@@ -87,7 +87,7 @@ fn dispatch(criterion: &mut Criterion) {
             let next = EventId::new(head.ms + 1, 0);
             let mut flush = Flush::default();
             registry.message(&stream, event(next, head), Path::Channel, &mut flush);
-            flush.run();
+            flush.run(|_| {});
             head = next;
         });
     });

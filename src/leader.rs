@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::backoff::Backoff;
 use crate::dispatch::Registry;
+use crate::metrics::{ByTask, InGauge};
 use crate::model::NodeId;
 use crate::store::{self, JobKind, Store, StoreError};
 
@@ -112,6 +113,7 @@ pub async fn campaign(
     mut stop: watch::Receiver<bool>,
 ) {
     let leaders = store.leaders();
+    let leading = registry.metrics().leading.get_or_create(&ByTask { task: kind.as_str() }).clone();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     loop {
         let node = registry.node();
@@ -122,6 +124,7 @@ pub async fn campaign(
                 tracing::debug!(%node, "{kind}: this node is the leader");
                 let renewal = Instant::now() + lease / 3;
                 let leadership = Leadership { leaders, job: kind, node: node.clone(), lease, renewal };
+                let _leading = InGauge::new(&leading, 1);
                 match job.run(leadership, &mut stop).await {
                     End::Stopped => {
                         if let Err(error) = leaders.resign(kind, &node).await {

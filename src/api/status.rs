@@ -64,6 +64,7 @@ pub fn metrics(api: &Api) -> Response {
     let metrics = api.hub.metrics();
     metrics.streams.set(registry.streams() as i64);
     metrics.ring_bytes.set(registry.ring_bytes() as i64);
+    metrics.sync_lag_seconds.set(registry.sync_lag().as_secs_f64());
     if let Some(regions) = api.hub.regions() {
         metrics.directory_streams.set(regions.replica().len() as i64);
         metrics.directory_lag_seconds.set(regions.lag().as_secs_f64());

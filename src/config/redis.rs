@@ -2,6 +2,7 @@
 
 use super::settle::from_file;
 use super::{RegionUrls, SettingError, Settings, value};
+use crate::metrics::StoreMetrics;
 use crate::store::redis::{CredentialFiles, RedisUrl, ServerConfig};
 
 impl Settings {
@@ -12,6 +13,7 @@ impl Settings {
             sentinel_user: self.sentinel_user.clone(),
             sentinel_password: self.sentinel_password.clone(),
             credentials: self.credential_files(),
+            metrics: StoreMetrics::default(),
         }
     }
 

@@ -91,6 +91,7 @@ impl Registry {
         let repairs = |region| Repairs::new(region as u8, settings.sync, rand::random(), Instant::now());
         let registry = Arc::new(Registry {
             pages: Pages::new(store.clone(), clock.clone(), metrics.clone()),
+            flusher: Arc::new(Flusher::new(clock.clone(), &metrics)),
             clock,
             store,
             node: ArcSwap::from_pointee(node),
@@ -102,7 +103,6 @@ impl Registry {
             repairs: (0..regions).map(repairs).map(Arc::new).collect(),
             asking: OnceLock::new(),
             detaches: (0..regions).map(|_| Semaphore::new(MAX_DETACHES)).collect(),
-            flusher: Arc::default(),
             settings,
             routing: Path::ALL
                 .map(|path| metrics.routing_seconds.get_or_create(&ByPath { path: path.as_str() }).clone()),
@@ -180,6 +180,12 @@ impl Registry {
         self.dispatchers.lock().contains_key(stream)
     }
 
+    /// For how long the sync that is due longest is overdue.
+    pub fn sync_lag(&self) -> Duration {
+        let now = Instant::now();
+        self.repairs.iter().map(|repairs| repairs.lag(now)).max().unwrap_or_default()
+    }
+
     /// Bytes that the rings hold.
     pub fn ring_bytes(&self) -> usize {
         self.memory.ring.used()
@@ -229,7 +235,9 @@ impl Registry {
         let dispatcher = self.dispatchers.lock().get(stream).cloned();
         match dispatcher {
             Some(dispatcher) => {
+                let (stored_ms, before) = (event.id.ms, flush.count());
                 let step = dispatcher.message(event, Instant::now(), flush);
+                flush.time_first(before, stored_ms, path);
                 self.carry_out(&dispatcher, step);
             }
             None => self.detach_stray(stream),
@@ -270,13 +278,14 @@ impl Registry {
     /// Something may have been missed on every stream, or the store may have lost their routes: all are synced, those
     /// first that were synced longest ago, and go on meanwhile.
     pub fn mark_all(&self) {
-        self.repairs.iter().for_each(|repairs| repairs.mark_all());
+        let now = Instant::now();
+        self.repairs.iter().for_each(|repairs| repairs.mark_all(now));
     }
 
     /// The same for the streams of one region.
     pub fn mark_region(&self, region: usize) {
         if let Some(repairs) = self.repairs.get(region) {
-            repairs.mark_all();
+            repairs.mark_all(Instant::now());
         }
     }
 

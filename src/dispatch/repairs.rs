@@ -59,6 +59,11 @@ impl Repairs {
         self.schedule.lock().interval()
     }
 
+    /// For how long the sync that is due longest is overdue.
+    pub fn lag(&self, now: Instant) -> Duration {
+        self.schedule.lock().lag(now)
+    }
+
     /// Which routes of this node the store has: what was noted before this grew has to be noted again.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Relaxed)
@@ -85,9 +90,9 @@ impl Repairs {
 
     /// Something may have been missed on every stream, and routes may be lost. Nobody waits for it: what continues
     /// a chain is dispatched as before.
-    pub fn mark_all(&self) {
+    pub fn mark_all(&self, now: Instant) {
         self.generation.fetch_add(1, Ordering::Relaxed);
-        self.schedule.lock().mark_all();
+        self.schedule.lock().mark_all(now);
         self.wake.notify_one();
     }
 

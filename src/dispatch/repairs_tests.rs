@@ -134,7 +134,7 @@ fn a_lone_stream_is_synced_in_its_interval_and_not_before() {
 #[test]
 fn after_an_interruption_all_streams_are_synced_at_the_pace_of_repairs_oldest_need_first() {
     let mut node = Node::new(HOUR, 20_000);
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     let begun = node.now;
     let asked = node.ask(Duration::from_secs(5), |_| true);
     // The rotation goes on behind them.
@@ -147,7 +147,7 @@ fn after_an_interruption_all_streams_are_synced_at_the_pace_of_repairs_oldest_ne
 #[test]
 fn an_attach_and_a_hole_go_ahead_of_any_number_of_repairs() {
     let mut node = Node::new(HOUR, 10_000);
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     // As many as may be under way, and none is answered.
     let out = node.unanswered();
     assert!(out.len() <= 128, "{}", out.len());
@@ -168,7 +168,7 @@ fn questions_that_clients_wait_for_do_not_keep_repairs_from_the_store() {
     }
     let attaching = node.unanswered();
     assert_eq!(attaching.len(), 256, "so many at once");
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     assert!(!node.unanswered().is_empty());
     // Each permit goes to the next as soon as it is given back.
     node.answer(&attaching[0], true);
@@ -179,7 +179,7 @@ fn questions_that_clients_wait_for_do_not_keep_repairs_from_the_store() {
 #[test]
 fn messages_that_continue_go_out_while_a_stream_waits_for_its_repair() {
     let node = Node::new(HOUR, 1);
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     let event = |at, prev| Arc::new(Event::new(id(at), id(prev), EventType::MESSAGE, "1".into()));
     let head = || match node.streams[0].readiness() {
         super::super::dispatcher::Readiness::Ready(head) => head,
@@ -199,13 +199,13 @@ fn while_the_store_is_away_each_stream_has_one_retry_and_its_return_costs_one_sy
     let mut tries = 0;
     // Each try to subscribe again marks all, and holes open at streams that links feed.
     for round in 0..60 {
-        node.repairs.mark_all();
+        node.repairs.mark_all(node.now);
         node.hole(round);
         tries += node.ask(Duration::from_secs(10), |_| false).len();
     }
     // A group every 2.5 to 7.5 seconds, and what was under way or fresh.
     assert!(tries < 600 / 2 * 64, "{tries} tries in ten minutes");
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     let asked = node.ask(Duration::from_secs(8), |_| true);
     let counts = per_stream(&asked);
     assert_eq!(counts.len(), 5_000, "all are synced");
@@ -218,7 +218,7 @@ fn while_the_store_is_away_each_stream_has_one_retry_and_its_return_costs_one_sy
 fn one_stream_that_fails_again_and_again_slows_down_itself_alone() {
     let mut node = Node::new(Duration::from_secs(30), 100);
     let bad = node.streams[7].stream().clone();
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     let asked = node.ask(Duration::from_secs(60), |asking| *asking.dispatcher.stream() != bad);
     let counts = per_stream(&asked);
     assert!((10..40).contains(&counts[&bad]), "{}", counts[&bad]);
@@ -235,9 +235,9 @@ fn a_stream_that_moved_is_marked_with_its_new_region_alone() {
     for asking in elsewhere.unanswered() {
         elsewhere.answer(&asking, true);
     }
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     assert_eq!(node.ask(Duration::from_secs(1), |_| true).len(), 0);
-    elsewhere.repairs.mark_all();
+    elsewhere.repairs.mark_all(elsewhere.now);
     assert_eq!(elsewhere.unanswered().len(), 1);
 }
 
@@ -246,9 +246,9 @@ fn a_stream_whose_home_was_unknown_when_it_was_attached_is_marked_with_its_regio
     let mut node = Node::new(HOUR, 1);
     let elsewhere = Repairs::new(1, HOUR, 1, node.now);
     elsewhere.adopt(&node.streams[0], node.now);
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     assert_eq!(node.ask(Duration::from_secs(1), |_| true).len(), 0);
-    elsewhere.mark_all();
+    elsewhere.mark_all(node.now);
     assert!(matches!(elsewhere.next(node.now), Next::Ask(asking) if asking.len() == 1));
 }
 
@@ -259,7 +259,7 @@ fn a_sync_that_fell_due_while_a_question_was_out_follows_its_answer() {
     node.repairs.see_to(&node.streams[0], need, node.now);
     let out = node.unanswered();
     assert_eq!(out.len(), 1);
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     assert!(node.unanswered().is_empty(), "one question of a stream at a time");
     node.answer(&out[0], true);
     assert_eq!(node.ask(Duration::from_secs(1), |_| true).len(), 1);
@@ -272,7 +272,7 @@ fn a_stream_that_is_marked_while_it_attaches_is_synced_once_it_is_attached() {
     let out = node.unanswered();
     assert_eq!(out[0].question, Question::Attach);
     // The answer may be from before the interruption.
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     assert!(node.unanswered().is_empty());
     node.answer(&out[0], true);
     let asked = node.ask(Duration::from_secs(1), |_| true);
@@ -296,6 +296,27 @@ async fn only_streams_that_were_interrupted_are_marked_and_each_once() {
 fn what_is_gone_costs_nothing() {
     let mut node = Node::new(HOUR, 1_000);
     node.streams.drain(..999);
-    node.repairs.mark_all();
+    node.repairs.mark_all(node.now);
     assert_eq!(node.ask(Duration::from_secs(1), |_| true).len(), 1);
+}
+
+#[test]
+fn the_lag_is_for_how_long_a_sync_is_overdue() {
+    let mut node = Node::new(Duration::from_secs(30), 100);
+    let lag = |node: &Node| node.repairs.lag(node.now);
+    node.ask(Duration::from_secs(60), |_| true);
+    assert_eq!(lag(&node), Duration::ZERO);
+    node.repairs.mark_all(node.now);
+    let out = node.unanswered();
+    node.now += Duration::from_secs(3);
+    node.repairs.mark_all(node.now);
+    assert_eq!(lag(&node), Duration::from_secs(3), "some have waited since the first mark");
+    out.iter().for_each(|asking| node.answer(asking, true));
+    node.ask(Duration::from_secs(2), |_| true);
+    assert_eq!(lag(&node), Duration::ZERO);
+    // While the store is away, groups are tried one after another, and none of them is synced.
+    node.ask(Duration::from_secs(60), |_| false);
+    assert!(lag(&node) > Duration::from_secs(55), "{:?}", lag(&node));
+    node.ask(Duration::from_secs(10), |_| true);
+    assert_eq!(lag(&node), Duration::ZERO);
 }

@@ -100,6 +100,8 @@ pub struct Schedule {
     filed: u64,
     /// Streams that were filed below this number need a sync now.
     marked: u64,
+    /// Since when the first of them does.
+    marked_at: Instant,
     /// When the rotation went on last, and how far its next step is stretched.
     rotated: Instant,
     spread: f64,
@@ -120,6 +122,7 @@ struct Timer {
 
 /// The store gives no answers.
 struct Away {
+    since: Instant,
     /// No other try before.
     until: Instant,
     wait: Duration,
@@ -138,6 +141,7 @@ impl Schedule {
             rotation: VecDeque::new(),
             filed: 0,
             marked: 0,
+            marked_at: now,
             rotated: now,
             spread: 1.0,
             paced: now,
@@ -192,7 +196,10 @@ impl Schedule {
     }
 
     /// Something may have been missed on every stream.
-    pub fn mark_all(&mut self) {
+    pub fn mark_all(&mut self, now: Instant) {
+        if !self.has_marked() {
+            self.marked_at = now;
+        }
         self.marked = self.next_number();
     }
 
@@ -214,6 +221,18 @@ impl Schedule {
         (walk.after > before).then_some(dispatchers)
     }
 
+    /// Whether a stream that was marked waits for its sync.
+    fn has_marked(&self) -> bool {
+        self.rotation.front().is_some_and(|(number, _)| *number < self.marked)
+    }
+
+    /// For how long the sync that is due longest is overdue. While the store gives no answers, all are.
+    pub fn lag(&self, now: Instant) -> Duration {
+        let due = if self.has_marked() { Some(self.marked_at) } else { self.rotates_at() };
+        let away = self.away.as_ref().map(|away| away.since);
+        due.into_iter().chain(away).min().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// The store answered, or gave no answer. True when others need not wait for it any longer.
     pub fn note_answer(&mut self, answered: bool, now: Instant) -> bool {
         if answered {
@@ -221,7 +240,7 @@ impl Schedule {
         }
         if self.away.is_none() {
             let until = now + self.spread_out(FIRST_RETRY);
-            self.away = Some(Away { until, wait: FIRST_RETRY });
+            self.away = Some(Away { since: now, until, wait: FIRST_RETRY });
         }
         false
     }
@@ -355,9 +374,9 @@ impl Schedule {
 
     /// A group is on its way to a store that gave no answers: the next one waits longer.
     fn try_store(&mut self, now: Instant) {
-        let Some(Away { wait, .. }) = self.away else { return };
+        let Some(Away { since, wait, .. }) = self.away else { return };
         let wait = LONGEST_RETRY.min(wait * 2);
-        self.away = Some(Away { until: now + self.spread_out(wait), wait });
+        self.away = Some(Away { since, until: now + self.spread_out(wait), wait });
     }
 
     fn wakes_at(&self) -> Option<Instant> {

@@ -86,6 +86,8 @@ labels! {
     ByPath { path }
     ByProblem { problem }
     ByReason { reason }
+    ByRole { role }
+    ByTask { task }
     ByTransport { transport }
     ByWork { work }
 }

@@ -9,6 +9,7 @@ mod link;
 mod process;
 mod relay;
 mod service;
+mod store;
 mod webhook;
 
 use std::ops::Deref;
@@ -17,11 +18,12 @@ use std::sync::Arc;
 use prometheus_client::encoding::text::encode;
 
 pub use access::AccessMetrics;
-pub use figures::{ByOutcome, ByPath, ByProblem, ByReason, ByTransport, ByWork, Seconds};
+pub use figures::{ByOutcome, ByPath, ByProblem, ByReason, ByRole, ByTask, ByTransport, ByWork, Gauge, Seconds};
 use figures::{Catalogue, Listed};
 pub use link::LinkMetrics;
 pub use relay::{RelayFigures, RelayMetrics};
 pub use service::ServiceMetrics;
+pub use store::{InGauge, ROLES, RoleMetrics, StoreMetrics};
 pub use webhook::WebhookMetrics;
 
 /// The media type of what Prometheus reads.
@@ -31,6 +33,8 @@ pub const TEXT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charse
 pub struct Metrics {
     catalogue: Catalogue,
     service: ServiceMetrics,
+    /// Connections to Redis.
+    pub store: StoreMetrics,
     /// How callers are judged.
     pub access: AccessMetrics,
     /// Links between nodes.
@@ -52,11 +56,12 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut catalogue = Catalogue::new();
         let service = ServiceMetrics::register(catalogue.group("whimbrel_"));
+        let store = StoreMetrics::register(catalogue.group("whimbrel_store_"));
         let access = AccessMetrics::register(catalogue.group("whimbrel_access_"));
         let links = LinkMetrics::register(catalogue.group("whimbrel_link_"));
         let webhook = WebhookMetrics::register(catalogue.group("whimbrel_webhook_"));
         process::register(&mut catalogue);
-        let metrics = Metrics { catalogue, service, access, links, webhook };
+        let metrics = Metrics { catalogue, service, store, access, links, webhook };
         metrics.begin_at_nought();
         Arc::new(metrics)
     }
@@ -72,6 +77,9 @@ impl Metrics {
         }
         for reason in ["queue", "collector"] {
             drop(self.spans_dropped.get_or_create(&ByReason { reason }));
+        }
+        for role in ROLES {
+            drop(self.store.of(role));
         }
         for problem in ["unavailable", "outcome-unknown", "store-full"] {
             drop(self.publish_errors.get_or_create(&ByProblem { problem }));
@@ -150,7 +158,7 @@ mod tests {
             assert!(name.starts_with("whimbrel_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), figure.kind == "counter", "{name}");
             assert!(!["_ms", "_millis", "_milliseconds", "_kb"].iter().any(|unit| name.contains(unit)), "{name}");
-            let known = ["outcome", "path", "problem", "reason", "transport", "version", "work"];
+            let known = ["outcome", "path", "problem", "reason", "role", "task", "transport", "version", "work"];
             assert!(
                 figure.label.is_none_or(|label| known.contains(&label)),
                 "{name} is told apart by {:?}",

@@ -2,7 +2,9 @@
 
 use prometheus_client::metrics::family::Family;
 
-use super::figures::{ByPath, ByProblem, ByReason, ByTransport, ByWork, Counter, FloatGauge, Gauge, Seconds, figures};
+use super::figures::{
+    ByPath, ByProblem, ByReason, ByTask, ByTransport, ByWork, Counter, FloatGauge, Gauge, Seconds, figures,
+};
 
 figures! {
     /// The figures of one node. Cheap to update from anywhere.
@@ -23,6 +25,8 @@ figures! {
         dispatched: Counter,
         /// From an event's being stored, by its id and the store's clock in whole milliseconds, until it reached this node's dispatcher, by its path.
         routing_seconds: Family<ByPath, Seconds>,
+        /// From an event's being stored, by its id and the store's clock in whole milliseconds, until this node first wrote it to a socket, by its path; of events that come together, the first.
+        first_write_seconds: Family<ByPath, Seconds>,
         /// Deliveries that live dispatchers offered to connections.
         deliveries: Counter,
         /// Frames handed to sockets.
@@ -35,6 +39,8 @@ figures! {
         attaches: Counter,
         /// Syncs sent to the store.
         syncs: Counter,
+        /// For how long the sync that is due longest is overdue. All are while the store gives no answers.
+        sync_lag_seconds: FloatGauge,
         /// Histories that did not continue and were looked into.
         recoveries: Counter,
         /// Holes in the chain of live messages.
@@ -43,6 +49,8 @@ figures! {
         page_reads: Counter,
         /// Connections that fell back to reading from the stream.
         outbox_overflows: Counter,
+        /// Bytes that wait in outboxes, as sockets take no more for now.
+        outbox_bytes: Gauge,
         /// Temporary dispatchers at work.
         temporary_dispatchers: Gauge,
         /// Streams followed on this node.
@@ -65,6 +73,10 @@ figures! {
         channel_messages: Counter,
         /// Times that the node lost its lease.
         leases_lost: Counter,
+        /// When the node last renewed its lease, in seconds since 1970.
+        lease_renewed_timestamp_seconds: FloatGauge,
+        /// Whether this node leads a task that one node of a region does for all: 1 or 0.
+        leading: Family<ByTask, Gauge>,
         /// Dead nodes that this one cleaned up after.
         nodes_cleaned: Counter,
         /// Connects and disconnects of devices, published on the lifecycle topic.

@@ -168,6 +168,7 @@ impl Membership {
         match self.store.coordination().renew(node, self.lease).await? {
             Renewal::Held { nodes } => {
                 self.scope.set_nodes(nodes);
+                self.scope.lease_renewed();
                 self.health.store_is_up();
                 Ok(true)
             }

@@ -40,7 +40,7 @@ use crate::producers;
 use crate::spans::{self, CollectorError, Exporting};
 use crate::store::memory::{DataDirError, MemoryStore, Restored};
 use crate::store::presence::DeviceLimit;
-use crate::store::redis::{ConnectError, RedisStore, RedisUrl};
+use crate::store::redis::{ConnectError, RedisStore, RedisUrl, ServerConfig};
 use crate::store::{NodeInfo, RetentionRules, Store};
 use crate::sweep;
 use crate::transport::{
@@ -321,18 +321,19 @@ async fn open_store(
 ) -> Result<Opened, ServeError> {
     let rules = settings.retention.clone();
     let position_time = Duration::from_secs(settings.position_seconds);
+    let server = |url: &RedisUrl| ServerConfig { metrics: metrics.store.clone(), ..settings.server(url) };
     let Some(url) = &settings.redis_url else {
         let store = Arc::new(open_embedded(settings, rules, position_time).await?);
         return Ok(Opened { store, regions: None });
     };
     if let Some(urls) = &settings.regions {
         let of = |(name, given): &(String, RedisUrl)| {
-            (name.clone(), settings.server(if *name == settings.region { url } else { given }))
+            (name.clone(), server(if *name == settings.region { url } else { given }))
         };
         let regions = RegionsSettings {
             home: settings.region.clone(),
             all: urls.iter().map(of).collect(),
-            directory: settings.server(settings.directory_url.as_ref().unwrap_or(url)),
+            directory: server(settings.directory_url.as_ref().unwrap_or(url)),
             rules: settings.region_rules.clone(),
             follow: settings.region_follow,
             prefix: settings.prefix.clone(),
@@ -343,7 +344,7 @@ async fn open_store(
         let store = Arc::new(RegionalStore::open(regions.clone(), health).await);
         return Ok(Opened { store, regions: Some((regions, position)) });
     }
-    let server = settings.server(url);
+    let server = server(url);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         match RedisStore::connect(&server, &settings.prefix, rules.clone(), position_time).await {

@@ -4,6 +4,7 @@
 //! that region alone.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::directory::{Region, Regions};
 use crate::dispatch::Registry;
@@ -62,6 +63,14 @@ impl Scope {
     /// So many nodes share the store.
     pub fn set_nodes(&self, nodes: u32) {
         self.registry.set_nodes(self.number(), nodes);
+    }
+
+    /// The node's lease holds for another lease time.
+    pub fn lease_renewed(&self) {
+        if self.is_home() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.registry.metrics().lease_renewed_timestamp_seconds.set(now.as_secs_f64());
+        }
     }
 
     /// Something may have been missed: all its streams are marked for a sync.

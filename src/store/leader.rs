@@ -21,6 +21,18 @@ pub enum JobKind {
     Directory,
 }
 
+impl JobKind {
+    /// As metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            JobKind::Ingress => "ingress",
+            JobKind::Producers => "producers",
+            JobKind::Webhook => "webhook",
+            JobKind::Directory => "directory",
+        }
+    }
+}
+
 impl fmt::Display for JobKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -389,6 +389,19 @@ impl Connection {
 
     /// Writes until nothing waits or the socket takes no more.
     fn write_out(&self, inner: &mut Inner) {
+        self.write_waiting(inner);
+        self.count_waiting(inner);
+    }
+
+    /// Counts what the socket left.
+    fn count_waiting(&self, inner: &mut Inner) {
+        let change = inner.outbox.take_change();
+        if change != 0 {
+            self.metrics.outbox_bytes.inc_by(change);
+        }
+    }
+
+    fn write_waiting(&self, inner: &mut Inner) {
         if inner.blocked || matches!(inner.phase, Phase::Ended(_)) {
             return;
         }
@@ -458,6 +471,15 @@ impl Connection {
         match outbox.slices(&mut slices) {
             0 => None,
             count => Some(self.socket.try_write_vectored(&slices[..count])),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let counted = self.inner.get_mut().outbox.counted();
+        if counted != 0 {
+            self.metrics.outbox_bytes.dec_by(counted);
         }
     }
 }

@@ -53,7 +53,9 @@ pub struct Outbox {
     limit: usize,
     framing: Framing,
     /// The largest frame that was refused since there was room.
-    refused: usize,
+    refused: u32,
+    /// Bytes that wait, as far as they were counted.
+    counted: u32,
     /// Silent frames staged since a cursor was last written.
     silent: u32,
 }
@@ -70,6 +72,7 @@ impl Outbox {
             limit,
             framing,
             refused: 0,
+            counted: 0,
             silent: 0,
         }
     }
@@ -83,7 +86,7 @@ impl Outbox {
     /// than the limit could never be delivered.
     pub fn offer(&mut self, frame: Frame) -> bool {
         if !self.has_room_for(&frame) {
-            self.refused = self.refused.max(frame.len());
+            self.refused = self.refused.max(saturated(frame.len()));
             return false;
         }
         self.push(frame);
@@ -116,7 +119,7 @@ impl Outbox {
     /// Whether temporary dispatchers that were refused had better try again. What was refused fits then:
     /// otherwise they would try in a circle, and keep the connection's own task from running.
     pub fn has_room(&self) -> bool {
-        self.bytes == 0 || (self.bytes <= self.limit / 2 && self.bytes + self.refused <= self.limit)
+        self.bytes == 0 || (self.bytes <= self.limit / 2 && self.bytes + self.refused as usize <= self.limit)
     }
 
     /// The same, for the caller that notifies them: what is refused from now on counts anew.
@@ -126,6 +129,17 @@ impl Outbox {
             self.refused = 0;
         }
         room
+    }
+
+    /// By how many bytes more or less waits than when this was asked last.
+    pub fn take_change(&mut self) -> i64 {
+        let now = saturated(self.bytes);
+        i64::from(now) - i64::from(std::mem::replace(&mut self.counted, now))
+    }
+
+    /// The sum of all changes.
+    pub fn counted(&self) -> i64 {
+        i64::from(self.counted)
     }
 
     /// Whether so much waits that the client's own requests had better wait too.
@@ -276,6 +290,11 @@ impl Outbox {
         }
         frames
     }
+}
+
+/// As bytes are remembered: each connection has some of these.
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ mod log_pipe;
 mod members;
 mod members_store;
 mod memory_bounds;
+mod metrics;
 mod openapi;
 mod operators;
 mod origins;

@@ -34,7 +34,7 @@ impl World {
 
     /// What a node does when its channel was interrupted.
     pub(super) fn mark(&mut self, node: usize) {
-        self.nodes[node].repairs.mark_all();
+        self.nodes[node].repairs.mark_all(self.time);
     }
 
     pub(super) fn carry_out(&mut self, node: usize, dispatcher: &Arc<Dispatcher>, follow_up: FollowUp) {

@@ -148,7 +148,7 @@ impl Lane {
     }
 
     async fn connect(&self, server: &Server) -> Result<(), StoreError> {
-        let connection = server.open(|_| {}).await?;
+        let connection = server.open(|_| {}).await?.counted_in(&server.metrics("lane"));
         // Loaded before anything else is sent: were a pipeline to find scripts missing, what is sent
         // again would come after its successors.
         let mut load = redis::pipe();

@@ -8,14 +8,19 @@ use redis::Value;
 use super::call::Call;
 use super::errors::{ConnectError, not_reached};
 use super::server::{CONNECT_TIMEOUT, Connection, RESPONSE_TIMEOUT, Server};
+use crate::metrics::{InGauge, RoleMetrics};
 use crate::store::StoreError;
 
 /// Connections for one user at a time.
-pub(super) struct Pool(managed::Pool<Manager>);
+pub(super) struct Pool {
+    connections: managed::Pool<Manager>,
+    metrics: RoleMetrics,
+}
 
 /// Opens connections where the master is at the time, which deadpool-redis's own manager can't.
 struct Manager {
     server: Server,
+    metrics: RoleMetrics,
     /// Checks connections before they are used again. It never connects.
     checks: deadpool_redis::Manager,
 }
@@ -25,7 +30,7 @@ impl managed::Manager for Manager {
     type Error = StoreError;
 
     async fn create(&self) -> Result<Connection, StoreError> {
-        self.server.open(|_| {}).await
+        Ok(self.server.open(|_| {}).await?.counted_in(&self.metrics))
     }
 
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<StoreError> {
@@ -38,16 +43,17 @@ impl managed::Manager for Manager {
 }
 
 impl Pool {
-    pub(super) fn new(server: &Server, size: usize) -> Result<Self, ConnectError> {
+    pub(super) fn new(server: &Server, role: &'static str, size: usize) -> Result<Self, ConnectError> {
         let wrong = |error: &dyn std::fmt::Display| ConnectError::Address(error.to_string());
         let checks = deadpool_redis::Manager::new(("unused", 1)).map_err(|error| wrong(&error))?;
-        managed::Pool::builder(Manager { server: server.clone(), checks })
+        let metrics = server.metrics(role);
+        managed::Pool::builder(Manager { server: server.clone(), metrics: metrics.clone(), checks })
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(RESPONSE_TIMEOUT))
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
-            .map(Pool)
+            .map(|connections| Pool { connections, metrics })
             .map_err(|error| wrong(&error))
     }
 
@@ -57,7 +63,8 @@ impl Pool {
 
     /// A connection for several pipelines, one after another.
     pub(super) async fn session(&self) -> Result<Session, StoreError> {
-        let connection = self.0.get().await.map_err(|error| match error {
+        let _waiting = InGauge::new(&self.metrics.waiting, 1);
+        let connection = self.connections.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Wait) => {
                 StoreError::Unavailable("busy: all connections of a pool are in use".to_owned())

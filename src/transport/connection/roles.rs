@@ -112,6 +112,9 @@ impl Sink for Connection {
         if let Some(mark) = mark {
             inner.outbox.push(mark);
         }
+        if inner.blocked {
+            self.count_waiting(&mut inner);
+        }
         let flush = !inner.dirty && !inner.blocked;
         inner.dirty |= flush;
         Offer::Taken { flush }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{CONNECT_TIMEOUT, Master};
+use crate::metrics::{InGauge, RoleMetrics};
 use crate::store::StoreError;
 use crate::store::redis::call::Call;
 use crate::store::redis::errors::{is_demoted, refused, unanswered};
@@ -32,6 +33,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(in crate::store::redis) struct Connection {
     io: MultiplexedConnection,
     life: Arc<Life>,
+    metrics: Arc<RoleMetrics>,
 }
 
 struct Life {
@@ -51,7 +53,11 @@ struct Traffic {
 }
 
 /// An operation that was sent.
-struct Sent<'a>(&'a Life);
+struct Sent<'a> {
+    connection: &'a Connection,
+    at: Instant,
+    _outstanding: InGauge<'a>,
+}
 
 pub(super) fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
@@ -64,7 +70,13 @@ impl Connection {
     pub(super) fn new(io: MultiplexedConnection, master: Arc<Master>, broken: CancellationToken) -> Self {
         let traffic = Mutex::new(Traffic { outstanding: 0, alive: Instant::now() });
         let turns = Semaphore::new(OUTSTANDING as usize);
-        Connection { io, life: Arc::new(Life { master, broken, since: Instant::now(), turns, traffic }) }
+        let life = Arc::new(Life { master, broken, since: Instant::now(), turns, traffic });
+        Connection { io, life, metrics: Arc::default() }
+    }
+
+    /// Counts its round trips with those of others of its role.
+    pub(in crate::store::redis) fn counted_in(self, metrics: &RoleMetrics) -> Self {
+        Connection { metrics: Arc::new(metrics.clone()), ..self }
     }
 
     /// The redis crate's connection, for what is no [`Call`].
@@ -120,7 +132,7 @@ impl Connection {
         answer: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, StoreError> {
         let _turn = self.turn(operations).await?;
-        let sent = Sent::new(&self.life);
+        let sent = Sent::new(self, operations);
         tokio::select! {
             biased;
             answer = answer => match answer {
@@ -141,6 +153,7 @@ impl Connection {
 
     async fn turn(&self, operations: usize) -> Result<SemaphorePermit<'_>, StoreError> {
         let permits = u32::try_from(operations).unwrap_or(OUTSTANDING).min(OUTSTANDING);
+        let _waiting = InGauge::new(&self.metrics.waiting, operations);
         let turn = self.life.turns.acquire_many(permits);
         let busy = || StoreError::Unavailable(format!("busy: {OUTSTANDING} operations wait for their answers"));
         tokio::select! {
@@ -152,28 +165,31 @@ impl Connection {
 }
 
 impl<'a> Sent<'a> {
-    fn new(life: &'a Life) -> Self {
-        let mut traffic = life.traffic.lock();
+    fn new(connection: &'a Connection, operations: usize) -> Self {
+        let at = Instant::now();
+        let mut traffic = connection.life.traffic.lock();
         if traffic.outstanding == 0 {
-            traffic.alive = Instant::now();
+            traffic.alive = at;
         }
         traffic.outstanding += 1;
-        Sent(life)
+        Sent { connection, at, _outstanding: InGauge::new(&connection.metrics.outstanding, operations) }
     }
 
     fn answered(&self) {
-        self.0.traffic.lock().alive = Instant::now();
+        let now = Instant::now();
+        self.connection.life.traffic.lock().alive = now;
+        self.connection.metrics.round_trip.observe((now - self.at).as_secs_f64());
     }
 
     /// Nothing came for as long as an answer is waited for.
     fn is_silence(&self) -> bool {
-        self.0.traffic.lock().alive.elapsed() >= RESPONSE_TIMEOUT
+        self.connection.life.traffic.lock().alive.elapsed() >= RESPONSE_TIMEOUT
     }
 }
 
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
-        self.0.traffic.lock().outstanding -= 1;
+        self.connection.life.traffic.lock().outstanding -= 1;
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::errors::{not_connected, not_reached, replica};
+use crate::metrics::{RoleMetrics, StoreMetrics};
 use crate::store::StoreError;
 
 pub(super) use connection::{Connection, RESPONSE_TIMEOUT};
@@ -47,6 +48,7 @@ pub(super) struct Server(Arc<Shared>);
 struct Shared {
     target: Target,
     credentials: CredentialFiles,
+    metrics: StoreMetrics,
     sentinels: Option<Arc<Sentinels>>,
     known: Mutex<Known>,
     /// Changes whenever Sentinels name another master.
@@ -80,7 +82,7 @@ struct Found {
 
 impl Server {
     /// Connects to nothing yet. Needs a runtime.
-    pub(super) fn new(target: Target, credentials: &CredentialFiles) -> Self {
+    pub(super) fn new(target: Target, credentials: &CredentialFiles, metrics: &StoreMetrics) -> Self {
         let sentinels = match &target {
             Target::Server(_) => None,
             Target::Sentinels { sentinels, master, .. } => {
@@ -90,6 +92,7 @@ impl Server {
         let shared = Arc::new(Shared {
             target,
             credentials: credentials.clone(),
+            metrics: metrics.clone(),
             sentinels: sentinels.clone(),
             known: Mutex::default(),
             switches: watch::Sender::new(()),
@@ -140,6 +143,11 @@ impl Server {
         check_role(&role, &master.address)?;
         self.install(&master, &found)?;
         Ok(Connection::new(io, master, broken))
+    }
+
+    /// The figures of its connections of one role.
+    pub(super) fn metrics(&self, role: &'static str) -> RoleMetrics {
+        self.0.metrics.of(role)
     }
 
     /// Whether Sentinels say where it is.

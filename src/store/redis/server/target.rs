@@ -7,6 +7,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVer
 
 use super::credentials::CredentialFiles;
 use super::url::RedisUrl;
+use crate::metrics::StoreMetrics;
 use crate::model::Secret;
 
 /// A Sentinel's default port, and a server's.
@@ -17,7 +18,7 @@ const SERVER_PORT: u16 = 6379;
 const MAX_PLACES: usize = 16;
 
 /// How a Redis is reached: its URL, and what is no part of the URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// `redis://`, `rediss://`, `unix://`, `redis+unix://`, or `redis+sentinel://`, `redis+cluster://` and both with
     /// `rediss`.
@@ -28,11 +29,19 @@ pub struct ServerConfig {
     pub sentinel_password: Option<Secret>,
     /// What is read from files for each connection.
     pub credentials: CredentialFiles,
+    /// Where its round trips are counted.
+    pub metrics: StoreMetrics,
 }
 
 impl From<RedisUrl> for ServerConfig {
     fn from(url: RedisUrl) -> Self {
-        ServerConfig { url, sentinel_user: None, sentinel_password: None, credentials: CredentialFiles::default() }
+        ServerConfig {
+            url,
+            sentinel_user: None,
+            sentinel_password: None,
+            credentials: CredentialFiles::default(),
+            metrics: StoreMetrics::default(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::slot::SLOTS;
 use super::topology::{Address, View};
 use super::{Map, Shard};
+use crate::metrics::StoreMetrics;
 use crate::store::StoreError;
 use crate::store::redis::errors::not_reached;
 use crate::store::redis::server::{CredentialFiles, Server, Target, at};
@@ -68,6 +69,7 @@ impl Alarm {
 pub(super) struct Cluster {
     seeds: Vec<ConnectionInfo>,
     credentials: CredentialFiles,
+    metrics: StoreMetrics,
     map: Arc<ArcSwap<Map>>,
     /// What the map was made of. Whoever changes the map holds it.
     view: Mutex<View>,
@@ -80,11 +82,13 @@ impl Cluster {
     pub(super) async fn find(
         seeds: Vec<ConnectionInfo>,
         credentials: CredentialFiles,
+        metrics: StoreMetrics,
     ) -> Result<Arc<Self>, StoreError> {
         let map = Map { shards: Vec::new(), owners: Some(vec![None; usize::from(SLOTS)].into()) };
         let cluster = Arc::new(Cluster {
             seeds,
             credentials,
+            metrics,
             map: Arc::new(ArcSwap::from_pointee(map)),
             view: Mutex::default(),
             alarm: Alarm::default(),
@@ -152,7 +156,7 @@ impl Cluster {
 
     fn new_shard(&self, address: &Address) -> Option<Arc<Shard>> {
         let info = at(self.seeds.first()?, &address.host, address.port);
-        let server = Server::new(Target::Server(info), &self.credentials);
+        let server = Server::new(Target::Server(info), &self.credentials, &self.metrics);
         Shard::new(server, address.clone(), self.alarm.clone())
             .inspect_err(|error| tracing::warn!(%address, %error, "a server of the Cluster can't be used"))
             .ok()
@@ -246,7 +250,8 @@ async fn ask(node: ConnectionInfo, credentials: &CredentialFiles) -> Result<View
     let answered = async {
         let mut question = redis::pipe();
         question.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("NODES");
-        let answers = Server::new(Target::Server(node), credentials).ask(&question, 2).await?;
+        let answers =
+            Server::new(Target::Server(node), credentials, &StoreMetrics::default()).ask(&question, 2).await?;
         let [slots, nodes] = <[redis::Value; 2]>::try_from(answers).map_err(|_| "too few answers".to_owned())?;
         if let redis::Value::ServerError(error) = &slots {
             return Err(error.details().unwrap_or(error.code()).to_owned());

@@ -84,9 +84,9 @@ impl Shard {
         Ok(Arc::new(Shard {
             address,
             lanes: OnceLock::new(),
-            pool: Pool::new(&server, POOL_SIZE)?,
-            membership: Pool::new(&server, MEMBERSHIP_POOL_SIZE)?,
-            durable: Pool::new(&server, DURABLE_POOL_SIZE)?,
+            pool: Pool::new(&server, "pool", POOL_SIZE)?,
+            membership: Pool::new(&server, "membership", MEMBERSHIP_POOL_SIZE)?,
+            durable: Pool::new(&server, "durable", DURABLE_POOL_SIZE)?,
             clock: Arc::default(),
             server,
             alarm,
@@ -140,13 +140,14 @@ impl Shards {
         let kind = Kind::of(config).map_err(|reason| ConnectError::Address(format!("the URL {reason}")))?;
         let (seeds, credentials) = match kind {
             Kind::Master(master) => {
-                let server = Server::new(master, &config.credentials);
+                let server = Server::new(master, &config.credentials, &config.metrics);
                 let map = Map { shards: vec![Shard::new(server, Address::default(), Alarm::default())?], owners: None };
                 return Ok(Shards { map: Arc::new(ArcSwap::from_pointee(map)), cluster: None });
             }
             Kind::Cluster(seeds) => (seeds, config.credentials.clone()),
         };
-        let cluster = Cluster::find(seeds, credentials).await.map_err(ConnectError::Unreachable)?;
+        let cluster =
+            Cluster::find(seeds, credentials, config.metrics.clone()).await.map_err(ConnectError::Unreachable)?;
         Ok(Shards { map: cluster.map().clone(), cluster: Some(cluster) })
     }
 
