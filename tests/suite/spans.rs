@@ -91,6 +91,39 @@ async fn a_sampled_publish_is_one_trace_to_the_sockets_of_another_node() {
 }
 
 #[tokio::test]
+async fn an_event_that_goes_past_the_store_is_in_its_trace_over_a_link_and_on_the_same_node() {
+    let (redis, collector) = (RedisServer::start(), Collector::start().await);
+    let url = collector.url();
+    let settings = [
+        ("WHIMBREL_OTLP_URL", url.as_str()),
+        ("WHIMBREL_LINK_LISTEN", "127.0.0.1:0"),
+        ("WHIMBREL_LINK_SECRET", "a-secret-that-all-nodes-have"),
+    ];
+    let (taking, delivering) = (Node::on(&redis, &settings), Node::on(&redis, &settings));
+    let _own = listeners(&taking, "device:own").await;
+    let id = publish(&taking, "device:own", &sampled(1), r#"{"unread":3}"#).await;
+    check_whole(&collector.trace(&trace(1), 6).await, &id, "local", &["sse", "websocket"]);
+    let _far = listeners(&delivering, "device:sesame").await;
+    let hits = async || taking.metric("link_hits_total").await;
+    // Where a busy machine is late with an acknowledgement, the next event takes the channel.
+    for number in 2.. {
+        let before = hits().await;
+        eventually("an event goes over a link", async || {
+            taking.publish("device:sesame", "1").await;
+            (hits().await > before).then_some(())
+        })
+        .await;
+        let before = hits().await;
+        let id = publish(&taking, "device:sesame", &sampled(number), r#"{"unread":3}"#).await;
+        if hits().await > before {
+            check_whole(&collector.trace(&trace(number), 6).await, &id, "link", &["sse", "websocket"]);
+            return;
+        }
+    }
+    panic!("the link never stayed");
+}
+
+#[tokio::test]
 async fn a_node_on_its_own_store_records_the_same() {
     let collector = Collector::start().await;
     let node = Node::start(&[("WHIMBREL_OTLP_URL", &collector.url())]);
