@@ -1,6 +1,7 @@
 //! `whimbrel relay postgres`: what transactions write into an outbox becomes events, in order and each once.
 
 mod kills;
+mod measured;
 mod one;
 mod start;
 mod together;
