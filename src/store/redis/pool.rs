@@ -12,10 +12,7 @@ use crate::metrics::{InGauge, RoleMetrics};
 use crate::store::StoreError;
 
 /// Connections for one user at a time.
-pub(super) struct Pool {
-    connections: managed::Pool<Manager>,
-    metrics: RoleMetrics,
-}
+pub(super) struct Pool(managed::Pool<Manager>);
 
 /// Opens connections where the master is at the time, which deadpool-redis's own manager can't.
 struct Manager {
@@ -46,14 +43,13 @@ impl Pool {
     pub(super) fn new(server: &Server, role: &'static str, size: usize) -> Result<Self, ConnectError> {
         let wrong = |error: &dyn std::fmt::Display| ConnectError::Address(error.to_string());
         let checks = deadpool_redis::Manager::new(("unused", 1)).map_err(|error| wrong(&error))?;
-        let metrics = server.metrics(role);
-        managed::Pool::builder(Manager { server: server.clone(), metrics: metrics.clone(), checks })
+        managed::Pool::builder(Manager { server: server.clone(), metrics: server.metrics(role), checks })
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(RESPONSE_TIMEOUT))
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
-            .map(|connections| Pool { connections, metrics })
+            .map(Pool)
             .map_err(|error| wrong(&error))
     }
 
@@ -63,8 +59,8 @@ impl Pool {
 
     /// A connection for several pipelines, one after another.
     pub(super) async fn session(&self) -> Result<Session, StoreError> {
-        let _waiting = InGauge::new(&self.metrics.waiting, 1);
-        let connection = self.connections.get().await.map_err(|error| match error {
+        let _waiting = InGauge::new(&self.0.manager().metrics.waiting, 1);
+        let connection = self.0.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Wait) => {
                 StoreError::Unavailable("busy: all connections of a pool are in use".to_owned())
